@@ -1,0 +1,1 @@
+"""Fast, faithful LLM serving workloads."""

@@ -1,0 +1,110 @@
+"""Discrete distributions of token counts, packed one behind the other.
+
+A distribution is a run of bins; each bin has a value and the last 32-bit word that selects it, so that drawing is an
+integer comparison and comes out the same everywhere (law, section 4).
+
+Axes: tables, bins (of all tables together).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORDS = 1 << 32
+"""How many words a uniform draw chooses from."""
+
+_FIXED_POINT = 1 << 52
+
+
+@dataclass(frozen=True, eq=False)
+class LengthTables:
+    """Discrete distributions over non-negative integers.
+
+    Attributes
+    ----------
+    offsets : int64[tables + 1]
+        Table t owns the bins ``offsets[t]:offsets[t + 1]``; every table has at least one.
+    values : int32[bins]
+        What a bin stands for (tokens, items, or k of a ratio k/501), ascending inside a table.
+    thresholds : uint32[bins]
+        The last word that selects the bin, strictly ascending inside a table and ending at 2**32 - 1:
+        a word u selects the first bin with ``u <= threshold``.
+    """
+
+    offsets: NDArray[np.int64]
+    values: NDArray[np.int32]
+    thresholds: NDArray[np.uint32]
+
+    def __post_init__(self) -> None:
+        for array in (self.offsets, self.values, self.thresholds):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def table(self, t: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Values and probabilities of table `t`."""
+        bins = slice(int(self.offsets[t]), int(self.offsets[t + 1]))
+        return self.values[bins], self.widths(bins) / WORDS
+
+    def widths(self, bins: slice | None = None) -> NDArray[np.int64]:
+        """How many words select each bin, int64[bins]; `bins` must begin at a table's first bin."""
+        last = self.thresholds[bins if bins is not None else slice(None)].astype(np.int64)
+        widths = np.diff(last, prepend=-1)
+        return np.where(widths <= 0, widths + WORDS, widths)
+
+    def select(self, tables: NDArray[np.integer]) -> LengthTables:
+        """Only the given tables, in the given order."""
+        starts = self.offsets[tables]
+        sizes = self.offsets[np.asarray(tables) + 1] - starts
+        offsets = np.concatenate(([0], np.cumsum(sizes)))
+        bins = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
+        return LengthTables(offsets, self.values[bins], self.thresholds[bins])
+
+    @classmethod
+    def from_weights(
+        cls,
+        offsets: NDArray[np.integer],
+        values: NDArray[np.integer],
+        weights: NDArray[np.floating | np.integer],
+    ) -> LengthTables:
+        """Tables from weights per bin: probabilities, counts, or any multiple of them.
+
+        Weights are normalised table by table in integers, so a table does not depend on its neighbours. Bins of
+        weight zero, or too light for a word of their own (below about 2**-32 of the table), are left out; their
+        share falls to the next bin, and the last bin of positive weight takes the rest.
+
+        Parameters
+        ----------
+        offsets : int[tables + 1]
+            Where each table begins in `values` and `weights`.
+        values : int[bins]
+            Ascending inside each table, from 0 to 2**31 - 1 (checked by the caller).
+        weights : float[bins] or int[bins]
+            Finite and non-negative, with a positive sum in each table (checked by the caller).
+        """
+        offsets = np.asarray(offsets, np.int64)
+        sizes = np.diff(offsets)
+        heaviest = np.maximum.reduceat(np.asarray(weights, np.float64), offsets[:-1])
+        # 2**52 / bins steps for the heaviest bin: the integer sum of a table stays below 2**53, exact as a float
+        room = np.exp2(-np.ceil(np.log2(np.maximum(sizes, 1))))
+        scale = np.repeat(_FIXED_POINT * room / heaviest, sizes)
+        ends = np.cumsum(np.rint(weights * scale).astype(np.int64))
+        first = np.concatenate(([0], ends))[offsets]
+        total = np.repeat(np.diff(first), sizes)
+        share = (ends - np.repeat(first[:-1], sizes)).astype(np.float64) / total
+        last_word = np.rint(share * WORDS).astype(np.int64) - 1
+
+        previous = np.concatenate(([-1], last_word[:-1]))
+        previous[offsets[:-1]] = -1
+        kept = last_word > previous
+        table = np.repeat(np.arange(len(sizes)), sizes)[kept]
+        new_offsets = np.concatenate(([0], np.cumsum(np.bincount(table, minlength=len(sizes)))))
+        return cls(
+            new_offsets.astype(np.int64),
+            np.asarray(values)[kept].astype(np.int32),
+            last_word[kept].astype(np.uint32),
+        )

@@ -1,0 +1,357 @@
+"""Who sends requests: clients, and what each of them does in every window of the day.
+
+A *client* points at a *profile* and scales its rate. A profile is a row of per-window tensors: rate, burstiness, and
+which length distribution each field of a request is drawn from. Clients that behave alike share a profile, so
+twenty thousand clones of one client cost twenty thousand pointers.
+
+Axes: clients, profiles, windows (of the data, `window_s` seconds each), fields (of a request, in the order of
+`FIELDS`), tables and bins (of the length distributions).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.clients.lengths import LengthTables
+from servegen_gpu.errors import OptionError, ProfileError
+
+DAY_S = 86_400
+MAX_CLIENT_ID = 2**31 - 1
+RATIO_STEPS = 501
+"""A reason ratio is k/501: the left edges of 501 bins, as the released data has it."""
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "language": ("input_tokens", "output_tokens"),
+    "reason": ("input_tokens", "output_tokens", "reason_ratio"),
+    "multimodal": (
+        "text_tokens",
+        "output_tokens",
+        "image_count",
+        "audio_count",
+        "video_count",
+        "image_tokens",
+        "audio_tokens",
+        "video_tokens",
+    ),
+}
+"""Fields of a request by category, in the order of their lanes: part of the random stream, never reordered."""
+
+MODALITIES = ("image", "audio", "video")
+
+NO_FAMILY, EXPONENTIAL, GAMMA, WEIBULL = range(4)
+FAMILY_NAMES = ("", "Exponential", "Gamma", "Weibull")
+"""Names of the gap families by code; the empty name marks a window without requests."""
+
+PastEnd = Literal["wrap", "end"]
+
+
+def order_free_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over the first axis, the same bits for every order of the terms.
+
+    Terms are split into two integers on a common scale, whose sums are exact.
+
+    Parameters
+    ----------
+    terms : float64[n, m]
+        Non-negative and finite, n at most 2**22.
+
+    Returns
+    -------
+    float64[m]
+    """
+    if not len(terms):
+        return np.zeros(terms.shape[1:])
+    _, exponent = np.frexp(terms.max(axis=0))
+    scaled = np.ldexp(terms, 40 - exponent)
+    whole = np.floor(scaled)
+    rest = np.rint(np.ldexp(scaled - whole, 40))
+    high = whole.astype(np.int64).sum(axis=0)
+    low = rest.astype(np.int64).sum(axis=0)
+    return np.ldexp(high.astype(np.float64) + np.ldexp(low.astype(np.float64), -40), exponent - 40)
+
+
+@dataclass(frozen=True, eq=False)
+class Client:
+    """One client, seen window by window.
+
+    Attributes
+    ----------
+    id : int
+    start_s : int64[windows]
+        Where each window begins.
+    rate_rps, cv, shape, occupancy : float64[windows]
+    family : tuple of str
+        Gap family by window, empty where the client is silent.
+    """
+
+    id: int
+    start_s: NDArray[np.int64]
+    rate_rps: NDArray[np.float64]
+    cv: NDArray[np.float64]
+    shape: NDArray[np.float64]
+    occupancy: NDArray[np.float64]
+    family: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ClientPool:
+    """An immutable set of clients with all that is needed to draw their requests.
+
+    Attributes
+    ----------
+    name : str
+        Workload name, such as ``"deepseek-r1"``.
+    category : str
+        ``"language"``, ``"reason"`` or ``"multimodal"``: decides the fields of a request.
+    window_s : int
+        Length of a window, seconds; at most 4,294, so that a window fits 32 bits of microseconds.
+    first_window : int
+        Number of the first window of the data on the time axis (its start divided by `window_s`).
+    client_ids : int64[clients]
+        Unique and ascending, 0 to 2**31 - 1. The id is a client's identity in the random stream.
+    profile : int32[clients]
+        Row of the profile tensors.
+    rate_factor : float64[clients]
+        Multiplies the profile's rate; positive.
+    rate_rps : float64[profiles, windows]
+        Requests per second; 0 where silent.
+    cv : float64[profiles, windows]
+        Listed coefficient of variation of inter-arrival times (description only; sampling uses `shape`).
+    family : uint8[profiles, windows]
+        ``EXPONENTIAL``, ``GAMMA``, ``WEIBULL``, or ``NO_FAMILY`` where silent.
+    shape : float64[profiles, windows]
+        Shape of the gap family; positive where active. The mean gap follows from the rate.
+    occupancy : float64[profiles, windows]
+        Part of the window that the run of requests covers, in (0, 1].
+    table : int32[profiles, windows, fields]
+        Row of `tables` that a field is drawn from; -1 where silent.
+    tables : LengthTables
+    measured : bool[profiles]
+        True if rates are counts of a log (counts are then kept), False if they are intensities of a model.
+    """
+
+    name: str
+    category: str
+    window_s: int
+    first_window: int
+    client_ids: NDArray[np.int64]
+    profile: NDArray[np.int32]
+    rate_factor: NDArray[np.float64]
+    rate_rps: NDArray[np.float64]
+    cv: NDArray[np.float64]
+    family: NDArray[np.uint8]
+    shape: NDArray[np.float64]
+    occupancy: NDArray[np.float64]
+    table: NDArray[np.int32]
+    tables: LengthTables
+    measured: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        _check(self)
+        for array in self.arrays().values():
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.client_ids)
+
+    def __repr__(self) -> str:
+        days = self.windows * self.window_s / DAY_S
+        return f"<ClientPool {self.name}: {len(self):,} clients ({self.category}), {days:g} days>"
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All tensors by name; the tables as ``offsets``, ``values`` and ``thresholds``."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        named = {name: a for name, a in own.items() if isinstance(a, np.ndarray)}
+        tables = {f.name: getattr(self.tables, f.name) for f in fields(self.tables)}
+        return named | tables
+
+    def header(self) -> dict[str, Any]:
+        """What `arrays` does not say: name, category and time axis."""
+        return {name: getattr(self, name) for name in ("name", "category", "window_s", "first_window")}
+
+    @classmethod
+    def from_arrays(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> ClientPool:
+        """The inverse of `header` and `arrays`."""
+        columns = dict(arrays)
+        tables = LengthTables(*(columns.pop(f.name) for f in fields(LengthTables)))
+        return cls(**header, **columns, tables=tables)
+
+    @property
+    def windows(self) -> int:
+        """Number of windows in the data."""
+        return self.rate_rps.shape[1]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields of a request."""
+        return FIELDS[self.category]
+
+    @property
+    def start_s(self) -> int:
+        """Where the data begins, seconds."""
+        return self.first_window * self.window_s
+
+    @property
+    def end_s(self) -> int:
+        """Where the data ends, seconds."""
+        return (self.first_window + self.windows) * self.window_s
+
+    @property
+    def period_windows(self) -> int:
+        """After how many windows the data repeats when a span goes past its end: whole days where it has any."""
+        per_day = DAY_S // self.window_s
+        whole_days = DAY_S % self.window_s == 0 and self.windows >= per_day
+        return self.windows // per_day * per_day if whole_days else self.windows
+
+    @cached_property
+    def own_rps(self) -> NDArray[np.float64]:
+        """Total rate of all clients by window, float64[windows]; the same for any order of clients."""
+        factor = np.bincount(self.profile, weights=self.rate_factor, minlength=len(self.rate_rps))
+        return order_free_sum(factor[:, None] * self.rate_rps)
+
+    def row(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Column of the tensors that serves an absolute window number, repeating whole days past the end."""
+        return (np.asarray(window, np.int64) - self.first_window) % self.period_windows
+
+    def client(self, client_id: int) -> Client:
+        """One client by its id."""
+        at = int(np.searchsorted(self.client_ids, client_id))
+        if at == len(self) or self.client_ids[at] != client_id:
+            raise OptionError(
+                f"the id of one of the {len(self):,} clients ({self.client_ids[0]} to {self.client_ids[-1]})",
+                f"client {client_id}",
+                "list them with pool.client_ids",
+            )
+        p = self.profile[at]
+        return Client(
+            id=int(client_id),
+            start_s=(self.first_window + np.arange(self.windows)) * self.window_s,
+            rate_rps=self.rate_rps[p] * self.rate_factor[at],
+            cv=self.cv[p],
+            shape=self.shape[p],
+            occupancy=self.occupancy[p],
+            family=tuple(FAMILY_NAMES[code] for code in self.family[p]),
+        )
+
+    def select(self, client_ids: Iterable[int]) -> ClientPool:
+        """The pool with only the given clients."""
+        wanted = np.unique(np.fromiter(client_ids, np.int64))
+        at = np.searchsorted(self.client_ids, wanted)
+        known = at < len(self)
+        known[known] = self.client_ids[at[known]] == wanted[known]
+        if not known.all():
+            raise OptionError(
+                f"ids among the {len(self):,} clients of {self.name}",
+                f"unknown ids {wanted[~known][:5].tolist()}",
+                "list them with pool.client_ids",
+            )
+        return replace(
+            self, client_ids=wanted, profile=self.profile[at], rate_factor=self.rate_factor[at]
+        )
+
+    def span(self, start_s: float, end_s: float, past_end: PastEnd = "wrap") -> ClientPool:
+        """The pool cut to the windows that overlap [`start_s`, `end_s`).
+
+        Windows keep their place on the time axis, so sampling the cut gives the same requests as sampling the
+        whole pool there.
+
+        Parameters
+        ----------
+        start_s, end_s : float
+            On the pool's own time axis.
+        past_end : {"wrap", "end"}
+            Past the end of the data, repeat whole days, or stop there.
+        """
+        if not (np.isfinite(start_s) and np.isfinite(end_s) and self.start_s <= start_s < end_s):
+            raise OptionError(
+                f"{self.start_s} <= start < end (seconds)",
+                f"start {start_s}, end {end_s}",
+                "give a span inside or after the data",
+            )
+        first = int(start_s // self.window_s)
+        stop = int(-(-end_s // self.window_s))
+        if past_end == "end":
+            stop = min(stop, self.first_window + self.windows)
+            if stop <= first:
+                raise OptionError(
+                    f"a start before the end of the data at {self.end_s} s",
+                    f"start {start_s} s",
+                    "start earlier, or pass past_end='wrap' to repeat whole days",
+                )
+        rows = self.row(np.arange(first, stop))
+        cut = {
+            name: getattr(self, name)[:, rows]
+            for name in ("rate_rps", "cv", "family", "shape", "occupancy", "table")
+        }
+        return replace(self, first_window=first, **cut)
+
+    def clone(self, n: int) -> ClientPool:
+        """Each client `n` times at 1/`n` of its rate; ids are renumbered 0, 1, 2, …, clones side by side."""
+        if n < 1 or n * len(self) > MAX_CLIENT_ID:
+            raise OptionError(
+                f"from 1 to {MAX_CLIENT_ID // max(len(self), 1):,} clones a client", f"{n}", "change n"
+            )
+        return replace(
+            self,
+            client_ids=np.arange(n * len(self), dtype=np.int64),
+            profile=np.repeat(self.profile, n),
+            rate_factor=np.repeat(self.rate_factor / n, n),
+        )
+
+    def digest(self) -> str:
+        """SHA-256 over everything that sampling depends on, as hexadecimal text."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        hasher = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
+        for name, array in sorted(self.arrays().items()):
+            hasher.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+            hasher.update(np.ascontiguousarray(array))
+        return hasher.hexdigest()
+
+
+def _check(pool: ClientPool) -> None:
+    """Refuse a pool that cannot be sampled, naming the first client and window at fault."""
+    if pool.category not in FIELDS:
+        raise ProfileError(f"a category among {list(FIELDS)}", repr(pool.category), "change it")
+    if not 1 <= pool.window_s <= 4294:
+        raise ProfileError("windows of 1 to 4,294 s", f"{pool.window_s} s", "regrid the profiles")
+    if not len(pool.client_ids) or not pool.windows:
+        raise ProfileError("at least one client and one window", "none", "give a pool with clients")
+    ids = pool.client_ids
+    if ids[0] < 0 or ids[-1] > MAX_CLIENT_ID or (np.diff(ids) <= 0).any():
+        raise ProfileError("client ids unique, ascending, below 2**31", "others", "renumber the clients")
+    if pool.profile.min() < 0 or pool.profile.max() >= len(pool.rate_rps):
+        raise ProfileError("clients that point at profiles", "one that does not", "mend `profile`")
+    if not (np.isfinite(pool.rate_factor) & (pool.rate_factor > 0)).all():
+        raise ProfileError("positive, finite rate factors", "others", "mend `rate_factor`")
+
+    active = pool.rate_rps > 0
+    faults = {
+        "a finite rate >= 0": ~(np.isfinite(pool.rate_rps) & (pool.rate_rps >= 0)),
+        "a known gap family": active & ((pool.family < EXPONENTIAL) | (pool.family > WEIBULL)),
+        "a finite shape > 0": active & ~(np.isfinite(pool.shape) & (pool.shape > 0)),
+        "an occupancy in (0, 1]": active & ~((pool.occupancy > 0) & (pool.occupancy <= 1)),
+        "a length table for every field": active
+        & ((pool.table < 0) | (pool.table >= len(pool.tables))).any(axis=2),
+    }
+    for expected, fault in faults.items():
+        if fault.any():
+            p, w = np.argwhere(fault)[0]
+            users = pool.client_ids[pool.profile == p]
+            start_s = (pool.first_window + w) * pool.window_s
+            raise ProfileError(
+                expected,
+                f"rate {pool.rate_rps[p, w]}, shape {pool.shape[p, w]}, occupancy {pool.occupancy[p, w]}, "
+                f"tables {pool.table[p, w].tolist()} at client {users[:1].tolist()}, window {start_s} s",
+                "mend the profile",
+            )
