@@ -1,0 +1,1 @@
+"""What computes the law: one module per array library or device, behind one contract."""

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 WORDS = 1 << 32
 """How many words a uniform draw chooses from."""
 
-_FIXED_POINT = 1 << 52
-
 
 @dataclass(frozen=True, eq=False)
 class LengthTables:
@@ -89,9 +87,8 @@ class LengthTables:
         offsets = np.asarray(offsets, np.int64)
         sizes = np.diff(offsets)
         heaviest = np.maximum.reduceat(np.asarray(weights, np.float64), offsets[:-1])
-        # 2**52 / bins steps for the heaviest bin: the integer sum of a table stays below 2**53, exact as a float
-        room = np.exp2(-np.ceil(np.log2(np.maximum(sizes, 1))))
-        scale = np.repeat(_FIXED_POINT * room / heaviest, sizes)
+        # about 2**52 / bins for the heaviest bin: a table's integer sum stays below 2**53, exact as a float
+        scale = np.repeat(np.ldexp(1 / heaviest, 52 - np.frexp(sizes)[1]), sizes)
         ends = np.cumsum(np.rint(weights * scale).astype(np.int64))
         first = np.concatenate(([0], ends))[offsets]
         total = np.repeat(np.diff(first), sizes)

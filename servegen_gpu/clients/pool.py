@@ -75,7 +75,8 @@ def order_free_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:
     rest = np.rint(np.ldexp(scaled - whole, 40))
     high = whole.astype(np.int64).sum(axis=0)
     low = rest.astype(np.int64).sum(axis=0)
-    return np.ldexp(high.astype(np.float64) + np.ldexp(low.astype(np.float64), -40), exponent - 40)
+    total: NDArray[np.float64] = high.astype(np.float64) + np.ldexp(low.astype(np.float64), -40)
+    return np.asarray(np.ldexp(total, exponent - 40))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,14 +181,14 @@ class ClientPool:
     @classmethod
     def from_arrays(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> ClientPool:
         """The inverse of `header` and `arrays`."""
-        columns = dict(arrays)
+        columns: dict[str, Any] = dict(arrays)
         tables = LengthTables(*(columns.pop(f.name) for f in fields(LengthTables)))
-        return cls(**header, **columns, tables=tables)
+        return cls(**(header | columns), tables=tables)
 
     @property
     def windows(self) -> int:
         """Number of windows in the data."""
-        return self.rate_rps.shape[1]
+        return int(self.rate_rps.shape[1])
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -253,9 +254,7 @@ class ClientPool:
                 f"unknown ids {wanted[~known][:5].tolist()}",
                 "list them with pool.client_ids",
             )
-        return replace(
-            self, client_ids=wanted, profile=self.profile[at], rate_factor=self.rate_factor[at]
-        )
+        return replace(self, client_ids=wanted, profile=self.profile[at], rate_factor=self.rate_factor[at])
 
     def span(self, start_s: float, end_s: float, past_end: PastEnd = "wrap") -> ClientPool:
         """The pool cut to the windows that overlap [`start_s`, `end_s`).
@@ -288,17 +287,14 @@ class ClientPool:
                 )
         rows = self.row(np.arange(first, stop))
         cut = {
-            name: getattr(self, name)[:, rows]
-            for name in ("rate_rps", "cv", "family", "shape", "occupancy", "table")
+            name: getattr(self, name)[:, rows] for name in ("rate_rps", "cv", "family", "shape", "occupancy", "table")
         }
         return replace(self, first_window=first, **cut)
 
     def clone(self, n: int) -> ClientPool:
         """Each client `n` times at 1/`n` of its rate; ids are renumbered 0, 1, 2, …, clones side by side."""
         if n < 1 or n * len(self) > MAX_CLIENT_ID:
-            raise OptionError(
-                f"from 1 to {MAX_CLIENT_ID // max(len(self), 1):,} clones a client", f"{n}", "change n"
-            )
+            raise OptionError(f"from 1 to {MAX_CLIENT_ID // max(len(self), 1):,} clones a client", f"{n}", "change n")
         return replace(
             self,
             client_ids=np.arange(n * len(self), dtype=np.int64),
@@ -315,7 +311,7 @@ class ClientPool:
         hasher = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
         for name, array in sorted(self.arrays().items()):
             hasher.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-            hasher.update(np.ascontiguousarray(array))
+            hasher.update(np.ascontiguousarray(array).data)
         return hasher.hexdigest()
 
 
@@ -341,8 +337,7 @@ def _check(pool: ClientPool) -> None:
         "a known gap family": active & ((pool.family < EXPONENTIAL) | (pool.family > WEIBULL)),
         "a finite shape > 0": active & ~(np.isfinite(pool.shape) & (pool.shape > 0)),
         "an occupancy in (0, 1]": active & ~((pool.occupancy > 0) & (pool.occupancy <= 1)),
-        "a length table for every field": active
-        & ((pool.table < 0) | (pool.table >= len(pool.tables))).any(axis=2),
+        "a length table for every field": active & ((pool.table < 0) | (pool.table >= len(pool.tables))).any(axis=2),
     }
     for expected, fault in faults.items():
         if fault.any():

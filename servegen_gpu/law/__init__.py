@@ -1,0 +1,1 @@
+"""The sampling law, function by function, elementwise over any array namespace."""
