@@ -1,0 +1,93 @@
+"""Every random number has an address.
+
+A draw is ``Philox(key, counter)``. The key comes from the seed and the replica; the counter says whose number it is
+and what for:
+
+====  =====================================================
+word  content
+====  =====================================================
+0     ordinal of the request inside its cell, 32 bits
+1     client id, 32 bits
+2     window 24 bits + purpose 8 bits
+3     attempt 8 bits + turn 10 bits + item 14 bits
+====  =====================================================
+
+The window is the absolute number on the time axis, so a trace is a slice of every longer one; the client is its id,
+so neither order nor neighbours matter. What does not fit is refused when a workload is packed.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from servegen_gpu.law.philox import MASK, Words, philox4x32
+
+STREAM_VERSION = 1
+"""Changes whenever any trace would change; golden digests change in the same commit."""
+
+MAX_WINDOW = 1 << 24
+MAX_ATTEMPTS = 1 << 8
+MAX_TURNS = 1 << 10
+MAX_ITEMS = 4 << 14
+"""Items come four to a draw (`Purpose.IMAGE` and its like), so 14 bits count draws of four."""
+
+
+class Purpose(IntEnum):
+    """What a random number is for. Numbers are part of the stream: add, never change."""
+
+    COUNT = 0  # word 0: rounding of the count; word 1: rotation of the cell
+    GAP = 1
+    DATA = 2  # lanes: scalar fields in the order of the category; item: which four of them
+    IMAGE = 3  # lanes: items 4i .. 4i + 3 of the request
+    AUDIO = 4
+    VIDEO = 5
+
+
+def derive_key(seed: int, replica: int = 0) -> tuple[int, int]:
+    """Key of a replica: two words of Philox under the 64-bit seed, so that replicas are independent.
+
+    Parameters
+    ----------
+    seed : int
+        0 to 2**64 - 1; 0 is a seed like any other.
+    replica : int
+        0 to 2**32 - 1.
+    """
+    counter = tuple(np.array([word], np.uint64) for word in (replica, STREAM_VERSION, 0, 0))
+    words = philox4x32(np, counter, (seed & MASK, seed >> 32))  # type: ignore[arg-type]
+    return int(words[0][0]), int(words[1][0])
+
+
+def draw(
+    xp: Any,
+    key: tuple[int, int],
+    purpose: Purpose,
+    *,
+    ordinal: Any,
+    client: Any,
+    window: Any,
+    attempt: int = 0,
+    turn: Any = 0,
+    item: Any = 0,
+) -> Words:
+    """The four words at an address; arguments broadcast.
+
+    Parameters
+    ----------
+    ordinal, client, window, turn, item : uint64 array or int
+    attempt : int
+        Which try of a rejection method.
+
+    Returns
+    -------
+    4 of uint64 arrays
+        32-bit values.
+    """
+    u64 = xp.uint64
+    place = xp.asarray(window, dtype=u64) | u64(purpose << 24)
+    detail = (xp.asarray(turn, dtype=u64) << u64(8)) | (xp.asarray(item, dtype=u64) << u64(18)) | u64(attempt)
+    counter = (xp.asarray(ordinal, dtype=u64), xp.asarray(client, dtype=u64), place, detail)
+    return philox4x32(xp, counter, key)

@@ -1,0 +1,88 @@
+"""How the fields of one request depend on each other: three kinds, chosen by name.
+
+independent
+    A word of its own for every field.
+comonotone
+    One word for all fields, as alibaba/ServeGen has it: rank correlation 1 inside a cell.
+copula
+    A Gaussian copula: words become normals, a lower triangular matrix mixes them, normals become words. A Spearman
+    correlation ρ of two continuous fields needs the latent Pearson correlation 2 sin(πρ/6).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.law.elementary import normal_cdf, normal_quantile
+from servegen_gpu.law.variates import uniform32
+
+KINDS = ("independent", "comonotone", "copula")
+
+
+def mixing_matrix(spearman: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lower triangular matrix that gives normals the latent correlations of a Spearman matrix.
+
+    A matrix that no random variables can have is repaired by shrinking its off-diagonal entries, all by the same
+    factor, until it is positive definite.
+
+    Parameters
+    ----------
+    spearman : float64[fields, fields]
+        Symmetric, ones on the diagonal, entries in [-1, 1] (checked by the caller).
+
+    Returns
+    -------
+    float64[fields, fields]
+        Rounded to 2**-40, so that the last bit of a machine's sine never shows.
+    """
+    pearson = [[2.0 * math.sin(math.pi * float(rho) / 6.0) for rho in row] for row in spearman]
+    shrink = 1.0
+    while (lower := _cholesky(pearson, shrink)) is None:
+        shrink -= 2.0**-10
+    return np.rint(np.array(lower) * 2.0**40) * 2.0**-40
+
+
+def _cholesky(matrix: list[list[float]], shrink: float) -> list[list[float]] | None:
+    """Cholesky factor with the off-diagonal shrunk, or None; plain arithmetic, the same on every machine."""
+    n = len(matrix)
+    lower = [[0.0] * n for _ in range(n)]
+    for i in range(n):
+        for j in range(i):
+            inner = math.fsum(lower[i][k] * lower[j][k] for k in range(j))
+            lower[i][j] = (matrix[i][j] * shrink - inner) / lower[j][j]
+        rest = 1.0 - math.fsum(entry * entry for entry in lower[i][:i])
+        if rest < 2.0**-30:
+            return None
+        lower[i][i] = math.sqrt(rest)
+    return lower
+
+
+def mix_words(xp: Any, words: list[Any], mixing: NDArray[np.float64]) -> list[Any]:
+    """Words of the fields after the Gaussian copula.
+
+    Parameters
+    ----------
+    words : fields of uint64[n]
+        Independent words.
+    mixing : float64[fields, fields]
+        From `mixing_matrix`.
+
+    Returns
+    -------
+    fields of uint64[n]
+    """
+    normals = [normal_quantile(xp, uniform32(xp, word)) for word in words]
+    mixed = []
+    for i, word in enumerate(words):
+        if not mixing[i, :i].any():
+            mixed.append(word)
+            continue
+        z = normals[0] * float(mixing[i, 0])
+        for j in range(1, i + 1):
+            z = z + normals[j] * float(mixing[i, j])
+        mixed.append((normal_cdf(xp, z) * 2.0**32).astype(xp.uint64))
+    return mixed

@@ -1,0 +1,106 @@
+"""From words to inter-arrival times, in logarithms.
+
+Shapes go down to 0.0067 and CVs above 1,000, so gaps are drawn as logarithms: a linear gap would underflow.
+
+=====  ==================================================================================
+u      a uniform: ``(w + 1/2) / 2**32`` from one word, ``(k + 1/2) / 2**52`` from two
+E      an exponential, ``-log u``
+k      shape of the gap family
+l      logarithm of a gap; its scale is free, the mean follows from the rate
+=====  ==================================================================================
+
+Weibull(k): ``l = log(E) / k``; the exponential family is Weibull(1). Gamma(k): Marsaglia and Tsang, "A simple method
+for generating gamma variables", ACM TOMS 26 (2000), with d = k' − 1/3, c = 1/√(9d), where k' = k for k ≥ 1 and k + 1
+below; there the boost Gamma(k) = Gamma(k + 1) · u^(1/k) of the same paper brings it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from servegen_gpu.law.elementary import exp, log, normal_quantile
+from servegen_gpu.law.philox import Words
+
+
+def uniform32(xp: Any, word: Any) -> Any:
+    """A uniform from one word: never 0, never 1, exact."""
+    return (word.astype(xp.float64) + 0.5) * 2.0**-32
+
+
+def uniform52(xp: Any, high: Any, low: Any) -> Any:
+    """A uniform from all of one word and the upper 20 bits of another: never 0, never 1, exact."""
+    k = (high << xp.uint64(20)) | (low >> xp.uint64(12))
+    return (k.astype(xp.float64) + 0.5) * 2.0**-52
+
+
+def log_weibull(xp: Any, words: Words, inverse_shape: Any) -> Any:
+    """Logarithm of a Weibull gap of scale 1 from words 0 and 1."""
+    return log(xp, -log(xp, uniform52(xp, words[0], words[1]))) * inverse_shape
+
+
+@dataclass(frozen=True)
+class GammaConstants:
+    """What Marsaglia and Tsang's method needs of a shape (all float64, of the shape's own axes).
+
+    Attributes
+    ----------
+    d, c, log_d
+        As in the module's notation.
+    boost
+        1/k for k < 1, else 0.
+    """
+
+    d: Any
+    c: Any
+    log_d: Any
+    boost: Any
+
+    def repeat(self, xp: Any, counts: Any) -> GammaConstants:
+        """Every constant repeated, from cells to their requests."""
+        return GammaConstants(*(xp.repeat(part, counts) for part in (self.d, self.c, self.log_d, self.boost)))
+
+    def take(self, index: Any) -> GammaConstants:
+        """The constants at `index`."""
+        return GammaConstants(self.d[index], self.c[index], self.log_d[index], self.boost[index])
+
+
+def gamma_constants(xp: Any, shape: Any) -> GammaConstants:
+    """Constants of `shape` (float64, positive)."""
+    below_one = shape < 1.0
+    d = xp.where(below_one, shape + 1.0, shape) - 1.0 / 3.0
+    return GammaConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), xp.where(below_one, 1.0 / shape, 0.0))
+
+
+def try_log_gamma(xp: Any, words: Words, of: GammaConstants) -> tuple[Any, Any]:
+    """One attempt at the logarithm of a Gamma gap of scale 1.
+
+    Word 0 gives the normal, word 1 the acceptance, words 2 and 3 the boost.
+
+    Returns
+    -------
+    log_gap : float64
+        Meaningful where accepted.
+    accepted : bool
+        True for at least 95 % of attempts at any shape.
+    """
+    z = normal_quantile(xp, uniform32(xp, words[0]))
+    t = z * of.c + 1.0
+    log_v = log(xp, xp.maximum(t, 1e-300)) * 3.0
+    bound = (1.0 - t * t * t + log_v) * of.d + z * z * 0.5
+    accepted = (t > 0.0) & (log(xp, uniform32(xp, words[1])) < bound)
+    log_gap = log_v + of.log_d + log(xp, uniform52(xp, words[2], words[3])) * of.boost
+    return log_gap, accepted
+
+
+def gap_ticks(xp: Any, log_gap: Any, log_unit: Any, ticks_per_unit: Any) -> Any:
+    """A gap as a whole number of ticks, int64, rounded down; gaps above the unit count as the unit.
+
+    Parameters
+    ----------
+    log_gap, log_unit : float64
+        Logarithms of the gap and of the unit that `ticks_per_unit` ticks make.
+    ticks_per_unit : float64
+        A power of two, at most 2**62.
+    """
+    return (exp(xp, xp.minimum(log_gap - log_unit, 0.0)) * ticks_per_unit).astype(xp.int64)
