@@ -43,6 +43,20 @@ def on_circle(xp: Any, ticks_before: Any, ticks_in_all: Any, occupancy: Any, rot
     return (rotation + (share * (occupancy * 2.0**32)).astype(xp.int64)) & MASK
 
 
+def from_start(xp: Any, ticks_before: Any, ticks_in_all: Any) -> tuple[Any, Any]:
+    """Operational time under the ``servegen`` rule: gaps fill the window from its start, its end is outside.
+
+    Returns
+    -------
+    x : int64
+        A word.
+    inside : bool
+        False for the last gap, which ends where the window does.
+    """
+    share = ticks_before.astype(xp.float64) / ticks_in_all.astype(xp.float64)
+    return (share * 2.0**32).astype(xp.int64) & MASK, share < 1.0
+
+
 def clock_us(xp: Any, x: Any, first: Any, start_us: Any, slope: Any) -> Any:
     """Clock time of operational time x on its segment of the clock table.
 

@@ -56,10 +56,6 @@ class GammaConstants:
     log_d: Any
     boost: Any
 
-    def repeat(self, xp: Any, counts: Any) -> GammaConstants:
-        """Every constant repeated, from cells to their requests."""
-        return GammaConstants(*(xp.repeat(part, counts) for part in (self.d, self.c, self.log_d, self.boost)))
-
     def take(self, index: Any) -> GammaConstants:
         """The constants at `index`."""
         return GammaConstants(self.d[index], self.c[index], self.log_d[index], self.boost[index])
@@ -70,6 +66,25 @@ def gamma_constants(xp: Any, shape: Any) -> GammaConstants:
     below_one = shape < 1.0
     d = xp.where(below_one, shape + 1.0, shape) - 1.0 / 3.0
     return GammaConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), xp.where(below_one, 1.0 / shape, 0.0))
+
+
+def equilibrium_constants(xp: Any, is_gamma: Any, shape: Any) -> tuple[GammaConstants, Any]:
+    """Constants of the first gap of a stationary renewal process: what is left of a length-biased gap.
+
+    A length-biased Gamma(k) gap is Gamma(k + 1); a length-biased Weibull(k) gap is G^(1/k) with G ~ Gamma(1 + 1/k).
+    The time left is that gap times a uniform, drawn here as the boost.
+
+    Returns
+    -------
+    constants : GammaConstants
+        For `try_log_gamma`.
+    power : float64
+        Multiplies the logarithm that `try_log_gamma` returns.
+    """
+    biased = xp.where(is_gamma, shape + 1.0, 1.0 + 1.0 / shape)
+    d = biased - 1.0 / 3.0
+    boost = xp.where(is_gamma, 1.0, shape)
+    return GammaConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), boost), 1.0 / boost
 
 
 def try_log_gamma(xp: Any, words: Words, of: GammaConstants) -> tuple[Any, Any]:

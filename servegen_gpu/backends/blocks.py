@@ -1,0 +1,44 @@
+"""Work in cache-sized blocks on a few threads."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+BLOCK = 1 << 16
+"""Elements a block: long enough that a ufunc hides the interpreter's lock, short enough for the L2 cache."""
+
+T = TypeVar("T")
+
+
+def thread_count() -> int:
+    """Processors that this process may use, or ``SERVEGEN_GPU_THREADS``."""
+    wanted = os.environ.get("SERVEGEN_GPU_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def for_blocks(n: int, work: Callable[[int, int], T]) -> list[T]:
+    """``work(a, b)`` for consecutive blocks of range(n), in parallel; results in order."""
+    begins = range(0, n, BLOCK)
+    if len(begins) <= 1 or thread_count() == 1:
+        return [work(a, min(a + BLOCK, n)) for a in begins]
+    return list(_threads(thread_count()).map(lambda a: work(a, min(a + BLOCK, n)), begins))
+
+
+@functools.cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    _keep_freed_memory()
+    return ThreadPoolExecutor(count, thread_name_prefix="servegen_gpu")
+
+
+def _keep_freed_memory() -> None:
+    # glibc returns freed blocks to the system until it has seen a large one freed; each temporary array of a block
+    # would then cost its page faults again, five times the arithmetic on it
+    np.empty(31 << 20, np.uint8)

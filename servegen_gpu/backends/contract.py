@@ -1,0 +1,34 @@
+"""What a backend offers, and how equal backends are.
+
+A backend turns a slab of a packed workload into the slab's rows in merge order. numpy, native and cupy give the same
+columns bit for bit on every machine; jax gives the same integers and lengths, and arrivals that are at most one
+microsecond off in one row of a million.
+
+Columns (n rows): ``arrival_us`` int64[n] from the start of the trace; ``client`` int32[n]; ``input_tokens``,
+``output_tokens`` int32[n]; reasoning adds ``reason_tokens`` int32[n]; multimodal has ``text_tokens`` int32[n] and lists
+``image_tokens``, ``audio_tokens``, ``video_tokens`` of int32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.plan import Slab
+from servegen_gpu.trace import Ragged
+
+Columns = dict[str, NDArray[Any] | Ragged]
+
+
+class Backend(Protocol):
+    """What every backend offers."""
+
+    name: str
+    bytes_per_request: int
+    """Peak bytes that a slab needs per expected request, so that a memory budget can be turned into a slab size."""
+
+    def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
+        """The slab's rows in merge order: (arrival, client, window of origin, ordinal, turn)."""
+        ...

@@ -1,0 +1,168 @@
+"""Log-gaps of many requests at once: the law's variates in blocks, rejection by compaction.
+
+Axes: cells, requests (of one call; any selection, each with its cell and its ordinal).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.blocks import for_blocks
+from servegen_gpu.law.address import MAX_ATTEMPTS, Purpose, draw
+from servegen_gpu.law.philox import Words
+from servegen_gpu.law.variates import (
+    GammaConstants,
+    equilibrium_constants,
+    gamma_constants,
+    log_weibull,
+    try_log_gamma,
+)
+from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.plan import Cells
+
+
+@dataclass(frozen=True, eq=False)
+class CellLaw:
+    """What drawing needs of every cell.
+
+    Attributes
+    ----------
+    key : tuple of int
+    client, window : uint64[cells]
+        Id and absolute number: the cell's address.
+    is_gamma : bool[cells]
+    shape, inverse_shape : float64[cells]
+    gamma : GammaConstants
+        float64[cells] each.
+    """
+
+    key: tuple[int, int]
+    client: NDArray[np.uint64]
+    window: NDArray[np.uint64]
+    is_gamma: NDArray[np.bool_]
+    shape: NDArray[np.float64]
+    inverse_shape: NDArray[np.float64]
+    gamma: GammaConstants
+
+    def words(self, purpose: Purpose, cell: object, ordinal: object, attempt: int = 0, item: object = 0) -> Words:
+        """The four words of requests of the given cells."""
+        client, window = self.client[cell], self.window[cell]  # type: ignore[index]
+        return draw(
+            np, self.key, purpose, ordinal=ordinal, client=client, window=window, attempt=attempt, item=item
+        )
+
+
+    def take(self, index: NDArray[np.integer]) -> CellLaw:
+        """The law of some cells."""
+        names = ("client", "window", "is_gamma", "shape", "inverse_shape")
+        return CellLaw(self.key, *(getattr(self, name)[index] for name in names), self.gamma.take(index))
+
+
+def cells_in(cell: NDArray[np.int32], a: int, b: int) -> slice | NDArray[np.int32]:
+    """Index of per-cell constants for requests a … b − 1: a block inside one cell uses them without repeating them."""
+    return slice(cell[a], cell[a] + 1) if cell[a] == cell[b - 1] else cell[a:b]
+
+
+def cell_law(packed: PackedWorkload, cells: Cells) -> CellLaw:
+    """Gather the law of every cell from the profiles."""
+    at = (cells.profile, cells.row)
+    shape = packed.shape[at]
+    return CellLaw(
+        key=packed.key,
+        client=packed.client_id[cells.client],
+        window=cells.window.astype(np.uint64),
+        is_gamma=packed.is_gamma[at],
+        shape=shape,
+        inverse_shape=1.0 / shape,
+        gamma=gamma_constants(np, shape),
+    )
+
+
+def log_gaps(law: CellLaw, cell: NDArray[np.int32], ordinal: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """Logarithms of gaps at scale 1.
+
+    Parameters
+    ----------
+    law : CellLaw
+    cell : int32[requests]
+        Non-decreasing.
+    ordinal : uint32[requests]
+
+    Returns
+    -------
+    float64[requests]
+    """
+    out = np.empty(len(cell))
+
+    def first_attempt(a: int, b: int) -> NDArray[np.int64]:
+        at = cells_in(cell, a, b)
+        is_gamma = law.is_gamma[at]
+        if is_gamma.all():
+            words = law.words(Purpose.GAP, at, ordinal[a:b])
+            out[a:b], accepted = try_log_gamma(np, words, law.gamma.take(at))
+            return a + np.flatnonzero(~accepted)
+        if not is_gamma.any():
+            words = law.words(Purpose.GAP, at, ordinal[a:b])
+            out[a:b] = log_weibull(np, words, law.inverse_shape[at])
+            return np.empty(0, np.int64)
+        weibull, gamma = a + np.flatnonzero(~is_gamma), a + np.flatnonzero(is_gamma)
+        words = law.words(Purpose.GAP, cell[weibull], ordinal[weibull])
+        out[weibull] = log_weibull(np, words, law.inverse_shape[cell[weibull]])
+        return _attempt(law, law.gamma, cell, ordinal, gamma, 0, out)
+
+    _retry(law, law.gamma, cell, ordinal, for_blocks(len(cell), first_attempt), out)
+    return out
+
+
+def log_first_gaps(law: CellLaw) -> NDArray[np.float64]:
+    """Logarithms of the first gaps of stationary renewal processes at scale 1, float64[cells]; ordinal 0."""
+    constants, power = equilibrium_constants(np, law.is_gamma, law.shape)
+    cell = np.arange(len(law.shape), dtype=np.int32)
+    ordinal = np.zeros(len(cell), np.uint32)
+    out = np.empty(len(cell))
+    rejected = for_blocks(
+        len(cell), lambda a, b: _attempt(law, constants, cell, ordinal, np.arange(a, b), 0, out)
+    )
+    _retry(law, constants, cell, ordinal, rejected, out)
+    return out * power
+
+
+def _attempt(
+    law: CellLaw,
+    constants: GammaConstants,
+    cell: NDArray[np.int32],
+    ordinal: NDArray[np.uint32],
+    chosen: NDArray[np.int64],
+    attempt: int,
+    out: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """One attempt at the chosen requests; writes what was accepted and returns the rest."""
+    at = cell[chosen]
+    words = law.words(Purpose.GAP, at, ordinal[chosen], attempt)
+    log_gap, accepted = try_log_gamma(np, words, constants.take(at))
+    out[chosen[accepted]] = log_gap[accepted]
+    return chosen[~accepted]
+
+
+def _retry(
+    law: CellLaw,
+    constants: GammaConstants,
+    cell: NDArray[np.int32],
+    ordinal: NDArray[np.uint32],
+    rejected: list[NDArray[np.int64]],
+    out: NDArray[np.float64],
+) -> None:
+    """Try again until all are accepted; rejects of all blocks are pooled, so that late attempts stay efficient."""
+    for attempt in range(1, MAX_ATTEMPTS):
+        left = np.concatenate(rejected) if rejected else np.empty(0, np.int64)
+        if not len(left):
+            return
+
+        def again(a: int, b: int, attempt: int = attempt, left: NDArray[np.int64] = left) -> NDArray[np.int64]:
+            return _attempt(law, constants, cell, ordinal, left[a:b], attempt, out)
+
+        rejected = for_blocks(len(left), again)
+    raise AssertionError("a gap was rejected 256 times: probability below 1e-330")

@@ -1,0 +1,125 @@
+"""Lengths of many requests at once: words, dependence, table lookups in blocks.
+
+Axes: cells, requests, items (of all requests together).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.blocks import for_blocks
+from servegen_gpu.backends.numpy_gaps import CellLaw
+from servegen_gpu.clients.pool import MODALITIES, RATIO_STEPS
+from servegen_gpu.law.address import Purpose
+from servegen_gpu.law.dependence import mix_words
+from servegen_gpu.law.tables import PackedTables, guide_range
+from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.plan import Cells
+from servegen_gpu.trace import Ragged
+
+ITEM_PURPOSES = {"image": Purpose.IMAGE, "audio": Purpose.AUDIO, "video": Purpose.VIDEO}
+
+
+def lookup(word: NDArray[np.uint32], table: NDArray[np.int64], tables: PackedTables) -> NDArray[np.int64]:
+    """`find_bin` of the law, halving only where the guide leaves a choice."""
+    low, high = guide_range(np, word, table, tables)
+    # most words fall in the first bin that the guide names
+    open_ = np.flatnonzero(tables.thresholds[low] < word)
+    if len(open_):
+        rest, below, above = word[open_], low[open_] + 1, high[open_]
+        for _ in range(tables.steps):
+            middle = (below + above) >> 1
+            right = tables.thresholds[middle] < rest
+            np.copyto(below, middle + 1, where=right)
+            np.copyto(above, middle, where=~right)
+        low[open_] = below
+    return low
+
+
+def scalar_fields(
+    packed: PackedWorkload, cells: Cells, law: CellLaw, cell: NDArray[np.int32], ordinal: NDArray[np.uint32]
+) -> dict[str, NDArray[np.int32]]:
+    """Fields that are drawn once per request, int32[requests] each, by name."""
+    names = packed.fields[: packed.scalar_fields]
+    table = packed.table[cells.profile, cells.row]
+    out = {name: np.empty(len(cell), np.int32) for name in names}
+
+    def block(a: int, b: int) -> None:
+        at = cell[a:b]
+        words = _field_words(packed, law, at, ordinal[a:b], len(names))
+        for f, (name, word) in enumerate(zip(names, words, strict=True)):
+            bins = lookup(word, table[at, f], packed.tables)
+            out[name][a:b] = packed.tables.values[bins]
+
+    for_blocks(len(cell), block)
+    return out
+
+
+def _field_words(
+    packed: PackedWorkload, law: CellLaw, at: NDArray[np.int32], ordinal: NDArray[np.uint32], count: int
+) -> list[NDArray[np.uint32]]:
+    """One word for every scalar field under the chosen dependence."""
+    words = list(law.words(Purpose.DATA, at, ordinal))
+    if packed.dependence == "comonotone":
+        return [words[0].astype(np.uint32)] * count
+    if count > 4:
+        words += law.words(Purpose.DATA, at, ordinal, item=1)
+    words = words[:count]
+    if packed.dependence == "copula":
+        words = mix_words(np, words, packed.mixing)
+    return [word.astype(np.uint32) for word in words]
+
+
+def reason_tokens(output: NDArray[np.int32], ratio: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Share k/501 of the output, rounded half up in integers."""
+    return ((2 * output.astype(np.int64) * ratio + RATIO_STEPS) // (2 * RATIO_STEPS)).astype(np.int32)
+
+
+def item_lists(
+    packed: PackedWorkload,
+    cells: Cells,
+    law: CellLaw,
+    cell: NDArray[np.int32],
+    ordinal: NDArray[np.uint32],
+    counts: dict[str, NDArray[np.int32]],
+) -> dict[str, Ragged]:
+    """Token counts of every item of every request, by modality, for requests in any order."""
+    lists = {}
+    for modality in MODALITIES:
+        count = counts[f"{modality}_count"].astype(np.int64)
+        offsets = np.concatenate(([0], np.cumsum(count)))
+        table = packed.table[cells.profile, cells.row, packed.fields.index(f"{modality}_tokens")]
+        values = _items(packed.tables, law, ITEM_PURPOSES[modality], table, cell, ordinal, offsets)
+        lists[f"{modality}_tokens"] = Ragged(offsets, values)
+    return lists
+
+
+def _items(
+    tables: PackedTables,
+    law: CellLaw,
+    purpose: Purpose,
+    table: NDArray[np.int64],
+    cell: NDArray[np.int32],
+    ordinal: NDArray[np.uint32],
+    offsets: NDArray[np.int64],
+) -> NDArray[np.int32]:
+    """Values of the items, int32[items]: word ``i % 4`` of draw ``i // 4`` for item i of a request."""
+    values = np.empty(offsets[-1], np.int32)
+
+    def block(a: int, b: int) -> None:
+        count = np.diff(offsets[a : b + 1])
+        if not count.any():
+            return
+        draws = (count + 3) >> 2
+        request = np.repeat(np.arange(a, b), draws)
+        first = np.repeat(np.cumsum(draws) - draws, draws)
+        index = np.arange(len(request)) - first
+        at = cell[request]
+        words = np.stack(law.words(purpose, at, ordinal[request], item=index), axis=1)
+        used = np.arange(4) < (np.repeat(count, draws) - 4 * index)[:, None]
+        of = np.broadcast_to(table[at][:, None], used.shape)[used]
+        values[offsets[a] : offsets[b]] = tables.values[lookup(words[used].astype(np.uint32), of, tables)]
+
+    for_blocks(len(cell), block)
+    return values

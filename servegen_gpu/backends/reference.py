@@ -1,0 +1,132 @@
+"""The NumPy backend: the law in cache-sized blocks on threads. The reference, and the fallback of last resort."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.blocks import for_blocks
+from servegen_gpu.backends.contract import Columns
+from servegen_gpu.backends.numpy_arrivals import Arrivals, CellState, Survey, begin, redraw, spans_of_runs, survey, whole
+from servegen_gpu.backends.numpy_lengths import item_lists, lookup, reason_tokens, scalar_fields
+from servegen_gpu.law.position import clock_us
+from servegen_gpu.merge import merge_order
+from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.plan import Slab, cells_of
+from servegen_gpu.trace import Ragged
+
+
+class NumpyBackend:
+    """Samples slabs with NumPy; remembers the survey of the last large window, which its slabs share."""
+
+    name = "numpy"
+    bytes_per_request = 110
+
+    def __init__(self) -> None:
+        self._surveyed: tuple[PackedWorkload, int, Survey] | None = None
+
+    def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
+        """The slab's rows in merge order."""
+        limit = max(int(slab.expected), 1 << 16)
+        if slab.surveyed:
+            known = self._survey(packed, slab, limit)
+            state, arrivals = known.state, redraw(known, _reaching(packed, known, slab))
+        else:
+            state = begin(packed, cells_of(packed, slab.windows))
+            arrivals = whole(state, limit)
+        return _columns(packed, state, arrivals, slab)
+
+    def _survey(self, packed: PackedWorkload, slab: Slab, limit: int) -> Survey:
+        window = int(slab.windows[0])
+        last = self._surveyed
+        if last is None or last[0] is not packed or last[1] != window:
+            self._surveyed = None  # free the last window's before the next is made
+            known = survey(begin(packed, cells_of(packed, slab.windows)), limit)
+            self._surveyed = (packed, window, known)
+            return known
+        return last[2]
+
+
+def _reaching(packed: PackedWorkload, known: Survey, slab: Slab) -> NDArray[np.bool_]:
+    """Which runs of a survey may have requests inside the slab."""
+    window = int(slab.windows[0])
+    origin = (packed.first_window + window) * packed.window_us
+    chosen = np.zeros(len(known.runs), np.bool_)
+    for first, last in spans_of_runs(known):
+        some = np.flatnonzero(first <= last)
+        table = np.full(len(some), packed.clock.table[window])
+        from_us = origin + _clock(packed, first[some].astype(np.uint32), table)
+        to_us = origin + _clock(packed, last[some].astype(np.uint32), table)
+        chosen[some[(from_us < slab.to_us) & (to_us >= slab.from_us)]] = True
+    return chosen
+
+
+def _clock(packed: PackedWorkload, x: NDArray[np.uint32], table: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Microseconds inside the window at operational times."""
+    clock = packed.clock
+    if not table.any():  # the constant window
+        return ((x.astype(np.uint64) * np.uint64(packed.window_us)) >> np.uint64(32)).astype(np.int64)
+    s = lookup(x, table, clock.segments)
+    return clock_us(np, x.astype(np.uint64), clock.first[s], clock.start_us[s], clock.slope[s]).astype(np.int64)
+
+
+def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab: Slab) -> Columns:
+    """From arrivals in operational time to the slab's columns."""
+    cells = state.cells
+    # times count from the slab's first window or its begin, whichever is later: small numbers sort in one word
+    first = (packed.first_window + int(slab.windows[0])) * packed.window_us
+    base = max(first, slab.from_us)
+    origin = cells.window * packed.window_us - base
+    clock_table = packed.clock.table[cells.window_index]
+    time = np.empty(len(arrivals), np.int64)
+
+    def place(a: int, b: int) -> None:
+        at = arrivals.cell[a:b]
+        time[a:b] = _clock(packed, arrivals.x[a:b], clock_table[at]) + origin[at]
+
+    for_blocks(len(arrivals), place)
+    last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
+    if slab.from_us > first or slab.to_us < last:
+        inside = np.flatnonzero((time >= slab.from_us - base) & (time < slab.to_us - base))
+        arrivals, time = arrivals.take(inside), time[inside]
+
+    cell, ordinal = arrivals.cell, arrivals.ordinal
+    del arrivals
+    drawn = scalar_fields(packed, cells, state.law, cell, ordinal)
+    if packed.category == "reason":
+        drawn["reason_tokens"] = reason_tokens(drawn["output_tokens"], drawn.pop("reason_ratio"))
+    sorted_us, order = merge_order(time, min(slab.to_us, last) - base)
+    del time
+    sorted_us += base - packed.start_us
+    drawn = {name: _gather(column, order) for name, column in drawn.items()}
+    cell = _gather(cell, order)
+    client = packed.client_id[cells.client].astype(np.int32)[cell]
+    columns: dict[str, Any] = {"arrival_us": sorted_us, "client": client}
+    if packed.category != "multimodal":
+        return columns | drawn
+    # items are drawn after the sort, from addresses: lists need not be moved
+    counts = {name: drawn.pop(name) for name in tuple(drawn) if name.endswith("_count")}
+    lists = item_lists(packed, cells, state.law, cell, _gather(ordinal, order), counts)
+    text = drawn["text_tokens"]
+    inputs = text + sum(_row_sums(items) for items in lists.values())
+    columns |= {"input_tokens": inputs, "output_tokens": drawn["output_tokens"], "text_tokens": text}
+    return columns | lists
+
+
+def _gather(column: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
+    """``column[order]`` in blocks."""
+    out = np.empty(len(order), column.dtype)
+
+    def block(a: int, b: int) -> None:
+        np.take(column, order[a:b], out=out[a:b], mode="clip")
+
+    for_blocks(len(order), block)
+    return out
+
+
+def _row_sums(items: Ragged) -> NDArray[np.int32]:
+    """Sum of every list, int32[n]."""
+    ends = np.concatenate(([0], np.cumsum(items.values, dtype=np.int64)))
+    return np.diff(ends[items.offsets]).astype(np.int32)

@@ -1,0 +1,391 @@
+"""All that sampling depends on, as tensors: the only thing a backend sees.
+
+Axes: clients, profiles, rows (windows of the profiles that the span uses), windows (of the span, in order), fields.
+
+A cell is one client in one window. Its expected number of requests is ``rate_factor[client] * rate_rps[profile, row]
+* window_scale[window] * window_length_s[window]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.arrays import load_arrays, save_arrays
+from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, ClientPool
+from servegen_gpu.errors import OptionError, RateError
+from servegen_gpu.law.address import MAX_WINDOW, derive_key
+from servegen_gpu.law.dependence import KINDS, mixing_matrix
+from servegen_gpu.law.elementary import log
+from servegen_gpu.law.tables import PackedTables, pack_tables
+from servegen_gpu.rates import ClockTables, Rate, targets
+
+COUNT_RULES = ("auto", "exact", "renewal", "servegen")
+OCCUPANCIES = ("profile", "window")
+MAX_EXPECTED = 2.0**31 - 2**24
+
+
+class CountRule(IntEnum):
+    """How the number of requests in a cell comes about (law, section 2)."""
+
+    EXACT = 0
+    RENEWAL = 1
+    SERVEGEN = 2
+
+
+@dataclass(frozen=True, eq=False)
+class PackedClock:
+    """Clock tables with a guide over operational time.
+
+    Attributes
+    ----------
+    segments : PackedTables
+        Its thresholds are the last operational instants of the segments.
+    first, start_us, slope : uint64[segments]
+    table : int64[windows]
+        Table of each window; 0 is the constant window.
+    """
+
+    segments: PackedTables
+    first: NDArray[np.uint64]
+    start_us: NDArray[np.uint64]
+    slope: NDArray[np.uint64]
+    table: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWorkload:
+    """A workload over a span of time, ready to sample.
+
+    Attributes
+    ----------
+    key : tuple of int
+        Philox key, two words.
+    category : str
+    window_us : int
+    start_us, end_us : int
+        The span on the absolute time axis.
+    first_window : int
+        Absolute number of the first window.
+    dependence : str
+    client_id : uint64[clients]
+        Ascending.
+    profile : int64[clients]
+    rate_factor : float64[clients]
+    rate_rps, shape, occupancy : float64[profiles, rows]
+    log_mean_gap : float64[profiles, rows]
+        Logarithm of the mean of the gap family at scale 1.
+    is_gamma : bool[profiles, rows]
+        Gamma, or else Weibull; exponential is packed as Weibull of shape 1.
+    table : int64[profiles, rows, fields]
+    count_rule : uint8[profiles]
+    row : int64[windows]
+    window_scale : float64[windows]
+        Multiplies the profiles' rates to meet the target.
+    window_length_s : float64[windows]
+        The window's length, shorter only where the ``servegen`` rule meets the span's edge.
+    expected : float64[windows]
+        Requests expected in the window.
+    mixing : float64[scalar fields, scalar fields]
+        Of the Gaussian copula; the identity otherwise.
+    tables : PackedTables
+    clock : PackedClock
+    """
+
+    key: tuple[int, int]
+    category: str
+    window_us: int
+    start_us: int
+    end_us: int
+    first_window: int
+    dependence: str
+    client_id: NDArray[np.uint64]
+    profile: NDArray[np.int64]
+    rate_factor: NDArray[np.float64]
+    rate_rps: NDArray[np.float64]
+    shape: NDArray[np.float64]
+    occupancy: NDArray[np.float64]
+    log_mean_gap: NDArray[np.float64]
+    is_gamma: NDArray[np.bool_]
+    table: NDArray[np.int64]
+    count_rule: NDArray[np.uint8]
+    row: NDArray[np.int64]
+    window_scale: NDArray[np.float64]
+    window_length_s: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    mixing: NDArray[np.float64]
+    tables: PackedTables
+    clock: PackedClock
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the drawn fields, in lane order."""
+        return FIELDS[self.category]
+
+    @property
+    def scalar_fields(self) -> int:
+        """How many of the fields are drawn once per request; the rest are drawn per item."""
+        return scalar_field_count(self.category)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the packed workload to one file, which appears only when complete."""
+        header, arrays = _flatten(self)
+        save_arrays(path, header, arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> PackedWorkload:
+        """Read what `save` wrote."""
+        return _unflatten(*load_arrays(path))
+
+
+def scalar_field_count(category: str) -> int:
+    """How many leading fields of a category are drawn once per request."""
+    return 5 if category == "multimodal" else len(FIELDS[category])
+
+
+def pack(
+    pool: ClientPool,
+    rate: Rate,
+    *,
+    start_s: float,
+    end_s: float,
+    seed: int,
+    replica: int = 0,
+    counts: str = "auto",
+    dependence: str = "independent",
+    rank_correlation: NDArray[np.float64] | None = None,
+    occupancy: str = "profile",
+    empty: str = "error",
+) -> tuple[PackedWorkload, float]:
+    """Pack a pool, a rate and a span.
+
+    Parameters
+    ----------
+    pool : ClientPool
+    rate : Rate
+    start_s, end_s : float
+        The span on the pool's time axis; past the end of the data, whole days repeat.
+    seed, replica : int
+    counts : {"auto", "exact", "renewal", "servegen"}
+        ``auto`` keeps the counts of measured clients and draws those of intensities.
+    dependence : {"independent", "comonotone", "copula"}
+    rank_correlation : float64[scalar fields, scalar fields], optional
+        Spearman matrix of the copula.
+    occupancy : {"profile", "window"}
+        Whether bursts fill the part of the window that the profile says, or all of it.
+    empty : {"error", "skip"}
+        What to do about windows with a target but no active client.
+
+    Returns
+    -------
+    packed : PackedWorkload
+    shortfall : float
+        Requests that the target asks for in windows where nobody is active (``empty="skip"``).
+    """
+    window_us = pool.window_s * 1_000_000
+    start_us, end_us = round(start_s * 1e6), round(end_s * 1e6)
+    first = start_us // window_us
+    windows = np.arange(first, -(-end_us // window_us))
+    if len(windows) and windows[-1] >= MAX_WINDOW:
+        raise OptionError(
+            f"a span that ends within {MAX_WINDOW:,} windows of {pool.window_s} s",
+            f"window {windows[-1]:,}",
+            "start earlier or generate less",
+        )
+    rows = pool.row(windows)
+    own_rps = pool.own_rps[rows]
+    target = targets(rate, own_rps, int(first), pool.window_s)
+    target_rps, silent = target.rps, (target.rps > 0) & (own_rps <= 0)
+    if silent.any() and empty == "error":
+        raise _nobody_active(pool, windows[silent])
+    shortfall = float(target_rps[silent].sum() * pool.window_s)
+
+    clock, length_s = target.clock, np.full(len(windows), float(pool.window_s))
+    if counts == "servegen":
+        clock, length_s = _cut_clock(windows * window_us, window_us, start_us, end_us)
+    scale = np.divide(target_rps, own_rps, out=np.zeros(len(windows)), where=own_rps > 0)
+
+    used_rows, row = np.unique(rows, return_inverse=True)
+    rate_rps, family = pool.rate_rps[:, used_rows], pool.family[:, used_rows]
+    active = rate_rps > 0
+    shape = np.where(active & (family != EXPONENTIAL), pool.shape[:, used_rows], 1.0)
+    is_gamma = family == GAMMA
+    table_of = pool.table[:, used_rows]
+    used_tables, table = np.unique(np.where(active[..., None], table_of, -1), return_inverse=True)
+    table = table.reshape(table_of.shape)
+    if len(used_tables) and used_tables[0] < 0:
+        used_tables, table = used_tables[1:], table - 1
+
+    _check_largest(pool, rate_rps, np.max(scale * length_s, initial=0.0))
+    scalar = scalar_field_count(pool.category)
+    packed = PackedWorkload(
+        key=derive_key(seed, replica),
+        category=pool.category,
+        window_us=window_us,
+        start_us=start_us,
+        end_us=end_us,
+        first_window=int(first),
+        dependence=dependence,
+        client_id=pool.client_ids.astype(np.uint64),
+        profile=pool.profile.astype(np.int64),
+        rate_factor=pool.rate_factor,
+        rate_rps=rate_rps,
+        shape=shape,
+        occupancy=np.where(active, pool.occupancy[:, used_rows], 1.0) if occupancy == "profile" else np.ones(shape.shape),
+        log_mean_gap=_log_mean_gap(is_gamma, shape),
+        is_gamma=is_gamma,
+        table=table.astype(np.int64),
+        count_rule=_count_rules(counts, pool.measured),
+        row=row.astype(np.int64),
+        window_scale=scale,
+        window_length_s=length_s,
+        expected=np.where(own_rps > 0, target_rps, 0.0) * length_s,
+        mixing=_mixing(dependence, rank_correlation, pool.fields[:scalar]),
+        tables=pack_tables(pool.tables.select(used_tables)),
+        clock=_pack_clock(clock),
+    )
+    return packed, shortfall
+
+
+def _nobody_active(pool: ClientPool, windows: NDArray[np.int64]) -> RateError:
+    named = ", ".join(f"{w * pool.window_s}" for w in windows[:5])
+    more = f" and {len(windows) - 5:,} more" if len(windows) > 5 else ""
+    return RateError(
+        "an active client in every window with a target rate",
+        f"nobody active in the windows starting at {named}{more} s",
+        "choose another start, or pass empty='skip' (--empty skip) to leave them empty",
+    )
+
+
+def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float) -> None:
+    """Ordinals are 32-bit and counts are drawn in 32.32 fixed point: refuse a cell beyond either."""
+    busiest = np.zeros(len(rate_rps))
+    np.maximum.at(busiest, pool.profile, pool.rate_factor)
+    expected = float((busiest * rate_rps.max(axis=1)).max()) * scale
+    if expected > MAX_EXPECTED:
+        raise RateError(
+            f"at most {MAX_EXPECTED:,.0f} requests of one client in a window",
+            f"up to {expected:,.0f}",
+            "lower the rate, or split clients with pool.clone(n)",
+        )
+
+
+def _log_mean_gap(is_gamma: NDArray[np.bool_], shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means: k of Gamma(k), Γ(1 + 1/k) of Weibull(k); rounded so that the last bit of a library never shows."""
+    from scipy.special import gammaln
+
+    weibull = np.rint(gammaln(1.0 + 1.0 / shape) * 2.0**32) * 2.0**-32
+    return np.where(is_gamma, log(np, shape), weibull)
+
+
+def _count_rules(counts: str, measured: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    if counts == "auto":
+        return np.where(measured, CountRule.EXACT, CountRule.RENEWAL).astype(np.uint8)
+    return np.full(len(measured), CountRule[counts.upper()], np.uint8)
+
+
+def _cut_clock(
+    window_start_us: NDArray[np.int64], window_us: int, start_us: int, end_us: int
+) -> tuple[ClockTables, NDArray[np.float64]]:
+    """Clock of the ``servegen`` rule: constant rates, and windows that end where the span ends."""
+    begin = np.maximum(window_start_us, start_us)
+    length_us = np.minimum(window_start_us + window_us, end_us) - begin
+    count = 1 + len(begin)  # table 0 stays the constant window
+    clock = ClockTables(
+        offsets=np.arange(count + 1, dtype=np.int64),
+        last=np.full(count, 2**32 - 1, np.uint32),
+        first=np.zeros(count, np.uint32),
+        start_us=np.concatenate(([0], begin - window_start_us)).astype(np.uint32),
+        slope=np.concatenate(([window_us], length_us)).astype(np.uint64),
+        table=np.where(length_us == window_us, 0, np.arange(1, count)).astype(np.int32),
+    )
+    return clock, length_us / 1e6
+
+
+def _pack_clock(clock: ClockTables) -> PackedClock:
+    from servegen_gpu.clients.lengths import LengthTables
+
+    segments = LengthTables(clock.offsets, np.zeros(len(clock.last), np.int32), clock.last)
+    return PackedClock(
+        segments=pack_tables(segments),
+        first=clock.first.astype(np.uint64),
+        start_us=clock.start_us.astype(np.uint64),
+        slope=clock.slope.astype(np.uint64),
+        table=clock.table.astype(np.int64),
+    )
+
+
+def _mixing(dependence: str, spearman: NDArray[np.float64] | None, names: tuple[str, ...]) -> NDArray[np.float64]:
+    """Mixing matrix of the copula, after checking that a matrix was given exactly when it is needed."""
+    if dependence != "copula":
+        if spearman is not None:
+            raise OptionError(
+                "a rank correlation only with dependence='copula'", f"dependence={dependence!r}", "drop one of the two"
+            )
+        return np.eye(len(names))
+    if spearman is None:
+        raise OptionError("a rank correlation for the copula", "none", "pass rank_correlation=")
+    matrix = np.asarray(spearman, np.float64)
+    good = (
+        matrix.shape == (len(names), len(names))
+        and bool(np.isfinite(matrix).all())
+        and bool((matrix == matrix.T).all())
+        and bool((np.diag(matrix) == 1).all())
+        and bool((np.abs(matrix) <= 1).all())
+    )
+    if not good:
+        raise OptionError(
+            f"a symmetric matrix of Spearman correlations in [-1, 1] for {names}, ones on the diagonal",
+            f"{matrix.tolist()}",
+            "mend rank_correlation",
+        )
+    return mixing_matrix(matrix)
+
+
+_SCALARS = ("category", "window_us", "start_us", "end_us", "first_window", "dependence")
+
+
+def _flatten(packed: PackedWorkload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    header: dict[str, Any] = {name: getattr(packed, name) for name in _SCALARS} | {"key": list(packed.key)}
+    arrays: dict[str, NDArray[Any]] = {}
+    parts = {"": packed, "tables.": packed.tables, "clock.": packed.clock, "clock.segments.": packed.clock.segments}
+    for prefix, part in parts.items():
+        for field in fields(part):  # type: ignore[arg-type]
+            value = getattr(part, field.name)
+            if isinstance(value, np.ndarray):
+                arrays[prefix + field.name] = value
+            elif isinstance(value, int) and prefix:
+                header[prefix + field.name] = value
+    return header, arrays
+
+
+def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> PackedWorkload:
+    everything: dict[str, Any] = header | arrays
+
+    def part(prefix: str) -> dict[str, Any]:
+        names = (name for name in everything if name.startswith(prefix) and "." not in name[len(prefix) :])
+        return {name[len(prefix) :]: everything[name] for name in names}
+
+    own = part("")
+    own["key"] = tuple(own["key"])
+    clock = PackedClock(segments=PackedTables(**part("clock.segments.")), **part("clock."))
+    return PackedWorkload(**own, tables=PackedTables(**part("tables.")), clock=clock)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices."""
+    if value not in choices:
+        raise OptionError(f"{name} among {', '.join(choices)}", repr(value), "choose one of them")
+
+
+def check_rules(counts: str, dependence: str, occupancy: str, empty: str) -> None:
+    """Refuse unknown names of rules."""
+    check_choice("counts", counts, COUNT_RULES)
+    check_choice("dependence", dependence, KINDS)
+    check_choice("occupancy", occupancy, OCCUPANCIES)
+    check_choice("empty", empty, ("error", "skip"))
