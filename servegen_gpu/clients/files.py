@@ -9,7 +9,7 @@ from typing import NamedTuple
 from servegen_gpu.errors import ProfileError
 
 MAX_FILE_BYTES = 1 << 30
-BATCH_BYTES = 32 << 20
+BATCH_BYTES = 8 << 20
 
 
 class ClientFile(NamedTuple):

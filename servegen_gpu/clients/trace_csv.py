@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def read_traces(paths: Mapping[int, Path]) -> Traces:
     return Traces(start_s, window_s, rate, cv, shape, scale, np.where(rate > 0, family, NO_FAMILY).astype(np.uint8))
 
 
-def _parse(files: Sequence[ClientFile]) -> tuple[dict[str, NDArray[np.generic]] | None, str]:
+def _parse(files: Sequence[ClientFile]) -> tuple[dict[str, NDArray[Any]] | None, str]:
     """Columns as arrays [files, windows], or None and the reason."""
     import pyarrow as pa
     from pyarrow import csv
@@ -107,7 +108,7 @@ def _parse(files: Sequence[ClientFile]) -> tuple[dict[str, NDArray[np.generic]] 
     return {name: column.reshape(len(files), windows) for name, column in columns.items()}, ""
 
 
-def _any_fault(columns: Mapping[str, NDArray[np.generic]], start_s: NDArray[np.int64]) -> bool:
+def _any_fault(columns: Mapping[str, NDArray[Any]], start_s: NDArray[np.int64]) -> bool:
     """Whether any row is at fault: the rules of `_check_line`, on whole columns."""
     if columns["time_s"].shape[1] != len(start_s) or (columns["time_s"] != start_s).any():
         return True
