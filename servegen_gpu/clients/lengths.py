@@ -8,6 +8,7 @@ Axes: tables, bins (of all tables together).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,16 @@ class LengthTables:
         return LengthTables(offsets, self.values[bins], self.thresholds[bins])
 
     @classmethod
+    def join(cls, parts: Sequence[LengthTables]) -> LengthTables:
+        """The tables of all parts, one part behind the other."""
+        ends = np.cumsum([0] + [len(part.values) for part in parts])
+        return cls(
+            np.concatenate([ends[:1], *(part.offsets[1:] + end for part, end in zip(parts, ends, strict=False))]),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.thresholds for part in parts]),
+        )
+
+    @classmethod
     def from_weights(
         cls,
         offsets: NDArray[np.integer],
@@ -89,6 +100,7 @@ class LengthTables:
         heaviest = np.maximum.reduceat(np.asarray(weights, np.float64), offsets[:-1])
         # about 2**52 / bins for the heaviest bin: a table's integer sum stays below 2**53, exact as a float
         scale = np.repeat(np.ldexp(1 / heaviest, 52 - np.frexp(sizes)[1]), sizes)
+        # the running sum over all tables may wrap around, the differences inside one table are exact all the same
         ends = np.cumsum(np.rint(weights * scale).astype(np.int64))
         first = np.concatenate(([0], ends))[offsets]
         total = np.repeat(np.diff(first), sizes)

@@ -44,6 +44,13 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Fields of a request by category, in the order of their lanes: part of the random stream, never reordered."""
 
+AXES = (
+    dict.fromkeys(("client_ids", "profile", "rate_factor"), ("clients",))
+    | dict.fromkeys(("rate_rps", "cv", "family", "shape", "occupancy"), ("profiles", "windows"))
+    | {"table": ("profiles", "windows", "fields"), "measured": ("profiles",)}
+)
+"""Axes of the tensors of a pool."""
+
 MODALITIES = ("image", "audio", "video")
 
 NO_FAMILY, EXPONENTIAL, GAMMA, WEIBULL = range(4)
@@ -215,7 +222,8 @@ class ClientPool:
     @cached_property
     def own_rps(self) -> NDArray[np.float64]:
         """Total rate of all clients by window, float64[windows]; the same for any order of clients."""
-        factor = np.bincount(self.profile, weights=self.rate_factor, minlength=len(self.rate_rps))
+        order = np.lexsort((self.rate_factor, self.profile))
+        factor = np.bincount(self.profile[order], self.rate_factor[order], minlength=len(self.rate_rps))
         return order_free_sum(factor[:, None] * self.rate_rps)
 
     def row(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -321,8 +329,14 @@ def _check(pool: ClientPool) -> None:
         raise ProfileError(f"a category among {list(FIELDS)}", repr(pool.category), "change it")
     if not 1 <= pool.window_s <= 4294:
         raise ProfileError("windows of 1 to 4,294 s", f"{pool.window_s} s", "regrid the profiles")
-    if not len(pool.client_ids) or not pool.windows:
+    if pool.rate_rps.ndim != 2 or not len(pool.client_ids) or not pool.rate_rps.size:
         raise ProfileError("at least one client and one window", "none", "give a pool with clients")
+    for name, array in pool.arrays().items():
+        axes = AXES.get(name, (name,))
+        due = {"clients": len(pool.client_ids), "profiles": len(pool.rate_rps), "windows": pool.windows}
+        shape = tuple((due | {"fields": len(pool.fields)}).get(axis, len(array)) for axis in axes)
+        if array.shape != shape:
+            raise ProfileError(f"{name} of shape {shape}, [{', '.join(axes)}]", f"{array.shape}", f"mend `{name}`")
     ids = pool.client_ids
     if ids[0] < 0 or ids[-1] > MAX_CLIENT_ID or (np.diff(ids) <= 0).any():
         raise ProfileError("client ids unique, ascending, below 2**31", "others", "renumber the clients")

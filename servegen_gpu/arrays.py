@@ -1,0 +1,86 @@
+"""Named arrays and a header in one file: an uncompressed ``.npz`` that ``numpy.load`` reads, without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.errors import ProfileError
+
+HEADER = "__header__"
+"""Name of the member that holds the header: UTF-8 bytes of a JSON object, uint8[bytes]."""
+
+
+def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays and a header at once: a reader sees the old file or the new one, never half of it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write; its name is taken as it is.
+    header : mapping
+        Anything JSON can hold.
+    arrays : mapping of str to array
+        Plain numbers of any shape; objects are refused.
+    """
+    path = Path(path)
+    if HEADER in arrays:
+        raise ValueError(f"{HEADER} is a reserved name")
+    members = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)} | dict(arrays)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in members.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read what `save_arrays` wrote.
+
+    Returns
+    -------
+    header : dict
+    arrays : dict of str to array
+
+    Raises
+    ------
+    ProfileError
+        If the file is missing, cut short, changed, or something else altogether.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop(HEADER).tobytes())
+        if not isinstance(header, dict):
+            raise ValueError("its header is no JSON object")
+    except OSError as error:
+        raise ProfileError("a readable file of arrays", f"{error}", "check the path and its permissions") from None
+    except KeyError:
+        raise ProfileError("a file of arrays with a header", f"{path} without one", "write it again") from None
+    except (ValueError, TypeError, AttributeError, EOFError, RecursionError, MemoryError, NotImplementedError,
+            zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
+        raise ProfileError("a complete file of arrays", f"{path}: {error}", "write it again") from None
+    return header, arrays
+
+
+def _umask() -> int:
+    """The process's mask of file permissions, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,144 @@
+"""What a pool holds, in figures: how many requests, whose, how bursty, how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.clients.pool import DAY_S, EXPONENTIAL, FAMILY_NAMES, MODALITIES, RATIO_STEPS, ClientPool
+
+SHARES = (1, 5, 10, 20)
+QUANTILES = (0.5, 0.9, 0.99)
+
+
+def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
+    """Figures of a pool at its own rates.
+
+    Parameters
+    ----------
+    pool : ClientPool
+    top : int
+        How many of the busiest clients to list.
+
+    Returns
+    -------
+    dict
+        Plain numbers, texts, lists and dicts, ready for JSON. Rates are requests per second, lengths tokens; shares
+        are of the requests. Lengths are weighted by requests, those of single images, audio or video clips by the
+        expected number of them, and None where a pool has none.
+    """
+    factor = np.bincount(pool.profile, weights=pool.rate_factor, minlength=len(pool.rate_rps))
+    weight = factor[:, None] * pool.rate_rps * pool.window_s
+    of_profile = pool.rate_rps.sum(axis=1) * pool.window_s
+    requests = of_profile[pool.profile] * pool.rate_factor
+    total = float(requests.sum())
+    order = np.argsort(-requests, kind="stable")
+    running = np.cumsum(requests[order])
+    by_family = np.bincount(pool.family.ravel(), weights=weight.ravel(), minlength=len(FAMILY_NAMES))
+    active = weight > 0
+    return {
+        "name": pool.name,
+        "category": pool.category,
+        "clients": len(pool),
+        "profiles": len(pool.rate_rps),
+        "measured": bool(pool.measured.all()),
+        "window_s": pool.window_s,
+        "start_s": pool.start_s,
+        "end_s": pool.end_s,
+        "days": (pool.end_s - pool.start_s) / DAY_S,
+        "requests": total,
+        "rate_rps": {name: float(getattr(pool.own_rps, name)()) for name in ("min", "mean", "max")},
+        "share_of_top": {str(n): _ratio(running[min(n, len(running)) - 1], total) for n in SHARES},
+        "clients_for_90_percent": int(np.searchsorted(running, 0.9 * total) + 1) if total else 0,
+        "top": [
+            {"client": int(pool.client_ids[c]), "requests": float(requests[c]), "share": _ratio(requests[c], total)}
+            for c in order[:top]
+        ],
+        "cv": _summary(pool.cv[active], weight[active], moments=False),
+        "families": {FAMILY_NAMES[f]: _ratio(by_family[f], total) for f in range(EXPONENTIAL, len(FAMILY_NAMES))},
+        "lengths": _lengths(pool, weight),
+        "digest": pool.digest(),
+    }
+
+
+def _ratio(part: float, total: float) -> float:
+    return float(part / total) if total else 0.0
+
+
+def _lengths(pool: ClientPool, weight: NDArray[np.float64]) -> dict[str, dict[str, float] | None]:
+    """Summary of each field; `weight` is requests, float64[profiles, windows]."""
+    active = weight > 0
+    rows, requests = pool.table[active], weight[active]
+    table_mean = _table_means(pool)
+    summaries: dict[str, dict[str, float] | None] = {}
+    for lane, field in enumerate(pool.fields):
+        modality = field.removesuffix("_tokens")
+        per_item = modality in MODALITIES
+        items = table_mean[rows[:, pool.fields.index(f"{modality}_count")]] if per_item else 1.0
+        of_table = np.bincount(rows[:, lane], weights=requests * items, minlength=len(pool.tables))
+        used = np.flatnonzero(of_table)
+        if not len(used):
+            summaries[field] = None
+            continue
+        tables = pool.tables.select(used)
+        weights: NDArray[np.float64] = tables.widths() * np.repeat(of_table[used], np.diff(tables.offsets))
+        unit = RATIO_STEPS if field == "reason_ratio" else 1
+        summaries[field] = _summary(tables.values, weights, moments=True, unit=unit)
+    return summaries
+
+
+def _table_means(pool: ClientPool) -> NDArray[np.float64]:
+    """Mean of every table, float64[tables]."""
+    tables = pool.tables
+    means = np.add.reduceat(tables.values * tables.widths().astype(np.float64), tables.offsets[:-1]) / 2**32
+    return np.asarray(means)
+
+
+def _summary(
+    values: NDArray[Any], weights: NDArray[np.float64], *, moments: bool, unit: float = 1
+) -> dict[str, float] | None:
+    """Weighted quantiles of values, with mean and maximum if asked for, divided by `unit`."""
+    if not len(values):
+        return None
+    order = np.argsort(values)
+    running = np.cumsum(weights[order])
+    at = np.searchsorted(running, np.array(QUANTILES) * running[-1])
+    quantiles = values[order[np.minimum(at, len(order) - 1)]]
+    summary = {f"p{q * 100:.0f}": float(v) / unit for q, v in zip(QUANTILES, quantiles, strict=True)}
+    if not moments:
+        return summary
+    mean = float(np.dot(values, weights) / running[-1]) / unit
+    return {"mean": mean} | summary | {"max": float(values[order[-1]]) / unit}
+
+
+def format_description(description: dict[str, Any]) -> str:
+    """The figures of `describe_pool` as a table for the terminal."""
+    d = description
+    rate = d["rate_rps"]
+    counts = "measured" if d["measured"] else "modelled"
+    lines = [
+        f"{d['name']} ({d['category']}, {counts} rates)",
+        "",
+        f"  clients     {d['clients']:,} on {d['profiles']:,} profiles; {d['clients_for_90_percent']:,} send 90 %",
+        f"  span        {d['start_s']:,} to {d['end_s']:,} s: {d['days']:g} days in windows of {d['window_s']:,} s",
+        f"  requests    {d['requests']:,.0f}",
+        f"  rate        {rate['mean']:,.2f} req/s on average, from {rate['min']:,.2f} to {rate['max']:,.2f}",
+        "  top         " + " · ".join(f"{n}: {share:.1%}" for n, share in d["share_of_top"].items()),
+        "  gap family  " + " · ".join(f"{name} {share:.1%}" for name, share in d["families"].items() if share),
+    ]
+    if d["cv"]:
+        lines.append("  gap CV      " + " · ".join(f"{q} {cv:.2f}" for q, cv in d["cv"].items()))
+    names = ("mean", "p50", "p90", "p99", "max")
+    lines += ["", f"  {'':14}" + "".join(f"{name:>11}" for name in names)]
+    for field, summary in d["lengths"].items():
+        form = ".3f" if field == "reason_ratio" else ",.1f"
+        cells = [
+            format(summary[n], form if n == "mean" or form == ".3f" else ",.0f") if summary else "–" for n in names
+        ]
+        lines.append(f"  {field:14}" + "".join(f"{cell:>11}" for cell in cells))
+    lines += ["", f"  {'client':>10}{'requests':>17}{'share':>9}"]
+    lines += [f"  {row['client']:>10}{row['requests']:>17,.0f}{row['share']:>9.1%}" for row in d["top"]]
+    lines += ["", f"  digest {d['digest']}"]
+    return "\n".join(lines)
