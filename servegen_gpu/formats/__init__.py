@@ -1,1 +1,219 @@
-"""Trace files, one module per format."""
+"""Files: one module per format, reading and writing side by side.
+
+A new format is one module with a `Format`, and one row of `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from servegen_gpu.errors import OptionError, OutputError
+from servegen_gpu.formats import csv, jsonl, parquet
+from servegen_gpu.formats.atomic import is_special, new_directory, new_file
+from servegen_gpu.formats.base import Format
+from servegen_gpu.formats.flow import chunks, overlap
+from servegen_gpu.formats.text import sidecar, sidecar_path
+from servegen_gpu.trace import Trace
+
+FORMATS: dict[str, Format] = {
+    "parquet": parquet.FORMAT,
+    "csv": csv.FORMAT,
+    "jsonl": jsonl.FORMAT,
+}
+PART_ROWS = 2**26
+
+
+@dataclass(frozen=True)
+class WriteSummary:
+    """What was written.
+
+    Attributes
+    ----------
+    rows : int
+        Requests.
+    bytes : int
+        Size of all files together, provenance beside included.
+    path : Path
+    files : int
+        Number of data files: more than one only in a directory of parts.
+    """
+
+    rows: int
+    bytes: int
+    path: Path
+    files: int
+
+
+def write_stream(
+    slabs: Iterable[Trace], path: str | os.PathLike[str], format: str | None = None, *, part_rows: int = PART_ROWS
+) -> WriteSummary:
+    """Write slabs, one after the other, encoding one while the next is being made.
+
+    Files appear complete or not at all, and depend on the rows only, not on how they were cut into slabs.
+
+    Parameters
+    ----------
+    slabs : iterable of Trace
+        At least one, all with the same columns; provenance is that of the first.
+    path : path
+        The suffix decides the format. A path without suffix, or ending in ``/``, is a directory of Parquet parts; an
+        earlier one there is replaced, anything else is not.
+    format : str, optional
+        A name of `FORMATS`, for one file under exactly this path (or parts, if it ends in ``/``).
+    part_rows : int
+        Requests in a part of a directory.
+
+    Returns
+    -------
+    WriteSummary
+    """
+    try:
+        source = iter(slabs)
+        target, chosen, in_parts = _target(path, format)
+        first = next(source, None)
+        if first is None:
+            raise OptionError("at least one slab", "none", "pass an empty trace to write an empty file")
+        # Without its rows, in memory of its own: the first slab must not live as long as the stream.
+        head = Trace.concat([first.rows(0, 0)])
+        rest = _alike(chain([first], source), head)
+        del first
+        if in_parts:
+            return _write_parts(head, rest, target, chosen, part_rows)
+        return _write_file(head, rest, target, chosen)
+    except BaseException:
+        if isinstance(slabs, Generator):
+            slabs.close()
+        raise
+
+
+def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:
+    """Read a trace that `write_stream` wrote; see `servegen_gpu.trace.read_trace`."""
+    target = Path(path)
+    if not target.exists():
+        raise OptionError("an existing trace", f"nothing at {target}", "check the path")
+    if target.is_dir():
+        files = parquet.parts(target)
+        if not files:
+            name = parquet.PART_NAME.format(0)
+            raise OptionError(f"a directory of parts ({name}, …)", f"{target}", "give a trace that this package wrote")
+        return Trace.concat([parquet.read(file) for file in files])
+    chosen = _format(target, format)
+    if chosen.read is None:
+        able = ", ".join(name for name, known in FORMATS.items() if known.read)
+        raise OptionError(f"a format that can be read ({able})", f"{target}", "keep a trace in one of these")
+    return chosen.read(target)
+
+
+def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, Format, bool]:
+    """Final path, format, and whether it is a directory of parts."""
+    text = os.fspath(path)
+    target = Path(text)
+    ends_in_slash = text.endswith(("/", os.sep))
+    if not (ends_in_slash or (format is None and not target.suffix and not is_special(target))):
+        return target, _format(target, format), False
+    if format not in (None, "parquet"):
+        raise OptionError("a file name: only parquet comes in parts", f"{text!r} for {format}", "drop the slash")
+    if target.exists():
+        if not target.is_dir():
+            raise OutputError("a directory to write parts into", f"the file {target}", "give another path")
+        if any(target.iterdir()) and not parquet.parts(target):
+            raise OutputError(
+                "a new or empty directory, or an earlier trace to replace",
+                f"{target} with other files in it",
+                "give another path",
+            )
+    return target, FORMATS["parquet"], True
+
+
+def _format(path: Path, name: str | None) -> Format:
+    if name is not None:
+        if name not in FORMATS:
+            raise OptionError(f"a format among {', '.join(FORMATS)}", repr(name), "change format")
+        return FORMATS[name]
+    for known in FORMATS.values():
+        if known.suffix and path.suffix.lower() == known.suffix:
+            return known
+    suffixes = ", ".join(known.suffix for known in FORMATS.values() if known.suffix)
+    raise OptionError(
+        f'a path ending in {suffixes}, or in "/" for a directory of Parquet parts',
+        f"{str(path)!r}",
+        f"change the path, or name the format: {', '.join(FORMATS)}",
+    )
+
+
+def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
+    for slab in slabs:
+        if slab.schema() != head.schema():
+            raise OptionError(f"slabs with columns {head.schema()}", f"{slab.schema()}", "write one trace at a time")
+        yield slab
+        del slab
+
+
+def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format) -> WriteSummary:
+    rows = 0
+
+    def counted(chunk: Trace) -> None:
+        nonlocal rows
+        encode(chunk)
+        rows += len(chunk)
+
+    with new_file(path) as sink:
+        with chosen.encoder(head, sink) as encode:
+            overlap(chunks(slabs, chosen.chunk_rows), counted)
+        size = sink.size
+        if chosen.sidecar and not is_special(path):
+            sink.finish()
+            # In place before the data is, so that there is never a trace without its provenance.
+            with new_file(sidecar_path(path)) as beside:
+                beside.write(sidecar(head, rows, size))
+            size += beside.size
+    return WriteSummary(rows, size, path, 1)
+
+
+def _write_parts(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format, part_rows: int) -> WriteSummary:
+    chunk_rows = min(chosen.chunk_rows, part_rows)
+    if part_rows < 1 or part_rows % chunk_rows:
+        raise OptionError(f"parts of a multiple of {chosen.chunk_rows:,} rows", f"{part_rows:,}", "change part_rows")
+    with new_directory(path) as directory, _Parts(head, directory, path, chosen, part_rows) as parts:
+        overlap(chunks(slabs, chunk_rows), parts.encode)
+    return WriteSummary(parts.rows, parts.bytes, path, parts.files)
+
+
+class _Parts:
+    """The files of a directory, one after the other; at least one, which may be empty."""
+
+    def __init__(self, head: Trace, directory: Path, shown: Path, chosen: Format, part_rows: int) -> None:
+        self.head, self.directory, self.shown, self.chosen, self.part_rows = head, directory, shown, chosen, part_rows
+        self.rows = self.bytes = self.files = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Parts:
+        self._open()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._close(*error)
+
+    def encode(self, chunk: Trace) -> None:
+        if self.rows == self.files * self.part_rows:
+            self._close(None, None, None)
+            self._open()
+        self._encode(chunk)
+        self.rows += len(chunk)
+
+    def _open(self) -> None:
+        name = parquet.PART_NAME.format(self.files)
+        head = replace(self.head, first_row=self.head.first_row + self.rows)
+        self._sink = self._stack.enter_context(new_file(self.directory / name, self.shown / name))
+        self._encode = self._stack.enter_context(self.chosen.encoder(head, self._sink))
+        self.files += 1
+
+    def _close(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+        self.bytes += self._sink.size

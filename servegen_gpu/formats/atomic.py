@@ -1,0 +1,196 @@
+"""Files and directories that appear complete or not at all.
+
+Everything is written under a temporary name in the directory of the target, flushed to the disk, and only then renamed.
+Any exception, Ctrl-C included, removes it; a killed process leaves a hidden ``.servegen-*.tmp`` and never a half file
+under the final name.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from servegen_gpu.errors import OutputError
+
+
+class Sink(io.RawIOBase):
+    """A file being written; errors of the disk come out as `OutputError`.
+
+    Parameters
+    ----------
+    actual : Path
+        File to write, under its temporary name.
+    target : Path
+        Its final name, for messages.
+    fresh : bool
+        Make a new file, never open an existing one.
+    """
+
+    def __init__(self, actual: Path, target: Path, fresh: bool = True) -> None:
+        super().__init__()
+        self.target = target
+        self.size = 0
+        self._dropped = False
+        with explained(target):
+            self._file = io.FileIO(actual, "xb" if fresh else "wb")
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`; the disk may take it in several bites."""
+        view = memoryview(data).cast("B")
+        size = len(view)
+        if not self._dropped:
+            with explained(self.target, self.size):
+                while len(view):
+                    view = view[self._file.write(view) :]
+        self.size += size
+        return size
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.size
+
+    def drop(self) -> None:
+        """Ignore what is written from now on: the file is lost, and encoders may still close in peace."""
+        self._dropped = True
+
+    def finish(self) -> None:
+        """Flush to the disk and close; a second call does nothing."""
+        if self._file.closed:
+            return
+        with explained(self.target, self.size):
+            # Devices and pipes cannot be flushed to a disk.
+            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                os.fsync(self._file.fileno())
+            self._file.close()
+
+    def release(self) -> None:
+        """Close without flushing."""
+        self.drop()
+        with suppress(OSError):
+            self._file.close()
+
+
+@contextmanager
+def new_file(path: Path, shown: Path | None = None) -> Iterator[Sink]:
+    """A file that takes its name, or the place of an older one, when the block ends well.
+
+    Devices and pipes, such as ``/dev/null`` and ``/dev/stdout``, are written straight. Messages name `shown`.
+    """
+    shown = shown or path
+    if is_special(path):
+        sink = Sink(path, shown, fresh=False)
+        try:
+            yield sink
+            sink.finish()
+        finally:
+            sink.release()
+        return
+    if path.is_dir():
+        raise OutputError("a file to write", f"the directory {path}", 'name a file, or end the path in "/" for parts')
+    actual = _sibling(path)
+    sink = Sink(actual, shown)
+    try:
+        yield sink
+        sink.finish()
+        with explained(shown, sink.size):
+            os.replace(actual, os.path.realpath(path))
+            _sync_directory(actual.parent)
+    finally:
+        # After the rename there is nothing left under the temporary name.
+        sink.release()
+        with suppress(OSError):
+            actual.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """An empty directory that takes its name when the block ends well.
+
+    The caller has made sure that what is there now, if anything, may go.
+    """
+    actual = _sibling(path)
+    target = Path(os.path.realpath(path))
+    older = _sibling(path)
+    with explained(path):
+        os.mkdir(actual)
+    try:
+        yield actual
+        with explained(path):
+            if target.exists():
+                os.rename(target, older)
+            try:
+                os.rename(actual, target)
+            except BaseException:
+                if older.exists():
+                    os.rename(older, target)
+                raise
+            _sync_directory(target.parent)
+    finally:
+        shutil.rmtree(actual, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def is_special(path: Path) -> bool:
+    """True for devices, pipes and sockets: what must never be renamed over."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextmanager
+def explained(path: Path, written: int = 0) -> Iterator[None]:
+    """Turn an `OSError` of the block into an `OutputError` that says what to do."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _explanation(error, path, written) from error
+
+
+def _explanation(error: OSError, path: Path, written: int) -> OutputError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    where = f"{reason.lower()}: {path}"
+    after = f"{where}, after {written:,} bytes"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return OutputError("enough free space", after, "free some, write to another disk, or ask for less")
+        case errno.EFBIG:
+            fix = 'raise the limit (ulimit -f), or end the path in "/" to write a directory of parts'
+            return OutputError("a file within the size limit", after, fix)
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return OutputError("a place where you may write", where, "change the permissions or the path")
+        case errno.ENOENT | errno.ENOTDIR:
+            return OutputError("an existing directory to write into", where, f"create {path.parent} first")
+        case _:
+            return OutputError("a file that can be written", after if written else where, "check the path and the disk")
+
+
+def _sibling(path: Path) -> Path:
+    """A fresh hidden name beside the file that `path` leads to (links followed)."""
+    parent = Path(os.path.realpath(path)).parent
+    return parent / f".servegen-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename last; not every system can."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

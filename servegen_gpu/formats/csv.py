@@ -1,0 +1,62 @@
+"""CSV: a header, then one line per request; the items of a list are separated by spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.atomic import Sink
+from servegen_gpu.formats.base import Encode, Format
+from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, lines, numbers, read_sidecar
+from servegen_gpu.trace import Trace, from_arrow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@contextmanager
+def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
+    """Fields are numbers and spaces only, so nothing is ever quoted."""
+    sink.write((",".join(head) + "\n").encode())
+
+    def encode(chunk: Trace) -> None:
+        ends = [","] * (len(chunk.columns) - 1) + ["\n"]
+        columns = (numbers(column, " ") for column in chunk.columns.values())
+        sink.write(lines(piece for pair in zip(columns, ends, strict=True) for piece in pair))
+
+    yield encode
+
+
+def read(path: Path) -> Trace:
+    """Read one file and the provenance beside it."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    about = read_sidecar(path)
+    types = {name: arrow_type(kind) for name, kind in about["columns"].items()}
+    plain = {name: pa.string() if pa.types.is_list(type_) else type_ for name, type_ in types.items()}
+    try:
+        convert = pyarrow.csv.ConvertOptions(column_types=plain, include_columns=list(types), strings_can_be_null=False)
+        table = pyarrow.csv.read_csv(path, convert_options=convert)
+        for at, (name, type_) in enumerate(types.items()):
+            if pa.types.is_list(type_):
+                split = [_split(chunk, type_) for chunk in table.column(name).chunks]
+                table = table.set_column(at, pa.field(name, type_), pa.chunked_array(split, type=type_))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise OptionError(f"the columns {list(types)}", f"{path}: {error}", "generate the trace again") from error
+    return from_arrow(table, about["provenance"], about["first_row"])
+
+
+def _split(text: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Lists of numbers from text, where an empty field is an empty list."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    some = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    return pc.cast(pc.coalesce(pc.split_pattern(some, " "), pa.scalar([], pa.list_(pa.string()))), type_)
+
+
+FORMAT = Format(suffix=".csv", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read=read, sidecar=True)

@@ -1,0 +1,52 @@
+"""JSON lines: one object per request; lists are JSON lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.atomic import Sink
+from servegen_gpu.formats.base import Encode, Format
+from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, lines, numbers, read_sidecar
+from servegen_gpu.trace import Ragged, Trace, from_arrow
+
+
+@contextmanager
+def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
+    """Objects are put together column by column: keys and brackets are the same text in every row."""
+    before, after = [], []
+    for at, (name, column) in enumerate(head.columns.items()):
+        bracket = "[" if isinstance(column, Ragged) else ""
+        before.append(f"{',' if at else '{'}{json.dumps(name)}:{bracket}")
+        after.append("]" if bracket else "")
+    after[-1] += "}\n"
+
+    def encode(chunk: Trace) -> None:
+        columns = (numbers(column, ",") for column in chunk.columns.values())
+        sink.write(lines(piece for triple in zip(before, columns, after, strict=True) for piece in triple))
+
+    yield encode
+
+
+def read(path: Path) -> Trace:
+    """Read one file and the provenance beside it."""
+    import pyarrow as pa
+    import pyarrow.json
+
+    about = read_sidecar(path)
+    schema = pa.schema([(name, arrow_type(kind)) for name, kind in about["columns"].items()])
+    try:
+        if about["rows"]:
+            options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+            table = pyarrow.json.read_json(path, parse_options=options).select(schema.names)
+        else:
+            table = schema.empty_table()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise OptionError(f"the columns {schema.names}", f"{path}: {error}", "generate the trace again") from error
+    return from_arrow(table, about["provenance"], about["first_row"])
+
+
+FORMAT = Format(suffix=".jsonl", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read=read, sidecar=True)

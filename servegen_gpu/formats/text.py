@@ -1,0 +1,93 @@
+"""Numbers to text in whole columns, and the provenance file that lies beside a text file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.trace import Column, Ragged, Trace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEXT_CHUNK_ROWS = 2**17
+"""Small enough for the cache to help and for 32-bit text offsets, large enough for call overhead to vanish."""
+
+
+def numbers(column: Column, separator: str) -> pa.Array:
+    """A column as text, string[n]; the items of a list are joined by `separator`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not isinstance(column, Ragged):
+        return pc.cast(pa.array(column), pa.string())
+    items = pc.cast(pa.array(column.values), pa.string())
+    return pc.binary_join(pa.ListArray.from_arrays(pa.array(column.offsets.astype(np.int32)), items), separator)
+
+
+def lines(pieces: Iterable[pa.Array | str]) -> memoryview:
+    """The pieces side by side, row after row, as UTF-8 bytes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    glue = pa.scalar("")
+    joined = pc.binary_join_element_wise(*(pa.scalar(p) if isinstance(p, str) else p for p in pieces), glue)
+    # The text of an Arrow column is already one run of bytes.
+    _, offsets, text = joined.buffers()
+    ends = np.frombuffer(offsets, np.int32)[[joined.offset, joined.offset + len(joined)]]
+    return memoryview(text)[ends[0] : ends[1]]
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the provenance of a text file lies."""
+    return path.with_name(f"{path.name}.provenance.json")
+
+
+def sidecar(head: Trace, rows: int, size: int) -> bytes:
+    """Contents of the provenance file; rows and bytes tell that it belongs to the data."""
+    about = {
+        "provenance": json.loads(head.header()),
+        "columns": head.schema(),
+        "first_row": head.first_row,
+        "rows": rows,
+        "bytes": size,
+    }
+    return (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The provenance file of a text file, checked against it."""
+    beside = sidecar_path(path)
+    try:
+        about: dict[str, Any] = json.loads(beside.read_bytes())
+        size = path.stat().st_size
+        belongs = about["bytes"] == size
+        known = isinstance(about["provenance"], dict) and isinstance(about["first_row"], int)
+        known &= all(kind.removeprefix("list<").rstrip(">") in ("int32", "int64") for kind in about["columns"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OptionError(
+            f"the provenance of the trace in {beside}",
+            f"{type(error).__name__}: {error}",
+            "keep the two files together, or generate the trace again",
+        ) from error
+    if not (belongs and known):
+        raise OptionError(
+            f"a trace of {about['bytes']} bytes, as {beside} says",
+            f"{size} bytes in {path}",
+            "the two do not belong together: generate the trace again",
+        )
+    return about
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """The Arrow type of a name that `Trace.schema` gives."""
+    import pyarrow as pa
+
+    if kind.startswith("list<"):
+        return pa.list_(pa.field("element", arrow_type(kind[5:-1]), nullable=False))
+    return pa.type_for_alias(kind)

@@ -1,0 +1,257 @@
+"""What comes out: one row per request, in time order, held as columns.
+
+No Python object per request exists at any size. Columns are NumPy arrays, or `Ragged` for a column of lists, and go to
+pandas, Arrow and DLPack without a copy where the other side allows it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.errors import OptionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from servegen_gpu.formats import WriteSummary
+
+PROVENANCE_KEY = b"servegen_gpu"
+FIRST_ROW_KEY = b"servegen_gpu.first_row"
+MAX_LIST_ITEMS = 2**31 - 1
+"""Items that one chunk of an Arrow list column can hold: its offsets are int32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """A column of lists.
+
+    Attributes
+    ----------
+    offsets : int64[n + 1]
+        From 0 to m, never falling: row i is ``values[offsets[i]:offsets[i + 1]]``.
+    values : int32[m]
+        The items of all rows, end to end.
+    """
+
+    offsets: NDArray[np.int64]
+    values: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        ends = (int(self.offsets[0]), int(self.offsets[-1])) if len(self.offsets) else ()
+        if ends != (0, len(self.values)):
+            raise OptionError(f"offsets from 0 to {len(self.values)}", f"ends {ends}", "build them as a cumulative sum")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        at = range(len(self))[row]
+        return self.values[self.offsets[at] : self.offsets[at + 1]]
+
+    def __repr__(self) -> str:
+        return f"<Ragged {len(self):,} lists, {len(self.values):,} items>"
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of items in each row, int64[n]."""
+        return np.diff(self.offsets)
+
+    def rows(self, lo: int, hi: int) -> Ragged:
+        """Rows `lo` to `hi` (exclusive); the items are a view."""
+        lo, hi, _ = slice(lo, hi).indices(len(self))
+        offsets = self.offsets[lo : max(lo, hi) + 1]
+        return Ragged(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
+
+    @staticmethod
+    def concat(parts: Sequence[Ragged]) -> Ragged:
+        """All rows of `parts`, in order, in memory of their own."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return Ragged(offsets, np.concatenate([part.values for part in parts]))
+
+
+Column = NDArray[Any] | Ragged
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trace:
+    """Requests in time order: a whole trace, or one slab of a stream.
+
+    Attributes
+    ----------
+    columns : dict of str to array or Ragged
+        In order: ``arrival_us`` int64 (microseconds from the start of the trace), ``client`` int32, ``input_tokens``
+        and ``output_tokens`` int32. Reasoning adds ``reason_tokens``; multimodal has ``text_tokens`` and the lists
+        ``image_tokens``, ``audio_tokens``, ``video_tokens``, with ``input_tokens`` their sum. Each is one NumPy array
+        and exports ``__dlpack__`` (``torch.from_dlpack(trace["arrival_us"])`` shares its memory); columns that we
+        make or read are writable, because older NumPy refuses to export read-only ones.
+    provenance : mapping of str to JSON value
+        What made the trace: enough to make it again.
+    first_row : int
+        Number of the first row in the whole trace. The row number is the request id.
+    """
+
+    columns: dict[str, Column]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    first_row: int = 0
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if not lengths or len(set(lengths.values())) > 1:
+            raise OptionError("one or more columns of one length", f"{lengths}", "give every request every field")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.columns:
+            raise KeyError(f"no column {name!r}; there are {', '.join(self.columns)}")
+        return self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __repr__(self) -> str:
+        named = ", ".join(self.columns)
+        until = ""
+        if len(self) and "arrival_us" in self.columns:
+            first, last = (int(self["arrival_us"][at]) / 1e6 for at in (0, -1))
+            until = f" from {first:.3f} s to {last:.3f} s"
+        return f"<Trace: {len(self):,} requests{until} ({named})>"
+
+    def rows(self, lo: int, hi: int) -> Trace:
+        """Rows `lo` to `hi` (exclusive) as views, counted from the first row of this object."""
+        lo, hi, _ = slice(lo, hi).indices(len(self))
+        cut = {name: c.rows(lo, hi) if isinstance(c, Ragged) else c[lo:hi] for name, c in self.columns.items()}
+        return Trace(cut, self.provenance, self.first_row + lo)
+
+    @staticmethod
+    def concat(parts: Sequence[Trace]) -> Trace:
+        """All rows of `parts`, in order, in memory of their own; provenance is that of the first."""
+        if not parts:
+            raise OptionError("at least one slab", "none", "an empty slab will do")
+        first = parts[0]
+        for part in parts:
+            if part.schema() != first.schema():
+                raise OptionError(f"columns {first.schema()}", f"{part.schema()}", "join slabs of one trace only")
+        joined: dict[str, Column] = {}
+        for name, column in first.columns.items():
+            if isinstance(column, Ragged):
+                joined[name] = Ragged.concat([part[name] for part in parts])
+            else:
+                joined[name] = np.concatenate([part[name] for part in parts])
+        return Trace(joined, first.provenance, first.first_row)
+
+    def schema(self) -> dict[str, str]:
+        """Type of each column in order, such as ``"int64"`` or ``"list<int32>"``."""
+        return {
+            name: f"list<{c.values.dtype}>" if isinstance(c, Ragged) else str(c.dtype)
+            for name, c in self.columns.items()
+        }
+
+    def header(self) -> bytes:
+        """Provenance as canonical JSON (sorted keys, no spaces, UTF-8)."""
+        text = json.dumps(
+            dict(self.provenance), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text.encode()
+
+    def to_arrow(self) -> pa.Table:
+        """An Arrow table on the same memory (list offsets are converted); no field is nullable.
+
+        Provenance is in the schema's metadata, as canonical JSON under ``servegen_gpu``.
+        """
+        import pyarrow as pa
+
+        lists = [column for column in self.columns.values() if isinstance(column, Ragged)]
+        if len(self) > 1 and any(len(column.values) > MAX_LIST_ITEMS for column in lists):
+            middle = len(self) // 2
+            parts = [part.to_arrow() for part in (self.rows(0, middle), self.rows(middle, len(self)))]
+            return pa.concat_tables([parts[0], parts[1].replace_schema_metadata(parts[0].schema.metadata)])
+        arrays = [arrow_array(column) for column in self.columns.values()]
+        fields = [pa.field(name, a.type, nullable=False) for name, a in zip(self.columns, arrays, strict=True)]
+        metadata = {PROVENANCE_KEY: self.header(), FIRST_ROW_KEY: str(self.first_row).encode()}
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A frame on the same memory, indexed by request id; lists are Arrow columns, not Python objects."""
+        import pandas as pd
+
+        series: dict[str, Any] = {
+            name: pd.arrays.ArrowExtensionArray(arrow_array(column)) if isinstance(column, Ragged) else column
+            for name, column in self.columns.items()
+        }
+        index = pd.RangeIndex(self.first_row, self.first_row + len(self), name="request")
+        return pd.DataFrame(series, index=index, copy=False)
+
+    def write(self, path: str | os.PathLike[str], format: str | None = None) -> WriteSummary:
+        """Write to a file, or to a directory of Parquet parts; see `servegen_gpu.formats.write_stream`."""
+        from servegen_gpu.formats import write_stream
+
+        return write_stream([self], path, format)
+
+    @staticmethod
+    def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:
+        """Read what `write` wrote."""
+        return read_trace(path, format)
+
+
+def arrow_array(column: Column) -> pa.Array:
+    """A column as one Arrow array; list items are not nullable."""
+    import pyarrow as pa
+
+    if not isinstance(column, Ragged):
+        return pa.array(column)
+    items = pa.array(column.values)
+    type_ = pa.list_(pa.field("element", items.type, nullable=False))
+    return pa.ListArray.from_arrays(pa.array(column.offsets.astype(np.int32)), items, type=type_)
+
+
+def from_arrow(table: pa.Table, provenance: Mapping[str, Any], first_row: int = 0) -> Trace:
+    """A trace from integer and list columns without nulls, in writable memory of its own."""
+    import pyarrow as pa
+
+    columns: dict[str, Column] = {}
+    for field_ in table.schema:
+        column = table.column(field_.name)
+        if pa.types.is_list(field_.type) and column.null_count == 0:
+            offsets = np.zeros(len(column) + 1, np.int64)
+            lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
+            np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int32)]), out=offsets[1:])
+            flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], type=field_.type.value_type)
+            columns[field_.name] = Ragged(offsets, _own(flat))
+        else:
+            columns[field_.name] = _own(column)
+    return Trace(columns, provenance, first_row)
+
+
+def _own(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A numeric Arrow column as one writable array."""
+    array: NDArray[Any] = column.to_numpy()
+    return array if array.flags.writeable else array.copy()
+
+
+def read_trace(path: str | os.PathLike[str], format: str | None = None) -> Trace:
+    """Read a trace that this package wrote: a Parquet file, a directory of parts, CSV or JSON lines.
+
+    Parameters
+    ----------
+    path : path
+    format : str, optional
+        A name of `servegen_gpu.formats.FORMATS`; by default the suffix decides.
+    """
+    from servegen_gpu.formats import read
+
+    return read(path, format)
