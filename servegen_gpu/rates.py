@@ -110,7 +110,7 @@ def resolve_rate(
         except ValueError:
             return Rate("schedule", schedule=read_schedule(rate))
         return Rate("constant", _positive(number, "rate"))
-    if isinstance(rate, Mapping | Sequence | np.ndarray):
+    if isinstance(rate, Mapping | Sequence) or (isinstance(rate, np.ndarray) and rate.ndim):
         return Rate("schedule", schedule=_steps(rate))
     if callable(rate):
         return Rate("function", function=rate)
@@ -234,10 +234,13 @@ def _evaluate_one(function: RateFunction, time_s: float) -> float:
 
 def _steps(knots: Mapping[float, float] | Iterable[Any]) -> Schedule:
     """Steps from a dict in any order, or from ascending pairs."""
-    pairs = sorted(knots.items()) if isinstance(knots, Mapping) else list(knots)
+    pairs = list(knots.items() if isinstance(knots, Mapping) else knots)
     for pair in pairs:
-        if np.shape(pair) != (2,) or any(isinstance(number, bool | np.bool_ | str | bytes) for number in pair):
+        real = isinstance(pair, Sequence | np.ndarray) and len(pair) == 2 and all(isinstance(x, REAL) for x in pair)
+        if not real or any(isinstance(x, bool) for x in pair):
             raise RateError("pairs (time_s, rate_rps) of numbers", f"{str(pair)[:60]!r}", "mend the list")
+    if isinstance(knots, Mapping):
+        pairs.sort()
     return Schedule(np.array([t for t, _ in pairs]), np.array([r for _, r in pairs]), "steps")
 
 
