@@ -1,0 +1,256 @@
+"""How much: the target rate, its mean in every window, and how it moves inside windows.
+
+All times are seconds on the profiles' time axis, where 0 is the start of the data's first day, as for `start`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.clock import US, ClockTables, Pieces, clock_of, constant_clock
+from servegen_gpu.errors import RateError
+from servegen_gpu.schedules import MAX_RATE_RPS, Schedule, read_schedule
+
+__all__ = ["ClockTables", "Rate", "RateFunction", "Schedule", "Targets", "read_schedule", "resolve_rate", "targets"]
+
+RateFunction = Callable[[Any], Any]
+"""From seconds on the time axis, float64[n] or one float, to requests per second."""
+
+REAL = (int, float, np.integer, np.floating)
+
+Knots = Mapping[float, float] | Sequence[Sequence[float]] | NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Rate:
+    """What total rate is asked for.
+
+    Attributes
+    ----------
+    kind : str
+        ``"own"``: the clients' own rates. ``"scaled"``: those times `value`. ``"peak"``: those scaled down so that
+        the busiest window of the span has `value` req/s, and never up. ``"constant"``: `value` req/s.
+        ``"schedule"`` and ``"function"``: as given over time.
+    value : float
+    schedule : Schedule, optional
+    function : callable, optional
+        Called with float64 arrays of seconds; one that refuses arrays is called with one float at a time.
+    """
+
+    kind: Literal["own", "scaled", "peak", "constant", "schedule", "function"]
+    value: float = 1.0
+    schedule: Schedule | None = None
+    function: RateFunction | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """For provenance, in terms that JSON has."""
+        if self.schedule is not None:
+            return {"rate": "schedule", "schedule": self.schedule.describe()}
+        if self.function is not None:
+            return {"rate": "function", "name": _name(self.function)}
+        unit = {"scaled": "factor", "peak": "rps", "constant": "rps"}.get(self.kind)
+        return {"rate": self.kind} | ({unit: self.value} if unit else {})
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The target rate of a span of windows.
+
+    Attributes
+    ----------
+    rps : float64[windows]
+        Mean total rate in each window, req/s.
+    clock : ClockTables
+        How the rate moves inside each window.
+    """
+
+    rps: NDArray[np.float64]
+    clock: ClockTables
+
+
+def resolve_rate(
+    rate: float | str | Path | Schedule | Knots | RateFunction | Rate | None = None,
+    scale: float | None = None,
+    peak: float | None = None,
+) -> Rate:
+    """Take a target rate in any of the forms it may be given; at most one of the three.
+
+    Parameters
+    ----------
+    rate : number, text, path, Schedule, list, dict or callable, optional
+        Requests per second in all: a number (also as text), a schedule or the path of one, steps as a list of
+        (time_s, rate_rps) pairs or a dict {time_s: rate_rps}, or a function of the time in seconds.
+    scale : float, optional
+        Multiplies the clients' own rates.
+    peak : float, optional
+        Scales the clients' own rates down so that no window of the span has more than this, req/s.
+    """
+    given = {name: value for name, value in {"rate": rate, "scale": scale, "peak": peak}.items() if value is not None}
+    if len(given) > 1:
+        raise RateError("at most one of rate, scale and peak", " and ".join(given), "leave out all but one")
+    if scale is not None:
+        return Rate("scaled", _positive(scale, "scale"))
+    if peak is not None:
+        return Rate("peak", _positive(peak, "peak"))
+    if rate is None:
+        return Rate("own")
+    if isinstance(rate, Rate):
+        return rate
+    if isinstance(rate, Schedule):
+        return Rate("schedule", schedule=rate)
+    if isinstance(rate, str | Path):
+        try:
+            number = float(str(rate))
+        except ValueError:
+            return Rate("schedule", schedule=read_schedule(rate))
+        return Rate("constant", _positive(number, "rate"))
+    if isinstance(rate, Mapping | Sequence) or (isinstance(rate, np.ndarray) and rate.ndim):
+        return Rate("schedule", schedule=_steps(rate))
+    if callable(rate):
+        return Rate("function", function=rate)
+    return Rate("constant", _positive(rate, "rate"))
+
+
+def targets(rate: Rate, own_rps: NDArray[np.float64], first_window: int, window_s: int) -> Targets:
+    """The target rate of each window of a span.
+
+    A window's figures depend on the rate and on the window's place on the time axis only, never on which windows
+    are around it; the one exception is a bounded peak, which is a property of the span.
+
+    Parameters
+    ----------
+    rate : Rate
+    own_rps : float64[windows]
+        Total of the clients' own rates in each window of the span.
+    first_window : int
+        Number of the first window on the time axis.
+    window_s : int
+        Length of a window, from 1 to 4,294 s.
+
+    Returns
+    -------
+    Targets
+    """
+    windows = len(own_rps)
+    if rate.schedule is not None:
+        return Targets(*clock_of(_schedule_pieces(rate.schedule, first_window, windows, window_s), window_s))
+    if rate.function is not None:
+        return Targets(*clock_of(_function_pieces(rate.function, first_window, windows, window_s), window_s))
+    rps = np.full(windows, rate.value) if rate.kind == "constant" else np.array(own_rps, np.float64)
+    if rate.kind == "scaled":
+        rps *= rate.value
+    elif rate.kind == "peak" and windows and rps.max() > rate.value:
+        rps = np.minimum(rps / rps.max() * rate.value, rate.value)
+    return Targets(rps, constant_clock(windows, window_s))
+
+
+def _schedule_pieces(schedule: Schedule, first_window: int, windows: int, window_s: int) -> Pieces:
+    """Cut a schedule at its knots and at the edges of the windows."""
+    knots = schedule.times_us
+    edges = (first_window + np.arange(windows + 1, dtype=np.int64)) * (window_s * US)
+    linear = schedule.kind == "linear"
+    if edges[0] < knots[0] or (linear and edges[-1] > knots[-1]):
+        until = f"to {knots[-1] / US:g} s" if linear else "s on"
+        raise RateError(
+            f"a schedule that covers the windows of the span, {edges[0] // US} to {edges[-1] // US} s",
+            f"one from {knots[0] / US:g} {until}",
+            "extend the schedule (times are on the profiles' axis, as for start), or change start and duration",
+        )
+    inside = knots[(knots > edges[0]) & (knots < edges[-1])]
+    # Inside a piece arrivals are uniform, so a slope is followed second by second.
+    seconds = np.arange(edges[0], edges[-1], US) if linear else edges[:-1]
+    begin = np.union1d(seconds, inside)
+    end = np.append(begin[1:], edges[-1])
+    window = (begin - edges[0]) // (window_s * US)
+    start_us = begin - edges[window]
+    offsets = np.searchsorted(window, np.arange(windows + 1))
+
+    at = np.searchsorted(knots, begin, side="right") - 1
+    left = right = schedule.rates_rps[at]
+    if linear:
+        rise = np.diff(schedule.rates_rps)[at]
+        span = np.diff(knots)[at]
+        left = schedule.rates_rps[at] + rise * ((begin - knots[at]) / span)
+        right = schedule.rates_rps[at] + rise * ((end - knots[at]) / span)
+    return Pieces(offsets, start_us, end - begin, left, right)
+
+
+def _function_pieces(function: RateFunction, first_window: int, windows: int, window_s: int) -> Pieces:
+    """Cut a function at whole seconds, taking it as linear in between.
+
+    A second's right end is the last instant before the next second, so that jumps at whole seconds stay jumps.
+    Windows are evaluated one at a time: array functions may differ in the last bit with the length of the array.
+    """
+    rates = np.empty((windows, 2, window_s))
+    for w in range(windows):
+        begin = (first_window + w) * window_s + np.arange(window_s, dtype=np.float64)
+        times = np.concatenate((begin, np.nextafter(begin + 1, begin)))
+        rates[w] = _evaluate(function, times).reshape(2, window_s)
+    return Pieces(
+        offsets=np.arange(windows + 1, dtype=np.int64) * window_s,
+        start_us=np.tile(np.arange(window_s, dtype=np.int64) * US, windows),
+        length_us=np.full(windows * window_s, US, np.int64),
+        left_rps=rates[:, 0].ravel(),
+        right_rps=rates[:, 1].ravel(),
+    )
+
+
+def _evaluate(function: RateFunction, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A function of time at float64[n] seconds, checked; one by one where it does not take arrays."""
+    try:
+        rates = np.asarray(function(times))
+        refused = rates.shape != times.shape or rates.dtype.kind not in "fiu"
+    except Exception:  # whatever the user's code raises on an array, it may do well on a number
+        refused = True
+    if refused:
+        rates = np.array([_evaluate_one(function, t) for t in times.tolist()])
+    rates = rates.astype(np.float64)
+    fault = ~((rates >= 0) & (rates <= MAX_RATE_RPS))
+    if fault.any():
+        i = int(np.argmax(fault))
+        got = f"{rates[i]:g} from {_name(function)} at {times[i]:g} s"
+        raise RateError(f"a rate from 0 to {MAX_RATE_RPS:g} req/s", got, "mend the function")
+    return rates
+
+
+def _evaluate_one(function: RateFunction, time_s: float) -> float:
+    try:
+        value = function(time_s)
+        if type(value) in (float, int):  # the common case, a second at a time
+            return float(value)
+        if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "fiu":
+            raise TypeError(f"{type(value).__name__} {str(value)[:40]}")
+        return float(value)
+    except Exception as error:
+        got = f"{_name(function)} at {time_s:g} s: {type(error).__name__}: {error}"
+        raise RateError("a function from seconds to req/s", got, "mend the function") from error
+
+
+def _steps(knots: Mapping[float, float] | Iterable[Any]) -> Schedule:
+    """Steps from a dict in any order, or from ascending pairs."""
+    pairs = list(knots.items() if isinstance(knots, Mapping) else knots)
+    for pair in pairs:
+        real = isinstance(pair, Sequence | np.ndarray) and len(pair) == 2 and all(isinstance(x, REAL) for x in pair)
+        if not real or any(isinstance(x, bool) for x in pair):
+            raise RateError("pairs (time_s, rate_rps) of numbers", f"{str(pair)[:60]!r}", "mend the list")
+    if isinstance(knots, Mapping):
+        pairs.sort()
+    return Schedule(np.array([t for t, _ in pairs]), np.array([r for _, r in pairs]), "steps")
+
+
+def _positive(value: object, name: str) -> float:
+    if isinstance(value, bool) or not (isinstance(value, REAL) and 0 < value <= MAX_RATE_RPS):  # NaN compares false
+        raise RateError(f"{name}: a number above 0, up to {MAX_RATE_RPS:g}", repr(value), f"change {name}")
+    return float(value)
+
+
+def _name(function: RateFunction) -> str:
+    module = getattr(function, "__module__", None) or type(function).__module__
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{module}.{name}"
