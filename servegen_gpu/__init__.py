@@ -1,1 +1,36 @@
-"""Fast, faithful LLM serving workloads."""
+"""Fast, faithful LLM serving workloads: thousands of clients sampled at once, one time-sorted trace.
+
+>>> import servegen_gpu as sg
+>>> pool = sg.load_servegen("ServeGen/data", "deepseek-r1")
+>>> trace = sg.generate(pool, rate=100, duration="1h", seed=7)
+>>> trace.write("trace.parquet")
+"""
+
+from servegen_gpu.clients.pool import Client, ClientPool
+from servegen_gpu.clients.servegen import load_servegen
+from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
+from servegen_gpu.pipeline import Workload, generate, prepare, stream
+from servegen_gpu.provenance import VERSION as __version__
+from servegen_gpu.schedules import Schedule, read_schedule
+from servegen_gpu.trace import Ragged, Trace, read_trace
+
+__all__ = [
+    "Client",
+    "ClientPool",
+    "OptionError",
+    "OutputError",
+    "ProfileError",
+    "Ragged",
+    "RateError",
+    "Schedule",
+    "ServeGenError",
+    "Trace",
+    "Workload",
+    "__version__",
+    "generate",
+    "load_servegen",
+    "prepare",
+    "read_schedule",
+    "read_trace",
+    "stream",
+]

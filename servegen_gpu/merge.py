@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def merge_order(
-    time_us: NDArray[np.int64], span_us: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def merge_order(time_us: NDArray[np.int64], span_us: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Stable order of times.
 
     Time and position share one 64-bit word, so that an unstable sort of single words does it.

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, ClientPool
+from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import OptionError, RateError
 from servegen_gpu.law.address import MAX_WINDOW, derive_key
 from servegen_gpu.law.dependence import KINDS, mixing_matrix
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.tables import PackedTables, pack_tables
-from servegen_gpu.rates import ClockTables, Rate, targets
+from servegen_gpu.rates import Rate, targets
 
 COUNT_RULES = ("auto", "exact", "renewal", "servegen")
 OCCUPANCIES = ("profile", "window")
@@ -236,7 +237,9 @@ def pack(
         rate_factor=pool.rate_factor,
         rate_rps=rate_rps,
         shape=shape,
-        occupancy=np.where(active, pool.occupancy[:, used_rows], 1.0) if occupancy == "profile" else np.ones(shape.shape),
+        occupancy=np.where(active, pool.occupancy[:, used_rows], 1.0)
+        if occupancy == "profile"
+        else np.ones(shape.shape),
         log_mean_gap=_log_mean_gap(is_gamma, shape),
         is_gamma=is_gamma,
         table=table.astype(np.int64),

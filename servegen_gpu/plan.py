@@ -148,9 +148,7 @@ def slices_of(expected: float) -> int:
     return 1 << max(0, exponent - 1 if mantissa == 0.5 else exponent)
 
 
-def _parts_of_window(
-    packed: PackedWorkload, w: int, parts: int, mine: list[int], max_requests: int
-) -> Iterator[Slab]:
+def _parts_of_window(packed: PackedWorkload, w: int, parts: int, mine: list[int], max_requests: int) -> Iterator[Slab]:
     """Slabs of one large window: whole, or runs of its slices."""
     expected = float(packed.expected[w])
     windows = np.array([w], np.int64)

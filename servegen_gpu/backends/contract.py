@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.trace import Ragged
@@ -32,3 +34,19 @@ class Backend(Protocol):
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order: (arrival, client, window of origin, ordinal, turn)."""
         ...
+
+
+def empty_columns(category: str) -> Columns:
+    """Columns of no rows."""
+
+    def none() -> NDArray[np.int32]:
+        return np.empty(0, np.int32)
+
+    columns: Columns = {"arrival_us": np.empty(0, np.int64), "client": none()}
+    columns |= {"input_tokens": none(), "output_tokens": none()}
+    if category == "reason":
+        columns["reason_tokens"] = none()
+    if category == "multimodal":
+        columns["text_tokens"] = none()
+        columns |= {f"{m}_tokens": Ragged(np.zeros(1, np.int64), none()) for m in MODALITIES}
+    return columns

@@ -293,9 +293,7 @@ def _sums(ticks: NDArray[np.int64], runs: Runs) -> NDArray[np.int64]:
     return ticks
 
 
-def _place(
-    state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32], sums: NDArray[np.int64]
-) -> Arrivals:
+def _place(state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32], sums: NDArray[np.int64]) -> Arrivals:
     """Operational times from sums of ticks."""
     x = np.empty(len(cell), np.uint32)
     rules = set(np.unique(state.rule).tolist())

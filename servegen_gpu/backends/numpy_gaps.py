@@ -6,6 +6,7 @@ Axes: cells, requests (of one call; any selection, each with its cell and its or
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from servegen_gpu.law.variates import (
 )
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Cells
+
+Index = slice | NDArray[np.integer]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +50,20 @@ class CellLaw:
     inverse_shape: NDArray[np.float64]
     gamma: GammaConstants
 
-    def words(self, purpose: Purpose, cell: object, ordinal: object, attempt: int = 0, item: object = 0) -> Words:
+    def words(self, purpose: Purpose, cell: Index, ordinal: Any, attempt: int = 0, item: Any = 0) -> Words:
         """The four words of requests of the given cells."""
-        client, window = self.client[cell], self.window[cell]  # type: ignore[index]
-        return draw(
-            np, self.key, purpose, ordinal=ordinal, client=client, window=window, attempt=attempt, item=item
-        )
-
+        client, window = self.client[cell], self.window[cell]
+        return draw(np, self.key, purpose, ordinal=ordinal, client=client, window=window, attempt=attempt, item=item)
 
     def take(self, index: NDArray[np.integer]) -> CellLaw:
         """The law of some cells."""
         names = ("client", "window", "is_gamma", "shape", "inverse_shape")
-        return CellLaw(self.key, *(getattr(self, name)[index] for name in names), self.gamma.take(index))
+        return CellLaw(
+            key=self.key, gamma=self.gamma.take(index), **{name: getattr(self, name)[index] for name in names}
+        )
 
 
-def cells_in(cell: NDArray[np.int32], a: int, b: int) -> slice | NDArray[np.int32]:
+def cells_in(cell: NDArray[np.int32], a: int, b: int) -> Index:
     """Index of per-cell constants for requests a … b − 1: a block inside one cell uses them without repeating them."""
     return slice(cell[a], cell[a] + 1) if cell[a] == cell[b - 1] else cell[a:b]
 
@@ -123,11 +125,10 @@ def log_first_gaps(law: CellLaw) -> NDArray[np.float64]:
     cell = np.arange(len(law.shape), dtype=np.int32)
     ordinal = np.zeros(len(cell), np.uint32)
     out = np.empty(len(cell))
-    rejected = for_blocks(
-        len(cell), lambda a, b: _attempt(law, constants, cell, ordinal, np.arange(a, b), 0, out)
-    )
+    rejected = for_blocks(len(cell), lambda a, b: _attempt(law, constants, cell, ordinal, np.arange(a, b), 0, out))
     _retry(law, constants, cell, ordinal, rejected, out)
-    return out * power
+    out *= power
+    return out
 
 
 def _attempt(
@@ -144,7 +145,8 @@ def _attempt(
     words = law.words(Purpose.GAP, at, ordinal[chosen], attempt)
     log_gap, accepted = try_log_gamma(np, words, constants.take(at))
     out[chosen[accepted]] = log_gap[accepted]
-    return chosen[~accepted]
+    left: NDArray[np.int64] = chosen[~accepted]
+    return left
 
 
 def _retry(

@@ -23,6 +23,7 @@ ITEM_PURPOSES = {"image": Purpose.IMAGE, "audio": Purpose.AUDIO, "video": Purpos
 
 def lookup(word: NDArray[np.uint32], table: NDArray[np.int64], tables: PackedTables) -> NDArray[np.int64]:
     """`find_bin` of the law, halving only where the guide leaves a choice."""
+    low: NDArray[np.int64]
     low, high = guide_range(np, word, table, tables)
     # most words fall in the first bin that the guide names
     open_ = np.flatnonzero(tables.thresholds[low] < word)

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import for_blocks
 from servegen_gpu.backends.contract import Columns
-from servegen_gpu.backends.numpy_arrivals import Arrivals, CellState, Survey, begin, redraw, spans_of_runs, survey, whole
+from servegen_gpu.backends.numpy_arrivals import (
+    Arrivals,
+    CellState,
+    Survey,
+    begin,
+    redraw,
+    spans_of_runs,
+    survey,
+    whole,
+)
 from servegen_gpu.backends.numpy_lengths import item_lists, lookup, reason_tokens, scalar_fields
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.merge import merge_order
@@ -69,7 +78,8 @@ def _clock(packed: PackedWorkload, x: NDArray[np.uint32], table: NDArray[np.int6
     if not table.any():  # the constant window
         return ((x.astype(np.uint64) * np.uint64(packed.window_us)) >> np.uint64(32)).astype(np.int64)
     s = lookup(x, table, clock.segments)
-    return clock_us(np, x.astype(np.uint64), clock.first[s], clock.start_us[s], clock.slope[s]).astype(np.int64)
+    time: NDArray[np.uint64] = clock_us(np, x.astype(np.uint64), clock.first[s], clock.start_us[s], clock.slope[s])
+    return time.astype(np.int64)
 
 
 def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab: Slab) -> Columns:
@@ -93,12 +103,10 @@ def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab:
         arrivals, time = arrivals.take(inside), time[inside]
 
     cell, ordinal = arrivals.cell, arrivals.ordinal
-    del arrivals
     drawn = scalar_fields(packed, cells, state.law, cell, ordinal)
     if packed.category == "reason":
         drawn["reason_tokens"] = reason_tokens(drawn["output_tokens"], drawn.pop("reason_ratio"))
     sorted_us, order = merge_order(time, min(slab.to_us, last) - base)
-    del time
     sorted_us += base - packed.start_us
     drawn = {name: _gather(column, order) for name, column in drawn.items()}
     cell = _gather(cell, order)

@@ -1,0 +1,172 @@
+"""The whole program: one line per stage. Open this first.
+
+profiles ─► clients ─► rates ─► packing ─► plan ══► backend: arrivals → lengths → merge ══► trace ─► formats
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu import options
+from servegen_gpu.backends import choose_backend
+from servegen_gpu.backends.contract import Backend, empty_columns
+from servegen_gpu.clients.pool import ClientPool, PastEnd
+from servegen_gpu.packing import PackedWorkload, check_rules, pack
+from servegen_gpu.plan import plan
+from servegen_gpu.provenance import provenance_of
+from servegen_gpu.rates import resolve_rate
+from servegen_gpu.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A workload that is ready to be sampled; iterating over it samples.
+
+    Attributes
+    ----------
+    packed : PackedWorkload
+    backend : Backend
+    max_requests : int
+        How many requests may be alive at once.
+    shard : tuple of int
+    provenance : dict
+        What the trace was made from.
+    notes : tuple of str
+        What a user should know: windows left empty, a span that repeats the data or ends with it.
+    """
+
+    packed: PackedWorkload
+    backend: Backend
+    max_requests: int
+    shard: tuple[int, int]
+    provenance: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def expected_requests(self) -> float:
+        """Expected length of the trace, all shards together."""
+        lengths_us = np.full(len(self.packed.expected), float(self.packed.window_us))
+        if len(lengths_us):
+            first_us = self.packed.first_window * self.packed.window_us
+            lengths_us[0] -= self.packed.start_us - first_us
+            lengths_us[-1] -= first_us + len(lengths_us) * self.packed.window_us - self.packed.end_us
+        return float((self.packed.expected * lengths_us).sum() / self.packed.window_us)
+
+    def __iter__(self) -> Iterator[Trace]:
+        """Sample slab by slab, in order of time."""
+        first_row = 0
+        slab = None
+        for slab in plan(self.packed, self.max_requests, self.shard):
+            columns = self.backend.sample_slab(self.packed, slab)
+            trace = Trace(columns, self.provenance, first_row)
+            first_row += len(trace)
+            yield trace
+        if slab is None:
+            yield Trace(empty_columns(self.packed.category), self.provenance)
+
+
+def prepare(
+    pool: ClientPool,
+    *,
+    rate: Any = None,
+    scale: float | None = None,
+    peak: float | None = None,
+    start: float | str | None = None,
+    duration: float | str = "1h",
+    seed: int = 0,
+    replica: int = 0,
+    counts: str = "auto",
+    dependence: str = "independent",
+    rank_correlation: NDArray[np.float64] | None = None,
+    occupancy: str = "profile",
+    empty: str = "error",
+    past_end: PastEnd = "wrap",
+    backend: str = "auto",
+    memory: float | str = "2GB",
+    shard: str | tuple[int, int] = (0, 1),
+) -> Workload:
+    """Everything before sampling. Parameters as in `generate`."""
+    check_rules(counts, dependence, occupancy, empty)
+    start_s, end_s, span_notes = options.span(pool, start, duration, past_end)
+    target = resolve_rate(rate, scale, peak)
+    packed, shortfall = pack(
+        pool,
+        target,
+        start_s=start_s,
+        end_s=end_s,
+        seed=options.integer("seed", seed, 2**64 - 1),
+        replica=options.integer("replica", replica, 2**32 - 1),
+        counts=counts,
+        dependence=dependence,
+        rank_correlation=rank_correlation,
+        occupancy=occupancy,
+        empty=empty,
+    )
+    chosen = choose_backend(backend)
+    rules = {"counts": counts, "dependence": dependence, "occupancy": occupancy, "empty": empty, "past_end": past_end}
+    if rank_correlation is not None:
+        rules["rank_correlation"] = np.asarray(rank_correlation).tolist()
+    shares = options.shard(shard)
+    note = (f"{shortfall:,.0f} requests were asked for where no client is active",) if shortfall else ()
+    return Workload(
+        packed=packed,
+        backend=chosen,
+        max_requests=options.requests_in(memory, chosen.bytes_per_request),
+        shard=shares,
+        provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
+        notes=span_notes + note,
+    )
+
+
+def stream(pool: ClientPool, **keywords: Any) -> Workload:
+    """A trace as an iterable of slabs in order of time, in bounded memory. Keywords as in `generate`."""
+    return prepare(pool, **keywords)
+
+
+def generate(pool: ClientPool, **keywords: Any) -> Trace:
+    """A whole trace in memory.
+
+    Parameters
+    ----------
+    pool : ClientPool
+    rate : float, str, Schedule, sequence of (time_s, rate_rps), or callable, optional
+        Target total rate: req/s, a schedule or the path of one, or a function of time (seconds on the pool's axis).
+    scale : float, optional
+        Multiplies the clients' own rates instead.
+    peak : float, optional
+        Scales the clients' own rates down until the busiest window has `peak` req/s.
+    start : float or str, optional
+        On the pool's time axis, seconds or ``"10h"``; the pool's begin by default.
+    duration : float or str
+        Seconds, or ``"600s"``, ``"90m"``, ``"1h"``, ``"7d"``.
+    seed, replica : int
+        Replicas of a seed are independent.
+    counts : {"auto", "exact", "renewal", "servegen"}
+        How many requests a client sends in a window: its measured count, random, or as alibaba/ServeGen counts.
+    dependence : {"independent", "comonotone", "copula"}
+        How the fields of one request depend on each other.
+    rank_correlation : float64[fields, fields], optional
+        Spearman matrix for the copula.
+    occupancy : {"profile", "window"}
+        Keep bursts to the part of the window that the profile says, or spread them over all of it.
+    empty : {"error", "skip"}
+        What to do with windows that have a target but no active client.
+    past_end : {"wrap", "end"}
+        Past the end of the data, repeat whole days, or end the trace.
+    backend : {"auto", "numpy"}
+    memory : float or str
+        Budget for sampling, bytes or ``"2GB"``; the trace itself comes on top. Never changes the trace.
+    shard : str or tuple of int
+        ``"3/8"``: the third of eight shares, which together are the whole trace.
+
+    Returns
+    -------
+    Trace
+    """
+    slabs = list(stream(pool, **keywords))
+    return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)

@@ -1,0 +1,42 @@
+"""What a trace was made from: enough to make it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.law.address import STREAM_VERSION
+from servegen_gpu.rates import Rate
+
+VERSION = "0.1.0"
+
+
+def provenance_of(
+    pool: ClientPool,
+    rate: Rate,
+    start_s: float,
+    end_s: float,
+    seed: int,
+    replica: int,
+    rules: dict[str, Any],
+    backend: str,
+    shard: tuple[int, int],
+) -> dict[str, Any]:
+    """Provenance as JSON values. Nothing that leaves the rows as they are, such as the memory budget, is in it."""
+    return {
+        "generator": "servegen_gpu",
+        "version": VERSION,
+        "stream_version": STREAM_VERSION,
+        "workload": pool.name,
+        "category": pool.category,
+        "clients": len(pool),
+        "pool_digest": pool.digest(),
+        "rate": rate.describe(),
+        "start_s": start_s,
+        "duration_s": end_s - start_s,
+        "seed": int(seed),
+        "replica": int(replica),
+        "rules": rules,
+        "backend": backend,
+        "shard": f"{shard[0] + 1}/{shard[1]}",
+    }
