@@ -15,7 +15,7 @@ from typing import Any
 
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
-from servegen_gpu.formats.atomic import is_special, new_directory, new_file
+from servegen_gpu.formats.atomic import explained, is_special, new_directory, new_file
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.flow import chunks, overlap
 from servegen_gpu.formats.text import sidecar, sidecar_path
@@ -75,7 +75,8 @@ def write_stream(
     """
     try:
         source = iter(slabs)
-        target, chosen, in_parts = _target(path, format)
+        with explained(Path(path)):
+            target, chosen, in_parts = _target(path, format)
         first = next(source, None)
         if first is None:
             raise OptionError("at least one slab", "none", "pass an empty trace to write an empty file")
