@@ -96,8 +96,8 @@ def write_stream(
 def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:
     """Read a trace that `write_stream` wrote; see `servegen_gpu.trace.read_trace`."""
     target = Path(path)
-    if not target.exists():
-        raise OptionError("an existing trace", f"nothing at {target}", "check the path")
+    if not os.path.exists(target):
+        raise OptionError("an existing trace", f"nothing that can be read at {target}", "check the path")
     if target.is_dir():
         files = parquet.parts(target)
         if not files:
