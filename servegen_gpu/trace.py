@@ -219,14 +219,21 @@ def arrow_array(column: Column) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(column.offsets.astype(np.int32)), items, type=type_)
 
 
-def from_arrow(table: pa.Table, provenance: Mapping[str, Any], first_row: int = 0) -> Trace:
+def from_arrow(table: pa.Table, provenance: Mapping[str, Any], first_row: int, source: os.PathLike[str]) -> Trace:
     """A trace from integer and list columns without nulls, in writable memory of its own."""
     import pyarrow as pa
 
     columns: dict[str, Column] = {}
-    for field_ in table.schema:
-        column = table.column(field_.name)
-        if pa.types.is_list(field_.type) and column.null_count == 0:
+    for field_, column in zip(table.schema, table.columns, strict=True):
+        ragged = pa.types.is_list(field_.type)
+        item = field_.type.value_type if ragged else field_.type
+        if not pa.types.is_integer(item) or column.null_count:
+            raise OptionError(
+                "columns of integers or lists of integers, without nulls",
+                f"{field_.name!r} of {field_.type} with {column.null_count:,} nulls in {source}",
+                "give a trace that this package wrote",
+            )
+        if ragged:
             offsets = np.zeros(len(column) + 1, np.int64)
             lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
             np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int32)]), out=offsets[1:])

@@ -15,7 +15,7 @@ from typing import Any
 
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
-from servegen_gpu.formats.atomic import is_special, new_directory, new_file
+from servegen_gpu.formats.atomic import explained, is_special, new_directory, new_file
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.flow import chunks, overlap
 from servegen_gpu.formats.text import sidecar, sidecar_path
@@ -75,7 +75,8 @@ def write_stream(
     """
     try:
         source = iter(slabs)
-        target, chosen, in_parts = _target(path, format)
+        with explained(Path(path)):
+            target, chosen, in_parts = _target(path, format)
         first = next(source, None)
         if first is None:
             raise OptionError("at least one slab", "none", "pass an empty trace to write an empty file")
@@ -95,8 +96,8 @@ def write_stream(
 def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:
     """Read a trace that `write_stream` wrote; see `servegen_gpu.trace.read_trace`."""
     target = Path(path)
-    if not target.exists():
-        raise OptionError("an existing trace", f"nothing at {target}", "check the path")
+    if not os.path.exists(target):
+        raise OptionError("an existing trace", f"nothing that can be read at {target}", "check the path")
     if target.is_dir():
         files = parquet.parts(target)
         if not files:

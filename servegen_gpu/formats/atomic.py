@@ -97,7 +97,7 @@ def new_file(path: Path, shown: Path | None = None) -> Iterator[Sink]:
         finally:
             sink.release()
         return
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, silent where it may not look
         raise OutputError("a file to write", f"the directory {path}", 'name a file, or end the path in "/" for parts')
     actual = _sibling(path)
     sink = Sink(actual, shown)

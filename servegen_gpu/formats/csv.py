@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Encode, Format
-from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, lines, numbers, read_sidecar
-from servegen_gpu.trace import Trace, from_arrow
+from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, numbers, read_sidecar
+from servegen_gpu.trace import Ragged, Trace, from_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 @contextmanager
 def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
     """Fields are numbers and spaces only, so nothing is ever quoted."""
+    import pyarrow as pa
+    import pyarrow.csv
+
     sink.write((",".join(head) + "\n").encode())
+    options = pyarrow.csv.WriteOptions(include_header=False, batch_size=TEXT_CHUNK_ROWS, quoting_style="none")
 
     def encode(chunk: Trace) -> None:
-        ends = [","] * (len(chunk.columns) - 1) + ["\n"]
-        columns = (numbers(column, " ") for column in chunk.columns.values())
-        sink.write(lines(piece for pair in zip(columns, ends, strict=True) for piece in pair))
+        columns = [numbers(c, " ") if isinstance(c, Ragged) else pa.array(c) for c in chunk.columns.values()]
+        text = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(pa.Table.from_arrays(columns, names=list(chunk)), text, options)
+        sink.write(text.getvalue())
 
     yield encode
 
@@ -47,7 +52,7 @@ def read(path: Path) -> Trace:
                 table = table.set_column(at, pa.field(name, type_), pa.chunked_array(split, type=type_))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise OptionError(f"the columns {list(types)}", f"{path}: {error}", "generate the trace again") from error
-    return from_arrow(table, about["provenance"], about["first_row"])
+    return from_arrow(table, about["provenance"], about["first_row"], path)
 
 
 def _split(text: pa.Array, type_: pa.DataType) -> pa.Array:

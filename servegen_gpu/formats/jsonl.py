@@ -46,7 +46,7 @@ def read(path: Path) -> Trace:
             table = schema.empty_table()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise OptionError(f"the columns {schema.names}", f"{path}: {error}", "generate the trace again") from error
-    return from_arrow(table, about["provenance"], about["first_row"])
+    return from_arrow(table, about["provenance"], about["first_row"], path)
 
 
 FORMAT = Format(suffix=".jsonl", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read=read, sidecar=True)

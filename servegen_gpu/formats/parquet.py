@@ -58,7 +58,7 @@ def read(path: Path) -> Trace:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error
-    return from_arrow(table, *_header(table.schema.metadata, path))
+    return from_arrow(table, *_header(table.schema.metadata, path), path)
 
 
 def _header(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[dict[str, Any], int]:
@@ -83,7 +83,7 @@ def parts(directory: Path) -> list[Path]:
         return []
     try:
         _header(pq.read_schema(found[0]).metadata, found[0])
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, OptionError):
         return []
     return found
 
