@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,13 @@ from servegen_gpu.errors import ProfileError
 
 HEADER = "__header__"
 """Name of the member that holds the header: UTF-8 bytes of a JSON object, uint8[bytes]."""
+
+
+_DAMAGE = (
+    *(ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What NumPy and zipfile raise over files that are not what they should be."""
 
 
 def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -37,16 +43,15 @@ def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays:
     if HEADER in arrays:
         raise ValueError(f"{HEADER} is a reserved name")
     members = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)} | dict(arrays)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with open(temporary, "xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, array in members.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -64,7 +69,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         If the file is missing, cut short, changed, or something else altogether.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(HEADER).tobytes())
         if not isinstance(header, dict):
@@ -73,14 +78,6 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         raise ProfileError("a readable file of arrays", f"{error}", "check the path and its permissions") from None
     except KeyError:
         raise ProfileError("a file of arrays with a header", f"{path} without one", "write it again") from None
-    except (ValueError, TypeError, AttributeError, EOFError, RecursionError, MemoryError, NotImplementedError,
-            zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
+    except _DAMAGE as error:
         raise ProfileError("a complete file of arrays", f"{path}: {error}", "write it again") from None
     return header, arrays
-
-
-def _umask() -> int:
-    """The process's mask of file permissions, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -83,7 +83,7 @@ def _lengths(pool: ClientPool, weight: NDArray[np.float64]) -> dict[str, dict[st
             summaries[field] = None
             continue
         tables = pool.tables.select(used)
-        weights: NDArray[np.float64] = tables.widths() * np.repeat(of_table[used], np.diff(tables.offsets))
+        weights = tables.widths().astype(np.float64) * np.repeat(of_table[used], np.diff(tables.offsets))
         unit = RATIO_STEPS if field == "reason_ratio" else 1
         summaries[field] = _summary(tables.values, weights, moments=True, unit=unit)
     return summaries

@@ -84,7 +84,7 @@ class LengthTables:
 
         Weights are normalised table by table in integers, so a table does not depend on its neighbours. Bins of
         weight zero, or too light for a word of their own (below about 2**-32 of the table), are left out; their
-        share falls to the next bin, and the last bin of positive weight takes the rest.
+        share falls to the next bin, or to the last one that is kept.
 
         Parameters
         ----------
@@ -98,10 +98,13 @@ class LengthTables:
         offsets = np.asarray(offsets, np.int64)
         sizes = np.diff(offsets)
         heaviest = np.maximum.reduceat(np.asarray(weights, np.float64), offsets[:-1])
-        # about 2**52 / bins for the heaviest bin: a table's integer sum stays below 2**53, exact as a float
-        scale = np.repeat(np.ldexp(1 / heaviest, 52 - np.frexp(sizes)[1]), sizes)
+        relative = weights / np.repeat(heaviest, sizes)
+        # a table's integers sum to between 2**51 and 2**53, exact as a float; the power of two must not hang on the
+        # last bit of a sum, so sums just below one count as above it
+        room = np.frexp(np.add.reduceat(relative, offsets[:-1]) * (1 + 2**-20))[1]
+        parts = np.rint(relative * np.repeat(np.ldexp(1.0, 52 - room), sizes)).astype(np.int64)
         # the running sum over all tables may wrap around, the differences inside one table are exact all the same
-        ends = np.cumsum(np.rint(weights * scale).astype(np.int64))
+        ends = np.cumsum(parts)
         first = np.concatenate(([0], ends))[offsets]
         total = np.repeat(np.diff(first), sizes)
         share = (ends - np.repeat(first[:-1], sizes)).astype(np.float64) / total

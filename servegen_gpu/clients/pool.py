@@ -331,10 +331,10 @@ def _check(pool: ClientPool) -> None:
         raise ProfileError("windows of 1 to 4,294 s", f"{pool.window_s} s", "regrid the profiles")
     if pool.rate_rps.ndim != 2 or not len(pool.client_ids) or not pool.rate_rps.size:
         raise ProfileError("at least one client and one window", "none", "give a pool with clients")
-    for name, array in pool.arrays().items():
-        axes = AXES.get(name, (name,))
-        due = {"clients": len(pool.client_ids), "profiles": len(pool.rate_rps), "windows": pool.windows}
-        shape = tuple((due | {"fields": len(pool.fields)}).get(axis, len(array)) for axis in axes)
+    sizes = {"clients": len(pool.client_ids), "profiles": len(pool.rate_rps)}
+    sizes |= {"windows": pool.windows, "fields": len(pool.fields)}
+    for name, axes in AXES.items():
+        array, shape = getattr(pool, name), tuple(sizes[axis] for axis in axes)
         if array.shape != shape:
             raise ProfileError(f"{name} of shape {shape}, [{', '.join(axes)}]", f"{array.shape}", f"mend `{name}`")
     ids = pool.client_ids
