@@ -7,6 +7,7 @@
 """
 
 from servegen_gpu.clients.pool import Client, ClientPool
+from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.pipeline import Workload, generate, prepare, stream
@@ -15,6 +16,7 @@ from servegen_gpu.schedules import Schedule, read_schedule
 from servegen_gpu.trace import Ragged, Trace, read_trace
 
 __all__ = [
+    "PRESETS",
     "Client",
     "ClientPool",
     "OptionError",
@@ -29,6 +31,7 @@ __all__ = [
     "__version__",
     "generate",
     "load_servegen",
+    "population",
     "prepare",
     "read_schedule",
     "read_trace",

@@ -38,5 +38,5 @@ class OptionError(ServeGenError, ValueError):
     """An argument outside its range."""
 
 
-class OutputError(ServeGenError, OSError):
+class OutputError(ServeGenError):
     """A trace that could not be written."""
