@@ -49,16 +49,22 @@ def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
     writer.close()
 
 
-def read(path: Path) -> Trace:
-    """Read one file."""
+def read_slabs(path: Path) -> Iterator[Trace]:
+    """Read one file, a row group at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        with pq.ParquetFile(path) as file:
+            provenance, first_row = _header(file.schema_arrow.metadata, path)
+            for group in range(file.num_row_groups):
+                slab = from_arrow(file.read_row_group(group), provenance, first_row, path)
+                first_row += len(slab)
+                yield slab
+            if not file.num_row_groups:
+                yield from_arrow(file.read(), provenance, first_row, path)
     except (pa.ArrowException, OSError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error
-    return from_arrow(table, *_header(table.schema.metadata, path), path)
 
 
 def _header(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[dict[str, Any], int]:
@@ -88,4 +94,4 @@ def parts(directory: Path) -> list[Path]:
     return found
 
 
-FORMAT = Format(suffix=".parquet", chunk_rows=ROW_GROUP_ROWS, encoder=encoder, read=read)
+FORMAT = Format(suffix=".parquet", chunk_rows=ROW_GROUP_ROWS, encoder=encoder, read_slabs=read_slabs)
