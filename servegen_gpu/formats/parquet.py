@@ -2,7 +2,8 @@
 
 Every column is REQUIRED and DELTA_BINARY_PACKED without a codec: 5.3 to 5.8 bytes a row for four columns at 75 million
 rows a second on one core, where the defaults of pyarrow give 7.8 to 8.7 at 30. BYTE_STREAM_SPLIT with LZ4 is faster
-(105 to 120) but larger (6.0 to 6.6), and fewer readers know it for integers.
+(105 to 120) but larger (6.0 to 6.6), and fewer readers know it for integers. LZ4 or zstd on top of delta saves 0.5 to
+2 % and costs 6 to 25 % of the speed.
 """
 
 from __future__ import annotations
