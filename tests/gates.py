@@ -1,4 +1,4 @@
-"""Goodness-of-fit gates share one error budget: the whole suite fails by chance with probability FAMILY_ALPHA at most."""
+"""Goodness-of-fit gates share one error budget: all of them together fail by chance in 1 run of 1,000 at most."""
 
 from __future__ import annotations
 
