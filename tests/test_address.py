@@ -74,11 +74,14 @@ def test_one_coordinate_changes_all_four_words(name):
 
 
 def test_arguments_broadcast():
-    grid = draw(np, (1, 2), Purpose.IMAGE, ordinal=np.arange(4)[:, None], client=9, window=5, item=np.arange(3))
+    column, row = np.arange(4)[:, None], np.arange(3)
+    grid = draw(np, (1, 2), Purpose.IMAGE, ordinal=column, client=row + 9, window=column + 5, turn=row, item=column)
     for word in grid:
         assert word.shape == (4, 3)
-    point = draw(np, (1, 2), Purpose.IMAGE, ordinal=2, client=9, window=5, item=1)
-    assert [int(word[2, 1]) for word in grid] == [int(word) for word in point]
+    for i in range(4):
+        for j in range(3):
+            point = draw(np, (1, 2), Purpose.IMAGE, ordinal=i, client=j + 9, window=i + 5, turn=j, item=i)
+            assert [int(word[i, j]) for word in grid] == [int(word) for word in point]
 
 
 def test_purposes_are_part_of_the_stream():
