@@ -51,7 +51,7 @@ def from_start(xp: Any, ticks_before: Any, ticks_in_all: Any) -> tuple[Any, Any]
     x : int64
         A word.
     inside : bool
-        False for the last gap, which ends where the window does.
+        False for the last gap, which ends where the window does, and for any that ends within 2**-53 of it.
     """
     share = ticks_before.astype(xp.float64) / ticks_in_all.astype(xp.float64)
     return (share * 2.0**32).astype(xp.int64) & MASK, share < 1.0
