@@ -22,7 +22,7 @@ MEMORY_UNITS = {
     "tib": 2**40,
 }
 _QUANTITY = re.compile(r"\s*([0-9.eE+-]+?)\s*([a-zA-Z]*)\s*")
-MIN_SLAB_REQUESTS = 1 << 14
+MIN_SLAB_REQUESTS = 1 << 12
 
 
 def _quantity(name: str, value: float | str, units: dict[str, float] | dict[str, int], example: str) -> float:

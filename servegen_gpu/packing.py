@@ -191,13 +191,14 @@ def pack(
     window_us = pool.window_s * 1_000_000
     start_us, end_us = round(start_s * 1e6), round(end_s * 1e6)
     first = start_us // window_us
-    windows = np.arange(first, -(-end_us // window_us))
-    if len(windows) and windows[-1] >= MAX_WINDOW:
+    stop = -(-end_us // window_us)
+    if stop > MAX_WINDOW:
         raise OptionError(
             f"a span that ends within {MAX_WINDOW:,} windows of {pool.window_s} s",
-            f"window {windows[-1]:,}",
+            f"an end in window {stop:,}",
             "start earlier or generate less",
         )
+    windows = np.arange(first, stop)
     rows = pool.row(windows)
     own_rps = pool.own_rps[rows]
     target = targets(rate, own_rps, int(first), pool.window_s)

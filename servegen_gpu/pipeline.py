@@ -116,7 +116,7 @@ def prepare(
     return Workload(
         packed=packed,
         backend=chosen,
-        max_requests=options.requests_in(memory, chosen.bytes_per_request),
+        max_requests=options.requests_in(memory, chosen.bytes_per_request(pool.category)),
         shard=shares,
         provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
         notes=span_notes + note,

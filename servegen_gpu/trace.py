@@ -52,7 +52,12 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> NDArray[np.int32]:
+    def __getitem__(self, row: int | slice) -> Any:
+        if isinstance(row, slice):
+            lo, hi, step = row.indices(len(self))
+            if step != 1:
+                raise OptionError("consecutive rows", f"a step of {step}", "take rows one by one")
+            return self.rows(lo, hi)
         at = range(len(self))[row]
         return self.values[self.offsets[at] : self.offsets[at + 1]]
 
@@ -259,6 +264,6 @@ def read_trace(path: str | os.PathLike[str], format: str | None = None) -> Trace
     format : str, optional
         A name of `servegen_gpu.formats.FORMATS`; by default the suffix decides.
     """
-    from servegen_gpu.formats import read
+    from servegen_gpu.formats import read_slabs
 
-    return read(path, format)
+    return Trace.concat(list(read_slabs(path, format)))

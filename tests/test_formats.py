@@ -306,7 +306,7 @@ def test_an_encoder_that_fails_ends_the_generator(tmp_path, name, monkeypatch):
     assert closed == [True]
     assert len(made) < 10
     assert left(tmp_path) == []
-    assert not any(thread.name.startswith("servegen") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("servegen-encode") for thread in threading.enumerate())
 
 
 def script(body, *arguments):
@@ -486,5 +486,5 @@ def test_overlap_runs_at_most_depth_ahead():
 def test_every_format_says_how_it_is_chosen():
     for name, known in formats.FORMATS.items():
         assert known.suffix == f".{name}"
-        assert known.read is not None
+        assert known.read_slabs is not None
     assert text.TEXT_CHUNK_ROWS > 0

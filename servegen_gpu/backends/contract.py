@@ -28,8 +28,10 @@ class Backend(Protocol):
     """What every backend offers."""
 
     name: str
-    bytes_per_request: int
-    """Peak bytes that a slab needs per expected request, so that a memory budget can be turned into a slab size."""
+
+    def bytes_per_request(self, category: str) -> int:
+        """Peak bytes that a slab needs per expected request, so that a memory budget can become a slab size."""
+        ...
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order: (arrival, client, window of origin, ordinal, turn)."""

@@ -22,7 +22,7 @@ from servegen_gpu.backends.numpy_arrivals import (
 from servegen_gpu.backends.numpy_lengths import item_lists, lookup, reason_tokens, scalar_fields
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.merge import merge_order
-from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.packing import PackedWorkload, scalar_field_count
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.trace import Ragged
 
@@ -31,10 +31,14 @@ class NumpyBackend:
     """Samples slabs with NumPy; remembers the survey of the last large window, which its slabs share."""
 
     name = "numpy"
-    bytes_per_request = 110
 
     def __init__(self) -> None:
         self._surveyed: tuple[PackedWorkload, int, Survey] | None = None
+
+    def bytes_per_request(self, category: str) -> int:
+        """Peak bytes that a slab needs per expected request, measured with `bench/bench_memory.py`."""
+        fields = scalar_field_count(category)
+        return 90 + 12 * fields + (80 if category == "multimodal" else 0)
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order."""

@@ -93,22 +93,22 @@ def write_stream(
         raise
 
 
-def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:
-    """Read a trace that `write_stream` wrote; see `servegen_gpu.trace.read_trace`."""
+def read_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:
+    """Read a trace that `write_stream` wrote, slab by slab: a row group at a time where the format has them."""
     target = Path(path)
-    if not os.path.exists(target):
-        raise OptionError("an existing trace", f"nothing that can be read at {target}", "check the path")
+    if not target.exists():
+        raise OptionError("an existing trace", f"nothing at {target}", "check the path")
     if target.is_dir():
         files = parquet.parts(target)
         if not files:
             name = parquet.PART_NAME.format(0)
             raise OptionError(f"a directory of parts ({name}, …)", f"{target}", "give a trace that this package wrote")
-        return Trace.concat([parquet.read(file) for file in files])
+        return chain.from_iterable(parquet.read_slabs(file) for file in files)
     chosen = _format(target, format)
-    if chosen.read is None:
-        able = ", ".join(name for name, known in FORMATS.items() if known.read)
+    if chosen.read_slabs is None:
+        able = ", ".join(name for name, known in FORMATS.items() if known.read_slabs)
         raise OptionError(f"a format that can be read ({able})", f"{target}", "keep a trace in one of these")
-    return chosen.read(target)
+    return chosen.read_slabs(target)
 
 
 def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, Format, bool]:

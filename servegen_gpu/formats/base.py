@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ class Format:
     encoder : callable
         ``encoder(head, sink)`` is a context whose value writes one chunk; `head` is the trace without its rows.
         Chunks come from another thread, one after the other.
-    read : callable, optional
-        Reads a file of this format back.
+    read_slabs : callable, optional
+        Reads a file of this format back, slab by slab.
     sidecar : bool
         Provenance does not fit in the file and goes beside it.
     """
@@ -36,5 +36,5 @@ class Format:
     suffix: str
     chunk_rows: int
     encoder: Callable[[Trace, Sink], AbstractContextManager[Encode]]
-    read: Callable[[Path], Trace] | None = None
+    read_slabs: Callable[[Path], Iterator[Trace]] | None = None
     sidecar: bool = False

@@ -35,8 +35,8 @@ def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
     yield encode
 
 
-def read(path: Path) -> Trace:
-    """Read one file and the provenance beside it."""
+def read_slabs(path: Path) -> Iterator[Trace]:
+    """Read one file, whole, and the provenance beside it."""
     import pyarrow as pa
     import pyarrow.csv
 
@@ -52,7 +52,7 @@ def read(path: Path) -> Trace:
                 table = table.set_column(at, pa.field(name, type_), pa.chunked_array(split, type=type_))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise OptionError(f"the columns {list(types)}", f"{path}: {error}", "generate the trace again") from error
-    return from_arrow(table, about["provenance"], about["first_row"], path)
+    yield from_arrow(table, about["provenance"], about["first_row"], path)
 
 
 def _split(text: pa.Array, type_: pa.DataType) -> pa.Array:
@@ -64,4 +64,4 @@ def _split(text: pa.Array, type_: pa.DataType) -> pa.Array:
     return pc.cast(pc.coalesce(pc.split_pattern(some, " "), pa.scalar([], pa.list_(pa.string()))), type_)
 
 
-FORMAT = Format(suffix=".csv", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read=read, sidecar=True)
+FORMAT = Format(suffix=".csv", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read_slabs=read_slabs, sidecar=True)

@@ -31,8 +31,8 @@ def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
     yield encode
 
 
-def read(path: Path) -> Trace:
-    """Read one file and the provenance beside it."""
+def read_slabs(path: Path) -> Iterator[Trace]:
+    """Read one file, whole, and the provenance beside it."""
     import pyarrow as pa
     import pyarrow.json
 
@@ -46,7 +46,7 @@ def read(path: Path) -> Trace:
             table = schema.empty_table()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise OptionError(f"the columns {schema.names}", f"{path}: {error}", "generate the trace again") from error
-    return from_arrow(table, about["provenance"], about["first_row"], path)
+    yield from_arrow(table, about["provenance"], about["first_row"], path)
 
 
-FORMAT = Format(suffix=".jsonl", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read=read, sidecar=True)
+FORMAT = Format(suffix=".jsonl", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read_slabs=read_slabs, sidecar=True)

@@ -1,0 +1,222 @@
+"""The command line: arguments in, messages out. Everything else is in the library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import servegen_gpu as sg
+from servegen_gpu.clients.servegen import load_servegen_with_notes
+from servegen_gpu.errors import OptionError, ServeGenError
+from servegen_gpu.packing import COUNT_RULES, OCCUPANCIES, scalar_field_count
+
+BAD_INPUT, INTERRUPTED = 2, 130
+PROGRESS_EVERY_S = 0.2
+SAMPLING_OPTIONS = (
+    *("rate", "scale", "peak", "start", "duration", "seed", "replica"),
+    *("counts", "dependence", "occupancy", "empty", "past_end", "backend", "memory", "shard"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ServeGenError as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("expected enough memory, got none left; lower --memory, or write to a file instead of a list")
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, and with it whoever would read a message
+        return 0
+    except KeyboardInterrupt:
+        print("servegen-gpu: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    print(f"servegen-gpu: error: {message}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="servegen-gpu", description="LLM serving workloads: thousands of clients, one time-sorted trace."
+    )
+    parser.add_argument("--version", action="version", version=f"servegen-gpu {sg.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    make = commands.add_parser("generate", help="make a trace", description="Make a trace and write it to a file.")
+    make.set_defaults(run=_generate)
+    _add_pool(make)
+    make.add_argument(
+        "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
+    )
+    make.add_argument("--format", help="file format, if the suffix does not tell")
+    make.add_argument("--rate", metavar="RPS|FILE", help="target total rate in req/s, or a schedule (CSV or JSON)")
+    make.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
+    make.add_argument("--peak", type=float, metavar="RPS", help="scale own rates down to this in the busiest window")
+    make.add_argument("--start", metavar="TIME", help="on the profiles' time axis, such as 10h (default: their begin)")
+    make.add_argument("--duration", default="1h", metavar="TIME", help="such as 600s, 1h or 7d (default: 1h)")
+    make.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
+    make.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
+    make.add_argument("--counts", choices=COUNT_RULES, default="auto", help="how many requests a client sends")
+    make.add_argument(
+        "--dependence", choices=sg.DEPENDENCE_KINDS, default="independent", help="between the fields of one request"
+    )
+    make.add_argument(
+        "--rank-correlation",
+        action="append",
+        default=[],
+        metavar="A:B=RHO",
+        help="Spearman correlation of two fields under --dependence copula; repeat for more pairs",
+    )
+    make.add_argument("--occupancy", choices=OCCUPANCIES, default="profile", help="keep bursts short, or spread them")
+    make.add_argument("--empty", choices=("error", "skip"), default="error", help="windows where nobody is active")
+    make.add_argument("--past-end", choices=("wrap", "end"), default="wrap", help="repeat whole days, or stop")
+    make.add_argument("--backend", default="auto", help="what computes: see `servegen-gpu backends`")
+    make.add_argument("--memory", default="2GB", help="budget for sampling (default: 2GB); never changes the trace")
+    make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")
+    make.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+    show = commands.add_parser("inspect", help="figures of a trace or of clients")
+    show.set_defaults(run=_inspect)
+    _add_pool(show, "a trace file, a directory of parts, or a workload name")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
+
+    here = commands.add_parser("backends", help="what can compute here")
+    here.set_defaults(run=_backends)
+    here.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _add_pool(parser: argparse.ArgumentParser, what: str = "name of a workload, such as deepseek-r1") -> None:
+    parser.add_argument("workload", help=what)
+    parser.add_argument("--profiles", metavar="DIR", help="ServeGen's data directory (default: built-in population)")
+    parser.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache of parsed profiles")
+    parser.add_argument("--clients", type=int, metavar="N", help="size of a built-in population")
+    parser.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
+
+
+def _pool(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
+    notes: tuple[str, ...] = ()
+    if options.profiles is None:
+        pool = sg.population(options.workload, clients=options.clients)
+    elif options.clients is not None:
+        raise OptionError(
+            "--clients with a built-in population only", "--profiles as well", "leave out one of them, or use --clones"
+        )
+    else:
+        pool, notes = load_servegen_with_notes(
+            options.profiles,
+            options.workload,
+            missing="drop" if options.drop_incomplete else "error",
+            cache=not options.no_cache,
+        )
+    return (pool if options.clones is None else pool.clone(options.clones)), notes
+
+
+def _generate(options: argparse.Namespace) -> int:
+    begun = time.perf_counter()
+    pool, notes = _pool(options)
+    names = (
+        "rate scale peak start duration seed replica counts dependence occupancy empty past_end backend memory shard"
+    )
+    keywords = {name: getattr(options, name) for name in names.split()}
+    workload = sg.prepare(pool, rank_correlation=_correlations(options.rank_correlation, pool), **keywords)
+    if not options.quiet:
+        for note in notes + workload.notes:
+            print(f"note: {note}", file=sys.stderr)
+    slabs = _with_progress(workload, sys.stderr.isatty() and not options.quiet)
+    from servegen_gpu.formats import write_stream
+
+    written = write_stream(slabs, options.output, options.format)
+    if not options.quiet:
+        spent_s = time.perf_counter() - begun
+        files = f" in {written.files} files" if written.files > 1 else ""
+        print(
+            f"{options.output}: {written.rows:,} requests, {written.bytes / 1e6:,.1f} MB{files}; "
+            f"{spent_s:.2f} s, {written.rows / spent_s / 1e6:.2f} million requests/s on {workload.backend.name}"
+        )
+    return 0
+
+
+def _correlations(pairs: Sequence[str], pool: sg.ClientPool) -> Any:
+    """Spearman matrix from ``a:b=rho`` arguments, or None without any."""
+    import numpy as np
+
+    if not pairs:
+        return None
+    names = pool.fields[: scalar_field_count(pool.category)]
+    matrix = np.eye(len(names))
+    for pair in pairs:
+        fields, _, rho = pair.partition("=")
+        a, _, b = fields.partition(":")
+        try:
+            if a == b:
+                raise ValueError
+            matrix[names.index(a), names.index(b)] = matrix[names.index(b), names.index(a)] = float(rho)
+        except ValueError:
+            raise OptionError(
+                f"--rank-correlation as FIELD:FIELD=RHO with two of {', '.join(names)}", repr(pair), "change it"
+            ) from None
+    return matrix
+
+
+def _with_progress(workload: sg.Workload, show: bool) -> Iterator[sg.Trace]:
+    """The slabs, with a line that says how far they are."""
+    begun = shown = time.perf_counter()
+    expected = workload.expected_requests / workload.shard[1]
+    rows = 0
+    for slab in workload:
+        rows += len(slab)
+        now = time.perf_counter()
+        if show and now - shown > PROGRESS_EVERY_S:
+            shown = now
+            part = min(rows / expected, 1.0) if expected else 1.0
+            bar = "█" * round(30 * part) + "·" * (30 - round(30 * part))
+            pace = rows / (now - begun) / 1e6
+            print(f"\r{bar} {part:4.0%}  {rows:,} requests  {pace:.1f} M/s ", end="", file=sys.stderr, flush=True)
+        yield slab
+    if show and shown > begun:
+        print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from servegen_gpu.clients.describe import describe_pool, format_description
+    from servegen_gpu.describe import describe_trace, format_trace_description
+    from servegen_gpu.formats import read_slabs
+
+    if options.profiles is None and Path(options.workload).exists():
+        figures, text = describe_trace(read_slabs(options.workload)), format_trace_description
+    else:
+        pool, notes = _pool(options)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        figures, text = describe_pool(pool, top=options.top), format_description
+    print(json.dumps(figures, indent=2) if options.json else text(figures))
+    return 0
+
+
+def _backends(options: argparse.Namespace) -> int:
+    from servegen_gpu.backends import describe_backends
+
+    rows = describe_backends()
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            print(f"{row['name']:8} {row['state']:10} {row['detail']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

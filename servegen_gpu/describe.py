@@ -1,0 +1,147 @@
+"""What a trace holds, in figures, slab by slab: memory does not grow with its length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.trace import Ragged, Trace
+
+BURST_WINDOW_US = 300_000_000
+"""Burstiness is measured in windows of five minutes, as the paper does (Fig. 2)."""
+
+MIN_GAPS = 30
+QUANTILES = (0.5, 0.9, 0.99)
+SHARES = (1, 5, 10, 20)
+
+
+class _Tally:
+    """How often each value occurred."""
+
+    def __init__(self) -> None:
+        self.values: NDArray[Any] = np.empty(0, np.int64)
+        self.counts: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def add(self, values: NDArray[Any]) -> None:
+        found, counts = np.unique(values, return_counts=True)
+        joined = np.concatenate((self.values, found.astype(np.int64)))
+        self.values, inverse = np.unique(joined, return_inverse=True)
+        self.counts = np.bincount(
+            inverse, weights=np.concatenate((self.counts, counts)), minlength=len(self.values)
+        ).astype(np.int64)
+
+    def summary(self) -> dict[str, float] | None:
+        total = int(self.counts.sum())
+        if not total:
+            return None
+        running = np.cumsum(self.counts)
+        at = np.searchsorted(running, np.ceil(np.array(QUANTILES) * total))
+        quantiles = {f"p{q * 100:.0f}": float(v) for q, v in zip(QUANTILES, self.values[at], strict=True)}
+        mean = float(np.dot(self.values.astype(np.float64), self.counts) / total)
+        return {"mean": mean} | quantiles | {"max": float(self.values[-1])}
+
+
+class _Gaps:
+    """Count, sum and sum of squares of inter-arrival times in windows of five minutes."""
+
+    def __init__(self) -> None:
+        self.sums = np.zeros((0, 3))
+        self.last_us: int | None = None
+
+    def add(self, arrival_us: NDArray[np.int64]) -> None:
+        before = arrival_us[:1] if self.last_us is None else np.array([self.last_us])
+        gap_s = np.diff(arrival_us, prepend=before) / 1e6
+        window = arrival_us // BURST_WINDOW_US
+        if self.last_us is None:
+            gap_s, window = gap_s[1:], window[1:]
+        self.last_us = int(arrival_us[-1])
+        if not len(window):
+            return
+        size = int(window[-1]) + 1
+        if size > len(self.sums):
+            self.sums = np.concatenate((self.sums, np.zeros((size - len(self.sums), 3))))
+        first = int(window[0])
+        for power in range(3):
+            self.sums[first:size, power] += np.bincount(window - first, weights=gap_s**power)
+
+    def median_cv(self) -> float | None:
+        n, total, squares = self.sums[self.sums[:, 0] >= MIN_GAPS].T
+        if not len(n):
+            return None
+        variance = np.maximum(squares / n - (total / n) ** 2, 0)
+        return float(np.median(np.sqrt(variance) / (total / n)))
+
+
+def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
+    """Figures of a trace.
+
+    Parameters
+    ----------
+    slabs : iterable of Trace
+        In order of time.
+
+    Returns
+    -------
+    dict
+        Plain numbers, texts and dicts, ready for JSON: requests, duration, rate, clients and their shares, the median
+        CV of inter-arrival times in windows of five minutes, length quantiles (of lists: items per request, and
+        lengths of items), and provenance.
+    """
+    tallies: dict[str, _Tally] = {}
+    gaps, rows, last_us = _Gaps(), 0, 0
+    provenance: dict[str, Any] = {}
+    for slab in slabs:
+        provenance = dict(slab.provenance)
+        for name in slab:
+            column = slab[name]
+            if name == "arrival_us":
+                continue
+            if isinstance(column, Ragged):
+                tallies.setdefault(f"{name} per request", _Tally()).add(column.lengths)
+                column = column.values
+            tallies.setdefault(name, _Tally()).add(column)
+        if len(slab):
+            rows += len(slab)
+            last_us = int(slab["arrival_us"][-1])
+            gaps.add(slab["arrival_us"])
+    clients = tallies.pop("client", _Tally())
+    busiest = np.cumsum(np.sort(clients.counts)[::-1])
+    duration_s = float(provenance.get("duration_s", last_us / 1e6))
+    return {
+        "requests": rows,
+        "duration_s": duration_s,
+        "rate_rps": rows / duration_s if duration_s else 0.0,
+        "clients": len(busiest),
+        "share_of_top": {str(n): float(busiest[min(n, len(busiest)) - 1] / rows) for n in SHARES} if rows else {},
+        "median_5_minute_cv": gaps.median_cv(),
+        "lengths": {name: tally.summary() for name, tally in tallies.items()},
+        "provenance": provenance,
+    }
+
+
+def format_trace_description(description: dict[str, Any]) -> str:
+    """The figures of `describe_trace` as a table for the terminal."""
+    d = description
+    made = d["provenance"]
+    cv = d["median_5_minute_cv"]
+    lines = [
+        f"{made.get('workload', 'trace')} ({made.get('category', 'unknown category')})",
+        "",
+        f"  requests    {d['requests']:,} in {d['duration_s']:,g} s: {d['rate_rps']:,.2f} req/s",
+        f"  clients     {d['clients']:,}",
+        "  top         " + " · ".join(f"{n}: {share:.1%}" for n, share in d["share_of_top"].items()),
+        f"  gap CV      {'–' if cv is None else format(cv, '.2f')} (median of 5-minute windows, all clients together)",
+        "",
+        f"  {'':26}" + "".join(f"{name:>11}" for name in ("mean", "p50", "p90", "p99", "max")),
+    ]
+    for name, summary in d["lengths"].items():
+        cells = [format(v, ",.1f" if n == "mean" else ",.0f") for n, v in summary.items()] if summary else ["–"] * 5
+        lines.append(f"  {name:26}" + "".join(f"{cell:>11}" for cell in cells))
+    lines.append("")
+    for name in ("seed", "rate", "rules", "backend", "shard", "pool_digest", "version", "stream_version"):
+        if name in made:
+            lines.append(f"  {name:15} {made[name]}")
+    return "\n".join(lines)

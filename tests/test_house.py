@@ -1,0 +1,78 @@
+"""The house itself: what the README says of it, its examples, its packages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from profiles import REPOSITORY
+
+import servegen_gpu as sg
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PACKAGE = REPOSITORY / "servegen_gpu"
+
+
+def test_the_readme_lists_every_module_and_no_other():
+    table = README.split("| module | what it is for |")[1].split("\n\n")[0]
+    listed = {name.rstrip("/") for name in re.findall(r"`([a-z_]+(?:\.py|/))`", table)}
+    nested = {"contract.py"}
+    there = {p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())}
+    assert listed - nested == there - {"__init__.py"}
+
+
+def test_the_commands_of_the_readme_are_known():
+    from servegen_gpu.cli import _parser
+
+    commands = re.findall(r"^servegen-gpu (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        _parser().parse_args(command.split())
+
+
+def test_public_names_exist():
+    for name in sg.__all__:
+        assert hasattr(sg, name)
+
+
+@pytest.mark.parametrize("example", sorted((REPOSITORY / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_run_and_are_short(example, tmp_path):
+    assert len(example.read_text().splitlines()) < 40
+    done = subprocess.run(
+        [sys.executable, example, tmp_path], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_wheel_and_sdist_hold_everything(tmp_path):
+    """Built without isolation, so that no network is needed."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, REPOSITORY]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sources = {p.relative_to(REPOSITORY).as_posix() for p in PACKAGE.rglob("*") if p.is_file()}
+    sources = {name for name in sources if "__pycache__" not in name}
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert sources <= set(archive.namelist())
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {Path(name).relative_to(Path(name).parts[0]).as_posix() for name in archive.getnames()}
+    kept = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "environment.yml", "kernels/README.md"}
+    assert sources | kept | {".ci/run", "examples/01_first_trace.py", "tests/profiles.py"} <= names
+
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", "--target", target, wheel]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    path = f"import sys; sys.path.insert(0, {str(target)!r})"
+    code = f"{path}\nimport servegen_gpu as sg; print(sg.__file__, sg.__version__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert str(target) in found.stdout
+    assert sg.__version__ in found.stdout
+    assert wheel.name.split("-")[1] == sg.__version__
