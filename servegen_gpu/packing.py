@@ -211,6 +211,8 @@ def pack(
     if counts == "servegen":
         clock, length_s = _cut_clock(windows * window_us, window_us, start_us, end_us)
     scale = np.divide(target_rps, own_rps, out=np.zeros(len(windows)), where=own_rps > 0)
+    if rate.kind in ("own", "scaled"):
+        scale = np.where(own_rps > 0, rate.value, 0.0)  # exactly, so that no client depends on another
 
     used_rows, row = np.unique(rows, return_inverse=True)
     rate_rps, family = pool.rate_rps[:, used_rows], pool.family[:, used_rows]

@@ -17,7 +17,7 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, empty_columns
 from servegen_gpu.clients.pool import ClientPool, PastEnd
 from servegen_gpu.packing import PackedWorkload, check_rules, pack
-from servegen_gpu.plan import plan
+from servegen_gpu.plan import plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.trace import Trace
@@ -50,12 +50,12 @@ class Workload:
     @property
     def expected_requests(self) -> float:
         """Expected length of the trace, all shards together."""
-        lengths_us = np.full(len(self.packed.expected), float(self.packed.window_us))
-        if len(lengths_us):
-            first_us = self.packed.first_window * self.packed.window_us
-            lengths_us[0] -= self.packed.start_us - first_us
-            lengths_us[-1] -= first_us + len(lengths_us) * self.packed.window_us - self.packed.end_us
-        return float((self.packed.expected * lengths_us).sum() / self.packed.window_us)
+        packed, last = self.packed, len(self.packed.expected) - 1
+        if last < 0:
+            return 0.0
+        before = packed.expected[0] * share_before(packed, 0, packed.start_us)
+        after = packed.expected[last] * (1.0 - share_before(packed, last, packed.end_us))
+        return float(packed.expected.sum() - before - after)
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""

@@ -185,3 +185,16 @@ def slice_edges_us(packed: PackedWorkload, w: int, parts: int) -> NDArray[np.int
     s = find_bin(np, x.astype(np.uint32), table, packed.clock.segments)
     inner = clock_us(np, x, packed.clock.first[s], packed.clock.start_us[s], packed.clock.slope[s])
     return np.concatenate(([begin], begin + inner.astype(np.int64), [begin + packed.window_us]))
+
+
+def share_before(packed: PackedWorkload, w: int, time_us: int) -> float:
+    """Share of a window's requests that is expected before an instant of the absolute time axis."""
+    clock, segments = packed.clock, packed.clock.segments
+    at = time_us - (packed.first_window + w) * packed.window_us
+    guide = segments.guide.reshape(-1, (1 << segments.guide_bits) + 1)[clock.table[w]]
+    s = int(guide[0] + np.searchsorted(clock.start_us[guide[0] : guide[-1] + 1], max(at, 0), side="right")) - 1
+    if s < guide[0]:
+        return 0.0
+    first, past = int(clock.first[s]), int(segments.thresholds[s]) + 1
+    words = (at - int(clock.start_us[s])) * 2.0**32 / float(clock.slope[s])
+    return min(first + words, past) * 2.0**-32
