@@ -73,6 +73,6 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    output_json["commit_info"] = {"id": output_json["commit_info"].get("id")}
     for each in output_json["benchmarks"]:
         each["stats"].pop("data", None)  # every single round
-        each.pop("fullname", None)
