@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.blocks import for_blocks
+
 
 def merge_order(time_us: NDArray[np.int64], span_us: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Stable order of times.
@@ -33,9 +35,17 @@ def merge_order(time_us: NDArray[np.int64], span_us: int) -> tuple[NDArray[np.in
     if span_us.bit_length() + bits > 63:
         order = np.argsort(time_us, kind="stable")
         return time_us[order], order
-    word = time_us << bits
-    word |= np.arange(len(word))
+    word, order = np.empty(len(time_us), np.int64), np.empty(len(time_us), np.int64)
+
+    def join(a: int, b: int) -> None:
+        np.left_shift(time_us[a:b], bits, out=word[a:b])
+        word[a:b] |= np.arange(a, b)
+
+    def split(a: int, b: int) -> None:
+        np.bitwise_and(word[a:b], (1 << bits) - 1, out=order[a:b])
+        word[a:b] >>= bits
+
+    for_blocks(len(word), join)
     word.sort()
-    order = word & ((1 << bits) - 1)
-    word >>= bits
+    for_blocks(len(word), split)
     return word, order

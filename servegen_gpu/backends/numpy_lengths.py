@@ -74,7 +74,13 @@ def _field_words(
 
 def reason_tokens(output: NDArray[np.int32], ratio: NDArray[np.int32]) -> NDArray[np.int32]:
     """Share k/501 of the output, rounded half up in integers."""
-    return ((2 * output.astype(np.int64) * ratio + RATIO_STEPS) // (2 * RATIO_STEPS)).astype(np.int32)
+    out = np.empty(len(output), np.int32)
+
+    def block(a: int, b: int) -> None:
+        out[a:b] = (2 * output[a:b].astype(np.int64) * ratio[a:b] + RATIO_STEPS) // (2 * RATIO_STEPS)
+
+    for_blocks(len(out), block)
+    return out
 
 
 def item_lists(
@@ -117,10 +123,12 @@ def _items(
         first = np.repeat(np.cumsum(draws) - draws, draws)
         index = np.arange(len(request)) - first
         at = cell[request]
-        words = np.stack(law.words(purpose, at, ordinal[request], item=index), axis=1)
+        words = np.empty((len(request), 4), np.uint32)
+        for lane, word in enumerate(law.words(purpose, at, ordinal[request], item=index)):
+            words[:, lane] = word
         used = np.arange(4) < (np.repeat(count, draws) - 4 * index)[:, None]
-        of = np.broadcast_to(table[at][:, None], used.shape)[used]
-        values[offsets[a] : offsets[b]] = tables.values[lookup(words[used].astype(np.uint32), of, tables)]
+        of = np.repeat(table[cell[a:b]], count)
+        values[offsets[a] : offsets[b]] = tables.values[lookup(words[used], of, tables)]
 
     for_blocks(len(cell), block)
     return values

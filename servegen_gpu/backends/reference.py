@@ -114,7 +114,7 @@ def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab:
     sorted_us += base - packed.start_us
     drawn = {name: _gather(column, order) for name, column in drawn.items()}
     cell = _gather(cell, order)
-    client = packed.client_id[cells.client].astype(np.int32)[cell]
+    client = _gather(packed.client_id[cells.client].astype(np.int32), cell)
     columns: dict[str, Any] = {"arrival_us": sorted_us, "client": client}
     if packed.category != "multimodal":
         return columns | drawn
@@ -127,7 +127,7 @@ def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab:
     return columns | lists
 
 
-def _gather(column: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
+def _gather(column: NDArray[Any], order: NDArray[np.integer]) -> NDArray[Any]:
     """``column[order]`` in blocks."""
     out = np.empty(len(order), column.dtype)
 
@@ -140,5 +140,7 @@ def _gather(column: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
 
 def _row_sums(items: Ragged) -> NDArray[np.int32]:
     """Sum of every list, int32[n]."""
+    if not len(items.values):
+        return np.zeros(len(items), np.int32)
     ends = np.concatenate(([0], np.cumsum(items.values, dtype=np.int64)))
     return np.diff(ends[items.offsets]).astype(np.int32)
