@@ -13,7 +13,8 @@ from typing import Any
 import servegen_gpu as sg
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.packing import COUNT_RULES, OCCUPANCIES, scalar_field_count
+from servegen_gpu.packing import scalar_field_count
+from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
 BAD_INPUT, INTERRUPTED = 2, 130
 PROGRESS_EVERY_S = 0.2
@@ -78,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         help="Spearman correlation of two fields under --dependence copula; repeat for more pairs",
     )
     make.add_argument("--occupancy", choices=OCCUPANCIES, default="profile", help="keep bursts short, or spread them")
-    make.add_argument("--empty", choices=("error", "skip"), default="error", help="windows where nobody is active")
-    make.add_argument("--past-end", choices=("wrap", "end"), default="wrap", help="repeat whole days, or stop")
+    make.add_argument("--empty", choices=EMPTIES, default="error", help="windows where nobody is active")
+    make.add_argument("--past-end", choices=PAST_ENDS, default="wrap", help="repeat whole days, or stop")
     make.add_argument("--backend", default="auto", help="what computes: see `servegen-gpu backends`")
     make.add_argument("--memory", default="2GB", help="budget for sampling (default: 2GB); never changes the trace")
     make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")

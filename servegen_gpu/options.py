@@ -82,8 +82,6 @@ def span(
     """Start and end in seconds on the pool's axis, and what to tell the user about them."""
     start_s = float(pool.start_s) if start is None else seconds("start", start)
     length_s = seconds("duration", duration)
-    if past_end not in ("wrap", "end"):
-        raise OptionError("past_end wrap or end", repr(past_end), "choose one of them")
     if start_s < pool.start_s:
         raise OptionError(f"a start from {pool.start_s} s on", f"{start_s:g} s", "start inside or after the data")
     if not length_s * 1e6 >= 1:

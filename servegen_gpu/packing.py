@@ -9,7 +9,6 @@ A cell is one client in one window. Its expected number of requests is ``rate_fa
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from os import PathLike
 from typing import Any
 
@@ -17,26 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.arrays import load_arrays, save_arrays
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, ClientPool
+from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, MODALITIES, ClientPool
 from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import OptionError, RateError
-from servegen_gpu.law.address import MAX_WINDOW, derive_key
-from servegen_gpu.law.dependence import KINDS, mixing_matrix
+from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.tables import PackedTables, pack_tables
 from servegen_gpu.rates import Rate, targets
+from servegen_gpu.rules import count_rules, mixing
 
-COUNT_RULES = ("auto", "exact", "renewal", "servegen")
-OCCUPANCIES = ("profile", "window")
 MAX_EXPECTED = 2.0**31 - 2**24
-
-
-class CountRule(IntEnum):
-    """How the number of requests in a cell comes about (law, section 2)."""
-
-    EXACT = 0
-    RENEWAL = 1
-    SERVEGEN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +215,8 @@ def pack(
         used_tables, table = used_tables[1:], table - 1
 
     _check_largest(pool, rate_rps, np.max(scale * length_s, initial=0.0))
+    if pool.category == "multimodal":
+        _check_items(pool, pool.table[:, used_rows], active)
     scalar = scalar_field_count(pool.category)
     packed = PackedWorkload(
         key=derive_key(seed, replica),
@@ -246,12 +237,12 @@ def pack(
         log_mean_gap=_log_mean_gap(is_gamma, shape),
         is_gamma=is_gamma,
         table=table.astype(np.int64),
-        count_rule=_count_rules(counts, pool.measured),
+        count_rule=count_rules(counts, pool.measured),
         row=row.astype(np.int64),
         window_scale=scale,
         window_length_s=length_s,
         expected=np.where(own_rps > 0, target_rps, 0.0) * length_s,
-        mixing=_mixing(dependence, rank_correlation, pool.fields[:scalar]),
+        mixing=mixing(dependence, rank_correlation, pool.fields[:scalar]),
         tables=pack_tables(pool.tables.select(used_tables)),
         clock=_pack_clock(clock),
     )
@@ -281,18 +272,30 @@ def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float
         )
 
 
+def _check_items(pool: ClientPool, table: NDArray[np.int32], active: NDArray[np.bool_]) -> None:
+    """Items have addresses for `MAX_ITEMS` of a modality, and the tokens of a request must fit an int32."""
+    largest = pool.tables.values[pool.tables.offsets[1:] - 1].astype(np.int64)[table]  # [profiles, rows, fields]
+    lane = {name: largest[..., f] for f, name in enumerate(pool.fields)}
+    tokens = lane["text_tokens"] + sum(lane[f"{m}_count"] * lane[f"{m}_tokens"] for m in MODALITIES)
+    for field, values, limit in (
+        *((f"{m}_count", lane[f"{m}_count"], MAX_ITEMS) for m in MODALITIES),
+        ("tokens of one request", tokens, 2**31 - 1),
+    ):
+        if (values > limit)[active].any():
+            p = np.argwhere((values > limit) & active)[0][0]
+            raise OptionError(
+                f"at most {limit:,} {field}",
+                f"up to {values[active].max():,} of client {pool.client_ids[pool.profile == p][:1].tolist()}",
+                "shorten the table, or leave out the client",
+            )
+
+
 def _log_mean_gap(is_gamma: NDArray[np.bool_], shape: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means: k of Gamma(k), Γ(1 + 1/k) of Weibull(k); rounded so that the last bit of a library never shows."""
     from scipy.special import gammaln
 
     weibull = np.rint(gammaln(1.0 + 1.0 / shape) * 2.0**32) * 2.0**-32
     return np.where(is_gamma, log(np, shape), weibull)
-
-
-def _count_rules(counts: str, measured: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    if counts == "auto":
-        return np.where(measured, CountRule.EXACT, CountRule.RENEWAL).astype(np.uint8)
-    return np.full(len(measured), CountRule[counts.upper()], np.uint8)
 
 
 def _cut_clock(
@@ -326,33 +329,6 @@ def _pack_clock(clock: ClockTables) -> PackedClock:
     )
 
 
-def _mixing(dependence: str, spearman: NDArray[np.float64] | None, names: tuple[str, ...]) -> NDArray[np.float64]:
-    """Mixing matrix of the copula, after checking that a matrix was given exactly when it is needed."""
-    if dependence != "copula":
-        if spearman is not None:
-            raise OptionError(
-                "a rank correlation only with dependence='copula'", f"dependence={dependence!r}", "drop one of the two"
-            )
-        return np.eye(len(names))
-    if spearman is None:
-        raise OptionError("a rank correlation for the copula", "none", "pass rank_correlation=")
-    matrix = np.asarray(spearman, np.float64)
-    good = (
-        matrix.shape == (len(names), len(names))
-        and bool(np.isfinite(matrix).all())
-        and bool((matrix == matrix.T).all())
-        and bool((np.diag(matrix) == 1).all())
-        and bool((np.abs(matrix) <= 1).all())
-    )
-    if not good:
-        raise OptionError(
-            f"a symmetric matrix of Spearman correlations in [-1, 1] for {names}, ones on the diagonal",
-            f"{matrix.tolist()}",
-            "mend rank_correlation",
-        )
-    return mixing_matrix(matrix)
-
-
 _SCALARS = ("category", "window_us", "start_us", "end_us", "first_window", "dependence")
 
 
@@ -381,17 +357,3 @@ def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Packe
     own["key"] = tuple(own["key"])
     clock = PackedClock(segments=PackedTables(**part("clock.segments.")), **part("clock."))
     return PackedWorkload(**own, tables=PackedTables(**part("tables.")), clock=clock)
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        raise OptionError(f"{name} among {', '.join(choices)}", repr(value), "choose one of them")
-
-
-def check_rules(counts: str, dependence: str, occupancy: str, empty: str) -> None:
-    """Refuse unknown names of rules."""
-    check_choice("counts", counts, COUNT_RULES)
-    check_choice("dependence", dependence, KINDS)
-    check_choice("occupancy", occupancy, OCCUPANCIES)
-    check_choice("empty", empty, ("error", "skip"))

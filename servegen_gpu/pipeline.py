@@ -16,10 +16,11 @@ from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, empty_columns
 from servegen_gpu.clients.pool import ClientPool, PastEnd
-from servegen_gpu.packing import PackedWorkload, check_rules, pack
+from servegen_gpu.packing import PackedWorkload, pack
 from servegen_gpu.plan import plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
+from servegen_gpu.rules import check_rules
 from servegen_gpu.trace import Trace
 
 
@@ -91,7 +92,7 @@ def prepare(
     shard: str | tuple[int, int] = (0, 1),
 ) -> Workload:
     """Everything before sampling. Parameters as in `generate`."""
-    check_rules(counts, dependence, occupancy, empty)
+    check_rules(counts, dependence, occupancy, empty, past_end)
     start_s, end_s, span_notes = options.span(pool, start, duration, past_end)
     target = resolve_rate(rate, scale, peak)
     packed, shortfall = pack(

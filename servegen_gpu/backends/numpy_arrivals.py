@@ -21,8 +21,9 @@ from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.position import RENEWAL_BITS, from_start, on_circle, tick_bits
 from servegen_gpu.law.variates import gap_ticks
-from servegen_gpu.packing import CountRule, PackedWorkload
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Cells
+from servegen_gpu.rules import CountRule
 
 CHUNK = 256
 """Requests between two remembered sums of a survey."""

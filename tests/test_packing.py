@@ -1,0 +1,100 @@
+"""Packing: targets reach the cells, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from profiles import tables_of, tiny_pool
+
+import servegen_gpu as sg
+from servegen_gpu.packing import pack
+from servegen_gpu.plan import cells_of
+from servegen_gpu.rates import resolve_rate
+
+
+def packed(pool, rate=None, scale=None, **options):
+    keywords = {"start_s": 0, "end_s": 7200, "seed": 0} | options
+    return pack(pool, resolve_rate(rate, scale), **keywords)[0]
+
+
+@pytest.mark.parametrize("rate", [0.01, 3.0, 40_000.0])
+def test_cells_of_a_window_add_up_to_its_target(rate):
+    workload = packed(tiny_pool(clients=40, silent=True), rate=rate)
+    windows = np.arange(len(workload.expected))
+    cells = cells_of(workload, windows)
+    requests = np.bincount(cells.window_index, weights=cells.expected_q32) / 2**32
+    assert requests == pytest.approx(np.full(12, rate * 600), rel=1e-6)
+
+
+def test_a_share_of_the_target_is_the_share_of_the_weights():
+    pool = tiny_pool(clients=5, silent=False)
+    cells = cells_of(packed(pool, rate=10.0), np.array([3]))
+    share = pool.rate_rps[:, 3] / pool.rate_rps[:, 3].sum()
+    assert cells.expected_q32 / 2**32 == pytest.approx(6000 * share, rel=1e-9)
+
+
+def test_only_the_rows_and_tables_of_the_span_are_packed():
+    pool = tiny_pool(clients=4)
+    workload = packed(pool, scale=1.0, end_s=600)
+    assert workload.rate_rps.shape == (4, 1)
+    assert len(workload.tables.values) < len(pool.tables.values) / 3
+
+
+def test_too_many_requests_of_one_client():
+    with pytest.raises(sg.RateError, match="clone"):
+        packed(tiny_pool(clients=1, silent=False), rate=4e6)
+
+
+def test_windows_beyond_the_address():
+    with pytest.raises(sg.OptionError, match="16,777,216 windows"):
+        packed(tiny_pool(clients=1, silent=False), scale=1.0, start_s=0, end_s=600.0 * 2**24 + 1)
+
+
+def with_tables(pool, **histograms):
+    """The pool with every client drawing the named fields from the given histograms."""
+    names = list(histograms)
+    extra = tables_of([histograms[name] for name in names])
+    base = len(pool.tables)
+    table = pool.table.copy()
+    for at, name in enumerate(names):
+        table[..., pool.fields.index(name)] = np.where(pool.rate_rps > 0, base + at, -1)
+    return replace(pool, table=table, tables=type(extra).join([pool.tables, extra]))
+
+
+def test_items_beyond_the_address():
+    pool = with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 65_537: 0.5})
+    with pytest.raises(sg.OptionError, match=r"65,536 image_count.*65,537 of client \[0\]"):
+        packed(pool, scale=1.0)
+    packed(with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 65_536: 0.5}), scale=1.0)
+
+
+def test_requests_whose_tokens_overflow():
+    pool = with_tables(tiny_pool("multimodal"), image_count={3: 1.0}, image_tokens={2**30: 1.0})
+    with pytest.raises(sg.OptionError, match="2,147,483,647 tokens of one request"):
+        packed(pool, scale=1.0)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[1, 0.5], [0.4, 1]],
+        [[1, 1.5], [1.5, 1]],
+        [[1, np.nan], [np.nan, 1]],
+        [[0.9, 0.5], [0.5, 0.9]],
+        [[1.0]],
+        "much",
+    ],
+)
+def test_matrices_that_are_no_correlations(matrix):
+    with pytest.raises(sg.OptionError, match="Spearman"):
+        packed(tiny_pool(), scale=1.0, dependence="copula", rank_correlation=matrix)
+
+
+@pytest.mark.parametrize(
+    "option", [{"counts": "most"}, {"dependence": "some"}, {"occupancy": "x"}, {"empty": "?"}, {"past_end": "later"}]
+)
+def test_unknown_rules(option):
+    with pytest.raises(sg.OptionError, match="choose one"):
+        sg.generate(tiny_pool(), **option)
