@@ -190,7 +190,7 @@ def test_long_gaps_have_their_tail():
 def test_first_gap_is_in_equilibrium(is_gamma, shape):
     gaps = first_gaps(is_gamma, shape, 50)
     check(p_uniform(equilibrium_cdf(gaps, is_gamma, shape)), f"first gap, shape {shape}")
-    # the defects: an ordinary gap first, a length-biased gap that is not cut, the shape off by 5 %, which shows
+    # the defects: an ordinary gap first, a length-biased gap that is not cut, the shape off by 6 %, which shows
     # little where gaps are a small Gamma's, whose Gamma(k + 1) hardly moves, or a regular Weibull's
     if shape != 1:
         ordinary = log_gammas(shape) if is_gamma else log_weibulls(shape)
@@ -200,7 +200,7 @@ def test_first_gap_is_in_equilibrium(is_gamma, shape):
     whole, accepted = try_log_gamma(np, words(0), uncut)
     assert not passes(p_uniform(equilibrium_cdf(whole[accepted] * power, is_gamma, shape)))
     if (shape >= 1) if is_gamma else (shape <= 1):
-        assert not passes(p_uniform(equilibrium_cdf(first_gaps(is_gamma, shape * 1.05), is_gamma, shape)))
+        assert not passes(p_uniform(equilibrium_cdf(first_gaps(is_gamma, shape * 1.06), is_gamma, shape)))
 
 
 def test_equilibrium_of_an_exponential_is_itself():
