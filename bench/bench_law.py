@@ -72,7 +72,7 @@ def test_function(per: Work, name: str) -> None:
 @pytest.mark.parametrize("function", [find_bin, lookup], ids=["find_bin", "numpy_lengths.lookup"])
 @pytest.mark.parametrize("many", [False, True], ids=["one table", "many tables"])
 def test_lookup(per: Work, r1: sg.ClientPool, function: Work, many: bool) -> None:
-    tables = sg.prepare(r1, rate=100, duration="24h").packed.tables
+    tables = sg.stream(r1, rate=100, duration="24h").packed.tables
     word = WORDS[0].astype(np.uint32)
     count = (len(tables.guide)) // ((1 << tables.guide_bits) + 1)
     table = CLIENT.astype(np.int64) % count if many else np.zeros(BLOCK, np.int64)

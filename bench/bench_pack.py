@@ -21,28 +21,28 @@ def test_digest(benchmark: Any, r1: sg.ClientPool) -> None:
 
 
 def test_pack_r1(benchmark: Any, r1: sg.ClientPool) -> None:
-    benchmark(lambda: sg.prepare(r1, rate=1000, duration="1h"))
+    benchmark(lambda: sg.stream(r1, rate=1000, duration="1h"))
 
 
 def test_pack_r1_clones(benchmark: Any, r1: sg.ClientPool) -> None:
     pool = r1.clone(CLONES)
     pool.digest()
-    benchmark(lambda: sg.prepare(pool, rate=1000, duration="1h"))
+    benchmark(lambda: sg.stream(pool, rate=1000, duration="1h"))
 
 
 def test_pack_m_large_14_days(benchmark: Any, m_large: sg.ClientPool) -> None:
     m_large.digest()
-    benchmark.pedantic(lambda: sg.prepare(m_large, scale=1, duration="14d"), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: sg.stream(m_large, scale=1, duration="14d"), rounds=5, warmup_rounds=1)
 
 
 def test_plan_a_week_of_clones(benchmark: Any, r1: sg.ClientPool) -> None:
-    packed = sg.prepare(r1.clone(CLONES), rate=1000, duration="7d").packed
+    packed = sg.stream(r1.clone(CLONES), rate=1000, duration="7d").packed
     slabs = benchmark(lambda: list(plan(packed, 1 << 24)))
     benchmark.extra_info["slabs"] = len(slabs)
 
 
 def test_cells_of_a_week_of_clones(per: Callable[..., Any], benchmark: Any, r1: sg.ClientPool) -> None:
-    packed = sg.prepare(r1.clone(CLONES), rate=1000, duration="7d").packed
+    packed = sg.stream(r1.clone(CLONES), rate=1000, duration="7d").packed
     slab = next(plan(packed, 1 << 24))
     cells = cells_of(packed, slab.windows)
     per("cell", len(cells), cells_of, packed, slab.windows)

@@ -29,7 +29,7 @@ def clones(r1: sg.ClientPool) -> sg.ClientPool:
 @pytest.mark.parametrize("kind", KINDS)
 def test_slab(per: Callable[..., Any], request: pytest.FixtureRequest, kind: str) -> None:
     name, keywords = KINDS[kind]
-    workload = sg.prepare(request.getfixturevalue(name), **keywords)
+    workload = sg.stream(request.getfixturevalue(name), **keywords)
     slab = next(iter(plan(workload.packed, workload.max_requests)))
     rows = len(workload.backend.sample_slab(workload.packed, slab)["arrival_us"])
     per("request", rows, workload.backend.sample_slab, workload.packed, slab)

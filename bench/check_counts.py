@@ -21,7 +21,7 @@ HOUR_10 = 36_000
 
 def many_clients(r1: sg.ClientPool) -> dict[str, Any]:
     """25,915 clients at 16 req/s: fewer than two requests a client, so any bias of a count shows."""
-    workload = sg.prepare(r1.clone(355), rate=16, start=HOUR_10, duration=600, seed=7)
+    workload = sg.stream(r1.clone(355), rate=16, start=HOUR_10, duration=600, seed=7)
     packed = workload.packed
     share = np.modf(cells_of(packed, np.arange(1)).expected_q32 * 2.0**-32)[0]
     sd = math.sqrt((share * (1 - share)).sum())  # unbiased rounding of every cell
@@ -61,7 +61,7 @@ def variance(r1: sg.ClientPool, seeds: int) -> dict[str, Any]:
     keywords: dict[str, Any] = {"start": HOUR_10, "duration": 600}
     renewal = [len(sg.generate(r1, counts="renewal", seed=seed, **keywords)) for seed in range(seeds)]
     exact = [len(sg.generate(r1, counts="exact", seed=seed, **keywords)) for seed in range(seeds)]
-    packed = sg.prepare(r1, **keywords).packed
+    packed = sg.stream(r1, **keywords).packed
     cells = cells_of(packed, np.arange(1))
     at = (cells.profile, cells.row)
     expected = cells.expected_q32 * 2.0**-32

@@ -11,7 +11,7 @@ from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.law.dependence import KINDS as DEPENDENCE_KINDS
-from servegen_gpu.pipeline import Workload, generate, prepare, stream
+from servegen_gpu.pipeline import Workload, generate, stream
 from servegen_gpu.provenance import VERSION as __version__
 from servegen_gpu.schedules import Schedule, read_schedule
 from servegen_gpu.trace import Ragged, Trace, read_trace
@@ -34,7 +34,6 @@ __all__ = [
     "generate",
     "load_servegen",
     "population",
-    "prepare",
     "read_schedule",
     "read_trace",
     "stream",

@@ -132,7 +132,7 @@ def _generate(options: argparse.Namespace) -> int:
         "rate scale peak start duration seed replica counts dependence occupancy empty past_end backend memory shard"
     )
     keywords = {name: getattr(options, name) for name in names.split()}
-    workload = sg.prepare(pool, rank_correlation=_correlations(options.rank_correlation, pool), **keywords)
+    workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation, pool), **keywords)
     if not options.quiet:
         for note in notes + workload.notes:
             print(f"note: {note}", file=sys.stderr)

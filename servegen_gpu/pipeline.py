@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,34 @@ class Workload:
             yield Trace(empty_columns(self.packed.category), self.provenance)
 
 
-def prepare(
+class Options(TypedDict, total=False):
+    """Keywords of `generate`: those of `stream`."""
+
+    rate: Any
+    scale: float | None
+    peak: float | None
+    start: float | str | None
+    duration: float | str
+    seed: int
+    replica: int
+    counts: str
+    dependence: str
+    rank_correlation: NDArray[np.float64] | None
+    occupancy: str
+    empty: str
+    past_end: PastEnd
+    backend: str
+    memory: float | str
+    shard: str | tuple[int, int]
+
+
+def generate(pool: ClientPool, **keywords: Unpack[Options]) -> Trace:
+    """A whole trace in memory: all slabs of `stream`, which has the same parameters."""
+    slabs = list(stream(pool, **keywords))
+    return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
+
+
+def stream(
     pool: ClientPool,
     *,
     rate: Any = None,
@@ -91,46 +118,7 @@ def prepare(
     memory: float | str = "2GB",
     shard: str | tuple[int, int] = (0, 1),
 ) -> Workload:
-    """Everything before sampling. Parameters as in `generate`."""
-    check_rules(counts, dependence, occupancy, empty, past_end)
-    start_s, end_s, span_notes = options.span(pool, start, duration, past_end)
-    target = resolve_rate(rate, scale, peak)
-    packed, shortfall = pack(
-        pool,
-        target,
-        start_s=start_s,
-        end_s=end_s,
-        seed=options.integer("seed", seed, 2**64 - 1),
-        replica=options.integer("replica", replica, 2**32 - 1),
-        counts=counts,
-        dependence=dependence,
-        rank_correlation=rank_correlation,
-        occupancy=occupancy,
-        empty=empty,
-    )
-    chosen = choose_backend(backend)
-    rules = {"counts": counts, "dependence": dependence, "occupancy": occupancy, "empty": empty, "past_end": past_end}
-    if rank_correlation is not None:
-        rules["rank_correlation"] = np.asarray(rank_correlation).tolist()
-    shares = options.shard(shard)
-    note = (f"{shortfall:,.0f} requests were asked for where no client is active",) if shortfall else ()
-    return Workload(
-        packed=packed,
-        backend=chosen,
-        max_requests=options.requests_in(memory, chosen.bytes_per_request(pool.category)),
-        shard=shares,
-        provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
-        notes=span_notes + note,
-    )
-
-
-def stream(pool: ClientPool, **keywords: Any) -> Workload:
-    """A trace as an iterable of slabs in order of time, in bounded memory. Keywords as in `generate`."""
-    return prepare(pool, **keywords)
-
-
-def generate(pool: ClientPool, **keywords: Any) -> Trace:
-    """A whole trace in memory.
+    """A trace as an iterable of slabs in order of time, in bounded memory. Nothing is sampled before iteration.
 
     Parameters
     ----------
@@ -167,7 +155,43 @@ def generate(pool: ClientPool, **keywords: Any) -> Trace:
 
     Returns
     -------
-    Trace
+    Workload
+        Yields a `Trace` for every slab. `generate` joins them.
+
+    Raises
+    ------
+    OptionError
+        If an argument is out of range.
+    RateError
+        If the target rate cannot be read, or asks for requests where nobody is active.
     """
-    slabs = list(stream(pool, **keywords))
-    return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
+    check_rules(counts, dependence, occupancy, empty, past_end)
+    start_s, end_s, span_notes = options.span(pool, start, duration, past_end)
+    target = resolve_rate(rate, scale, peak)
+    packed, shortfall = pack(
+        pool,
+        target,
+        start_s=start_s,
+        end_s=end_s,
+        seed=options.integer("seed", seed, 2**64 - 1),
+        replica=options.integer("replica", replica, 2**32 - 1),
+        counts=counts,
+        dependence=dependence,
+        rank_correlation=rank_correlation,
+        occupancy=occupancy,
+        empty=empty,
+    )
+    chosen = choose_backend(backend)
+    rules = {"counts": counts, "dependence": dependence, "occupancy": occupancy, "empty": empty, "past_end": past_end}
+    if rank_correlation is not None:
+        rules["rank_correlation"] = np.asarray(rank_correlation).tolist()
+    shares = options.shard(shard)
+    note = (f"{shortfall:,.0f} requests were asked for where no client is active",) if shortfall else ()
+    return Workload(
+        packed=packed,
+        backend=chosen,
+        max_requests=options.requests_in(memory, chosen.bytes_per_request(pool.category)),
+        shard=shares,
+        provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
+        notes=span_notes + note,
+    )

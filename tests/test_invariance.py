@@ -137,7 +137,7 @@ def test_surveyed_windows_equal_whole_ones(
     keywords: dict[str, Any] = {"start": 250, "duration": 2500, "counts": counts, **rate}
     whole = sg.generate(pool, **keywords)
     survey_all(monkeypatch, chunk)
-    workload = sg.prepare(pool, **keywords)
+    workload = sg.stream(pool, **keywords)
     assert any(slab.surveyed for slab in plan(workload.packed, workload.max_requests))
     assert same(joined(pool, **keywords), whole)
 
@@ -195,7 +195,7 @@ def test_one_client_of_any_size(requests: int, category: str, monkeypatch: pytes
 
 def test_backends_may_be_used_again_and_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
     survey_all(monkeypatch)
-    workload = sg.prepare(tiny_pool(), duration=1800, rate=2)
+    workload = sg.stream(tiny_pool(), duration=1800, rate=2)
     first, again = list(workload), list(workload)
     assert same(Trace.concat(first), Trace.concat(again))
     slabs = list(plan(workload.packed, workload.max_requests))
@@ -232,7 +232,7 @@ def test_a_shard_does_not_depend_on_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_packed_workload_travels(category: str, counts: str, tmp_path: Any) -> None:
-    workload = sg.prepare(tiny_pool(category), start=250, duration=2500, counts=counts, **RATES["schedule"])
+    workload = sg.stream(tiny_pool(category), start=250, duration=2500, counts=counts, **RATES["schedule"])
     workload.packed.save(tmp_path / "packed")
     loaded = replace(workload, packed=PackedWorkload.load(tmp_path / "packed"))
     assert same(Trace.concat(list(loaded)), Trace.concat(list(workload)))
@@ -266,7 +266,7 @@ def test_the_order_of_profiles_never_shows(category: str, counts: str, rate: dic
 def test_a_new_client_changes_nobody_elses_requests(category: str, counts: str, scale: float, windows: int) -> None:
     pool = tiny_pool(category, clients=4)
     keywords: dict[str, Any] = {"duration": 600 * windows, "counts": counts, "scale": scale}
-    more, fewer = sg.prepare(pool, **keywords), sg.prepare(pool.select([0, 2]), **keywords)
+    more, fewer = sg.stream(pool, **keywords), sg.stream(pool.select([0, 2]), **keywords)
     assert (more.packed.window_scale == scale).all()
     assert (fewer.packed.window_scale == scale).all()
     if windows < 10:
@@ -318,7 +318,7 @@ def test_auto_takes_the_rule_of_the_client(category: str) -> None:
 def test_expected_requests(counts: str, rate: Any, duration: float, start: float) -> None:
     pool = tiny_pool(silent=False, clients=2, family=EXPONENTIAL, shape=1)
     keywords: dict[str, Any] = {"rate": rate, "duration": duration, "start": start, "counts": counts}
-    expected = sg.prepare(pool, **keywords).expected_requests
+    expected = sg.stream(pool, **keywords).expected_requests
     number = len(sg.generate(pool, **keywords))
     assert abs(number - expected) < 5 * np.sqrt(expected) + 5
 
@@ -377,7 +377,7 @@ def test_an_unpaired_dependence_leaves_arrivals_and_first_field(category: str) -
 def test_wrapped_days_repeat_rates_but_not_requests(category: str, counts: str) -> None:
     pool = tiny_pool(category)
     keywords: dict[str, Any] = {"duration": "2d", "counts": counts, "scale": 0.2}
-    packed = sg.prepare(pool, **keywords).packed
+    packed = sg.stream(pool, **keywords).packed
     assert np.array_equal(packed.expected[:144], packed.expected[144:])
     trace = sg.generate(pool, **keywords)
     day = 86_400 * US
