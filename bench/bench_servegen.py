@@ -63,13 +63,13 @@ def generate_first(work: Work) -> dict[str, Any]:
     """The checkout, from its working directory."""
     from servegen.construct import generate_workload
 
-    pool, load_s = timed(lambda: first_pool(work))
+    pool = first_pool(work)
     view = pool.span(work.start_s, work.start_s + work.duration_s)
     rate_fn = dict.fromkeys(range(0, work.duration_s, WINDOW_S), work.rate)
-    requests, generate_s = timed(lambda: generate_workload(view, rate_fn, duration=work.duration_s, seed=7))
+    requests, took = timed(lambda: generate_workload(view, rate_fn, duration=work.duration_s, seed=7))
     times = [request.timestamp for request in requests]
     ordered = all(a <= b for a, b in pairwise(times))
-    return {"requests": len(requests), "sorted": ordered, "load_s": load_s, "seconds": generate_s}
+    return {"requests": len(requests), "sorted": ordered, **took}
 
 
 def first_pool(work: Work) -> Any:
@@ -92,23 +92,21 @@ def generate_second(work: Work) -> dict[str, Any]:
     """This package."""
     import servegen_gpu as sg
 
-    pool, load_s = timed(lambda: sg.load_servegen(os.environ["BENCH_DATA"], work.workload, cache=False))
+    pool = sg.load_servegen(os.environ["BENCH_DATA"], work.workload, cache=False)
     if work.clones > 1:
         pool = pool.clone(work.clones)
-    trace, generate_s = timed(
-        lambda: sg.generate(pool, rate=work.rate, start=work.start_s, duration=work.duration_s, seed=7)
-    )
+    trace, took = timed(lambda: sg.generate(pool, rate=work.rate, start=work.start_s, duration=work.duration_s, seed=7))
     arrival_us = trace["arrival_us"]
     ordered = bool((arrival_us[:-1] <= arrival_us[1:]).all())
-    return {"requests": len(trace), "sorted": ordered, "load_s": load_s, "seconds": generate_s}
+    return {"requests": len(trace), "sorted": ordered, **took}
 
 
 def load_first() -> dict[str, Any]:
     """Load m-large with the checkout."""
     from servegen import Category, ClientPool
 
-    pool, load_s = timed(lambda: ClientPool(Category("language"), "m-large"))
-    return {"clients": len(pool.clients), "seconds": load_s}
+    pool, took = timed(lambda: ClientPool(Category("language"), "m-large"))
+    return {"clients": len(pool.clients), **took}
 
 
 def load_second(cache: bool) -> dict[str, Any]:
@@ -116,18 +114,18 @@ def load_second(cache: bool) -> dict[str, Any]:
     import servegen_gpu as sg
 
     directory = os.environ["BENCH_DATA"]
-    pool, load_s = timed(lambda: sg.load_servegen(directory, "m-large", missing="drop", cache=cache))
-    return {"clients": len(pool), "seconds": load_s}
+    pool, took = timed(lambda: sg.load_servegen(directory, "m-large", missing="drop", cache=cache))
+    return {"clients": len(pool), **took}
 
 
-def import_first() -> dict[str, Any]:
+def import_first() -> dict[str, float]:
     """Import the checkout's generator."""
-    return {"seconds": timed(lambda: __import__("servegen.construct"))[1]}
+    return timed(lambda: __import__("servegen.construct"))[1]
 
 
-def import_second() -> dict[str, Any]:
+def import_second() -> dict[str, float]:
     """Import this package."""
-    return {"seconds": timed(lambda: __import__("servegen_gpu"))[1]}
+    return timed(lambda: __import__("servegen_gpu"))[1]
 
 
 def look(path: str) -> dict[str, Any]:
@@ -180,7 +178,8 @@ def cases(data: Path, checkout: Path, scratch: Path, rounds: int) -> list[Case]:
 
     def measure(worker: Callable[..., dict[str, Any]], where: Path, *arguments: Any) -> dict[str, Any]:
         done = run(worker, where, checkout, scratch, *arguments)
-        return {**done.json(), "peak_mb": round(done.peak_mb), "wall_s": done.wall_s}
+        process = {"wall_s": done.wall_s, "process_cpu_s": done.cpu_s}
+        return {**done.json(), **process, "peak_mb": round(done.peak_mb)}
 
     def generation(name: str, work: Work, floor: float) -> Case:
         return Case(
@@ -193,7 +192,7 @@ def cases(data: Path, checkout: Path, scratch: Path, rounds: int) -> list[Case]:
 
     def cold_first() -> dict[str, Any]:
         figures = checked(measure(generate_first, data, COLD), COLD, "first")
-        return {**figures, "seconds": figures["wall_s"]}
+        return {**figures, "seconds": figures["wall_s"], "cpu_s": figures["process_cpu_s"]}
 
     def cold_second() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=scratch) as empty:
@@ -205,7 +204,8 @@ def cases(data: Path, checkout: Path, scratch: Path, rounds: int) -> list[Case]:
             found = measure(look, data, str(path))
         if abs(found["requests"] - 360_000) > 40:
             sys.exit(f"expected 360,000 ± 40 requests, got {found}")
-        return {**checked(found, COLD, "second"), "seconds": done.wall_s, "peak_mb": round(done.peak_mb)}
+        took = {"seconds": done.wall_s, "cpu_s": done.cpu_s, "peak_mb": round(done.peak_mb)}
+        return {**checked(found, COLD, "second"), **took}
 
     made = [generation(name, work, floor) for name, (work, floor) in GENERATION.items()]
     made.append(Case("command line, r1, 100 req/s, 1 h, cold", cold_first, cold_second, rounds, ceiling=2.5))
@@ -232,15 +232,19 @@ def compare(case: Case) -> dict[str, Any]:
     """Take turns, and say how it went."""
     if "cache" in case.name:
         case.second()  # fills it
+    load_before = os.getloadavg()[0]
     turns = [(case.first(), case.second()) for _ in range(case.rounds)]
+    cpu_ratios = [first["cpu_s"] / second["cpu_s"] for first, second in turns]
     ratios = [first["seconds"] / second["seconds"] for first, second in turns]
     ours_s = [second["seconds"] for _, second in turns]
     result = {
         "case": case.name,
         "ratio": {"median": median(ratios), "min": min(ratios), "max": max(ratios)},
+        "cpu_ratio": {"median": median(cpu_ratios), "min": min(cpu_ratios), "max": max(cpu_ratios)},
         "servegen": _side([first for first, _ in turns]),
         "servegen_gpu": _side([second for _, second in turns]),
         "rounds": case.rounds,
+        "load_average_before": round(load_before, 1),
     }
     met = True
     if case.floor is not None:
@@ -252,7 +256,8 @@ def compare(case: Case) -> dict[str, Any]:
     wanted = f">= {case.floor:g}x" if case.floor else f"< {case.ceiling:g} s"
     print(
         f"{case.name:<42} {first['median_s']:8.3f} s {second['median_s']:8.3f} s  {median(ratios):6.1f}x "
-        f"({min(ratios):.1f}–{max(ratios):.1f})  {first['peak_mb']:6,} MB {second['peak_mb']:6,} MB  "
+        f"({min(ratios):.1f}–{max(ratios):.1f}), cpu {median(cpu_ratios):5.1f}x  "
+        f"{first['peak_mb']:6,} MB {second['peak_mb']:6,} MB  "
         f"{wanted}: {'met' if met else 'MISSED'}",
         flush=True,
     )
@@ -262,7 +267,14 @@ def compare(case: Case) -> dict[str, Any]:
 def _side(turns: list[dict[str, Any]]) -> dict[str, Any]:
     counts = {name: turns[-1][name] for name in ("requests", "clients", "bytes") if name in turns[-1]}
     seconds = [turn["seconds"] for turn in turns]
-    return {"median_s": median(seconds), "seconds": seconds, "peak_mb": max(turn["peak_mb"] for turn in turns)} | counts
+    cpu = {"cpu_s": [turn["cpu_s"] for turn in turns]}
+    return {
+        "median_s": median(seconds),
+        "seconds": seconds,
+        **cpu,
+        "peak_mb": max(turn["peak_mb"] for turn in turns),
+        **counts,
+    }
 
 
 def digest(checkout: Path) -> str:
@@ -289,7 +301,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         every = cases(data, checkout, Path(scratch), 1 if options.quick else 3)
         chosen = [case for case in every if options.only in case.name]
-        print(f"{'':<42} {'servegen':>10} {'ours':>10}  ratio (min–max)  peak memory of both")
+        print(f"{'':<42} {'servegen':>10} {'ours':>10}  ratio (min–max), of processor time  peak memory of both")
         results = [compare(case) for case in chosen]
     write_json(options.json, {"servegen_sources": digest(checkout), "cases": results})
 
