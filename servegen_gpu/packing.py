@@ -23,7 +23,7 @@ from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.tables import PackedTables, pack_tables
 from servegen_gpu.rates import Rate, targets
-from servegen_gpu.rules import count_rules, mixing
+from servegen_gpu.rules import CountRule, count_rules, mixing
 
 MAX_EXPECTED = 2.0**31 - 2**24
 
@@ -69,7 +69,7 @@ class PackedWorkload:
     rate_factor : float64[clients]
     rate_rps, shape, occupancy : float64[profiles, rows]
     log_mean_gap : float64[profiles, rows]
-        Logarithm of the mean of the gap family at scale 1.
+        Logarithm of the mean of the gap family at scale 1; zeros if no count rule needs it.
     is_gamma : bool[profiles, rows]
         Gamma, or else Weibull; exponential is packed as Weibull of shape 1.
     table : int64[profiles, rows, fields]
@@ -218,6 +218,7 @@ def pack(
     if pool.category == "multimodal":
         _check_items(pool, pool.table[:, used_rows], active)
     scalar = scalar_field_count(pool.category)
+    rule = count_rules(counts, pool.measured)
     packed = PackedWorkload(
         key=derive_key(seed, replica),
         category=pool.category,
@@ -234,10 +235,10 @@ def pack(
         occupancy=np.where(active, pool.occupancy[:, used_rows], 1.0)
         if occupancy == "profile"
         else np.ones(shape.shape),
-        log_mean_gap=_log_mean_gap(is_gamma, shape),
+        log_mean_gap=_log_mean_gap(is_gamma, shape) if (rule == CountRule.RENEWAL).any() else np.zeros(shape.shape),
         is_gamma=is_gamma,
         table=table.astype(np.int64),
-        count_rule=count_rules(counts, pool.measured),
+        count_rule=rule,
         row=row.astype(np.int64),
         window_scale=scale,
         window_length_s=length_s,

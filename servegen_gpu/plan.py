@@ -22,8 +22,8 @@ from servegen_gpu.law.tables import find_bin
 from servegen_gpu.packing import PackedWorkload
 
 SLICE_REQUESTS = 1 << 23
-SLAB_REQUESTS = 1 << 22
-"""A slab stops taking windows here even if memory would allow more: beyond it nothing gets faster."""
+SLAB_REQUESTS = 1 << 20
+"""A slab stops taking windows here even if memory would allow more: its arrays stay small enough to be used again."""
 
 SLAB_CELLS = 1 << 20
 
