@@ -62,10 +62,13 @@ def machine() -> dict[str, Any]:
 
 
 def commit(directory: Path) -> str:
-    """The commit checked out in a directory, marked if tracked files were changed since."""
-    command = ["git", "-C", str(directory), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """The commit checked out in a directory, marked if the package was changed since."""
+    git = ("git", "-C", str(directory))
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return "unknown"
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "servegen_gpu"], check=False).returncode
+    return head.stdout.strip() + ("-dirty" if changed else "")
 
 
 def _version(name: str) -> str:
