@@ -150,7 +150,7 @@ def edge_density(pool: ClientPool, hours: int, edge_s: float, **keywords: Any) -
 
 
 def test_windows_do_not_show_at_their_edges(r1: ClientPool) -> None:
-    """Three hours, 180 requests expected in each 10 ms edge; bench/check_edges.py does the whole day."""
+    """Three hours, 180 requests expected in each 10 ms edge; bench/check_counts.py does the whole day."""
     density, error = edge_density(r1, 3, 0.01)
     assert (np.abs(density - 1) < 0.15 + 3 * error).all()
     assert (np.abs(density - 1) < 4 * error).all()
