@@ -53,7 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"servegen-gpu {sg.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    make = commands.add_parser("generate", help="make a trace", description="Make a trace and write it to a file.")
+    make = commands.add_parser(
+        "generate",
+        help="make a trace",
+        description="Make a trace and write it to a file.",
+        usage="servegen-gpu generate WORKLOAD -o PATH [options]; --help lists them",
+    )
     make.set_defaults(run=_generate)
     _add_pool(make)
     make.add_argument(
@@ -86,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")
     make.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
-    show = commands.add_parser("inspect", help="figures of a trace or of clients")
+    show = commands.add_parser(
+        "inspect", help="figures of a trace or of clients", usage="servegen-gpu inspect TRACE|WORKLOAD [options]"
+    )
     show.set_defaults(run=_inspect)
     _add_pool(show, "a trace file, a directory of parts, or a workload name")
     show.add_argument("--json", action="store_true", help="as JSON")
@@ -198,6 +205,12 @@ def _inspect(options: argparse.Namespace) -> int:
 
     if options.profiles is None and Path(options.workload).exists():
         figures, text = describe_trace(read_slabs(options.workload)), format_trace_description
+    elif options.profiles is None and options.workload not in sg.PRESETS:
+        raise OptionError(
+            "a trace, or a workload",
+            f"{options.workload!r}: no such file, nor one of {', '.join(sg.PRESETS)}",
+            "check the path, or name ServeGen's data directory with --profiles",
+        )
     else:
         pool, notes = _pool(options)
         for note in notes:
