@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ SAMPLING_OPTIONS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if arguments is None:  # as a process: a polite kill tidies up as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
         return int(options.run(options))
     except ServeGenError as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +242,21 @@ def test_as_a_process(profiles, tmp_path):
     good = subprocess.run([*base, "backends"], capture_output=True, text=True)
     assert good.returncode == 0
     assert "numpy" in good.stdout
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_leaves_nothing(tmp_path, name):
+    command = [sys.executable, "-m", "servegen_gpu", "generate", "deepseek-r1", "--scale", "100", "--duration", "7d"]
+    process = subprocess.Popen([*command, "-o", tmp_path / "t.csv"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(p.stat().st_size for p in tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.Signals[name])
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; nothing was written" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_import_is_light():
