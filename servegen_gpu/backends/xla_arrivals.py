@@ -1,0 +1,307 @@
+"""Arrivals under `jax.jit`: the law over whole padded arrays, with masks where NumPy would select.
+
+Notation as in ``law/position.py``: S_j, G, V, f. Axes: cells, runs (consecutive requests of one cell), requests (of
+all runs, run after run; lanes beyond the last request are masked).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from servegen_gpu.backends.numpy_arrivals import WINDOW_TICKS, Runs
+from servegen_gpu.backends.xla_exact import exact
+from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables
+from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.elementary import log
+from servegen_gpu.law.philox import Words
+from servegen_gpu.law.position import RENEWAL_BITS, clock_us, from_start, on_circle, tick_bits
+from servegen_gpu.law.tables import find_bin
+from servegen_gpu.law.variates import (
+    GammaConstants,
+    equilibrium_constants,
+    gamma_constants,
+    gap_ticks,
+    log_weibull,
+    try_log_gamma,
+)
+from servegen_gpu.packing import CountRule
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceState:
+    """What is known of every cell; as `CellState` of the NumPy backend.
+
+    Attributes
+    ----------
+    cells : DeviceCells
+    gamma : GammaConstants
+        float64[cells] each.
+    count, rotation, ticks_in_all, first_ticks : int64[cells]
+    log_unit, ticks_per_unit : float64[cells]
+    """
+
+    cells: DeviceCells
+    gamma: GammaConstants
+    count: Any
+    rotation: Any
+    log_unit: Any
+    ticks_per_unit: Any
+    ticks_in_all: Any
+    first_ticks: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Requests of some runs.
+
+    Attributes
+    ----------
+    cell : int32[requests]
+    ordinal : uint32[requests]
+    us : uint32[requests]
+        Arrival in microseconds from the start of the window.
+    inside : bool[requests]
+        Whether the lane holds a request, and that inside its window.
+    run : int32[requests]
+    taken : int32[runs]
+        Requests inside the window; they are the first of the run.
+    last : int64[runs]
+        Sum of ticks at the end of the run.
+    """
+
+    cell: Any
+    ordinal: Any
+    us: Any
+    inside: Any
+    run: Any
+    taken: Any
+    last: Any
+
+
+jax.tree_util.register_dataclass(DeviceState, list(DeviceState.__dataclass_fields__), [])
+jax.tree_util.register_dataclass(Drawn, list(Drawn.__dataclass_fields__), [])
+
+
+def words_of(
+    tables: DeviceTables, cells: DeviceCells, purpose: Purpose, cell: Any, ordinal: Any, attempt: Any = 0, item: Any = 0
+) -> Words:
+    """The four words of requests of the given cells."""
+    return draw(
+        jnp,
+        (tables.key[0], tables.key[1]),
+        purpose,
+        ordinal=ordinal,
+        client=cells.client[cell],
+        window=cells.window[cell],
+        attempt=attempt,
+        item=item,
+    )
+
+
+@jax.jit
+def begin(tables: DeviceTables, cells: DeviceCells) -> DeviceState:
+    """Draw what is drawn once per cell: counts, rotations, first arrivals."""
+    every = jnp.arange(len(cells.client), dtype=jnp.int32)
+    words = words_of(tables, cells, Purpose.COUNT, every, 0)
+    # unbiased rounding, floor(r T + U); the servegen rule rounds up
+    rounding = jnp.where(cells.rule == CountRule.SERVEGEN, 2**32 - 1, words[0].astype(jnp.int64))
+    renewal = cells.rule == CountRule.RENEWAL
+    count = jnp.where(renewal, 0, (cells.expected_q32 + rounding) >> 32)
+
+    def unit(log_mean_gap: Any, expected_q32: Any) -> Any:
+        return log_mean_gap + log(jnp, expected_q32.astype(jnp.float64) * 2.0**-32)
+
+    log_unit = exact(unit, tables.zero)(cells.log_mean_gap, cells.expected_q32)
+    bits = jnp.where(renewal, RENEWAL_BITS, tick_bits(jnp, jnp.maximum(count, 1)))
+    first_ticks = jnp.full(len(every), WINDOW_TICKS)
+    if CountRule.RENEWAL in tables.kind.rules:
+        equilibrium = exact(partial(equilibrium_constants, jnp), tables.zero)
+        constants, power = equilibrium(cells.is_gamma, cells.shape)
+        first = _log_gammas(tables, cells, constants, every, jnp.zeros_like(every), renewal)
+        ticks = exact(lambda gap, power, unit: gap_ticks(jnp, gap * power, unit, float(WINDOW_TICKS)), tables.zero)
+        first_ticks = jnp.where(renewal, ticks(first, power, log_unit), WINDOW_TICKS)
+    return DeviceState(
+        cells=cells,
+        gamma=exact(partial(gamma_constants, jnp), tables.zero)(cells.shape),
+        count=count,
+        rotation=words[1].astype(jnp.int64),
+        log_unit=log_unit,
+        ticks_per_unit=((bits + 1023) << 52).view(jnp.float64),  # 2.0**bits
+        ticks_in_all=jnp.full(len(every), WINDOW_TICKS),
+        first_ticks=first_ticks,
+    )
+
+
+def _log_gammas(
+    tables: DeviceTables, cells: DeviceCells, constants: GammaConstants, cell: Any, ordinal: Any, wanted: Any
+) -> Any:
+    """Logarithms of Gamma gaps at scale 1, where wanted."""
+
+    def attempt_at(at: Any, attempt: Any) -> tuple[Any, Any]:
+        words = words_of(tables, cells, Purpose.GAP, cell[at], ordinal[at], attempt)
+        attempted = exact(partial(try_log_gamma, jnp), tables.zero)(words, constants.take(cell[at]))
+        return attempted[0], attempted[1]
+
+    return _until_accepted(attempt_at, wanted)
+
+
+def _until_accepted(attempt_at: Callable[[Any, Any], tuple[Any, Any]], wanted: Any) -> Any:
+    """First accepted value of every wanted lane.
+
+    Parameters
+    ----------
+    attempt_at : callable
+        Lanes (a slice or indices) and the number of the attempt to values and whether they are accepted.
+    wanted : bool[n]
+
+    Returns
+    -------
+    float64[n]
+    """
+    n = len(wanted)
+    some = min(n, max(n // 16, 256))  # an attempt rejects a twentieth at most, so one buffer nearly always holds all
+    value, accepted = attempt_at(slice(None), 0)
+
+    def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        value, left = carry
+        (at,) = jnp.nonzero(left, size=some, fill_value=n)
+
+        def again(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            attempt, found, open_ = carry
+            now, accepted = attempt_at(jnp.minimum(at, n - 1), attempt)
+            return attempt + 1, jnp.where(open_ & accepted, now, found), open_ & ~accepted
+
+        start = (jnp.uint64(1), jnp.zeros(some), at < n)
+        _, found, _ = lax.while_loop(lambda carry: carry[2].any(), again, start)
+        return value.at[at].set(found, mode="drop"), left.at[at].set(False, mode="drop")
+
+    value, _ = lax.while_loop(lambda carry: carry[1].any(), retry, (value, wanted & ~accepted))
+    return value
+
+
+@partial(jax.jit, static_argnames=("capacity", "surveyed"))
+def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: int, surveyed: bool = False) -> Drawn:
+    """Draw the requests of runs and place them on the clock.
+
+    Parameters
+    ----------
+    tables : DeviceTables
+    state : DeviceState
+    runs : Runs
+        Together at most `capacity` requests. Runs of `exact` and `servegen` cells are whole cells, unless surveyed.
+    capacity : int
+        Lanes.
+    surveyed : bool
+        Whether the state already knows unit and sum of every cell.
+    """
+    cells = state.cells
+    ends = jnp.cumsum(runs.count)
+    starts = ends - runs.count
+    run = jnp.repeat(jnp.arange(len(ends), dtype=jnp.int32), runs.count, total_repeat_length=capacity)
+    lane = jnp.arange(capacity)
+    valid = lane < ends[-1]
+    cell = runs.cell[run]
+    ordinal = (lane + (runs.first - starts)[run]).astype(jnp.uint32)
+    rule = cells.rule[cell]
+    renewal = rule == CountRule.RENEWAL
+
+    gaps = _log_gaps(tables, state, cell, ordinal, valid)
+    log_unit, ticks_in_all = state.log_unit[cell], state.ticks_in_all[cell]
+    if not surveyed:
+        largest = jax.ops.segment_max(jnp.where(valid, gaps, -jnp.inf), run, len(ends), indices_are_sorted=True)
+        log_unit = jnp.where(renewal, log_unit, largest[run])
+    ticks = exact(partial(gap_ticks, jnp), tables.zero)(gaps, log_unit, state.ticks_per_unit[cell])
+    if CountRule.RENEWAL in tables.kind.rules:
+        ticks = jnp.where(renewal & (ordinal == 0), state.first_ticks[cell], ticks)
+    sums = jnp.cumsum(jnp.where(valid, ticks, 0))  # int64 wraps around between runs, and differences undo it
+    before_run = jnp.where(starts > 0, sums[jnp.maximum(starts - 1, 0)], 0)
+    sums = sums + (runs.before - before_run)[run]
+    last = sums[jnp.maximum(ends - 1, 0)]
+    if not surveyed:
+        ticks_in_all = jnp.where(renewal, ticks_in_all, last[run])
+
+    x, inside = jnp.zeros(capacity, jnp.int64), valid
+    if CountRule.EXACT in tables.kind.rules:
+        circle = exact(partial(on_circle, jnp), tables.zero)
+        x = circle(sums, ticks_in_all, cells.occupancy[cell], state.rotation[cell])
+    if CountRule.SERVEGEN in tables.kind.rules:
+        start, within = exact(partial(from_start, jnp), tables.zero)(sums, ticks_in_all)
+        x = jnp.where(rule == CountRule.SERVEGEN, start, x)
+        inside = inside & (within | (rule != CountRule.SERVEGEN))
+    if CountRule.RENEWAL in tables.kind.rules:
+        # sums past the end wrap around sooner or later, so only those before the first of them count
+        passed = renewal & (sums.view(jnp.uint64) >= WINDOW_TICKS)
+        stop = jax.ops.segment_min(jnp.where(passed, lane, capacity), run, len(ends), indices_are_sorted=True)
+        x = jnp.where(renewal, sums >> (RENEWAL_BITS - 32), x)
+        inside = inside & (lane < stop[run])
+    return Drawn(
+        cell=cell,
+        ordinal=ordinal,
+        us=_clock(tables, x.astype(jnp.uint32), cells.clock_table[cell]),
+        inside=inside,
+        run=run,
+        taken=jax.ops.segment_sum(inside.astype(jnp.int32), run, len(ends), indices_are_sorted=True),
+        last=last,
+    )
+
+
+def _log_gaps(tables: DeviceTables, state: DeviceState, cell: Any, ordinal: Any, valid: Any) -> Any:
+    """Logarithms of gaps at scale 1."""
+    cells, kind = state.cells, tables.kind
+    is_gamma = cells.is_gamma[cell]
+    gaps = jnp.zeros(len(cell))
+    if kind.has_gamma:
+        gaps = _log_gammas(tables, cells, state.gamma, cell, ordinal, valid & is_gamma)
+    if kind.has_weibull:
+        words = words_of(tables, cells, Purpose.GAP, cell, ordinal)
+        inverse_shape = exact(lambda shape: 1.0 / shape, tables.zero)(cells.shape)
+        weibull = exact(partial(log_weibull, jnp), tables.zero)(words, inverse_shape[cell])
+        gaps = jnp.where(is_gamma, gaps, weibull)
+    return gaps
+
+
+def _clock(tables: DeviceTables, x: Any, table: Any) -> Any:
+    """Microseconds inside the window at operational times, uint32."""
+    s = find_bin(jnp, x, table, tables.segments)
+    us = clock_us(jnp, x.astype(jnp.uint64), tables.clock_first[s], tables.clock_start_us[s], tables.clock_slope[s])
+    return us.astype(jnp.uint32)
+
+
+@jax.jit
+def join(joined: Drawn, part: Drawn, runs: Runs, begins: Any) -> Drawn:
+    """Copy the requests of a part to their places among all.
+
+    Parameters
+    ----------
+    joined : Drawn
+        Of all parts; the per-run arrays stay as they are.
+    part : Drawn
+    runs : Runs
+        Of the part.
+    begins : int64[runs]
+        Where the first request of each run goes.
+    """
+    to = (begins - runs.first)[part.run] + part.ordinal.astype(jnp.int64)
+    to = jnp.where(part.inside, to, len(joined.cell))  # out of bounds: dropped
+    placed = {
+        name: getattr(joined, name).at[to].set(getattr(part, name), mode="drop")
+        for name in ("cell", "ordinal", "us", "inside")
+    }
+    return Drawn(**placed, run=joined.run, taken=joined.taken, last=joined.last)
+
+
+def nothing(capacity: int) -> Drawn:
+    """No requests yet, on JAX's default device."""
+    lanes = {name: np.zeros(capacity, np.uint32) for name in ("ordinal", "us")}
+    none, inside = np.zeros(0, np.int32), np.zeros(capacity, np.bool_)
+    cell = np.zeros(capacity, np.int32)
+    found: Drawn = jax.device_put(Drawn(**lanes, cell=cell, inside=inside, run=none, taken=none, last=none))
+    return found
