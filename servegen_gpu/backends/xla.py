@@ -23,6 +23,7 @@ from servegen_gpu.backends.xla_rows import finish, items
 from servegen_gpu.backends.xla_tables import (
     MIN_CELLS,
     MIN_REQUESTS,
+    DeviceCells,
     DeviceTables,
     bucket,
     device_cells,
@@ -57,13 +58,8 @@ class JaxBackend:
         """The slab's rows in merge order."""
         with x64():
             tables = self._tables(packed)
-            if slab.surveyed:
-                state, drawn = self._surveyed(tables, packed, slab)
-            else:
-                state, drawn = _whole(tables, packed, slab)
-            if drawn is None:
-                return empty_columns(packed.category)
-            return _columns(tables, packed, slab, state, drawn)
+            cells, drawn = (self._part if slab.surveyed else _whole)(tables, packed, slab)
+            return empty_columns(packed.category) if drawn is None else _columns(tables, packed, slab, cells, drawn)
 
     def _tables(self, packed: PackedWorkload) -> DeviceTables:
         if self._known is None or self._known[0] is not packed:
@@ -71,21 +67,21 @@ class JaxBackend:
             self._known = (packed, device_tables(packed))
         return self._known[1]
 
-    def _surveyed(self, tables: DeviceTables, packed: PackedWorkload, slab: Slab) -> tuple[DeviceState, Drawn | None]:
+    def _part(self, tables: DeviceTables, packed: PackedWorkload, slab: Slab) -> tuple[DeviceCells, Drawn | None]:
         """Requests of a part of a large window."""
         known, chosen = self._surveyor.reaching_runs(packed, slab)
-        state = _state_of(packed, known.state, int(slab.windows[0]))
+        cells = device_cells(packed, known.state.cells, int(slab.windows[0]))
         runs = known.runs.take(chosen)
         if not len(runs):
-            return state, None
-        total = bucket(int(runs.count.sum()), MIN_REQUESTS)
+            return cells, None
+        state = _state_of(cells.for_arrivals(), known.state)
         on_device = device_runs(runs, bucket(len(runs), MIN_CELLS))
-        return state, draw_runs(tables, state, on_device, capacity=total, surveyed=True)
+        lanes = bucket(int(runs.count.sum()), MIN_REQUESTS)
+        return cells, draw_runs(tables.for_arrivals(), state, on_device, capacity=lanes, surveyed=True)
 
 
-def _state_of(packed: PackedWorkload, known: CellState, window: int) -> DeviceState:
+def _state_of(cells: DeviceCells, known: CellState) -> DeviceState:
     """The state of a survey on the device."""
-    cells = device_cells(packed, known.cells, window)
     size = len(cells.client)
     names = ("count", "rotation", "ticks_in_all", "first_ticks", "log_unit", "ticks_per_unit")
     arrays = {name: padded(getattr(known, name), size, 1) for name in names}
@@ -94,25 +90,23 @@ def _state_of(packed: PackedWorkload, known: CellState, window: int) -> DeviceSt
     return DeviceState(cells=cells, **on_device)
 
 
-def _whole(tables: DeviceTables, packed: PackedWorkload, slab: Slab) -> tuple[DeviceState, Drawn | None]:
+def _whole(tables: DeviceTables, packed: PackedWorkload, slab: Slab) -> tuple[DeviceCells, Drawn | None]:
     """All requests of the slab's windows."""
-    cells = cells_of(packed, slab.windows)
-    state = begin(tables, device_cells(packed, cells, int(slab.windows[0])))
-    count, first_ticks = np.asarray(state.count)[: len(cells)], np.asarray(state.first_ticks)[: len(cells)]
-    renewal = packed.count_rule[cells.profile] == CountRule.RENEWAL
-    expected = np.ceil(cells.expected_q32 * 2.0**-32)
+    on_host = cells_of(packed, slab.windows)
+    cells = device_cells(packed, on_host, int(slab.windows[0]))
+    state = begin(tables.for_arrivals(), cells.for_arrivals())
+    count, first_ticks = np.asarray(state.count)[: len(on_host)], np.asarray(state.first_ticks)[: len(on_host)]
+    renewal = packed.count_rule[on_host.profile] == CountRule.RENEWAL
+    expected = np.ceil(on_host.expected_q32 * 2.0**-32)
     room = np.where(first_ticks < WINDOW_TICKS, (1.2 * expected).astype(np.int64) + 5, 0)
     room = np.where(renewal, room, count)
     some = np.flatnonzero(room)
     if not len(some):
-        return state, None
+        return cells, None
     zero = np.zeros(len(some), np.int64)
-    parts = list(_rounds(tables, state, renewal, Runs(some, zero, room[some], zero), 2 * _limit(slab)))
-    return state, _together(parts)
-
-
-def _limit(slab: Slab) -> int:
-    return max(int(slab.expected), 1 << 16)
+    limit = 2 * max(int(slab.expected), 1 << 16)
+    parts = list(_rounds(tables.for_arrivals(), state, renewal, Runs(some, zero, room[some], zero), limit))
+    return cells, _together(parts)
 
 
 def _rounds(
@@ -123,8 +117,10 @@ def _rounds(
     Yields what was drawn and its runs on the device.
     """
     size = bucket(len(runs), MIN_CELLS)
-    capacity = bucket(min(int(runs.count.sum()), limit), MIN_REQUESTS)
+    largest = bucket(min(int(runs.count.sum()), limit), MIN_REQUESTS)
+    capacities = [max(largest >> bits, MIN_REQUESTS) for bits in (0, 4, 8)]  # three shapes, whatever comes
     while len(runs):
+        capacity = capacities.pop(0) if len(capacities) > 1 else capacities[0]
         again: list[Runs] = []
         for piece in pieces(runs, capacity):
             part = runs.take(piece)
@@ -135,10 +131,9 @@ def _rounds(
             on = np.flatnonzero(renewal[part.cell] & (np.asarray(drawn.taken)[: len(part)] == part.count))
             # a quarter more each time: few rounds even for a cell whose gaps are mostly far below their mean
             done = part.first[on] + part.count[on]
-            step = np.minimum(done // 4 + 4, max(capacity // 8, MIN_REQUESTS))
+            step = np.minimum(done // 4 + 4, capacities[0])
             again.append(Runs(part.cell[on], done, step, np.asarray(drawn.last)[on]))
         runs = Runs(*(np.concatenate([getattr(part, name) for part in again]) for name in Runs.__dataclass_fields__))
-        capacity = max(capacity // 8, MIN_REQUESTS)
 
 
 def _together(parts: list[tuple[Drawn, Runs]]) -> Drawn:
@@ -160,12 +155,11 @@ def _together(parts: list[tuple[Drawn, Runs]]) -> Drawn:
     return joined
 
 
-def _columns(tables: DeviceTables, packed: PackedWorkload, slab: Slab, state: DeviceState, drawn: Drawn) -> Columns:
+def _columns(tables: DeviceTables, packed: PackedWorkload, slab: Slab, cells: DeviceCells, drawn: Drawn) -> Columns:
     """The slab's columns in memory of their own."""
     first_us = (packed.first_window + int(slab.windows[0])) * packed.window_us
-    # the contract's span, which a slab of whole windows may exceed
     edges = jax.device_put((np.int64(slab.from_us - first_us), np.int64(slab.to_us - first_us)))
-    rows = finish(tables, state.cells, drawn, *edges)
+    rows = finish(tables, cells, drawn, *edges)
     n = int(rows["rows"])
 
     def column(values: Any) -> NDArray[Any]:
@@ -184,7 +178,7 @@ def _columns(tables: DeviceTables, packed: PackedWorkload, slab: Slab, state: De
         draws = int(((count.astype(np.int64) + 3) >> 2).sum())
         values, sums = items(
             tables,
-            state.cells,
+            cells,
             {name: rows[name] for name in ("cell", "ordinal")},
             jax.device_put(padded(count, len(rows["cell"]))),
             purpose=ITEM_PURPOSES[modality],

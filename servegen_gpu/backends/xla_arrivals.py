@@ -122,7 +122,7 @@ def begin(tables: DeviceTables, cells: DeviceCells) -> DeviceState:
     log_unit = exact(unit, tables.zero)(cells.log_mean_gap, cells.expected_q32)
     bits = jnp.where(renewal, RENEWAL_BITS, tick_bits(jnp, jnp.maximum(count, 1)))
     first_ticks = jnp.full(len(every), WINDOW_TICKS)
-    if CountRule.RENEWAL in tables.kind.rules:
+    if CountRule.RENEWAL in tables.gaps.rules:
         equilibrium = exact(partial(equilibrium_constants, jnp), tables.zero)
         constants, power = equilibrium(cells.is_gamma, cells.shape)
         first = _log_gammas(tables, cells, constants, every, jnp.zeros_like(every), renewal)
@@ -219,7 +219,7 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
         largest = jax.ops.segment_max(jnp.where(valid, gaps, -jnp.inf), run, len(ends), indices_are_sorted=True)
         log_unit = jnp.where(renewal, log_unit, largest[run])
     ticks = exact(partial(gap_ticks, jnp), tables.zero)(gaps, log_unit, state.ticks_per_unit[cell])
-    if CountRule.RENEWAL in tables.kind.rules:
+    if CountRule.RENEWAL in tables.gaps.rules:
         ticks = jnp.where(renewal & (ordinal == 0), state.first_ticks[cell], ticks)
     sums = jnp.cumsum(jnp.where(valid, ticks, 0))  # int64 wraps around between runs, and differences undo it
     before_run = jnp.where(starts > 0, sums[jnp.maximum(starts - 1, 0)], 0)
@@ -229,14 +229,14 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
         ticks_in_all = jnp.where(renewal, ticks_in_all, last[run])
 
     x, inside = jnp.zeros(capacity, jnp.int64), valid
-    if CountRule.EXACT in tables.kind.rules:
+    if CountRule.EXACT in tables.gaps.rules:
         circle = exact(partial(on_circle, jnp), tables.zero)
         x = circle(sums, ticks_in_all, cells.occupancy[cell], state.rotation[cell])
-    if CountRule.SERVEGEN in tables.kind.rules:
+    if CountRule.SERVEGEN in tables.gaps.rules:
         start, within = exact(partial(from_start, jnp), tables.zero)(sums, ticks_in_all)
         x = jnp.where(rule == CountRule.SERVEGEN, start, x)
         inside = inside & (within | (rule != CountRule.SERVEGEN))
-    if CountRule.RENEWAL in tables.kind.rules:
+    if CountRule.RENEWAL in tables.gaps.rules:
         # sums past the end wrap around sooner or later, so only those before the first of them count
         passed = renewal & (sums.view(jnp.uint64) >= WINDOW_TICKS)
         stop = jax.ops.segment_min(jnp.where(passed, lane, capacity), run, len(ends), indices_are_sorted=True)
@@ -255,12 +255,12 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
 
 def _log_gaps(tables: DeviceTables, state: DeviceState, cell: Any, ordinal: Any, valid: Any) -> Any:
     """Logarithms of gaps at scale 1."""
-    cells, kind = state.cells, tables.kind
+    cells = state.cells
     is_gamma = cells.is_gamma[cell]
     gaps = jnp.zeros(len(cell))
-    if kind.has_gamma:
+    if tables.gaps.has_gamma:
         gaps = _log_gammas(tables, cells, state.gamma, cell, ordinal, valid & is_gamma)
-    if kind.has_weibull:
+    if tables.gaps.has_weibull:
         words = words_of(tables, cells, Purpose.GAP, cell, ordinal)
         inverse_shape = exact(lambda shape: 1.0 / shape, tables.zero)(cells.shape)
         weibull = exact(partial(log_weibull, jnp), tables.zero)(words, inverse_shape[cell])

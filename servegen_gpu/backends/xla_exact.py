@@ -8,6 +8,7 @@ law's text alone.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,10 +24,9 @@ ROUNDED = ("mul", "div", "sqrt", "rsqrt", "square", "integer_pow")
 
 def x64() -> AbstractContextManager[None]:
     """64-bit types inside a ``with`` block; JAX's global flag stays what it is."""
-    scope = getattr(jax, "enable_x64", None)
-    if scope is None:  # before JAX 0.8
-        from jax.experimental import enable_x64 as scope
-    found: AbstractContextManager[None] = scope(True)
+    # before JAX 0.8 it was an experiment
+    home: Any = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    found: AbstractContextManager[None] = home.enable_x64(True)
     return found
 
 

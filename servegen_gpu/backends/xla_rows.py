@@ -81,8 +81,9 @@ def _stable_order(key: Any) -> Any:
 
 def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal: Any) -> dict[str, Any]:
     """Fields that are drawn once per request, by name; a reasoning ratio becomes the tokens that it means."""
-    kind = tables.kind
-    names = kind.fields[: kind.scalar_fields]
+    kind = tables.fields
+    assert kind is not None
+    names = kind.names
     words = list(words_of(tables, cells, Purpose.DATA, cell, ordinal))
     if kind.dependence == "comonotone":
         words = [words[0]] * len(names)
@@ -102,6 +103,7 @@ def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal:
 
 def _lookup(tables: DeviceTables, word: Any, table: Any) -> Any:
     """Values that words select, int32."""
+    assert tables.lengths is not None
     return tables.lengths.values[find_bin(jnp, word.astype(jnp.uint32), table, tables.lengths)]
 
 

@@ -6,7 +6,7 @@ nothing, padding runs have no requests, and padding bins are never found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -24,33 +24,38 @@ MIN_REQUESTS = 1 << 12
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is compiled in: everything here is known before a workload is sampled.
+class GapKind:
+    """What is compiled into arrivals.
 
     Attributes
     ----------
-    category : str
-    fields : tuple of str
-        Drawn fields, in lane order.
-    scalar_fields : int
-        How many of them are drawn once per request.
-    dependence : str
-    mixing : tuple of tuple of float
-        Matrix of the copula, row by row.
     has_gamma, has_weibull : bool
         Which gap families occur.
     rules : frozenset of int
         Which count rules occur.
     """
 
-    category: str
-    fields: tuple[str, ...]
-    scalar_fields: int
-    dependence: str
-    mixing: tuple[tuple[float, ...], ...]
     has_gamma: bool
     has_weibull: bool
     rules: frozenset[int]
+
+
+@dataclass(frozen=True)
+class FieldKind:
+    """What is compiled into lengths.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Fields that are drawn once per request, in lane order.
+    dependence : str
+    mixing : tuple of tuple of float
+        Matrix of the copula, row by row.
+    """
+
+    names: tuple[str, ...]
+    dependence: str
+    mixing: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +68,28 @@ class DeviceTables:
         Philox key.
     zero : int64
         For `exact`.
-    lengths, segments : PackedTables
-        Of the fields, and of the clock.
+    segments : PackedTables
+        Of the clock.
     clock_first, clock_start_us, clock_slope : uint64[segments]
-    kind : Kind
+    gaps : GapKind
+    lengths : PackedTables or None
+    fields : FieldKind or None
+        None, like `lengths`, where only arrivals are drawn.
     """
 
     key: Any
     zero: Any
-    lengths: PackedTables
     segments: PackedTables
     clock_first: Any
     clock_start_us: Any
     clock_slope: Any
-    kind: Kind
+    gaps: GapKind
+    lengths: PackedTables | None
+    fields: FieldKind | None
+
+    def for_arrivals(self) -> DeviceTables:
+        """Without what lengths need: workloads of all categories share what is compiled for arrivals."""
+        return replace(self, lengths=None, fields=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +109,7 @@ class DeviceCells:
     shape, occupancy, log_mean_gap : float64[cells]
     expected_q32 : int64[cells]
     clock_table : int64[cells]
-    table : int64[cells, fields]
+    table : int64[cells, fields] or None
     narrow : bool
         Whether microseconds from the start of the first window fit 32 bits: then one sort is enough.
     """
@@ -115,12 +128,18 @@ class DeviceCells:
     table: Any
     narrow: bool
 
+    def for_arrivals(self) -> DeviceCells:
+        """Without what lengths and order need."""
+        return replace(self, table=None, narrow=True)
+
 
 jax.tree_util.register_dataclass(PackedTables, ["thresholds", "values", "guide"], ["guide_bits", "steps"])
 jax.tree_util.register_dataclass(GammaConstants, ["d", "c", "log_d", "boost"], [])
 jax.tree_util.register_dataclass(Runs, ["cell", "first", "count", "before"], [])
 jax.tree_util.register_dataclass(
-    DeviceTables, [name for name in DeviceTables.__dataclass_fields__ if name != "kind"], ["kind"]
+    DeviceTables,
+    [name for name in DeviceTables.__dataclass_fields__ if name not in ("gaps", "fields")],
+    ["gaps", "fields"],
 )
 jax.tree_util.register_dataclass(
     DeviceCells, [name for name in DeviceCells.__dataclass_fields__ if name != "narrow"], ["narrow"]
@@ -144,25 +163,24 @@ def device_tables(packed: PackedWorkload) -> DeviceTables:
     clock = packed.clock
     segments = bucket(len(clock.first), 16)
     active = packed.rate_rps > 0
-    kind = Kind(
-        category=packed.category,
-        fields=packed.fields,
-        scalar_fields=packed.scalar_fields,
-        dependence=packed.dependence,
-        mixing=tuple(tuple(map(float, row)) for row in packed.mixing),
-        has_gamma=bool(packed.is_gamma[active].any()),
-        has_weibull=bool((~packed.is_gamma[active]).any()),
-        rules=frozenset(map(int, packed.count_rule)),
-    )
     on_host = DeviceTables(
         key=np.array(packed.key, np.uint64),
         zero=np.int64(0),
-        lengths=_padded_tables(packed.tables),
         segments=_padded_tables(clock.segments),
         clock_first=padded(clock.first, segments),
         clock_start_us=padded(clock.start_us, segments),
         clock_slope=padded(clock.slope, segments),
-        kind=kind,
+        gaps=GapKind(
+            has_gamma=bool(packed.is_gamma[active].any()),
+            has_weibull=bool((~packed.is_gamma[active]).any()),
+            rules=frozenset(map(int, packed.count_rule)),
+        ),
+        lengths=_padded_tables(packed.tables),
+        fields=FieldKind(
+            names=packed.fields[: packed.scalar_fields],
+            dependence=packed.dependence,
+            mixing=tuple(tuple(map(float, row)) for row in packed.mixing),
+        ),
     )
     found: DeviceTables = jax.device_put(on_host)
     return found
