@@ -34,6 +34,9 @@ from servegen_gpu.law.variates import (
 )
 from servegen_gpu.packing import CountRule
 
+FEW = 1 << 14
+"""So many lanes are cheaper to try all again than to compact; it also compiles in half the time."""
+
 
 @dataclass(frozen=True, eq=False)
 class DeviceState:
@@ -59,8 +62,8 @@ class DeviceState:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """Requests of some runs.
+class Requests:
+    """Requests cell by cell, ordinals ascending: the order that breaks ties.
 
     Attributes
     ----------
@@ -70,6 +73,21 @@ class Drawn:
         Arrival in microseconds from the start of the window.
     inside : bool[requests]
         Whether the lane holds a request, and that inside its window.
+    """
+
+    cell: Any
+    ordinal: Any
+    us: Any
+    inside: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What came of some runs.
+
+    Attributes
+    ----------
+    requests : Requests
     run : int32[requests]
     taken : int32[runs]
         Requests inside the window; they are the first of the run.
@@ -77,16 +95,14 @@ class Drawn:
         Sum of ticks at the end of the run.
     """
 
-    cell: Any
-    ordinal: Any
-    us: Any
-    inside: Any
+    requests: Requests
     run: Any
     taken: Any
     last: Any
 
 
 jax.tree_util.register_dataclass(DeviceState, list(DeviceState.__dataclass_fields__), [])
+jax.tree_util.register_dataclass(Requests, list(Requests.__dataclass_fields__), [])
 jax.tree_util.register_dataclass(Drawn, list(Drawn.__dataclass_fields__), [])
 
 
@@ -167,20 +183,25 @@ def _until_accepted(attempt_at: Callable[[Any, Any], tuple[Any, Any]], wanted: A
     float64[n]
     """
     n = len(wanted)
-    some = min(n, max(n // 16, 256))  # an attempt rejects a twentieth at most, so one buffer nearly always holds all
+
+    def until_accepted(at: Any, attempt: int, wanted: Any) -> Any:
+        def again(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            attempt, found, open_ = carry
+            now, accepted = attempt_at(at, attempt)
+            return attempt + 1, jnp.where(open_ & accepted, now, found), open_ & ~accepted
+
+        start = (jnp.uint64(attempt), jnp.zeros(len(wanted)), wanted)
+        return lax.while_loop(lambda carry: carry[2].any(), again, start)[1]
+
+    if n <= FEW:
+        return until_accepted(slice(None), 0, wanted)
+    some = n // 16  # an attempt rejects a twentieth at most, so one buffer nearly always holds all
     value, accepted = attempt_at(slice(None), 0)
 
     def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
         value, left = carry
         (at,) = jnp.nonzero(left, size=some, fill_value=n)
-
-        def again(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            attempt, found, open_ = carry
-            now, accepted = attempt_at(jnp.minimum(at, n - 1), attempt)
-            return attempt + 1, jnp.where(open_ & accepted, now, found), open_ & ~accepted
-
-        start = (jnp.uint64(1), jnp.zeros(some), at < n)
-        _, found, _ = lax.while_loop(lambda carry: carry[2].any(), again, start)
+        found = until_accepted(jnp.minimum(at, n - 1), 1, at < n)
         return value.at[at].set(found, mode="drop"), left.at[at].set(False, mode="drop")
 
     value, _ = lax.while_loop(lambda carry: carry[1].any(), retry, (value, wanted & ~accepted))
@@ -242,11 +263,9 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
         stop = jax.ops.segment_min(jnp.where(passed, lane, capacity), run, len(ends), indices_are_sorted=True)
         x = jnp.where(renewal, sums >> (RENEWAL_BITS - 32), x)
         inside = inside & (lane < stop[run])
+    us = _clock(tables, x.astype(jnp.uint32), cells.clock_table[cell])
     return Drawn(
-        cell=cell,
-        ordinal=ordinal,
-        us=_clock(tables, x.astype(jnp.uint32), cells.clock_table[cell]),
-        inside=inside,
+        requests=Requests(cell, ordinal, us, inside),
         run=run,
         taken=jax.ops.segment_sum(inside.astype(jnp.int32), run, len(ends), indices_are_sorted=True),
         last=last,
@@ -276,32 +295,31 @@ def _clock(tables: DeviceTables, x: Any, table: Any) -> Any:
 
 
 @jax.jit
-def join(joined: Drawn, part: Drawn, runs: Runs, begins: Any) -> Drawn:
+def join(joined: Requests, part: Drawn, runs: Runs, begins: Any) -> Requests:
     """Copy the requests of a part to their places among all.
 
     Parameters
     ----------
-    joined : Drawn
-        Of all parts; the per-run arrays stay as they are.
+    joined : Requests
+        Of all parts.
     part : Drawn
     runs : Runs
         Of the part.
     begins : int64[runs]
         Where the first request of each run goes.
     """
-    to = (begins - runs.first)[part.run] + part.ordinal.astype(jnp.int64)
-    to = jnp.where(part.inside, to, len(joined.cell))  # out of bounds: dropped
-    placed = {
-        name: getattr(joined, name).at[to].set(getattr(part, name), mode="drop")
-        for name in ("cell", "ordinal", "us", "inside")
-    }
-    return Drawn(**placed, run=joined.run, taken=joined.taken, last=joined.last)
+    to = (begins - runs.first)[part.run] + part.requests.ordinal.astype(jnp.int64)
+    to = jnp.where(part.requests.inside, to, len(joined.cell))  # out of bounds: dropped
+
+    def place(lanes: Any, new: Any) -> Any:
+        return lanes.at[to].set(new, mode="drop")
+
+    found: Requests = jax.tree.map(place, joined, part.requests)
+    return found
 
 
-def nothing(capacity: int) -> Drawn:
+def nothing(capacity: int) -> Requests:
     """No requests yet, on JAX's default device."""
-    lanes = {name: np.zeros(capacity, np.uint32) for name in ("ordinal", "us")}
-    none, inside = np.zeros(0, np.int32), np.zeros(capacity, np.bool_)
-    cell = np.zeros(capacity, np.int32)
-    found: Drawn = jax.device_put(Drawn(**lanes, cell=cell, inside=inside, run=none, taken=none, last=none))
+    types = (np.int32, np.uint32, np.uint32, np.bool_)
+    found: Requests = jax.device_put(Requests(*(np.zeros(capacity, of) for of in types)))
     return found

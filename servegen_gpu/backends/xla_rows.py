@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from servegen_gpu.backends.numpy_lengths import reason_tokens
-from servegen_gpu.backends.xla_arrivals import Drawn, words_of
+from servegen_gpu.backends.xla_arrivals import Requests, words_of
 from servegen_gpu.backends.xla_exact import exact
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables
 from servegen_gpu.law.address import Purpose
@@ -26,15 +26,14 @@ LAST = 2**32 - 1
 
 
 @jax.jit
-def finish(tables: DeviceTables, cells: DeviceCells, drawn: Drawn, from_us: Any, to_us: Any) -> dict[str, Any]:
+def finish(tables: DeviceTables, cells: DeviceCells, found: Requests, from_us: Any, to_us: Any) -> dict[str, Any]:
     """Rows in merge order, lanes without a request last.
 
     Parameters
     ----------
     tables : DeviceTables
     cells : DeviceCells
-    drawn : Drawn
-        Cell by cell, ordinals ascending: the order that breaks ties.
+    found : Requests
     from_us, to_us : int64
         Requests outside are dropped; microseconds from the start of the first window.
 
@@ -45,20 +44,20 @@ def finish(tables: DeviceTables, cells: DeviceCells, drawn: Drawn, from_us: Any,
         window), ``time_us`` int64 (from the start of the first window), ``client`` int32, and scalar fields int32, all
         of them [requests].
     """
-    time_us = cells.offset_us[drawn.cell] + drawn.us.astype(jnp.int64)
-    kept = drawn.inside & (time_us >= from_us) & (time_us < to_us)
+    time_us = cells.offset_us[found.cell] + found.us.astype(jnp.int64)
+    kept = found.inside & (time_us >= from_us) & (time_us < to_us)
     if cells.narrow:
         order = _stable_order(jnp.where(kept, time_us, LAST).astype(jnp.uint32))
     else:
-        order = _stable_order(drawn.us)
-        window = jnp.where(kept, cells.window_index[drawn.cell], LAST).astype(jnp.uint32)
+        order = _stable_order(found.us)
+        window = jnp.where(kept, cells.window_index[found.cell], LAST).astype(jnp.uint32)
         order = order[_stable_order(window[order])]
-    cell, ordinal = drawn.cell[order], drawn.ordinal[order]
+    cell, ordinal = found.cell[order], found.ordinal[order]
     rows = {
         "rows": kept.sum(dtype=jnp.int32),
         "cell": cell,
         "ordinal": ordinal,
-        "us": drawn.us[order],
+        "us": found.us[order],
         "time_us": time_us[order],
         "client": cells.client[cell].astype(jnp.int32),
     }
@@ -107,16 +106,9 @@ def _lookup(tables: DeviceTables, word: Any, table: Any) -> Any:
     return tables.lengths.values[find_bin(jnp, word.astype(jnp.uint32), table, tables.lengths)]
 
 
-@partial(jax.jit, static_argnames=("purpose", "field", "capacity"))
+@partial(jax.jit, static_argnames=("capacity",))
 def items(
-    tables: DeviceTables,
-    cells: DeviceCells,
-    rows: dict[str, Any],
-    count: Any,
-    *,
-    purpose: Purpose,
-    field: int,
-    capacity: int,
+    tables: DeviceTables, cells: DeviceCells, rows: dict[str, Any], count: Any, purpose: Any, field: Any, capacity: int
 ) -> tuple[Any, Any]:
     """Values of the items of every request: word ``i % 4`` of draw ``i // 4`` for item i.
 
@@ -126,9 +118,9 @@ def items(
         Of `finish`.
     count : int32[requests]
         Items per request; 0 where there is no request.
-    purpose : Purpose
+    purpose : uint64
         Of the modality.
-    field : int
+    field : int32
         Number of the modality's field.
     capacity : int
         At least as many as there are draws.

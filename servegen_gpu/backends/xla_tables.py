@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.numpy_arrivals import Runs
+from servegen_gpu.backends.xla_exact import x64
 from servegen_gpu.law.tables import PackedTables
 from servegen_gpu.law.variates import GammaConstants
 from servegen_gpu.packing import PackedWorkload
@@ -159,7 +160,7 @@ def padded(array: NDArray[Any], size: int, fill: Any = 0) -> NDArray[Any]:
 
 
 def device_tables(packed: PackedWorkload) -> DeviceTables:
-    """The shared part of a workload, on JAX's default device; call it inside `x64`."""
+    """The shared part of a workload, on JAX's default device."""
     clock = packed.clock
     segments = bucket(len(clock.first), 16)
     active = packed.rate_rps > 0
@@ -182,7 +183,8 @@ def device_tables(packed: PackedWorkload) -> DeviceTables:
             mixing=tuple(tuple(map(float, row)) for row in packed.mixing),
         ),
     )
-    found: DeviceTables = jax.device_put(on_host)
+    with x64():
+        found: DeviceTables = jax.device_put(on_host)
     return found
 
 
