@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import logging
 import re
 import subprocess
@@ -27,6 +28,7 @@ from servegen_gpu.trace import Ragged
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "servegen-gpu[jax]"')
 xla = pytest.importorskip("servegen_gpu.backends.xla")
 xla_exact = pytest.importorskip("servegen_gpu.backends.xla_exact")
+xla_rows = pytest.importorskip("servegen_gpu.backends.xla_rows")
 jnp = jax.numpy
 
 STEPS = [(0, 1.0), (700, 3.0), (1000, 0.5), (1500, 2.0)]
@@ -232,12 +234,45 @@ def test_a_capacity_too_small_is_reported():
 
 
 def test_without_jax_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.delitem(sys.modules, "servegen_gpu.backends.xla")
     with pytest.raises(OptionError, match=r"pip install \"servegen-gpu\[jax\]\""):
         choose_backend("jax")
     (row,) = (row for row in describe_backends() if row["name"] == "jax")
     assert row["state"] == "missing"
     assert "pip install" in row["detail"]
+
+
+def test_a_device_without_room_is_one_sentence(monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
+
+    monkeypatch.setattr(xla, "begin", full)
+    with pytest.raises(OptionError, match=r"device memory for .*, got RESOURCE_EXHAUSTED.*; lower memory="):
+        sg.generate(tiny_pool(), rate=1.0, duration=600, backend="jax")
+
+
+@pytest.mark.parametrize("name", ["order_of_pairs", "order_of_words"])
+def test_both_sorts_keep_the_order_of_equals(name):
+    key = philox4x32(np, (np.arange(5000, dtype=np.uint64), *[np.zeros(5000, np.uint64)] * 3), (1, 2))[0] >> 22 << 22
+    with xla.x64():
+        order = getattr(xla_rows, name)(jnp.asarray(key.astype(np.uint32)), jnp.arange(5000, dtype=jnp.uint32))
+    np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
+
+
+def test_gpus_sort_32_bit_keys():
+    """What XLA gets for a GPU can be seen without one."""
+    packed = prepare(tiny_pool(clients=5), rate=1.0, duration="1h").packed
+    tables, cells = xla.device_tables(packed), xla.window_cells(packed, first=0)
+    with xla.x64():
+        edges = (jnp.int64(0), jnp.int64(1))
+        made = jax.export.export(xla_rows.finish, platforms=["cuda"])(tables, cells, xla.nothing(4096), *edges)
+    (sort,) = re.findall(r"stablehlo\.sort.*?\) : \((.*?)\)", made.mlir_module(), re.DOTALL)
+    assert sort == "tensor<4096xui32>, tensor<4096xui32>"
 
 
 def test_jax_is_imported_only_when_it_is_asked_for():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.errors import OptionError
@@ -38,16 +37,17 @@ GET_JAX = 'pip install "servegen-gpu[jax]"'
 
 
 def _jax_backend() -> Backend:
-    if importlib.util.find_spec("jax") is None:
-        raise OptionError("JAX for backend='jax'", "no module named jax", GET_JAX)
-    from servegen_gpu.backends.xla import JaxBackend
-
+    try:
+        from servegen_gpu.backends.xla import JaxBackend
+    except (ImportError, RuntimeError) as error:  # a JAX and a jaxlib that do not fit raise the latter
+        raise OptionError("JAX for backend='jax'", str(error), GET_JAX) from error
     return JaxBackend()
 
 
 def _describe_jax() -> dict[str, str]:
     """Found without importing it: that takes a second, and on a GPU most of its memory."""
-    if importlib.util.find_spec("jax") is None:
+    try:
+        version = importlib.metadata.version("jax")
+    except importlib.metadata.PackageNotFoundError:
         return {"name": "jax", "state": "missing", "detail": GET_JAX}
-    version = importlib.metadata.version("jax")
     return {"name": "jax", "state": "ready", "detail": f"JAX {version} on its default device; never chosen by auto"}

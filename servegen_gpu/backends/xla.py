@@ -34,6 +34,7 @@ from servegen_gpu.backends.xla_tables import (
 )
 from servegen_gpu.backends.xla_window import WindowSample, sample_window, window_cells
 from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.errors import OptionError
 from servegen_gpu.packing import CountRule, PackedWorkload, scalar_field_count
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.trace import Ragged
@@ -60,6 +61,15 @@ class JaxBackend:
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
+        try:
+            return self._sample(packed, slab)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            asked = f"{slab.expected:,.0f} requests in a slab on {jax.default_backend()}"
+            raise OptionError(f"device memory for {asked}", str(error).splitlines()[0], "lower memory=") from error
+
+    def _sample(self, packed: PackedWorkload, slab: Slab) -> Columns:
         with x64():
             tables = self._tables(packed)
             cells, found = (self._part if slab.surveyed else _whole)(tables, packed, slab)

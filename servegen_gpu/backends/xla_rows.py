@@ -67,15 +67,18 @@ def finish(tables: DeviceTables, cells: DeviceCells, found: Requests, from_us: A
 def _stable_order(key: Any) -> Any:
     """Positions in the order of 32-bit keys, equals as they come; int32."""
     position = lax.iota(jnp.uint32, len(key))
+    return lax.platform_dependent(key, position, cpu=order_of_words, default=order_of_pairs).astype(jnp.int32)
 
-    def as_pair(key: Any, position: Any) -> Any:  # GPU: XLA sends only 32-bit keys to a radix sort
-        return lax.sort((key, position), num_keys=1, is_stable=True)[1]
 
-    def as_word(key: Any, position: Any) -> Any:  # CPU: one word sorts four times faster than a pair
-        word = (key.astype(jnp.uint64) << jnp.uint64(32)) | position.astype(jnp.uint64)
-        return lax.sort(word, is_stable=False).astype(jnp.uint32)
+def order_of_pairs(key: Any, position: Any) -> Any:
+    """For GPUs: XLA sends 32-bit keys to a radix sort, and wider ones to one that is 85 times slower."""
+    return lax.sort((key, position), num_keys=1, is_stable=True)[1]
 
-    return lax.platform_dependent(key, position, cpu=as_word, default=as_pair).astype(jnp.int32)
+
+def order_of_words(key: Any, position: Any) -> Any:
+    """For CPUs: one word sorts four times faster than a pair."""
+    word = (key.astype(jnp.uint64) << jnp.uint64(32)) | position.astype(jnp.uint64)
+    return lax.sort(word, is_stable=False).astype(jnp.uint32)
 
 
 def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal: Any) -> dict[str, Any]:
