@@ -91,7 +91,7 @@ def sample_window(tables: DeviceTables, cells: DeviceCells, capacity: int) -> Wi
         Of `window_cells`.
     capacity : int
         How many requests there is room for. Under the ``renewal`` rule every cell needs room for a fifth more than it
-        expects, and five.
+        expects, and six.
     """
     with x64():
         return _sample(tables, cells, capacity)
