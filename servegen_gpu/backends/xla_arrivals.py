@@ -6,7 +6,6 @@ all runs, run after run; lanes beyond the last request are masked).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,14 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from servegen_gpu.backends.numpy_arrivals import WINDOW_TICKS, Runs
 from servegen_gpu.backends.xla_exact import exact
+from servegen_gpu.backends.xla_gaps import log_gammas, log_gaps, words_of
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables
-from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.elementary import log
-from servegen_gpu.law.philox import Words
 from servegen_gpu.law.position import RENEWAL_BITS, clock_us, from_start, on_circle, tick_bits
 from servegen_gpu.law.tables import find_bin
 from servegen_gpu.law.variates import (
@@ -29,13 +27,8 @@ from servegen_gpu.law.variates import (
     equilibrium_constants,
     gamma_constants,
     gap_ticks,
-    log_weibull,
-    try_log_gamma,
 )
 from servegen_gpu.packing import CountRule
-
-FEW = 1 << 14
-"""So many lanes are cheaper to try all again than to compact; it also compiles in half the time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,22 +99,6 @@ jax.tree_util.register_dataclass(Requests, list(Requests.__dataclass_fields__), 
 jax.tree_util.register_dataclass(Drawn, list(Drawn.__dataclass_fields__), [])
 
 
-def words_of(
-    tables: DeviceTables, cells: DeviceCells, purpose: Purpose, cell: Any, ordinal: Any, attempt: Any = 0, item: Any = 0
-) -> Words:
-    """The four words of requests of the given cells."""
-    return draw(
-        jnp,
-        (tables.key[0], tables.key[1]),
-        purpose,
-        ordinal=ordinal,
-        client=cells.client[cell],
-        window=cells.window[cell],
-        attempt=attempt,
-        item=item,
-    )
-
-
 @jax.jit
 def begin(tables: DeviceTables, cells: DeviceCells) -> DeviceState:
     """Draw what is drawn once per cell: counts, rotations, first arrivals."""
@@ -141,7 +118,7 @@ def begin(tables: DeviceTables, cells: DeviceCells) -> DeviceState:
     if CountRule.RENEWAL in tables.gaps.rules:
         equilibrium = exact(partial(equilibrium_constants, jnp), tables.zero)
         constants, power = equilibrium(cells.is_gamma, cells.shape)
-        first = _log_gammas(tables, cells, constants, every, jnp.zeros_like(every), renewal)
+        first = log_gammas(tables, cells, constants, every, jnp.zeros_like(every), renewal)
         ticks = exact(lambda gap, power, unit: gap_ticks(jnp, gap * power, unit, float(WINDOW_TICKS)), tables.zero)
         first_ticks = jnp.where(renewal, ticks(first, power, log_unit), WINDOW_TICKS)
     return DeviceState(
@@ -154,58 +131,6 @@ def begin(tables: DeviceTables, cells: DeviceCells) -> DeviceState:
         ticks_in_all=jnp.full(len(every), WINDOW_TICKS),
         first_ticks=first_ticks,
     )
-
-
-def _log_gammas(
-    tables: DeviceTables, cells: DeviceCells, constants: GammaConstants, cell: Any, ordinal: Any, wanted: Any
-) -> Any:
-    """Logarithms of Gamma gaps at scale 1, where wanted."""
-
-    def attempt_at(at: Any, attempt: Any) -> tuple[Any, Any]:
-        words = words_of(tables, cells, Purpose.GAP, cell[at], ordinal[at], attempt)
-        attempted = exact(partial(try_log_gamma, jnp), tables.zero)(words, constants.take(cell[at]))
-        return attempted[0], attempted[1]
-
-    return _until_accepted(attempt_at, wanted)
-
-
-def _until_accepted(attempt_at: Callable[[Any, Any], tuple[Any, Any]], wanted: Any) -> Any:
-    """First accepted value of every wanted lane.
-
-    Parameters
-    ----------
-    attempt_at : callable
-        Lanes (a slice or indices) and the number of the attempt to values and whether they are accepted.
-    wanted : bool[n]
-
-    Returns
-    -------
-    float64[n]
-    """
-    n = len(wanted)
-
-    def until_accepted(at: Any, attempt: int, wanted: Any) -> Any:
-        def again(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            attempt, found, open_ = carry
-            now, accepted = attempt_at(at, attempt)
-            return attempt + 1, jnp.where(open_ & accepted, now, found), open_ & ~accepted
-
-        start = (jnp.uint64(attempt), jnp.zeros(len(wanted)), wanted)
-        return lax.while_loop(lambda carry: carry[2].any(), again, start)[1]
-
-    if n <= FEW:
-        return until_accepted(slice(None), 0, wanted)
-    some = n // 16  # an attempt rejects a twentieth at most, so one buffer nearly always holds all
-    value, accepted = attempt_at(slice(None), 0)
-
-    def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        value, left = carry
-        (at,) = jnp.nonzero(left, size=some, fill_value=n)
-        found = until_accepted(jnp.minimum(at, n - 1), 1, at < n)
-        return value.at[at].set(found, mode="drop"), left.at[at].set(False, mode="drop")
-
-    value, _ = lax.while_loop(lambda carry: carry[1].any(), retry, (value, wanted & ~accepted))
-    return value
 
 
 @partial(jax.jit, static_argnames=("capacity", "surveyed"))
@@ -234,7 +159,7 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
     rule = cells.rule[cell]
     renewal = rule == CountRule.RENEWAL
 
-    gaps = _log_gaps(tables, state, cell, ordinal, valid)
+    gaps = log_gaps(tables, cells, state.gamma, cell, ordinal, valid)
     log_unit, ticks_in_all = state.log_unit[cell], state.ticks_in_all[cell]
     if not surveyed:
         largest = jax.ops.segment_max(jnp.where(valid, gaps, -jnp.inf), run, len(ends), indices_are_sorted=True)
@@ -270,21 +195,6 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
         taken=jax.ops.segment_sum(inside.astype(jnp.int32), run, len(ends), indices_are_sorted=True),
         last=last,
     )
-
-
-def _log_gaps(tables: DeviceTables, state: DeviceState, cell: Any, ordinal: Any, valid: Any) -> Any:
-    """Logarithms of gaps at scale 1."""
-    cells = state.cells
-    is_gamma = cells.is_gamma[cell]
-    gaps = jnp.zeros(len(cell))
-    if tables.gaps.has_gamma:
-        gaps = _log_gammas(tables, cells, state.gamma, cell, ordinal, valid & is_gamma)
-    if tables.gaps.has_weibull:
-        words = words_of(tables, cells, Purpose.GAP, cell, ordinal)
-        inverse_shape = exact(lambda shape: 1.0 / shape, tables.zero)(cells.shape)
-        weibull = exact(partial(log_weibull, jnp), tables.zero)(words, inverse_shape[cell])
-        gaps = jnp.where(is_gamma, gaps, weibull)
-    return gaps
 
 
 def _clock(tables: DeviceTables, x: Any, table: Any) -> Any:

@@ -14,8 +14,9 @@ import numpy as np
 from jax import lax
 
 from servegen_gpu.backends.numpy_lengths import reason_tokens
-from servegen_gpu.backends.xla_arrivals import Requests, words_of
+from servegen_gpu.backends.xla_arrivals import Requests
 from servegen_gpu.backends.xla_exact import exact
+from servegen_gpu.backends.xla_gaps import words_of
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables
 from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.dependence import mix_words
