@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.errors import OptionError
 
-BACKENDS = ("numpy",)
+BACKENDS = ("numpy", "jax")
 
 
 def choose_backend(name: str = "auto") -> Backend:
@@ -14,6 +16,8 @@ def choose_backend(name: str = "auto") -> Backend:
 
     if name in ("auto", "numpy"):
         return NumpyBackend()
+    if name == "jax":
+        return _jax_backend()
     raise OptionError(f"a backend among auto, {', '.join(BACKENDS)}", repr(name), "choose one of them")
 
 
@@ -23,4 +27,27 @@ def describe_backends() -> list[dict[str, str]]:
 
     from servegen_gpu.backends.blocks import thread_count
 
-    return [{"name": "numpy", "state": "ready", "detail": f"NumPy {np.__version__} on {thread_count()} threads"}]
+    return [
+        {"name": "numpy", "state": "ready", "detail": f"NumPy {np.__version__} on {thread_count()} threads"},
+        _describe_jax(),
+    ]
+
+
+GET_JAX = 'pip install "servegen-gpu[jax]"'
+
+
+def _jax_backend() -> Backend:
+    try:
+        from servegen_gpu.backends.xla import JaxBackend
+    except (ImportError, RuntimeError) as error:  # a JAX and a jaxlib that do not fit raise the latter
+        raise OptionError("JAX for backend='jax'", str(error), GET_JAX) from error
+    return JaxBackend()
+
+
+def _describe_jax() -> dict[str, str]:
+    """Found without importing it: that takes a second, and on a GPU most of its memory."""
+    try:
+        version = importlib.metadata.version("jax")
+    except importlib.metadata.PackageNotFoundError:
+        return {"name": "jax", "state": "missing", "detail": GET_JAX}
+    return {"name": "jax", "state": "ready", "detail": f"JAX {version} on its default device; never chosen by auto"}

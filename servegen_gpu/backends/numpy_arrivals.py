@@ -218,12 +218,12 @@ def survey(state: CellState, limit: int) -> Survey:
     runs = Runs(cell, first, np.minimum(CHUNK, state.count[cell] - first), np.zeros(len(cell), np.int64))
 
     state.log_unit[counted] = -np.inf
-    for piece in _pieces(runs, limit):
+    for piece in pieces(runs, limit):
         part = runs.take(piece)
         gaps = log_gaps(state.law, *part.requests())
         np.maximum.at(state.log_unit, part.cell, np.maximum.reduceat(gaps, part.starts()))
     ticks = np.empty(len(runs), np.int64)
-    for piece in _pieces(runs, limit):
+    for piece in pieces(runs, limit):
         part = runs.take(piece)
         at, ordinal = part.requests()
         ticks[piece] = np.add.reduceat(_ticks(state, log_gaps(state.law, at, ordinal), at), part.starts())
@@ -375,7 +375,7 @@ def _in_order(parts: list[Arrivals], cells: int) -> Arrivals:
     return joined
 
 
-def _pieces(runs: Runs, limit: int) -> Iterator[slice]:
+def pieces(runs: Runs, limit: int) -> Iterator[slice]:
     """Consecutive runs of about `limit` requests together."""
     ends = np.cumsum(runs.count)
     a = 0

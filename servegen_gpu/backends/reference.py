@@ -42,24 +42,33 @@ class NumpyBackend:
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
-        limit = max(int(slab.expected), 1 << 16)
         if slab.surveyed:
-            known = self._survey(packed, slab, limit)
-            state, arrivals = known.state, redraw(known, _reaching(packed, known, slab))
+            known, chosen = self.reaching_runs(packed, slab)
+            state, arrivals = known.state, redraw(known, chosen)
         else:
             state = begin(packed, cells_of(packed, slab.windows))
-            arrivals = whole(state, limit)
+            arrivals = whole(state, _limit(slab))
         return _columns(packed, state, arrivals, slab)
 
-    def _survey(self, packed: PackedWorkload, slab: Slab, limit: int) -> Survey:
+    def reaching_runs(self, packed: PackedWorkload, slab: Slab) -> tuple[Survey, NDArray[np.bool_]]:
+        """The survey of a surveyed slab's window, and which of its runs may have requests inside the slab."""
+        known = self._survey(packed, slab)
+        return known, _reaching(packed, known, slab)
+
+    def _survey(self, packed: PackedWorkload, slab: Slab) -> Survey:
         window = int(slab.windows[0])
         last = self._surveyed
         if last is None or last[0] is not packed or last[1] != window:
             self._surveyed = None  # free the last window's before the next is made
-            known = survey(begin(packed, cells_of(packed, slab.windows)), limit)
+            known = survey(begin(packed, cells_of(packed, slab.windows)), _limit(slab))
             self._surveyed = (packed, window, known)
             return known
         return last[2]
+
+
+def _limit(slab: Slab) -> int:
+    """Requests that may be alive at once."""
+    return max(int(slab.expected), 1 << 16)
 
 
 def _reaching(packed: PackedWorkload, known: Survey, slab: Slab) -> NDArray[np.bool_]:
