@@ -15,13 +15,13 @@ import pytest
 from profiles import tiny_pool
 
 import servegen_gpu as sg
+from servegen_gpu import stream
 from servegen_gpu.backends import choose_backend, describe_backends
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.pool import GAMMA
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
 from servegen_gpu.law.philox import philox4x32
-from servegen_gpu.pipeline import prepare
 from servegen_gpu.plan import Slab
 from servegen_gpu.trace import Ragged
 
@@ -162,7 +162,7 @@ def test_functions_of_the_law_and_the_defect_that_the_guard_prevents():
 def test_slabs_of_a_bucket_share_one_compilation(caplog):
     # so many cells that no other test has compiled for them
     pool = tiny_pool(clients=700, silent=False, family=GAMMA, shape=2.0)
-    workload = prepare(pool, rate=5.0, duration="2h", counts="renewal", backend="jax")
+    workload = stream(pool, rate=5.0, duration="2h", counts="renewal", backend="jax")
 
     def compiled_for(*windows):
         caplog.clear()
@@ -199,7 +199,7 @@ def test_columns_are_writable_memory_of_their_own():
 
 @pytest.mark.parametrize("counts", ["exact", "renewal"])
 def test_windows_inside_a_users_jitted_code(counts):
-    packed = prepare(tiny_pool("reason", clients=5), rate=1.0, duration="2h", counts=counts).packed
+    packed = stream(tiny_pool("reason", clients=5), rate=1.0, duration="2h", counts=counts).packed
     expected = NumpyBackend().sample_slab(packed, Slab(np.array([1, 2]), 0, 10**15, 1200.0))
     tables, cells = xla.device_tables(packed), xla.window_cells(packed, first=1, count=2)
 
@@ -227,7 +227,7 @@ def test_windows_inside_a_users_jitted_code(counts):
 
 
 def test_a_capacity_too_small_is_reported():
-    packed = prepare(tiny_pool(clients=5), rate=1.0, duration="1h", counts="exact").packed
+    packed = stream(tiny_pool(clients=5), rate=1.0, duration="1h", counts="exact").packed
     tables, cells = xla.device_tables(packed), xla.window_cells(packed, first=0)
     assert bool(xla.sample_window(tables, cells, capacity=4096).fits)
     assert not bool(xla.sample_window(tables, cells, capacity=512).fits)
@@ -267,7 +267,7 @@ def test_both_sorts_keep_the_order_of_equals(name):
 def test_gpus_sort_32_bit_keys():
     """What XLA gets for a GPU can be seen without one."""
     export = pytest.importorskip("jax.export", reason="this JAX cannot export")
-    packed = prepare(tiny_pool(clients=5), rate=1.0, duration="1h").packed
+    packed = stream(tiny_pool(clients=5), rate=1.0, duration="1h").packed
     tables, cells = xla.device_tables(packed), xla.window_cells(packed, first=0)
     with xla.x64():
         edges = (jnp.int64(0), jnp.int64(1))

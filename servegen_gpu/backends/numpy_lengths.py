@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import for_blocks
 from servegen_gpu.backends.numpy_gaps import CellLaw
-from servegen_gpu.clients.pool import MODALITIES, RATIO_STEPS
+from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.dependence import mix_words
-from servegen_gpu.law.tables import PackedTables, guide_range
+from servegen_gpu.law.tables import PackedTables, guide_range, reason_tokens
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Cells
 from servegen_gpu.trace import Ragged
@@ -72,12 +72,12 @@ def _field_words(
     return [word.astype(np.uint32) for word in words]
 
 
-def reason_tokens(output: NDArray[np.int32], ratio: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Share k/501 of the output, rounded half up in integers."""
+def split_output(output: NDArray[np.int32], ratio: NDArray[np.int32]) -> NDArray[np.int32]:
+    """`reason_tokens` of the law, in blocks."""
     out = np.empty(len(output), np.int32)
 
     def block(a: int, b: int) -> None:
-        out[a:b] = (2 * output[a:b].astype(np.int64) * ratio[a:b] + RATIO_STEPS) // (2 * RATIO_STEPS)
+        out[a:b] = reason_tokens(np, output[a:b], ratio[a:b])
 
     for_blocks(len(out), block)
     return out

@@ -19,7 +19,7 @@ from servegen_gpu.backends.numpy_arrivals import (
     survey,
     whole,
 )
-from servegen_gpu.backends.numpy_lengths import item_lists, lookup, reason_tokens, scalar_fields
+from servegen_gpu.backends.numpy_lengths import item_lists, lookup, scalar_fields, split_output
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.merge import merge_order
 from servegen_gpu.packing import PackedWorkload, scalar_field_count
@@ -118,7 +118,7 @@ def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab:
     cell, ordinal = arrivals.cell, arrivals.ordinal
     drawn = scalar_fields(packed, cells, state.law, cell, ordinal)
     if packed.category == "reason":
-        drawn["reason_tokens"] = reason_tokens(drawn["output_tokens"], drawn.pop("reason_ratio"))
+        drawn["reason_tokens"] = split_output(drawn["output_tokens"], drawn.pop("reason_ratio"))
     sorted_us, order = merge_order(time, min(slab.to_us, last) - base)
     sorted_us += base - packed.start_us
     drawn = {name: _gather(column, order) for name, column in drawn.items()}

@@ -28,7 +28,7 @@ from servegen_gpu.law.variates import (
     gamma_constants,
     gap_ticks,
 )
-from servegen_gpu.packing import CountRule
+from servegen_gpu.rules import CountRule
 
 
 @dataclass(frozen=True, eq=False)

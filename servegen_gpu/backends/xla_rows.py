@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from servegen_gpu.backends.numpy_lengths import reason_tokens
 from servegen_gpu.backends.xla_arrivals import Requests
 from servegen_gpu.backends.xla_exact import exact
 from servegen_gpu.backends.xla_gaps import words_of
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables
 from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.dependence import mix_words
-from servegen_gpu.law.tables import find_bin
+from servegen_gpu.law.tables import find_bin, reason_tokens
 
 LAST = 2**32 - 1
 """Sort key of lanes without a request."""
@@ -100,7 +99,7 @@ def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal:
         for f, (name, word) in enumerate(zip(names, words, strict=True))
     }
     if "reason_ratio" in drawn:
-        drawn["reason_tokens"] = reason_tokens(drawn["output_tokens"], drawn.pop("reason_ratio"))
+        drawn["reason_tokens"] = reason_tokens(jnp, drawn["output_tokens"], drawn.pop("reason_ratio"))
     return drawn
 
 

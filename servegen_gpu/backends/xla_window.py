@@ -33,8 +33,9 @@ from servegen_gpu.backends.xla_arrivals import Drawn, begin, draw_runs
 from servegen_gpu.backends.xla_exact import x64
 from servegen_gpu.backends.xla_rows import finish
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables, device_cells
-from servegen_gpu.packing import CountRule, PackedWorkload
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import cells_of
+from servegen_gpu.rules import CountRule
 
 
 class WindowSample(NamedTuple):

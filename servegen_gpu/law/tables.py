@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.lengths import LengthTables
+from servegen_gpu.clients.pool import RATIO_STEPS
 
 MAX_GUIDE_BITS = 11
 MAX_GUIDE_ENTRIES = 1 << 24
@@ -82,3 +83,19 @@ def find_bin(xp: Any, word: Any, table: Any, tables: PackedTables) -> Any:
         right = tables.thresholds[middle] < word
         low, high = xp.where(right, middle + 1, low), xp.where(right, high, middle)
     return low
+
+
+def reason_tokens(xp: Any, output: Any, ratio: Any) -> Any:
+    """The reasoning part of an output: its share k/501, rounded half up in integers.
+
+    Parameters
+    ----------
+    output, ratio : int32[n]
+        Output tokens, and k.
+
+    Returns
+    -------
+    int32[n]
+    """
+    share = output.astype(xp.int64) * ratio * 2 + RATIO_STEPS
+    return (share // (2 * RATIO_STEPS)).astype(xp.int32)
