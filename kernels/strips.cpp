@@ -1,0 +1,442 @@
+// The loops of the CPU driver over strips of lanes. Compiled once for every vector extension, with SG_NAMESPACE naming
+// it; nothing here may be shared between builds, so no standard library.
+#include "job.h"
+
+#include "dependence.h"
+#include "position.h"
+#include "shim.h"
+#include "tables.h"
+
+namespace SG_NAMESPACE {
+
+constexpr int STRIP = 256;  // lanes that are worked on together
+constexpr int LANES = 16;   // strips are filled up to a multiple of this
+constexpr int MAX_ATTEMPTS = 256;
+
+static inline int whole_lanes(int n) { return (n + LANES - 1) & -LANES; }
+
+static inline Key key_of(const SgJob& job) {
+    return {static_cast<uint32_t>(job.key0), static_cast<uint32_t>(job.key1)};
+}
+
+// The addresses of a strip and its words.
+struct Addresses {
+    alignas(64) uint32_t ordinal[STRIP], client[STRIP], place[STRIP], detail[STRIP];
+    alignas(64) uint32_t w0[STRIP], w1[STRIP], w2[STRIP], w3[STRIP];
+};
+
+static void draw_strip(Addresses& at, int n, Key key) {
+    const int whole = whole_lanes(n);
+    for (int i = 0; i < whole; ++i) {
+        const Words words = philox4x32({at.ordinal[i], at.client[i], at.place[i], at.detail[i]}, key);
+        at.w0[i] = words.w0;
+        at.w1[i] = words.w1;
+        at.w2[i] = words.w2;
+        at.w3[i] = words.w3;
+    }
+}
+
+// Gaps ------------------------------------------------------------------------------------------------------------
+
+// Lanes that wait for a gap. Rejected lanes stay for the next attempt, and new ones fill up the strip behind them.
+struct GapStrip {
+    Addresses at;
+    alignas(64) double d[STRIP], c[STRIP], log_d[STRIP], boost[STRIP];  // of Weibull: boost is 1 / shape
+    alignas(64) double log_gap[STRIP], accepted[STRIP];
+    double* to[STRIP];
+    int n;
+};
+
+static void attempt_gamma(GapStrip& s, Key key) {
+    draw_strip(s.at, s.n, key);
+    const int whole = whole_lanes(s.n);
+    for (int i = 0; i < whole; ++i) {
+        const Words words = {s.at.w0[i], s.at.w1[i], s.at.w2[i], s.at.w3[i]};
+        const LogGamma gap = try_log_gamma(words, {s.d[i], s.c[i], s.log_d[i], s.boost[i]});
+        s.log_gap[i] = gap.log_gap;
+        s.accepted[i] = gap.accepted ? 1.0 : 0.0;
+    }
+    int left = 0;
+    for (int i = 0; i < s.n; ++i) {
+        *s.to[i] = s.log_gap[i];
+        if (s.accepted[i] == 0.0) {
+            s.at.ordinal[left] = s.at.ordinal[i];
+            s.at.client[left] = s.at.client[i];
+            s.at.place[left] = s.at.place[i];
+            s.at.detail[left] = s.at.detail[i] + 1;
+            s.d[left] = s.d[i];
+            s.c[left] = s.c[i];
+            s.log_d[left] = s.log_d[i];
+            s.boost[left] = s.boost[i];
+            s.to[left] = s.to[i];
+            ++left;
+        }
+    }
+    s.n = left;
+}
+
+static void draw_weibull(GapStrip& s, Key key) {
+    draw_strip(s.at, s.n, key);
+    const int whole = whole_lanes(s.n);
+    for (int i = 0; i < whole; ++i) {
+        const Words words = {s.at.w0[i], s.at.w1[i], s.at.w2[i], s.at.w3[i]};
+        s.log_gap[i] = log_weibull(words, s.boost[i]);
+    }
+    for (int i = 0; i < s.n; ++i) *s.to[i] = s.log_gap[i];
+    s.n = 0;
+}
+
+static void gaps(const SgJob& job, SgSegment* segments, int64_t count) {
+    const Key key = key_of(job);
+    static thread_local GapStrip gamma, weibull;
+    gamma.n = weibull.n = 0;
+    for (int64_t k = 0; k < count; ++k) {
+        const SgSegment& segment = segments[k];
+        const int32_t cell = segment.cell;
+        const bool is_gamma = job.is_gamma[cell];
+        GapStrip& s = is_gamma ? gamma : weibull;
+        const uint32_t client = static_cast<uint32_t>(job.client[cell]);
+        const uint32_t place = place_of(static_cast<uint32_t>(job.window[cell]), GAP);
+        const double d = job.d[cell], c = job.c[cell], log_d = job.log_d[cell];
+        const double boost = is_gamma ? job.boost[cell] : job.inverse_shape[cell];
+        double* data = reinterpret_cast<double*>(segment.data);
+        uint32_t done = 0;
+        while (done < segment.count) {
+            const int a = s.n, room = STRIP - a, rest = static_cast<int>(segment.count - done);
+            const int b = a + (rest < room ? rest : room);
+            for (int i = a; i < b; ++i) s.at.ordinal[i] = segment.first + done + (i - a);
+            for (int i = a; i < b; ++i) s.at.client[i] = client;
+            for (int i = a; i < b; ++i) s.at.place[i] = place;
+            for (int i = a; i < b; ++i) s.at.detail[i] = 0;
+            for (int i = a; i < b; ++i) s.boost[i] = boost;
+            for (int i = a; i < b; ++i) s.to[i] = data + done + (i - a);
+            if (is_gamma) {
+                for (int i = a; i < b; ++i) s.d[i] = d;
+                for (int i = a; i < b; ++i) s.c[i] = c;
+                for (int i = a; i < b; ++i) s.log_d[i] = log_d;
+            }
+            s.n = b;
+            done += static_cast<uint32_t>(b - a);
+            if (s.n == STRIP) is_gamma ? attempt_gamma(s, key) : draw_weibull(s, key);
+        }
+    }
+    draw_weibull(weibull, key);
+    for (int attempt = 0; gamma.n && attempt < 2 * MAX_ATTEMPTS; ++attempt) attempt_gamma(gamma, key);
+
+    for (int64_t k = 0; k < count; ++k) {
+        const double* gap = reinterpret_cast<const double*>(segments[k].data);
+        const uint32_t n = segments[k].count;
+        double best[8];
+        for (int j = 0; j < 8; ++j) best[j] = gap[0];
+        uint32_t i = 0;
+        for (; i + 8 <= n; i += 8)
+            for (int j = 0; j < 8; ++j) best[j] = best[j] > gap[i + j] ? best[j] : gap[i + j];
+        for (; i < n; ++i) best[0] = best[0] > gap[i] ? best[0] : gap[i];
+        double peak = best[0];
+        for (int j = 1; j < 8; ++j) peak = peak > best[j] ? peak : best[j];
+        segments[k].peak = peak;
+    }
+}
+
+// Ticks and times -------------------------------------------------------------------------------------------------
+
+static void ticks(const SgJob& job, SgSegment* segments, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) {
+        SgSegment& segment = segments[k];
+        const double unit = job.log_unit[segment.cell], per_unit = job.ticks_per_unit[segment.cell];
+        const int n = static_cast<int>(segment.count);
+        const bool renewal = job.rule[segment.cell] == SG_RENEWAL;
+        int64_t sum = 0;
+        for (int a = 0; a < n; a += LANES) {
+            alignas(64) double gap[LANES];
+            alignas(64) int64_t tick[LANES];
+            memcpy(gap, segment.data + a, sizeof gap);
+            for (int j = 0; j < LANES; ++j) tick[j] = gap_ticks(gap[j], unit, per_unit);
+            const int b = n - a < LANES ? n - a : LANES;
+            if (renewal) {
+                if (a == 0 && segment.first == 0) tick[0] = job.first_ticks[segment.cell];
+                for (int j = 0; j < b; ++j) {
+                    sum += tick[j];
+                    sum = sum < WINDOW_TICKS ? sum : WINDOW_TICKS;
+                    segment.data[a + j] = sum;
+                }
+            } else {
+                for (int j = 0; j < b; ++j) segment.data[a + j] = sum += tick[j];
+            }
+        }
+        segment.total = sum;
+    }
+}
+
+static void to_operational(const SgJob& job, int32_t cell, const int64_t* sum, uint64_t* x, int64_t* inside) {
+    switch (job.rule[cell]) {
+        case SG_EXACT: {
+            const int64_t all = job.ticks_in_all[cell], rotation = job.rotation[cell];
+            const double occupancy = job.occupancy[cell];
+            for (int j = 0; j < LANES; ++j) x[j] = static_cast<uint64_t>(on_circle(sum[j], all, occupancy, rotation));
+            for (int j = 0; j < LANES; ++j) inside[j] = 1;
+            break;
+        }
+        case SG_RENEWAL:
+            for (int j = 0; j < LANES; ++j) x[j] = static_cast<uint64_t>(sum[j]) >> (RENEWAL_BITS - 32) & 0xFFFFFFFF;
+            for (int j = 0; j < LANES; ++j) inside[j] = sum[j] < WINDOW_TICKS;
+            break;
+        default: {
+            const int64_t all = job.ticks_in_all[cell];
+            for (int j = 0; j < LANES; ++j) {
+                const FromStart start = from_start(sum[j], all);
+                x[j] = static_cast<uint64_t>(start.x);
+                inside[j] = start.inside;
+            }
+        }
+    }
+}
+
+static void to_clock(const SgJob& job, int32_t cell, const uint64_t* x, int64_t* us) {
+    const int64_t table = job.clock_table[cell];
+    if (table == 0) {
+        const uint64_t window_us = static_cast<uint64_t>(job.window_us);
+        for (int j = 0; j < LANES; ++j) us[j] = static_cast<int64_t>(clock_us(x[j], 0, 0, window_us));
+        return;
+    }
+    const Tables tables = {job.clock_thresholds, nullptr, job.clock_guide, static_cast<int32_t>(job.clock_guide_bits)};
+    for (int j = 0; j < LANES; ++j) {
+        const int64_t s = find_bin(static_cast<uint32_t>(x[j]), table, tables);
+        us[j] = static_cast<int64_t>(clock_us(x[j], job.clock_first[s], job.clock_start_us[s], job.clock_slope[s]));
+    }
+}
+
+static void times(const SgJob& job, const SgSegment* segments, int64_t count, int shift, uint32_t* histogram) {
+    for (int64_t k = 0; k < count; ++k) {
+        const SgSegment& segment = segments[k];
+        const int64_t origin = job.origin_us[segment.cell], before = segment.before;
+        const int n = static_cast<int>(segment.count);
+        for (int a = 0; a < n; a += LANES) {
+            alignas(64) int64_t sum[LANES], us[LANES], inside[LANES];
+            alignas(64) uint64_t x[LANES];
+            const int b = n - a < LANES ? n - a : LANES;
+            memcpy(sum, segment.data + a, sizeof sum);
+            // beyond the segment's end anything may be read: its last sum stands in
+            for (int j = b; j < LANES; ++j) sum[j] = sum[b - 1];
+            for (int j = 0; j < LANES; ++j) sum[j] += before;
+            to_operational(job, segment.cell, sum, x, inside);
+            to_clock(job, segment.cell, x, us);
+            for (int j = 0; j < LANES; ++j) {
+                us[j] += origin;
+                const bool kept = (inside[j] != 0) & (us[j] >= job.from_us) & (us[j] < job.to_us);
+                us[j] = kept ? us[j] : SG_OUTSIDE;
+            }
+            for (int j = 0; j < b; ++j) {
+                segment.data[a + j] = us[j];
+                if (us[j] >= 0) ++histogram[us[j] >> shift];
+            }
+        }
+    }
+}
+
+// Fields ----------------------------------------------------------------------------------------------------------
+
+struct FieldStrip {
+    Addresses at;
+    int64_t us[STRIP];
+    int32_t cell[STRIP];
+    uint32_t word[SG_MAX_FIELDS][STRIP];
+    int n;
+};
+
+static void field_words(const SgJob& job, FieldStrip& s, Key key) {
+    const int n = whole_lanes(s.n), fields = static_cast<int>(job.scalar_fields);
+    Addresses& at = s.at;
+    draw_strip(at, s.n, key);
+    const uint32_t* first[4] = {at.w0, at.w1, at.w2, at.w3};
+    if (job.dependence == SG_COMONOTONE) {
+        for (int f = 0; f < fields; ++f) memcpy(s.word[f], at.w0, n * sizeof(uint32_t));
+        return;
+    }
+    for (int f = 0; f < fields && f < 4; ++f) memcpy(s.word[f], first[f], n * sizeof(uint32_t));
+    if (fields > 4) {
+        for (int i = 0; i < n; ++i) at.detail[i] = detail_of(0, 0, 1);
+        draw_strip(at, s.n, key);
+        for (int f = 4; f < fields; ++f) memcpy(s.word[f], first[f - 4], n * sizeof(uint32_t));
+        for (int i = 0; i < n; ++i) at.detail[i] = 0;
+    }
+    if (job.dependence != SG_COPULA) return;
+    alignas(64) double normals[STRIP][SG_MAX_FIELDS];
+    for (int f = 0; f < fields; ++f)
+        for (int i = 0; i < n; ++i) normals[i][f] = normal_quantile(uniform32(s.word[f][i]));
+    for (int f = 1; f < fields; ++f) {
+        const double* row = job.mixing + f * fields;
+        if (!is_mixed(row, f)) continue;
+        for (int i = 0; i < n; ++i) s.word[f][i] = mix_word(normals[i], row, f);
+    }
+}
+
+static void write_records(const SgJob& job, FieldStrip& s, Key key, const SgBins& bins, uint32_t* next) {
+    const Tables tables = {job.thresholds, job.values, job.guide, static_cast<int32_t>(job.guide_bits)};
+    const int n = s.n, fields = static_cast<int>(job.scalar_fields), ratio = static_cast<int>(job.ratio_field);
+    const int64_t words = bins.words;
+    const uint64_t low = (uint64_t{1} << bins.shift) - 1;
+    field_words(job, s, key);
+    for (int f = 0; f < fields; ++f) {
+        uint32_t* word = s.word[f];
+        for (int i = 0; i < n; ++i) {
+            const int64_t bin = find_bin(word[i], job.table[s.cell[i] * job.fields + f], tables);
+            word[i] = static_cast<uint32_t>(tables.values[bin]);
+        }
+    }
+    if (ratio > 0) {  // share k / 501 of the field before it, rounded half up
+        for (int i = 0; i < n; ++i) {
+            const uint64_t twice = 2 * static_cast<uint64_t>(s.word[ratio - 1][i]) * s.word[ratio][i];
+            s.word[ratio][i] = static_cast<uint32_t>((twice + 501) / 1002);
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        const uint64_t us = static_cast<uint64_t>(s.us[i]);
+        uint32_t* record = bins.records + static_cast<int64_t>(next[us >> bins.shift]++) * words;
+        record[0] = static_cast<uint32_t>(us & low);
+        record[1] = static_cast<uint32_t>(s.cell[i]);
+        for (int f = 0; f < fields; ++f) record[2 + f] = s.word[f][i];
+        if (bins.ordinal) record[2 + fields] = s.at.ordinal[i];
+    }
+    s.n = 0;
+}
+
+static void records(const SgJob& job, const SgSegment* segments, int64_t count, const SgBins& bins, uint32_t* next) {
+    const Key key = key_of(job);
+    static thread_local FieldStrip s;
+    s.n = 0;
+    memset(s.at.detail, 0, sizeof s.at.detail);
+    for (int64_t k = 0; k < count; ++k) {
+        const SgSegment& segment = segments[k];
+        const uint32_t client = static_cast<uint32_t>(job.client[segment.cell]);
+        const uint32_t place = place_of(static_cast<uint32_t>(job.window[segment.cell]), DATA);
+        for (uint32_t i = 0; i < segment.count; ++i) {
+            const int64_t us = segment.data[i];
+            if (us < 0) continue;
+            s.at.ordinal[s.n] = segment.first + i;
+            s.at.client[s.n] = client;
+            s.at.place[s.n] = place;
+            s.cell[s.n] = segment.cell;
+            s.us[s.n] = us;
+            if (++s.n == STRIP) write_records(job, s, key, bins, next);
+        }
+    }
+    if (s.n) write_records(job, s, key, bins, next);
+}
+
+// Sort ------------------------------------------------------------------------------------------------------------
+
+constexpr int MAX_DIGIT_BITS = 11;
+
+// Sorts words by their upper half, keeping the order of equals; the sorted words are in the returned one of the two.
+static uint64_t* sort_words(uint64_t* words, uint64_t* spare, int64_t n, int key_bits) {
+    if (n < 48) {
+        for (int64_t i = 1; i < n; ++i) {
+            const uint64_t word = words[i];
+            int64_t j = i;
+            for (; j > 0 && words[j - 1] > word; --j) words[j] = words[j - 1];
+            words[j] = word;
+        }
+        return words;
+    }
+    const int passes = (key_bits + MAX_DIGIT_BITS - 1) / MAX_DIGIT_BITS;
+    if (passes == 0) return words;
+    const int bits = (key_bits + passes - 1) / passes;
+    const uint32_t mask = (1u << bits) - 1;
+    static thread_local uint32_t start[3][1 << MAX_DIGIT_BITS];
+    for (int p = 0; p < passes; ++p) memset(start[p], 0, sizeof(uint32_t) << bits);
+    for (int64_t i = 0; i < n; ++i) {
+        const uint64_t key = words[i] >> 32;
+        for (int p = 0; p < passes; ++p) ++start[p][key >> (p * bits) & mask];
+    }
+    for (int p = 0; p < passes; ++p) {
+        uint32_t* next = start[p];
+        uint32_t sum = 0;
+        for (uint32_t digit = 0; digit <= mask; ++digit) {
+            const uint32_t count = next[digit];
+            next[digit] = sum;
+            sum += count;
+        }
+        const int shift = 32 + p * bits;
+        for (int64_t i = 0; i < n; ++i) {
+            const uint64_t word = words[i];
+            spare[next[word >> shift & mask]++] = word;
+        }
+        uint64_t* swap = words;
+        words = spare;
+        spare = swap;
+    }
+    return words;
+}
+
+static void columns(const SgJob& job, const SgBins& bins, int64_t bin, int64_t begin, int64_t count, const SgOut& out,
+                    int64_t row, uint64_t* scratch) {
+    const int64_t words = bins.words;
+    const uint32_t* records = bins.records + begin * words;
+    for (int64_t i = 0; i < count; ++i) scratch[i] = static_cast<uint64_t>(records[i * words]) << 32 | i;
+    const uint64_t* sorted = sort_words(scratch, scratch + count, count, bins.shift);
+    const int64_t base = (bin << bins.shift) + out.offset_us;
+    const int fields = static_cast<int>(job.scalar_fields);
+    for (int64_t i = 0; i < count; ++i) {
+        const uint32_t* record = records + (sorted[i] & 0xFFFFFFFF) * words;
+        out.arrival_us[row + i] = base + record[0];
+        const int32_t cell = static_cast<int32_t>(record[1]);
+        out.client[row + i] = job.client_column[cell];
+        for (int f = 0; f < fields; ++f) out.field[f][row + i] = static_cast<int32_t>(record[2 + f]);
+        if (bins.ordinal) {
+            out.cell[row + i] = cell;
+            out.ordinal[row + i] = record[2 + fields];
+        }
+    }
+}
+
+// Items -----------------------------------------------------------------------------------------------------------
+
+struct ItemStrip {
+    Addresses at;
+    int64_t request[STRIP];
+    int n;
+};
+
+static void write_items(const SgJob& job, ItemStrip& s, Key key, int64_t field, const int32_t* cell,
+                        const int64_t* offsets, int32_t* values, int32_t* inputs) {
+    const Tables tables = {job.thresholds, job.values, job.guide, static_cast<int32_t>(job.guide_bits)};
+    draw_strip(s.at, s.n, key);
+    const uint32_t* lanes[4] = {s.at.w0, s.at.w1, s.at.w2, s.at.w3};
+    for (int i = 0; i < s.n; ++i) {
+        const int64_t request = s.request[i];
+        const int64_t first = offsets[request] + 4 * static_cast<int64_t>(s.at.detail[i] >> 18);
+        const int64_t rest = offsets[request + 1] - first;
+        const int64_t table = job.table[cell[request] * job.fields + field];
+        for (int q = 0; q < 4 && q < rest; ++q) {
+            const int32_t value = tables.values[find_bin(lanes[q][i], table, tables)];
+            values[first + q] = value;
+            inputs[request] += value;
+        }
+    }
+    s.n = 0;
+}
+
+static void items(const SgJob& job, int64_t purpose, int64_t field, int64_t a, int64_t b, const int32_t* cell,
+                  const uint32_t* ordinal, const int64_t* offsets, int32_t* values, int32_t* inputs) {
+    const Key key = key_of(job);
+    static thread_local ItemStrip s;
+    s.n = 0;
+    for (int64_t request = a; request < b; ++request) {
+        const int64_t draws = (offsets[request + 1] - offsets[request] + 3) >> 2;
+        for (int64_t item = 0; item < draws; ++item) {
+            s.at.ordinal[s.n] = ordinal[request];
+            s.at.client[s.n] = static_cast<uint32_t>(job.client[cell[request]]);
+            s.at.place[s.n] =
+                place_of(static_cast<uint32_t>(job.window[cell[request]]), static_cast<Purpose>(purpose));
+            s.at.detail[s.n] = detail_of(0, 0, static_cast<uint32_t>(item));
+            s.request[s.n] = request;
+            if (++s.n == STRIP) write_items(job, s, key, field, cell, offsets, values, inputs);
+        }
+    }
+    if (s.n) write_items(job, s, key, field, cell, offsets, values, inputs);
+}
+
+extern const SgStrips strips = {gaps, ticks, times, records, columns, items, function};
+
+}  // namespace SG_NAMESPACE
