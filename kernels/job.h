@@ -38,8 +38,8 @@ struct SgJob {
     // fields
     int64_t fields, scalar_fields, dependence, ratio_field;
     const double* mixing;  // [scalar fields, scalar fields]
-    // the slab: requests outside [from_us, to_us) are dropped; all times count from the slab's own begin
-    int64_t from_us, to_us;
+    // the slab: times count from its begin, and requests outside [0, span_us) are dropped
+    int64_t span_us;
     int64_t threads;
 };
 

@@ -319,7 +319,7 @@ void draw_runs(const SgStrips& strips, const SgJob& job, const Runs& runs, Draw&
 void bin_times(const SgStrips& strips, const SgJob& job, Draw& draw) {
     int64_t total = 0;
     for (const SgSegment& segment : draw.segments) total += segment.count;
-    const int64_t span = std::max<int64_t>(job.to_us, 1);
+    const int64_t span = std::max<int64_t>(job.span_us, 1);
     const int64_t wanted = std::min(std::max<int64_t>(total / BIN, 1), MAX_BINS);
     while (draw.shift < 32 && (span - 1) >> draw.shift >= wanted) ++draw.shift;
     draw.bins = ((span - 1) >> draw.shift) + 1;
@@ -421,9 +421,8 @@ SG_EXPORT int64_t sg_columns(const SgStrips* strips, const SgJob* job, void* han
 
 SG_EXPORT void sg_free(void* handle) { delete static_cast<Draw*>(handle); }
 
-// Of runs no longer than a block: the largest logarithm of a gap, or the sum of the ticks, and all sums if wanted.
-SG_EXPORT int64_t sg_survey(const SgStrips* strips, const SgJob* job, const Runs* runs, double* peak, int64_t* total,
-                            int64_t* sums) {
+// Of runs no longer than a block: the largest logarithm of a gap, or the sum of the ticks.
+SG_EXPORT int64_t sg_survey(const SgStrips* strips, const SgJob* job, const Runs* runs, double* peak, int64_t* total) {
     return guarded([&]() -> int64_t {
         const std::vector<Range> blocks = ranges_of(runs->runs, BLOCK, [&](int64_t r) { return runs->count[r]; });
         std::vector<int64_t> starts(runs->runs + 1, 0);
@@ -443,10 +442,42 @@ SG_EXPORT int64_t sg_survey(const SgStrips* strips, const SgJob* job, const Runs
                 const SgSegment& segment = segments[r - block.begin];
                 if (peak) peak[r] = segment.peak;
                 if (total) total[r] = segment.total;
-                if (sums)
-                    for (int64_t i = 0; i < segment.count; ++i)
-                        sums[starts[r] + i] = std::min(segment.data[i] + runs->before[r], WINDOW_TICKS);
             }
+        });
+        return 0;
+    });
+}
+
+// Sums of ticks of all requests of some renewal runs, never beyond the window's. `sums` has room for SG_PAD more.
+SG_EXPORT int64_t sg_sums(const SgStrips* strips, const SgJob* job, const Runs* runs, int64_t* sums) {
+    return guarded([&]() -> int64_t {
+        std::vector<SgSegment> segments;
+        int64_t* data = sums;
+        for (int64_t r = 0; r < runs->runs; ++r) {
+            for (int64_t done = 0; done < runs->count[r]; done += BLOCK) {
+                const int64_t now = std::min(BLOCK, runs->count[r] - done);
+                segments.push_back({data, done ? -1 : runs->before[r], 0, 0.0,
+                                    static_cast<uint32_t>(runs->first[r] + done), static_cast<uint32_t>(now),
+                                    static_cast<int32_t>(runs->cell[r])});
+                data += now;
+            }
+        }
+        const std::vector<Range> blocks = ranges_of(static_cast<int64_t>(segments.size()), BLOCK,
+                                                    [&](int64_t i) { return segments[i].count; });
+        const auto for_blocks = [&](const auto& work) {
+            for_each(static_cast<int64_t>(blocks.size()), job->threads, [&](int64_t b) { work(blocks[b]); });
+        };
+        for_blocks([&](Range block) {
+            strips->gaps(*job, &segments[block.begin], block.end - block.begin);
+            strips->ticks(*job, &segments[block.begin], block.end - block.begin);
+        });
+        for (size_t k = 1; k < segments.size(); ++k)
+            if (segments[k].before < 0)
+                segments[k].before = std::min(segments[k - 1].before + segments[k - 1].total, WINDOW_TICKS);
+        for_blocks([&](Range block) {
+            for (int64_t k = block.begin; k < block.end; ++k)
+                for (uint32_t i = 0; i < segments[k].count; ++i)
+                    segments[k].data[i] = std::min(segments[k].data[i] + segments[k].before, WINDOW_TICKS);
         });
         return 0;
     });

@@ -223,7 +223,7 @@ static void times(const SgJob& job, const SgSegment* segments, int64_t count, in
             to_clock(job, segment.cell, x, us);
             for (int j = 0; j < LANES; ++j) {
                 us[j] += origin;
-                const bool kept = (inside[j] != 0) & (us[j] >= job.from_us) & (us[j] < job.to_us);
+                const bool kept = (inside[j] != 0) & (us[j] >= 0) & (us[j] < job.span_us);
                 us[j] = kept ? us[j] : SG_OUTSIDE;
             }
             for (int j = 0; j < b; ++j) {

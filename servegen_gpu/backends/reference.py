@@ -12,6 +12,8 @@ from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.numpy_arrivals import (
     Arrivals,
     CellState,
+    Gaps,
+    NumpyGaps,
     Survey,
     begin,
     redraw,
@@ -32,7 +34,8 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def __init__(self) -> None:
+    def __init__(self, gaps: Gaps | None = None) -> None:
+        self._gaps = gaps or NumpyGaps()
         self._surveyed: tuple[PackedWorkload, int, Survey] | None = None
 
     def bytes_per_request(self, category: str) -> int:
@@ -44,25 +47,26 @@ class NumpyBackend:
         """The slab's rows in merge order."""
         limit = max(int(slab.expected), 1 << 16)
         if slab.surveyed:
-            known = self._survey(packed, slab, limit)
-            state, arrivals = known.state, redraw(known, _reaching(packed, known, slab))
+            known = self.survey(packed, slab, limit)
+            state, arrivals = known.state, redraw(known, reaching(packed, known, slab))
         else:
             state = begin(packed, cells_of(packed, slab.windows))
             arrivals = whole(state, limit)
         return _columns(packed, state, arrivals, slab)
 
-    def _survey(self, packed: PackedWorkload, slab: Slab, limit: int) -> Survey:
+    def survey(self, packed: PackedWorkload, slab: Slab, limit: int) -> Survey:
+        """The survey of the slab's window."""
         window = int(slab.windows[0])
         last = self._surveyed
         if last is None or last[0] is not packed or last[1] != window:
             self._surveyed = None  # free the last window's before the next is made
-            known = survey(begin(packed, cells_of(packed, slab.windows)), limit)
+            known = survey(begin(packed, cells_of(packed, slab.windows)), limit, self._gaps)
             self._surveyed = (packed, window, known)
             return known
         return last[2]
 
 
-def _reaching(packed: PackedWorkload, known: Survey, slab: Slab) -> NDArray[np.bool_]:
+def reaching(packed: PackedWorkload, known: Survey, slab: Slab) -> NDArray[np.bool_]:
     """Which runs of a survey may have requests inside the slab."""
     window = int(slab.windows[0])
     origin = (packed.first_window + window) * packed.window_us
