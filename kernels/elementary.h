@@ -96,6 +96,9 @@ SG_DEVICE double exp(double x) {
     return total;
 }
 
+// The two branches of `normal_quantile`: the centre serves |q| <= QUANTILE_SPLIT.
+constexpr double QUANTILE_SPLIT = 0.425;
+
 SG_DEVICE double quantile_centre(double q) {
     const double r = 0.180625 - q * q;
     return q * horner<QuantileCentreTop>(r) / horner<QuantileCentreBottom>(r);
@@ -112,7 +115,7 @@ SG_DEVICE double quantile_tail(double u, double q) {
 SG_DEVICE double normal_quantile(double u) {
     const double q = u - 0.5;
     const double centre = quantile_centre(q), tail = quantile_tail(u, q);
-    return fabs(q) <= 0.425 ? centre : tail;
+    return fabs(q) <= QUANTILE_SPLIT ? centre : tail;
 }
 
 SG_DEVICE double normal_cdf(double z) {

@@ -47,12 +47,34 @@ struct GapStrip {
     int n;
 };
 
+// Standard normals from words: the centre everywhere, then the tails of those few lanes that need them.
+static void normals_of(const uint32_t* word, int n, double* z) {
+    alignas(64) double q[STRIP], tail[STRIP];
+    int lane[STRIP], tails = 0;
+    const int whole = whole_lanes(n);
+    for (int i = 0; i < whole; ++i) {
+        q[i] = uniform32(word[i]) - 0.5;
+        z[i] = quantile_centre(q[i]);
+    }
+    for (int i = 0; i < whole; ++i) {
+        lane[tails] = i;
+        tails += fabs(q[i]) > QUANTILE_SPLIT;
+    }
+    for (int i = 0; i < tails; ++i) tail[i] = q[lane[i]];
+    const int whole_tails = whole_lanes(tails);
+    for (int i = tails; i < whole_tails; ++i) tail[i] = 0.0;
+    for (int i = 0; i < whole_tails; ++i) tail[i] = quantile_tail(tail[i] + 0.5, tail[i]);
+    for (int i = 0; i < tails; ++i) z[lane[i]] = tail[i];
+}
+
 static void attempt_gamma(GapStrip& s, Key key) {
     draw_strip(s.at, s.n, key);
+    alignas(64) double z[STRIP];
+    normals_of(s.at.w0, s.n, z);
     const int whole = whole_lanes(s.n);
     for (int i = 0; i < whole; ++i) {
         const Words words = {s.at.w0[i], s.at.w1[i], s.at.w2[i], s.at.w3[i]};
-        const LogGamma gap = try_log_gamma(words, {s.d[i], s.c[i], s.log_d[i], s.boost[i]});
+        const LogGamma gap = try_log_gamma_at(z[i], words, {s.d[i], s.c[i], s.log_d[i], s.boost[i]});
         s.log_gap[i] = gap.log_gap;
         s.accepted[i] = gap.accepted ? 1.0 : 0.0;
     }
@@ -261,9 +283,11 @@ static void field_words(const SgJob& job, FieldStrip& s, Key key) {
         for (int i = 0; i < n; ++i) at.detail[i] = 0;
     }
     if (job.dependence != SG_COPULA) return;
-    alignas(64) double normals[STRIP][SG_MAX_FIELDS];
-    for (int f = 0; f < fields; ++f)
-        for (int i = 0; i < n; ++i) normals[i][f] = normal_quantile(uniform32(s.word[f][i]));
+    alignas(64) double normals[STRIP][SG_MAX_FIELDS], z[STRIP];
+    for (int f = 0; f < fields; ++f) {
+        normals_of(s.word[f], s.n, z);
+        for (int i = 0; i < n; ++i) normals[i][f] = z[i];
+    }
     for (int f = 1; f < fields; ++f) {
         const double* row = job.mixing + f * fields;
         if (!is_mixed(row, f)) continue;

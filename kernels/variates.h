@@ -24,7 +24,7 @@ struct GammaConstants {
 
 struct LogGamma {
     double log_gap;
-    bool accepted;
+    int64_t accepted;  // 1 or 0: a bool would keep GCC from making vectors of this
 };
 
 // The attempt from its normal on: `try_log_gamma` in two parts, so that a strip can settle its normals first.
@@ -32,7 +32,7 @@ SG_DEVICE LogGamma try_log_gamma_at(double z, Words words, GammaConstants of) {
     const double t = z * of.c + 1.0;
     const double log_v = log(t > 1e-300 ? t : 1e-300) * 3.0;
     const double bound = (1.0 - t * t * t + log_v) * of.d + z * z * 0.5;
-    const bool accepted = (t > 0.0) & (log(uniform32(words.w1)) < bound);
+    const int64_t accepted = (t > 0.0) & (log(uniform32(words.w1)) < bound);
     return {log_v + of.log_d + log(uniform52(words.w2, words.w3)) * of.boost, accepted};
 }
 
