@@ -12,6 +12,7 @@ namespace SG_NAMESPACE {
 constexpr int STRIP = 256;  // lanes that are worked on together
 constexpr int LANES = 16;   // strips are filled up to a multiple of this
 constexpr int MAX_ATTEMPTS = 256;
+constexpr int LINEAR_STEPS = 2;  // bins that all lanes of a lookup try before the rest is halved
 
 static inline int whole_lanes(int n) { return (n + LANES - 1) & -LANES; }
 
@@ -110,7 +111,8 @@ static void draw_weibull(GapStrip& s, Key key) {
 
 static void gaps(const SgJob& job, SgSegment* segments, int64_t count) {
     const Key key = key_of(job);
-    static thread_local GapStrip gamma, weibull;
+    static thread_local GapStrip gamma_strip, weibull_strip;
+    GapStrip &gamma = gamma_strip, &weibull = weibull_strip;
     gamma.n = weibull.n = 0;
     for (int64_t k = 0; k < count; ++k) {
         const SgSegment& segment = segments[k];
@@ -260,9 +262,9 @@ static void times(const SgJob& job, const SgSegment* segments, int64_t count, in
 
 struct FieldStrip {
     Addresses at;
-    int64_t us[STRIP];
-    int32_t cell[STRIP];
-    uint32_t word[SG_MAX_FIELDS][STRIP];
+    alignas(64) int64_t us[STRIP];
+    alignas(64) int32_t cell[STRIP];
+    alignas(64) uint32_t word[SG_MAX_FIELDS][STRIP];
     int n;
 };
 
@@ -295,54 +297,108 @@ static void field_words(const SgJob& job, FieldStrip& s, Key key) {
     }
 }
 
+// Values that the words of a strip select, in the place of the words. Most words fall in one of the first bins that the
+// guide names: a few steps for all lanes, and then halving for the lanes that are left.
+static void look_up(const Tables& tables, uint32_t* __restrict word, const int32_t* __restrict table, int n) {
+    alignas(64) int32_t at[STRIP], bin[STRIP];
+    alignas(64) uint32_t threshold[STRIP];
+    int32_t lane[STRIP];
+    const int whole = whole_lanes(n);
+    for (int i = 0; i < whole; ++i) at[i] = guide_at(word[i], table[i], tables);
+    for (int i = 0; i < whole; ++i) bin[i] = tables.guide[at[i]];
+    for (int step = 0; step < LINEAR_STEPS; ++step)
+        for (int i = 0; i < whole; ++i) bin[i] = next_bin(word[i], bin[i], tables);
+    for (int i = 0; i < whole; ++i) threshold[i] = tables.thresholds[bin[i]];
+    int left = 0;
+    for (int i = 0; i < n; ++i) {
+        lane[left] = i;
+        left += threshold[i] < word[i];
+    }
+    for (int k = 0; k < left; ++k) {
+        const int i = lane[k];
+        bin[i] = halve_bins(word[i], bin[i] + 1, tables.guide[at[i] + 1], tables);
+    }
+    for (int i = 0; i < whole; ++i) word[i] = static_cast<uint32_t>(tables.values[bin[i]]);
+}
+
+template <int FIELDS, bool ORDINAL>
+static void scatter(const FieldStrip& s, const SgBins& bins, uint32_t* next) {
+    constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
+    const uint64_t low = (uint64_t{1} << bins.shift) - 1;
+    for (int i = 0; i < s.n; ++i) {
+        const uint64_t us = static_cast<uint64_t>(s.us[i]);
+        uint32_t record[WORDS_EACH];
+        record[0] = static_cast<uint32_t>(us & low);
+        record[1] = static_cast<uint32_t>(s.cell[i]);
+        for (int f = 0; f < FIELDS; ++f) record[2 + f] = s.word[f][i];
+        if (ORDINAL) record[2 + FIELDS] = s.at.ordinal[i];
+        memcpy(bins.records + static_cast<int64_t>(next[us >> bins.shift]++) * WORDS_EACH, record, sizeof record);
+    }
+}
+
 static void write_records(const SgJob& job, FieldStrip& s, Key key, const SgBins& bins, uint32_t* next) {
     const Tables tables = {job.thresholds, job.values, job.guide, static_cast<int32_t>(job.guide_bits)};
-    const int n = s.n, fields = static_cast<int>(job.scalar_fields), ratio = static_cast<int>(job.ratio_field);
-    const int64_t words = bins.words;
-    const uint64_t low = (uint64_t{1} << bins.shift) - 1;
+    const int fields = static_cast<int>(job.scalar_fields), ratio = static_cast<int>(job.ratio_field);
+    const int all = static_cast<int>(job.fields), whole = whole_lanes(s.n);
+    for (int i = s.n; i < whole; ++i) s.cell[i] = s.cell[0];
     field_words(job, s, key);
     for (int f = 0; f < fields; ++f) {
-        uint32_t* word = s.word[f];
-        for (int i = 0; i < n; ++i) {
-            const int64_t bin = find_bin(word[i], job.table[s.cell[i] * job.fields + f], tables);
-            word[i] = static_cast<uint32_t>(tables.values[bin]);
-        }
+        alignas(64) int32_t table[STRIP];
+        for (int i = 0; i < whole; ++i) table[i] = job.table[s.cell[i] * all + f];
+        look_up(tables, s.word[f], table, s.n);
     }
     if (ratio > 0) {  // share k / 501 of the field before it, rounded half up
-        for (int i = 0; i < n; ++i) {
+        for (int i = 0; i < whole; ++i) {
             const uint64_t twice = 2 * static_cast<uint64_t>(s.word[ratio - 1][i]) * s.word[ratio][i];
             s.word[ratio][i] = static_cast<uint32_t>((twice + 501) / 1002);
         }
     }
-    for (int i = 0; i < n; ++i) {
-        const uint64_t us = static_cast<uint64_t>(s.us[i]);
-        uint32_t* record = bins.records + static_cast<int64_t>(next[us >> bins.shift]++) * words;
-        record[0] = static_cast<uint32_t>(us & low);
-        record[1] = static_cast<uint32_t>(s.cell[i]);
-        for (int f = 0; f < fields; ++f) record[2 + f] = s.word[f][i];
-        if (bins.ordinal) record[2 + fields] = s.at.ordinal[i];
+    switch (fields) {
+        case 2: scatter<2, false>(s, bins, next); break;
+        case 3: scatter<3, false>(s, bins, next); break;
+        default: scatter<5, true>(s, bins, next);
     }
     s.n = 0;
 }
 
+// Takes the requests a .. b - 1 of a segment that are inside into the strip, behind the lanes there.
+static void take_lanes(FieldStrip& s, const SgSegment& segment, uint32_t client, uint32_t place, uint32_t a, uint32_t b) {
+    const int n = static_cast<int>(b - a), to = s.n;
+    const int64_t* us = segment.data + a;
+    int64_t outside = 0;
+    for (int i = 0; i < n; ++i) outside |= us[i];
+    for (int i = 0; i < n; ++i) s.at.client[to + i] = client;
+    for (int i = 0; i < n; ++i) s.at.place[to + i] = place;
+    for (int i = 0; i < n; ++i) s.cell[to + i] = segment.cell;
+    if (outside >= 0) {
+        for (int i = 0; i < n; ++i) s.us[to + i] = us[i];
+        for (int i = 0; i < n; ++i) s.at.ordinal[to + i] = segment.first + a + i;
+        s.n += n;
+        return;
+    }
+    for (int i = 0; i < n; ++i) {
+        s.us[s.n] = us[i];
+        s.at.ordinal[s.n] = segment.first + a + i;
+        s.n += us[i] >= 0;
+    }
+}
+
 static void records(const SgJob& job, const SgSegment* segments, int64_t count, const SgBins& bins, uint32_t* next) {
     const Key key = key_of(job);
-    static thread_local FieldStrip s;
+    static thread_local FieldStrip strip;
+    FieldStrip& s = strip;
     s.n = 0;
     memset(s.at.detail, 0, sizeof s.at.detail);
     for (int64_t k = 0; k < count; ++k) {
         const SgSegment& segment = segments[k];
         const uint32_t client = static_cast<uint32_t>(job.client[segment.cell]);
         const uint32_t place = place_of(static_cast<uint32_t>(job.window[segment.cell]), DATA);
-        for (uint32_t i = 0; i < segment.count; ++i) {
-            const int64_t us = segment.data[i];
-            if (us < 0) continue;
-            s.at.ordinal[s.n] = segment.first + i;
-            s.at.client[s.n] = client;
-            s.at.place[s.n] = place;
-            s.cell[s.n] = segment.cell;
-            s.us[s.n] = us;
-            if (++s.n == STRIP) write_records(job, s, key, bins, next);
+        for (uint32_t a = 0; a < segment.count;) {
+            const uint32_t room = static_cast<uint32_t>(STRIP - s.n), rest = segment.count - a;
+            const uint32_t b = a + (rest < room ? rest : room);
+            take_lanes(s, segment, client, place, a, b);
+            a = b;
+            if (s.n == STRIP) write_records(job, s, key, bins, next);
         }
     }
     if (s.n) write_records(job, s, key, bins, next);
@@ -393,6 +449,26 @@ static uint64_t* sort_words(uint64_t* words, uint64_t* spare, int64_t n, int key
     return words;
 }
 
+template <int FIELDS, bool ORDINAL>
+static void gather(const SgJob& job, const uint32_t* records, const uint64_t* sorted, int64_t base, int64_t count,
+                   const SgOut& out, int64_t row) {
+    constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
+    int64_t* arrival_us = out.arrival_us + row;
+    int32_t *client = out.client + row, *field[FIELDS];
+    for (int f = 0; f < FIELDS; ++f) field[f] = out.field[f] + row;
+    for (int64_t i = 0; i < count; ++i) {
+        uint32_t record[WORDS_EACH];
+        memcpy(record, records + (sorted[i] & 0xFFFFFFFF) * WORDS_EACH, sizeof record);
+        arrival_us[i] = base + record[0];
+        client[i] = job.client_column[record[1]];
+        for (int f = 0; f < FIELDS; ++f) field[f][i] = static_cast<int32_t>(record[2 + f]);
+        if (ORDINAL) {
+            out.cell[row + i] = static_cast<int32_t>(record[1]);
+            out.ordinal[row + i] = record[2 + FIELDS];
+        }
+    }
+}
+
 static void columns(const SgJob& job, const SgBins& bins, int64_t bin, int64_t begin, int64_t count, const SgOut& out,
                     int64_t row, uint64_t* scratch) {
     const int64_t words = bins.words;
@@ -400,17 +476,10 @@ static void columns(const SgJob& job, const SgBins& bins, int64_t bin, int64_t b
     for (int64_t i = 0; i < count; ++i) scratch[i] = static_cast<uint64_t>(records[i * words]) << 32 | i;
     const uint64_t* sorted = sort_words(scratch, scratch + count, count, bins.shift);
     const int64_t base = (bin << bins.shift) + out.offset_us;
-    const int fields = static_cast<int>(job.scalar_fields);
-    for (int64_t i = 0; i < count; ++i) {
-        const uint32_t* record = records + (sorted[i] & 0xFFFFFFFF) * words;
-        out.arrival_us[row + i] = base + record[0];
-        const int32_t cell = static_cast<int32_t>(record[1]);
-        out.client[row + i] = job.client_column[cell];
-        for (int f = 0; f < fields; ++f) out.field[f][row + i] = static_cast<int32_t>(record[2 + f]);
-        if (bins.ordinal) {
-            out.cell[row + i] = cell;
-            out.ordinal[row + i] = record[2 + fields];
-        }
+    switch (job.scalar_fields) {
+        case 2: gather<2, false>(job, records, sorted, base, count, out, row); break;
+        case 3: gather<3, false>(job, records, sorted, base, count, out, row); break;
+        default: gather<5, true>(job, records, sorted, base, count, out, row);
     }
 }
 

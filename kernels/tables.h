@@ -12,12 +12,18 @@ struct Tables {
     int32_t guide_bits;
 };
 
-SG_DEVICE int64_t find_bin(uint32_t word, int64_t table, const Tables& tables) {
-    const int64_t cell = table * ((int64_t{1} << tables.guide_bits) + 1) + (word >> (32 - tables.guide_bits));
-    int32_t low = tables.guide[cell];
-    if (tables.thresholds[low] >= word) return low;  // most words fall in the first bin that the guide names
-    int32_t high = tables.guide[cell + 1];
-    ++low;
+// Entry of the guide where a word's search begins; the next entry is where it ends at the latest.
+SG_DEVICE int32_t guide_at(uint32_t word, int32_t table, const Tables& tables) {
+    return table * ((1 << tables.guide_bits) + 1) + static_cast<int32_t>(word >> (32 - tables.guide_bits));
+}
+
+// One bin on, unless the bin has the word. The threshold of the last bin of a search is never below the word.
+SG_DEVICE int32_t next_bin(uint32_t word, int32_t bin, const Tables& tables) {
+    return bin + (tables.thresholds[bin] < word ? 1 : 0);
+}
+
+// The search among bins low .. high by halving.
+SG_DEVICE int32_t halve_bins(uint32_t word, int32_t low, int32_t high, const Tables& tables) {
     while (low < high) {
         const int32_t middle = low + ((high - low) >> 1);
         const bool right = tables.thresholds[middle] < word;
@@ -25,6 +31,11 @@ SG_DEVICE int64_t find_bin(uint32_t word, int64_t table, const Tables& tables) {
         high = right ? high : middle;
     }
     return low;
+}
+
+SG_DEVICE int64_t find_bin(uint32_t word, int64_t table, const Tables& tables) {
+    const int32_t at = guide_at(word, static_cast<int32_t>(table), tables);
+    return halve_bins(word, tables.guide[at], tables.guide[at + 1], tables);
 }
 
 }  // namespace SG_NAMESPACE
