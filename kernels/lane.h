@@ -5,6 +5,7 @@
 // apart: the linker must not swap their inline functions.
 #pragma once
 
+#include <float.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@
 #endif
 
 namespace SG_NAMESPACE {
+
+static_assert(FLT_EVAL_METHOD == 0, "the law needs doubles that are rounded after every operation");
 
 SG_DEVICE int64_t bits_of(double x) {
     int64_t bits;

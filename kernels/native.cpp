@@ -141,6 +141,9 @@ struct Draw {
     int64_t bins = 0, count = 0;
 };
 
+// Two sums of ticks together, never beyond the window's: a renewal cell stays at its end.
+int64_t join(int64_t before, int64_t ticks) { return before + std::min(ticks, WINDOW_TICKS - before); }
+
 bool is_renewal(const SgJob& job, int32_t cell) { return job.rule[cell] == SG_RENEWAL; }
 
 // Segments of all cells: a cell's requests in order, cut where a block is full.
@@ -221,7 +224,7 @@ void draw_on(const SgStrips& strips, const SgJob& job, Draw& draw, const std::ve
             strips.gaps(job, &segment, 1);
             strips.ticks(job, &segment, 1);
             more[k].segments.push_back(segment);
-            before += segment.total;
+            before = join(before, segment.total);
             first += count;
         }
     });
@@ -274,8 +277,7 @@ void draw_whole(const SgStrips& strips, const SgJob& job, Draw& draw) {
             int64_t before = 0;
             for (int64_t k = cell.begin; k < cell.end; ++k) {
                 segments[k].before = before;
-                before += segments[k].total;
-                before = std::min(before, WINDOW_TICKS);
+                before = join(before, segments[k].total);
             }
             if (waits[cell.begin]) job.ticks_in_all[segments[cell.begin].cell] = before;
         }
@@ -285,7 +287,7 @@ void draw_whole(const SgStrips& strips, const SgJob& job, Draw& draw) {
         SgSegment& segment = segments[k];
         if (!is_renewal(job, segment.cell)) continue;
         const bool last = k + 1 == segments.size() || segments[k + 1].cell != segment.cell;
-        if (last && segment.before + segment.total < WINDOW_TICKS) open.push_back(segment);
+        if (last && join(segment.before, segment.total) < WINDOW_TICKS) open.push_back(segment);
         if (segment.before >= WINDOW_TICKS) segment.count = 0;
     }
     if (!open.empty()) draw_on(strips, job, draw, open);
@@ -473,11 +475,11 @@ SG_EXPORT int64_t sg_sums(const SgStrips* strips, const SgJob* job, const Runs* 
         });
         for (size_t k = 1; k < segments.size(); ++k)
             if (segments[k].before < 0)
-                segments[k].before = std::min(segments[k - 1].before + segments[k - 1].total, WINDOW_TICKS);
+                segments[k].before = join(segments[k - 1].before, segments[k - 1].total);
         for_blocks([&](Range block) {
             for (int64_t k = block.begin; k < block.end; ++k)
                 for (uint32_t i = 0; i < segments[k].count; ++i)
-                    segments[k].data[i] = std::min(segments[k].data[i] + segments[k].before, WINDOW_TICKS);
+                    segments[k].data[i] = join(segments[k].before, segments[k].data[i]);
         });
         return 0;
     });

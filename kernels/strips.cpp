@@ -180,8 +180,9 @@ static void ticks(const SgJob& job, SgSegment* segments, int64_t count) {
             if (renewal) {
                 if (a == 0 && segment.first == 0) tick[0] = job.first_ticks[segment.cell];
                 for (int j = 0; j < b; ++j) {
-                    sum += tick[j];
-                    sum = sum < WINDOW_TICKS ? sum : WINDOW_TICKS;
+                    // once at the window's end it stays there: a tick more would not fit
+                    const int64_t left = WINDOW_TICKS - sum;
+                    sum += tick[j] < left ? tick[j] : left;
                     segment.data[a + j] = sum;
                 }
             } else {

@@ -127,7 +127,7 @@ class NativeGaps:
         return sums[:count]
 
     def _call(self, name: str, state: CellState, runs: Runs, *out: Any) -> None:
-        task = job(_UNUSED | _cells(state))
+        task = job(_cells(state))  # the rest of a job is about times and fields
         self._library.call(name, ctypes.byref(task), ctypes.byref(_runs(runs)), *out)
 
 
@@ -196,16 +196,3 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
 def _slab(packed: PackedWorkload, state: CellState, base_us: int, span_us: int) -> dict[str, Any]:
     """Times count from `base_us` on the absolute axis."""
     return {"origin_us": state.cells.window * packed.window_us - base_us, "span_us": span_us}
-
-
-_NOTHING = np.empty(0)
-_UNUSED: dict[str, Any] = dict.fromkeys(
-    (
-        "client_column clock_table origin_us table thresholds values guide clock_thresholds clock_guide clock_first "
-        "clock_start_us clock_slope mixing"
-    ).split(),
-    _NOTHING,
-) | dict.fromkeys(
-    "guide_bits clock_guide_bits window_us fields scalar_fields dependence ratio_field span_us".split(), 0
-)
-"""Fields of a job that drawing gaps does not look at."""

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LIBRARY = "_native" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+SOURCES = ("*.h", "*.cpp")
 
 COMMON = (
     "-std=c++17",
@@ -64,6 +65,14 @@ def kernels_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "kernels"
 
 
+def library_name(kernels: Path) -> str:
+    """File name of the library made of these sources, for this kind of machine: an outdated one is never found."""
+    content = hashlib.sha256(repr((platform.machine(), sys.platform, COMMON, EXTENSIONS)).encode())
+    for source in sorted(path for pattern in SOURCES for path in kernels.glob(pattern)):
+        content.update(source.name.encode() + b"\0" + source.read_bytes())
+    return f"_native-{content.hexdigest()[:16]}{SUFFIX}"
+
+
 def compiler() -> list[str]:
     """The C++ compiler and its first arguments: ``$CXX``, or the first of c++, g++ and clang++."""
     wanted = shlex.split(os.environ.get("CXX", ""))
@@ -92,31 +101,37 @@ def compile_library(kernels: Path, target: Path) -> None:
         commands.append([*cxx, *flags, "-c", str(kernels / "native.cpp")])
         for command, output in zip(commands, objects, strict=True):
             _run([*command, "-o", output])
-        linked = Path(folder, LIBRARY)
+        linked = Path(folder, f"linked{SUFFIX}")
         _run([*cxx, "-shared", "-pthread", *objects, "-o", str(linked)])
-        try:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-            shutil.copyfile(linked, partial)
-            os.replace(partial, target)
-        except OSError as error:
-            raise BuildError(
-                f"{target.parent} cannot be written ({error.strerror})", "set SERVEGEN_GPU_CACHE to a directory that can"
-            ) from None
+        place(linked, target)
+
+
+def place(library: Path, target: Path) -> None:
+    """Copy a library to where it belongs, at once; processes that use an older one keep it."""
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(library, partial)
+        os.replace(partial, target)
+    except OSError as error:
+        raise _unwritable(target.parent, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> BuildError:
+    return BuildError(
+        f"{folder} cannot be written ({error.strerror})", "set SERVEGEN_GPU_CACHE to a directory that can"
+    )
 
 
 def cached_library(cache: Path) -> Path:
-    """Where the library of these sources belongs in a cache directory, whether or not it is there."""
-    content = hashlib.sha256(repr((platform.machine(), sys.platform, COMMON, EXTENSIONS)).encode())
-    for source in sorted((*kernels_dir().glob("*.h"), *kernels_dir().glob("*.cpp"))):
-        content.update(source.name.encode() + b"\0" + source.read_bytes())
+    """Where the library of these sources and this compiler belongs in a cache directory, whether or not it is there."""
     try:
         cxx = compiler()
         made = os.stat(cxx[0])
-        content.update(repr((cxx, made.st_size, made.st_mtime_ns)).encode())
+        key = repr((cxx, made.st_size, made.st_mtime_ns))
     except (BuildError, OSError):
-        content.update(b"no compiler")
-    return cache / f"native-{content.hexdigest()[:32]}" / LIBRARY
+        key = "no compiler"
+    return cache / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}" / library_name(kernels_dir())
 
 
 def build_into(cache: Path) -> Path:
@@ -140,9 +155,7 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open(folder / "lock", "wb")  # noqa: SIM115
     except OSError as error:
-        raise BuildError(
-            f"{folder} cannot be written ({error.strerror})", "set SERVEGEN_GPU_CACHE to a directory that can"
-        ) from None
+        raise _unwritable(folder, error) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -154,9 +167,10 @@ def _run(command: list[str]) -> str:
     except OSError as error:
         raise BuildError(f"{command[0]} cannot be run ({error.strerror})", "set CXX to a C++17 compiler") from None
     if done.returncode:
-        said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+        said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200]).strip()
+        what = next((Path(word).name for word in command if word.endswith(".cpp")), command[-1])
         raise BuildError(
-            f"{shlex.join([command[0], command[-3]])} failed: {said.strip()}", "set CXX to a C++17 compiler"
+            f"{command[0]} failed on {what}: {said.strip() or 'no reason given'}", "set CXX to a C++17 compiler"
         )
     return done.stdout
 

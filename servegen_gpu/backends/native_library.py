@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.native_build import EXTENSIONS, LIBRARY, BuildError, build_into, cached_library
+from servegen_gpu.backends.native_build import (
+    EXTENSIONS,
+    BuildError,
+    build_into,
+    cached_library,
+    kernels_dir,
+    library_name,
+)
 from servegen_gpu.clients.cache import cache_dir
 from servegen_gpu.errors import OptionError
 
+NAMED = "backend 'native'"
 MAX_FIELDS = 8
 PAD = 64
 """Numbers that loops may read beyond an array of sums."""
@@ -70,7 +78,7 @@ class Out(ctypes.Structure):
 
 
 def job(values: Mapping[str, Any]) -> Any:
-    """An SgJob; it keeps the arrays it points into alive."""
+    """An SgJob, with nulls and zeros for what is not given; it keeps the arrays it points into alive."""
     return _filled(Job, _JOB, values)
 
 
@@ -82,13 +90,13 @@ def runs(values: Mapping[str, Any]) -> Any:
 def _filled(kind: type[ctypes.Structure], fields: tuple[tuple[str, Any], ...], values: Mapping[str, Any]) -> Any:
     made: Any = kind()
     made.kept = []
-    for name, type_ in fields:
-        value = values[name]
-        if issubclass(type_, np.generic):
-            array = np.ascontiguousarray(value, type_)
-            made.kept.append(array)
-            value = address(array)
-        setattr(made, name, value)
+    types = dict(fields)
+    for name, value in values.items():
+        if issubclass(types[name], np.generic):
+            made.kept.append(np.ascontiguousarray(value, types[name]))
+            setattr(made, name, address(made.kept[-1]))
+        else:
+            setattr(made, name, value)
     return made
 
 
@@ -148,16 +156,19 @@ class Library:
 
 def packaged_library() -> Path:
     """Where a wheel has the library."""
-    return Path(__file__).with_name(LIBRARY)
+    return Path(__file__).with_name(library_name(kernels_dir()))
 
 
 def find_library() -> Path | None:
     """The packaged library, or else the one in the cache directory, or None."""
+    packaged = packaged_library()
+    if packaged.is_file():
+        return packaged
     try:
-        places = packaged_library(), cached_library(cache_dir())
-    except (OSError, RuntimeError):  # no home directory
-        places = (packaged_library(),)
-    return next((path for path in places if path.is_file()), None)
+        cached = cached_library(cache_dir())
+    except RuntimeError:  # no home directory
+        return None
+    return cached if cached.is_file() else None
 
 
 def load_library(build: bool = False) -> Library:
@@ -167,13 +178,13 @@ def load_library(build: bool = False) -> Library:
         if path is None and build:
             path = build_into(cache_dir())
     except BuildError as error:
-        raise OptionError("compiled kernels for backend 'native'", error.why, f"{error.fix}, or choose 'numpy'") from None
+        raise OptionError(
+            "compiled kernels for backend 'native'", error.why, f"{error.fix}, or choose 'numpy'"
+        ) from None
     except RuntimeError as error:
         raise OptionError("a cache directory", str(error), "set SERVEGEN_GPU_CACHE") from None
     if path is None:
-        raise OptionError(
-            "compiled kernels for backend 'native'", "none", "run python -m servegen_gpu.backends.native_build"
-        )
+        raise OptionError(f"compiled kernels for {NAMED}", "none", "run python -m servegen_gpu.backends.native_build")
     return _loaded(path, os.environ.get("SERVEGEN_GPU_ISA") or "")
 
 

@@ -353,9 +353,7 @@ def _place(state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32
     return arrivals if inside is None else arrivals.take(inside)
 
 
-def _renewal_rounds(
-    state: CellState, limit: int, gaps: Gaps
-) -> Iterator[tuple[Runs, NDArray[np.int64]]]:
+def _renewal_rounds(state: CellState, limit: int, gaps: Gaps) -> Iterator[tuple[Runs, NDArray[np.int64]]]:
     """Draw renewal cells until each has passed the end of its window.
 
     Yields runs of requests inside the window, with the sum of every request.
