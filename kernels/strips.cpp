@@ -12,7 +12,7 @@ namespace SG_NAMESPACE {
 constexpr int STRIP = 256;  // lanes that are worked on together
 constexpr int LANES = 16;   // strips are filled up to a multiple of this
 constexpr int MAX_ATTEMPTS = 256;
-constexpr int LINEAR_STEPS = 2;  // bins that all lanes of a lookup try before the rest is halved
+constexpr int LINEAR_STEPS = 1;  // bins that all lanes of a lookup pass before the rest is halved
 
 static inline int whole_lanes(int n) { return (n + LANES - 1) & -LANES; }
 
@@ -111,8 +111,7 @@ static void draw_weibull(GapStrip& s, Key key) {
 
 static void gaps(const SgJob& job, SgSegment* segments, int64_t count) {
     const Key key = key_of(job);
-    static thread_local GapStrip gamma_strip, weibull_strip;
-    GapStrip &gamma = gamma_strip, &weibull = weibull_strip;
+    GapStrip gamma, weibull;
     gamma.n = weibull.n = 0;
     for (int64_t k = 0; k < count; ++k) {
         const SgSegment& segment = segments[k];
@@ -328,12 +327,11 @@ static void scatter(const FieldStrip& s, const SgBins& bins, uint32_t* next) {
     const uint64_t low = (uint64_t{1} << bins.shift) - 1;
     for (int i = 0; i < s.n; ++i) {
         const uint64_t us = static_cast<uint64_t>(s.us[i]);
-        uint32_t record[WORDS_EACH];
+        uint32_t* __restrict record = bins.records + static_cast<int64_t>(next[us >> bins.shift]++) * WORDS_EACH;
         record[0] = static_cast<uint32_t>(us & low);
         record[1] = static_cast<uint32_t>(s.cell[i]);
         for (int f = 0; f < FIELDS; ++f) record[2 + f] = s.word[f][i];
         if (ORDINAL) record[2 + FIELDS] = s.at.ordinal[i];
-        memcpy(bins.records + static_cast<int64_t>(next[us >> bins.shift]++) * WORDS_EACH, record, sizeof record);
     }
 }
 
@@ -386,8 +384,7 @@ static void take_lanes(FieldStrip& s, const SgSegment& segment, uint32_t client,
 
 static void records(const SgJob& job, const SgSegment* segments, int64_t count, const SgBins& bins, uint32_t* next) {
     const Key key = key_of(job);
-    static thread_local FieldStrip strip;
-    FieldStrip& s = strip;
+    FieldStrip s;
     s.n = 0;
     memset(s.at.detail, 0, sizeof s.at.detail);
     for (int64_t k = 0; k < count; ++k) {
@@ -424,7 +421,7 @@ static uint64_t* sort_words(uint64_t* words, uint64_t* spare, int64_t n, int key
     if (passes == 0) return words;
     const int bits = (key_bits + passes - 1) / passes;
     const uint32_t mask = (1u << bits) - 1;
-    static thread_local uint32_t start[3][1 << MAX_DIGIT_BITS];
+    uint32_t start[3][1 << MAX_DIGIT_BITS];
     for (int p = 0; p < passes; ++p) memset(start[p], 0, sizeof(uint32_t) << bits);
     for (int64_t i = 0; i < n; ++i) {
         const uint64_t key = words[i] >> 32;
@@ -458,8 +455,7 @@ static void gather(const SgJob& job, const uint32_t* records, const uint64_t* so
     int32_t *client = out.client + row, *field[FIELDS];
     for (int f = 0; f < FIELDS; ++f) field[f] = out.field[f] + row;
     for (int64_t i = 0; i < count; ++i) {
-        uint32_t record[WORDS_EACH];
-        memcpy(record, records + (sorted[i] & 0xFFFFFFFF) * WORDS_EACH, sizeof record);
+        const uint32_t* record = records + (sorted[i] & 0xFFFFFFFF) * WORDS_EACH;
         arrival_us[i] = base + record[0];
         client[i] = job.client_column[record[1]];
         for (int f = 0; f < FIELDS; ++f) field[f][i] = static_cast<int32_t>(record[2 + f]);
@@ -492,30 +488,53 @@ struct ItemStrip {
     int n;
 };
 
-static void write_items(const SgJob& job, ItemStrip& s, Key key, int64_t field, const int32_t* cell,
-                        const int64_t* offsets, int32_t* values, int32_t* inputs) {
+// Where the items of a strip of draws go: up to four of each.
+struct ItemLanes {
+    alignas(64) uint32_t word[STRIP];
+    alignas(64) int32_t table[STRIP];
+    int64_t to[STRIP], request[STRIP];
+    int n;
+};
+
+static void write_items(const Tables& tables, ItemLanes& lanes, int32_t* values, int32_t* inputs) {
+    const int whole = whole_lanes(lanes.n);
+    for (int i = lanes.n; i < whole; ++i) lanes.table[i] = lanes.table[0];
+    look_up(tables, lanes.word, lanes.table, lanes.n);
+    for (int i = 0; i < lanes.n; ++i) {
+        const int32_t value = static_cast<int32_t>(lanes.word[i]);
+        values[lanes.to[i]] = value;
+        inputs[lanes.request[i]] += value;
+    }
+    lanes.n = 0;
+}
+
+static void draw_items(const SgJob& job, ItemStrip& s, ItemLanes& lanes, int64_t field, const int32_t* cell,
+                       const int64_t* offsets, int32_t* values, int32_t* inputs) {
     const Tables tables = {job.thresholds, job.values, job.guide, static_cast<int32_t>(job.guide_bits)};
-    draw_strip(s.at, s.n, key);
-    const uint32_t* lanes[4] = {s.at.w0, s.at.w1, s.at.w2, s.at.w3};
+    draw_strip(s.at, s.n, key_of(job));
+    const uint32_t* words[4] = {s.at.w0, s.at.w1, s.at.w2, s.at.w3};
     for (int i = 0; i < s.n; ++i) {
         const int64_t request = s.request[i];
         const int64_t first = offsets[request] + 4 * static_cast<int64_t>(s.at.detail[i] >> 18);
         const int64_t rest = offsets[request + 1] - first;
-        const int64_t table = job.table[cell[request] * job.fields + field];
+        const int32_t table = job.table[cell[request] * job.fields + field];
         for (int q = 0; q < 4 && q < rest; ++q) {
-            const int32_t value = tables.values[find_bin(lanes[q][i], table, tables)];
-            values[first + q] = value;
-            inputs[request] += value;
+            lanes.word[lanes.n] = words[q][i];
+            lanes.table[lanes.n] = table;
+            lanes.to[lanes.n] = first + q;
+            lanes.request[lanes.n] = request;
+            if (++lanes.n == STRIP) write_items(tables, lanes, values, inputs);
         }
     }
+    if (lanes.n) write_items(tables, lanes, values, inputs);
     s.n = 0;
 }
 
 static void items(const SgJob& job, int64_t purpose, int64_t field, int64_t a, int64_t b, const int32_t* cell,
                   const uint32_t* ordinal, const int64_t* offsets, int32_t* values, int32_t* inputs) {
-    const Key key = key_of(job);
-    static thread_local ItemStrip s;
-    s.n = 0;
+    ItemStrip s;
+    ItemLanes lanes;
+    s.n = lanes.n = 0;
     for (int64_t request = a; request < b; ++request) {
         const int64_t draws = (offsets[request + 1] - offsets[request] + 3) >> 2;
         for (int64_t item = 0; item < draws; ++item) {
@@ -525,10 +544,10 @@ static void items(const SgJob& job, int64_t purpose, int64_t field, int64_t a, i
                 place_of(static_cast<uint32_t>(job.window[cell[request]]), static_cast<Purpose>(purpose));
             s.at.detail[s.n] = detail_of(0, 0, static_cast<uint32_t>(item));
             s.request[s.n] = request;
-            if (++s.n == STRIP) write_items(job, s, key, field, cell, offsets, values, inputs);
+            if (++s.n == STRIP) draw_items(job, s, lanes, field, cell, offsets, values, inputs);
         }
     }
-    if (s.n) write_items(job, s, key, field, cell, offsets, values, inputs);
+    if (s.n) draw_items(job, s, lanes, field, cell, offsets, values, inputs);
 }
 
 extern const SgStrips strips = {gaps, ticks, times, records, columns, items, function};
