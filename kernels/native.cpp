@@ -8,9 +8,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -46,31 +48,68 @@ constexpr int64_t WINDOW_TICKS = int64_t{1} << 62;
 constexpr int64_t MAX_REQUESTS = (int64_t{1} << 32) - 1;
 constexpr int64_t NO_MEMORY = -1, TOO_MANY = -2;
 
+// Large blocks that were given back, for the next slab while there are holders: the system would clear them again.
+class Spare {
+  public:
+    static void* take(size_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        for (size_t i = 0; i < kept.size(); ++i) {
+            if (kept[i].second != bytes) continue;
+            void* at = kept[i].first;
+            kept.erase(kept.begin() + i);
+            return at;
+        }
+        return map(bytes);
+    }
+    static void give(void* at, size_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (holders == 0 || kept.size() == MOST) unmap(at, bytes);
+        else kept.push_back({at, bytes});
+    }
+    static void hold(int64_t more) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        holders += more;
+        if (holders > 0) return;
+        for (const auto& block : kept) unmap(block.first, block.second);
+        kept.clear();
+    }
+
+  private:
+    static constexpr size_t MOST = 2;  // of a slab: sums and records
+    static std::mutex mutex;
+    static std::vector<std::pair<void*, size_t>> kept;
+    static int64_t holders;
+
+#if defined(__linux__)
+    static void* map(size_t bytes) {
+        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED) return nullptr;
+        madvise(at, bytes, MADV_HUGEPAGE);
+        return at;
+    }
+    static void unmap(void* at, size_t bytes) { munmap(at, bytes); }
+#else
+    static void* map(size_t bytes) { return std::malloc(bytes); }
+    static void unmap(void* at, size_t) { std::free(at); }
+#endif
+};
+
+std::mutex Spare::mutex;
+std::vector<std::pair<void*, size_t>> Spare::kept;
+int64_t Spare::holders = 0;
+
 // Memory that is not initialised; in large pages where the system has them.
 class Memory {
   public:
-    explicit Memory(size_t bytes) : bytes_(bytes) {
-#if defined(__linux__)
-        if (bytes_ >= LARGE) {
-            at_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (at_ == MAP_FAILED) throw std::bad_alloc();
-            madvise(at_, bytes_, MADV_HUGEPAGE);
-            return;
-        }
-#endif
-        at_ = std::malloc(bytes_ ? bytes_ : 1);
+    explicit Memory(size_t bytes) : bytes_(bytes < LARGE ? bytes + 1 : rounded(bytes)) {
+        at_ = bytes_ < LARGE ? std::malloc(bytes_) : Spare::take(bytes_);
         if (!at_) throw std::bad_alloc();
     }
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;
     ~Memory() {
-#if defined(__linux__)
-        if (bytes_ >= LARGE) {
-            munmap(at_, bytes_);
-            return;
-        }
-#endif
-        std::free(at_);
+        if (bytes_ < LARGE) std::free(at_);
+        else Spare::give(at_, bytes_);
     }
     template <class T>
     T* as() const {
@@ -79,6 +118,14 @@ class Memory {
 
   private:
     static constexpr size_t LARGE = size_t{1} << 22;
+
+    // Up to the next of 16 steps between powers of two: slabs of about one size fit each other's blocks.
+    static size_t rounded(size_t bytes) {
+        size_t step = LARGE / 16;
+        while (step * 32 < bytes) step *= 2;
+        return (bytes + step - 1) / step * step;
+    }
+
     void* at_;
     size_t bytes_;
 };
@@ -394,6 +441,9 @@ SG_EXPORT const SgStrips* sg_strips(const char* name) {
 #endif
     return std::strcmp(name, "baseline") ? nullptr : &baseline::strips;
 }
+
+// Keeps the memory of slabs for further ones: as long as more were added than taken away.
+SG_EXPORT void sg_hold(int64_t more) { Spare::hold(more); }
 
 SG_EXPORT void* sg_function(const SgStrips* strips, const char* name) { return strips->function(name); }
 

@@ -7,6 +7,7 @@ C. Axes: cells, runs, requests.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,13 @@ class NativeBackend(NumpyBackend):
     def __init__(self, library: Library | None = None) -> None:
         self.library = library or load_library(build=True)
         super().__init__(NativeGaps(self.library))
+        self.library.hold(1)
+        weakref.finalize(self, self.library.hold, -1)
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes that a slab needs per expected request."""
         fields = scalar_field_count(category)
-        return 32 + 8 * fields + (60 if category == "multimodal" else 0)
+        return 28 + 8 * fields + (60 if category == "multimodal" else 0)
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order."""

@@ -149,6 +149,10 @@ class Library:
             raise OptionError("fewer than 2**32 requests in a slab", "more", "give a smaller memory=")
         return found
 
+    def hold(self, more: int) -> None:
+        """Keep memory from slab to slab, while there is someone who holds it."""
+        self._c.sg_hold(ctypes.c_int64(more))
+
     def free(self, handle: Any) -> None:
         """Give back what a draw left."""
         self._c.sg_free(handle)
