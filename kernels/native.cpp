@@ -221,7 +221,8 @@ void lay_out(const SgJob& job, Draw& draw) {
 }
 
 std::vector<Range> blocks_of(const Draw& draw) {
-    return ranges_of(static_cast<int64_t>(draw.segments.size()), BLOCK, [&](int64_t i) { return draw.segments[i].count; });
+    return ranges_of(static_cast<int64_t>(draw.segments.size()), BLOCK,
+                     [&](int64_t i) { return draw.segments[i].count; });
 }
 
 // Segments of each cell that has more than one.
@@ -297,7 +298,8 @@ void draw_whole(const SgStrips& strips, const SgJob& job, Draw& draw) {
     const std::vector<Range> blocks = blocks_of(draw), cut = cut_cells(segments);
     std::vector<uint8_t> waits(segments.size(), 0);  // for the largest gap of a cell that other blocks share
     for (const Range& cell : cut)
-        if (!is_renewal(job, segments[cell.begin].cell)) std::fill(&waits[cell.begin], &waits[cell.begin] + (cell.end - cell.begin), 1);
+        if (!is_renewal(job, segments[cell.begin].cell))
+            std::fill(waits.begin() + cell.begin, waits.begin() + cell.end, 1);
 
     for_each(static_cast<int64_t>(blocks.size()), job.threads, [&](int64_t b) {
         const Range block = blocks[b];
@@ -474,7 +476,8 @@ SG_EXPORT int64_t sg_columns(const SgStrips* strips, const SgJob* job, void* han
 SG_EXPORT void sg_free(void* handle) { delete static_cast<Draw*>(handle); }
 
 // Of runs no longer than a block: the largest logarithm of a gap, or the sum of the ticks.
-SG_EXPORT int64_t sg_survey(const SgStrips* strips, const SgJob* job, const Runs* runs, double* peak, int64_t* total) {
+SG_EXPORT int64_t sg_survey(const SgStrips* strips, const SgJob* job, const Runs* runs, double* peak,
+                            int64_t* total) {
     return guarded([&]() -> int64_t {
         const std::vector<Range> blocks = ranges_of(runs->runs, BLOCK, [&](int64_t r) { return runs->count[r]; });
         std::vector<int64_t> starts(runs->runs + 1, 0);
