@@ -361,7 +361,8 @@ static void write_records(const SgJob& job, FieldStrip& s, Key key, const SgBins
 }
 
 // Takes the requests a .. b - 1 of a segment that are inside into the strip, behind the lanes there.
-static void take_lanes(FieldStrip& s, const SgSegment& segment, uint32_t client, uint32_t place, uint32_t a, uint32_t b) {
+static void take_lanes(FieldStrip& s, const SgSegment& segment, uint32_t client, uint32_t place, uint32_t a,
+                       uint32_t b) {
     const int n = static_cast<int>(b - a), to = s.n;
     const int64_t* us = segment.data + a;
     int64_t outside = 0;
