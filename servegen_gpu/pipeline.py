@@ -147,7 +147,8 @@ def stream(
         What to do with windows that have a target but no active client.
     past_end : {"wrap", "end"}
         Past the end of the data, repeat whole days, or end the trace.
-    backend : {"auto", "numpy", "jax"}
+    backend : {"auto", "native", "numpy", "jax"}
+        What computes, the same rows in any case; by default compiled kernels if they are here, else NumPy.
     memory : float or str
         Budget for sampling, bytes or ``"2GB"``; the trace itself comes on top. Never changes the trace.
     shard : str or tuple of int

@@ -122,7 +122,7 @@ def test_memory_never_shows(category: str, counts: str) -> None:
     pool = tiny_pool(category, silent=False)
     keywords: dict[str, Any] = {"start": 100, "duration": 1200, "counts": counts, "rate": [(0, 30), (700, 80)]}
     large = sg.generate(pool, memory="1GB", **keywords)
-    slabs = list(sg.stream(pool, memory="2MB", **keywords))
+    slabs = list(sg.stream(pool, memory="1MB", **keywords))
     assert len(slabs) > 3
     assert sum(map(len, slabs)) == len(large) > 50_000
     assert [s.first_row for s in slabs] == np.cumsum([0] + [len(s) for s in slabs[:-1]]).tolist()

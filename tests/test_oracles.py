@@ -21,7 +21,9 @@ from scipy.integrate import quad
 from scipy.special import gammainc
 
 import servegen_gpu as sg
+from servegen_gpu import pipeline
 from servegen_gpu.backends import numpy_arrivals, numpy_gaps, numpy_lengths
+from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, WEIBULL, ClientPool
 from servegen_gpu.law.address import Purpose
 
@@ -30,6 +32,12 @@ pytestmark = pytest.mark.statistical
 WINDOW_US = 600_000_000
 Array = np.ndarray
 Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def _numpy(monkeypatch: Patch) -> None:
+    """Defects are planted in the NumPy backend; the others equal it (`test_equivalence`)."""
+    monkeypatch.setattr(pipeline, "choose_backend", lambda name: NumpyBackend())
 
 
 # -- crowds and tests --------------------------------------------------------------------------------------------------

@@ -7,18 +7,28 @@ import importlib.metadata
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.errors import OptionError
 
-BACKENDS = ("numpy", "jax")
+BACKENDS = ("numpy", "native", "jax")
 
 
 def choose_backend(name: str = "auto") -> Backend:
-    """A backend by name, or the fastest that works here."""
+    """A backend by name, or the fastest that works here; a name never gives another backend."""
     from servegen_gpu.backends.reference import NumpyBackend
 
-    if name in ("auto", "numpy"):
+    if name not in ("auto", *BACKENDS):
+        raise OptionError(f"a backend among auto, {', '.join(BACKENDS)}", repr(name), "choose one of them")
+    if name == "numpy":
         return NumpyBackend()
     if name == "jax":
         return _jax_backend()
-    raise OptionError(f"a backend among auto, {', '.join(BACKENDS)}", repr(name), "choose one of them")
+    from servegen_gpu.backends.native import NativeBackend
+    from servegen_gpu.backends.native_library import load_library
+
+    if name == "native":
+        return NativeBackend()
+    try:
+        return NativeBackend(load_library())
+    except OptionError:
+        return NumpyBackend()
 
 
 def describe_backends() -> list[dict[str, str]]:
@@ -26,11 +36,17 @@ def describe_backends() -> list[dict[str, str]]:
     import numpy as np
 
     from servegen_gpu.backends.blocks import thread_count
+    from servegen_gpu.backends.native_library import load_library
 
-    return [
-        {"name": "numpy", "state": "ready", "detail": f"NumPy {np.__version__} on {thread_count()} threads"},
-        _describe_jax(),
-    ]
+    threads = f"on {thread_count()} threads"
+    rows = [{"name": "numpy", "state": "ready", "detail": f"NumPy {np.__version__} {threads}"}]
+    try:
+        library = load_library()
+        detail = f"compiled kernels with {library.extension} {threads}"
+        rows.append({"name": "native", "state": "ready", "detail": detail})
+    except OptionError as error:
+        rows.append({"name": "native", "state": "missing", "detail": f"got {error.got}; {error.fix}"})
+    return [*rows, _describe_jax()]
 
 
 GET_JAX = 'pip install "servegen-gpu[jax]"'

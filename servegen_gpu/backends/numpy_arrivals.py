@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +172,44 @@ def begin(packed: PackedWorkload, cells: Cells) -> CellState:
     return state
 
 
+class Gaps(Protocol):
+    """Drawing the gaps of runs: what the rest of this module is told from outside."""
+
+    def peaks(self, state: CellState, runs: Runs) -> NDArray[np.float64]:
+        """Logarithm of the largest gap of every run, float64[runs]."""
+        ...
+
+    def totals(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
+        """Ticks of every run, int64[runs]."""
+        ...
+
+    def sums(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
+        """Ticks of the cell up to the end of every request's gap, int64[requests]."""
+        ...
+
+
+class NumpyGaps:
+    """Gaps of runs with NumPy."""
+
+    def peaks(self, state: CellState, runs: Runs) -> NDArray[np.float64]:
+        """Logarithm of the largest gap of every run, float64[runs]."""
+        peaks: NDArray[np.float64] = np.maximum.reduceat(log_gaps(state.law, *runs.requests()), runs.starts())
+        return peaks
+
+    def totals(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
+        """Ticks of every run, int64[runs]."""
+        cell, ordinal = runs.requests()
+        totals: NDArray[np.int64] = np.add.reduceat(
+            _ticks(state, log_gaps(state.law, cell, ordinal), cell), runs.starts()
+        )
+        return totals
+
+    def sums(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
+        """Ticks of the cell up to the end of every request's gap, int64[requests]; beyond 2**63 they wrap around."""
+        cell, ordinal = runs.requests()
+        return _sums(_ticks(state, log_gaps(state.law, cell, ordinal), cell), runs)
+
+
 def whole(state: CellState, limit: int) -> Arrivals:
     """All requests of the cells; at most about `limit` candidate gaps of renewal cells are drawn at a time."""
     parts = []
@@ -184,8 +223,8 @@ def whole(state: CellState, limit: int) -> Arrivals:
         sums = _sums(_ticks(state, gaps, cell), runs)
         state.ticks_in_all[counted] = sums[np.cumsum(runs.count) - 1]
         parts.append(_place(state, cell, ordinal, sums))
-    for _, cell, ordinal, sums in _renewal_rounds(state, limit):
-        parts.append(_place(state, cell, ordinal, sums))
+    for runs, sums in _renewal_rounds(state, limit, NumpyGaps()):
+        parts.append(_place(state, *runs.requests(), sums))
     if len(parts) == 1:
         return parts[0]
     return _in_order(parts, len(state.cells))
@@ -209,7 +248,7 @@ class Survey:
     after: NDArray[np.int64]
 
 
-def survey(state: CellState, limit: int) -> Survey:
+def survey(state: CellState, limit: int, gaps: Gaps) -> Survey:
     """Draw all requests of the cells, at most about `limit` at a time, and keep a sum for every `CHUNK` of them."""
     counted = np.flatnonzero(state.count > 0)
     chunks = -(-state.count[counted] // CHUNK)
@@ -220,20 +259,17 @@ def survey(state: CellState, limit: int) -> Survey:
     state.log_unit[counted] = -np.inf
     for piece in pieces(runs, limit):
         part = runs.take(piece)
-        gaps = log_gaps(state.law, *part.requests())
-        np.maximum.at(state.log_unit, part.cell, np.maximum.reduceat(gaps, part.starts()))
+        np.maximum.at(state.log_unit, part.cell, gaps.peaks(state, part))
     ticks = np.empty(len(runs), np.int64)
     for piece in pieces(runs, limit):
-        part = runs.take(piece)
-        at, ordinal = part.requests()
-        ticks[piece] = np.add.reduceat(_ticks(state, log_gaps(state.law, at, ordinal), at), part.starts())
+        ticks[piece] = gaps.totals(state, runs.take(piece))
     ends = np.cumsum(ticks)  # wraps around, and differences undo it
     before_cell = np.concatenate(([0], ends))[np.cumsum(chunks) - chunks]
     after = ends - np.repeat(before_cell, chunks)
     state.ticks_in_all[counted] = after[np.cumsum(chunks) - 1]
 
     found, found_after = [Runs(cell, first, runs.count, after - ticks)], [after]
-    for whole_runs, _, _, sums in _renewal_rounds(state, limit):
+    for whole_runs, sums in _renewal_rounds(state, limit, gaps):
         part, part_after = _cut(whole_runs, sums)
         found.append(part)
         found_after.append(part_after)
@@ -317,19 +353,17 @@ def _place(state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32
     return arrivals if inside is None else arrivals.take(inside)
 
 
-def _renewal_rounds(
-    state: CellState, limit: int
-) -> Iterator[tuple[Runs, NDArray[np.int32], NDArray[np.uint32], NDArray[np.int64]]]:
+def _renewal_rounds(state: CellState, limit: int, gaps: Gaps) -> Iterator[tuple[Runs, NDArray[np.int64]]]:
     """Draw renewal cells until each has passed the end of its window.
 
-    Yields runs of requests inside the window, with cell, ordinal and sum of every request.
+    Yields runs of requests inside the window, with the sum of every request.
     """
     alive = np.flatnonzero((state.rule == CountRule.RENEWAL) & (state.first_ticks < WINDOW_TICKS))
     if not len(alive):
         return
     one, zero = np.ones(len(alive), np.int64), np.zeros(len(alive), np.int64)
     first = Runs(alive, zero, one, zero)
-    yield first, *first.requests(), state.first_ticks[alive]
+    yield first, state.first_ticks[alive]
 
     drawn, before = one, state.first_ticks[alive]
     expected = np.ceil(state.cells.expected_q32[alive] * 2.0**-32)
@@ -338,8 +372,7 @@ def _renewal_rounds(
         ends = np.cumsum(step)
         now = slice(0, max(1, int(np.searchsorted(ends, limit, side="right"))))
         runs = Runs(alive[now], drawn[now], np.minimum(step[now], limit), before[now])
-        cell, ordinal = runs.requests()
-        sums = _sums(_ticks(state, log_gaps(state.law, cell, ordinal), cell), runs)
+        sums = gaps.sums(state, runs)
         starts = runs.starts()
         passed = np.append(np.flatnonzero(sums.view(np.uint64) >= WINDOW_TICKS), len(sums))
         inside = np.minimum(passed[np.searchsorted(passed, starts)] - starts, runs.count)
@@ -347,12 +380,7 @@ def _renewal_rounds(
         last = sums[starts + runs.count - 1]
         some = inside > 0
         kept = np.arange(len(sums)) - np.repeat(starts, runs.count) < np.repeat(inside, runs.count)
-        yield (
-            Runs(runs.cell[some], runs.first[some], inside[some], runs.before[some]),
-            cell[kept],
-            ordinal[kept],
-            sums[kept],
-        )
+        yield Runs(runs.cell[some], runs.first[some], inside[some], runs.before[some]), sums[kept]
         waiting = slice(now.stop, None)
         alive = np.concatenate((runs.cell[on], alive[waiting]))
         drawn = np.concatenate(((runs.first + runs.count)[on], drawn[waiting]))

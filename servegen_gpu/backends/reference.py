@@ -12,6 +12,8 @@ from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.numpy_arrivals import (
     Arrivals,
     CellState,
+    Gaps,
+    NumpyGaps,
     Survey,
     begin,
     redraw,
@@ -32,7 +34,8 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def __init__(self) -> None:
+    def __init__(self, gaps: Gaps | None = None) -> None:
+        self._gaps = gaps or NumpyGaps()
         self._surveyed: tuple[PackedWorkload, int, Survey] | None = None
 
     def bytes_per_request(self, category: str) -> int:
@@ -60,7 +63,7 @@ class NumpyBackend:
         last = self._surveyed
         if last is None or last[0] is not packed or last[1] != window:
             self._surveyed = None  # free the last window's before the next is made
-            known = survey(begin(packed, cells_of(packed, slab.windows)), _limit(slab))
+            known = survey(begin(packed, cells_of(packed, slab.windows)), _limit(slab), self._gaps)
             self._surveyed = (packed, window, known)
             return known
         return last[2]

@@ -1,0 +1,104 @@
+// The functions of the headers over arrays, for tests/test_kernels.py: one argument list for all, results in `out`.
+#pragma once
+
+#include "dependence.h"
+#include "position.h"
+#include "tables.h"
+
+namespace SG_NAMESPACE {
+
+// What a function of the headers reads and writes, lane by lane; unused pointers are null.
+struct ShimArrays {
+    const double* x[4];
+    const int64_t* k[4];
+    const uint32_t* w[4];
+    double* y[2];
+    int64_t* m[4];
+    const void* table[3];
+    int64_t size;
+};
+
+using ShimFunction = void (*)(const ShimArrays&, int64_t);
+
+#define SG_SHIM(NAME, BODY)                                    \
+    static void shim_##NAME(const ShimArrays& a, int64_t n) {  \
+        for (int64_t i = 0; i < n; ++i) {                      \
+            BODY;                                              \
+        }                                                      \
+    }
+
+#define SG_WORDS Words{a.w[0][i], a.w[1][i], a.w[2][i], a.w[3][i]}
+
+SG_SHIM(philox4x32, const Words words = philox4x32(SG_WORDS, Key{static_cast<uint32_t>(a.k[0][0]),
+                                                                  static_cast<uint32_t>(a.k[0][1])});
+        a.m[0][i] = words.w0; a.m[1][i] = words.w1; a.m[2][i] = words.w2; a.m[3][i] = words.w3)
+SG_SHIM(draw, const Words words = draw(Key{static_cast<uint32_t>(a.k[0][0]), static_cast<uint32_t>(a.k[0][1])},
+                                       static_cast<Purpose>(a.k[1][0]), a.w[0][i], a.w[1][i], a.w[2][i],
+                                       static_cast<uint32_t>(a.k[1][1]), static_cast<uint32_t>(a.k[1][2]), a.w[3][i]);
+        a.m[0][i] = words.w0; a.m[1][i] = words.w1; a.m[2][i] = words.w2; a.m[3][i] = words.w3)
+SG_SHIM(log, a.y[0][i] = log(a.x[0][i]))
+SG_SHIM(exp, a.y[0][i] = exp(a.x[0][i]))
+SG_SHIM(normal_quantile, a.y[0][i] = normal_quantile(a.x[0][i]))
+SG_SHIM(normal_cdf, a.y[0][i] = normal_cdf(a.x[0][i]))
+SG_SHIM(uniform32, a.y[0][i] = uniform32(a.w[0][i]))
+SG_SHIM(uniform52, a.y[0][i] = uniform52(a.w[0][i], a.w[1][i]))
+SG_SHIM(log_weibull, a.y[0][i] = log_weibull(SG_WORDS, a.x[0][i]))
+SG_SHIM(try_log_gamma,
+        const LogGamma gap = try_log_gamma(SG_WORDS, GammaConstants{a.x[0][i], a.x[1][i], a.x[2][i], a.x[3][i]});
+        a.y[0][i] = gap.log_gap; a.y[1][i] = gap.accepted ? 1.0 : 0.0)
+SG_SHIM(gap_ticks, a.m[0][i] = gap_ticks(a.x[0][i], a.x[1][i], a.x[2][i]))
+SG_SHIM(tick_bits, a.m[0][i] = tick_bits(a.k[0][i]))
+SG_SHIM(on_circle, a.m[0][i] = on_circle(a.k[0][i], a.k[1][i], a.x[0][i], a.k[2][i]))
+SG_SHIM(from_start, const FromStart start = from_start(a.k[0][i], a.k[1][i]); a.m[0][i] = start.x;
+        a.m[1][i] = start.inside)
+SG_SHIM(clock_us, a.m[0][i] = static_cast<int64_t>(clock_us(static_cast<uint64_t>(a.k[0][i]),
+                                                             static_cast<uint64_t>(a.k[1][i]),
+                                                             static_cast<uint64_t>(a.k[2][i]),
+                                                             static_cast<uint64_t>(a.k[3][i]))))
+
+#undef SG_WORDS
+#undef SG_SHIM
+
+static void shim_find_bin(const ShimArrays& a, int64_t n) {
+    const Tables tables = {static_cast<const uint32_t*>(a.table[0]), nullptr, static_cast<const int32_t*>(a.table[1]),
+                           static_cast<int32_t>(a.size)};
+    for (int64_t i = 0; i < n; ++i) a.m[0][i] = find_bin(a.w[0][i], a.k[0][i], tables);
+}
+
+// Words of `size` fields in w, mixed ones in m; the matrix in x[0].
+static void shim_mix_words(const ShimArrays& a, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+        double normals[4];
+        for (int f = 0; f < a.size; ++f) normals[f] = normal_quantile(uniform32(a.w[f][i]));
+        for (int f = 0; f < a.size; ++f) {
+            const double* row = a.x[0] + f * a.size;
+            a.m[f][i] = is_mixed(row, f) ? mix_word(normals, row, f) : a.w[f][i];
+        }
+    }
+}
+
+static bool same(const char* a, const char* b) {
+    while (*a && *a == *b) ++a, ++b;
+    return *a == *b;
+}
+
+static void* function(const char* name) {
+    struct Entry {
+        const char* name;
+        ShimFunction function;
+    };
+#define SG_ENTRY(NAME) {#NAME, shim_##NAME}
+    static const Entry entries[] = {
+        SG_ENTRY(philox4x32), SG_ENTRY(draw),      SG_ENTRY(log),           SG_ENTRY(exp),
+        SG_ENTRY(uniform32),  SG_ENTRY(uniform52), SG_ENTRY(normal_cdf),    SG_ENTRY(normal_quantile),
+        SG_ENTRY(gap_ticks),  SG_ENTRY(tick_bits), SG_ENTRY(log_weibull),   SG_ENTRY(try_log_gamma),
+        SG_ENTRY(on_circle),  SG_ENTRY(clock_us),  SG_ENTRY(from_start),    SG_ENTRY(find_bin),
+        SG_ENTRY(mix_words),
+    };
+#undef SG_ENTRY
+    for (const Entry& entry : entries)
+        if (same(entry.name, name)) return reinterpret_cast<void*>(entry.function);
+    return nullptr;
+}
+
+}  // namespace SG_NAMESPACE

@@ -1,0 +1,200 @@
+"""The native backend: the law in `kernels/`, compiled for the CPU; threads over blocks, strips of lanes, radix sort.
+
+Counts and rotations of cells, and the bookkeeping of surveys, are the NumPy backend's; what is done per request is in
+C. Axes: cells, runs, requests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.blocks import thread_count
+from servegen_gpu.backends.contract import Columns
+from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
+from servegen_gpu.backends.numpy_arrivals import CellState, Runs, begin
+from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
+from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.law.dependence import KINDS
+from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.plan import Slab, cells_of
+from servegen_gpu.rules import CountRule
+from servegen_gpu.trace import Ragged
+
+
+class NativeBackend(NumpyBackend):
+    """Samples slabs with compiled kernels.
+
+    Parameters
+    ----------
+    library : Library, optional
+    """
+
+    name = "native"
+
+    def __init__(self, library: Library | None = None) -> None:
+        self.library = library or load_library(build=True)
+        super().__init__(NativeGaps(self.library))
+        self.library.hold(1)
+        weakref.finalize(self, self.library.hold, -1)
+
+    def bytes_per_request(self, category: str) -> int:
+        """Peak bytes that a slab needs per expected request."""
+        fields = scalar_field_count(category)
+        return 28 + 8 * fields + (60 if category == "multimodal" else 0)
+
+    def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
+        """The slab's rows in merge order."""
+        if slab.surveyed:
+            known, reached = self.reaching_runs(packed, slab)
+            return self._columns(packed, known.state, known.runs.take(reached), slab)
+        return self._columns(packed, begin(packed, cells_of(packed, slab.windows)), None, slab)
+
+    def _columns(self, packed: PackedWorkload, state: CellState, chosen: Runs | None, slab: Slab) -> Columns:
+        first = (packed.first_window + int(slab.windows[0])) * packed.window_us
+        last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
+        base = max(first, slab.from_us)
+        task = job(_job(packed, state) | _slab(packed, state, base, min(slab.to_us, last) - base))
+        handle = ctypes.c_void_p()
+        known = None if chosen is None else ctypes.byref(_runs(chosen))
+        n = self.library.call("sg_draw", ctypes.byref(task), known, ctypes.byref(handle))
+        try:
+            return self._written(packed, task, handle, n, base - packed.start_us)
+        finally:
+            self.library.free(handle)
+
+    def _written(self, packed: PackedWorkload, task: Any, handle: Any, n: int, offset_us: int) -> Columns:
+        names = packed.fields[: packed.scalar_fields]
+        columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
+        drawn = {name: np.empty(n, np.int32) for name in names}
+        items = packed.category == "multimodal"
+        cell, ordinal = np.empty(n if items else 0, np.int32), np.empty(n if items else 0, np.uint32)
+        out = Out(
+            arrival_us=address(columns["arrival_us"]),
+            client=address(columns["client"]),
+            cell=address(cell) if items else None,
+            ordinal=address(ordinal) if items else None,
+            field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in drawn.values())),
+            offset_us=offset_us,
+        )
+        self.library.call("sg_columns", ctypes.byref(task), handle, ctypes.byref(out))
+        if packed.category == "reason":
+            drawn["reason_tokens"] = drawn.pop("reason_ratio")
+        if not items:
+            return columns | drawn
+        inputs = drawn["text_tokens"].copy()
+        lists = {}
+        for modality in MODALITIES:
+            name = f"{modality}_tokens"
+            offsets = np.zeros(n + 1, np.int64)
+            np.cumsum(drawn[f"{modality}_count"], out=offsets[1:])
+            values = np.empty(offsets[-1], np.int32)
+            if len(values):
+                what = (ctypes.c_int64(ITEM_PURPOSES[modality]), ctypes.c_int64(packed.fields.index(name)))
+                to = (cell, ordinal, offsets, values, inputs)
+                self.library.call("sg_items", ctypes.byref(task), *what, ctypes.c_int64(n), *to)
+            lists[name] = Ragged(offsets, values)
+        columns |= {"input_tokens": inputs} | {name: drawn[name] for name in ("output_tokens", "text_tokens")}
+        return columns | lists
+
+
+class NativeGaps:
+    """Gaps of runs with compiled kernels."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def peaks(self, state: CellState, runs: Runs) -> NDArray[np.float64]:
+        """Logarithm of the largest gap of every run, float64[runs]."""
+        peaks = np.empty(len(runs))
+        self._call("sg_survey", state, runs, peaks, None)
+        return peaks
+
+    def totals(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
+        """Ticks of every run, int64[runs]."""
+        totals = np.empty(len(runs), np.int64)
+        self._call("sg_survey", state, runs, None, totals)
+        return totals
+
+    def sums(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
+        """Ticks of the cell up to the end of every request's gap, int64[requests]; they stay at 2**62."""
+        count = int(runs.count.sum())
+        sums = np.empty(count + PAD, np.int64)
+        self._call("sg_sums", state, runs, sums)
+        return sums[:count]
+
+    def _call(self, name: str, state: CellState, runs: Runs, *out: Any) -> None:
+        task = job(_cells(state))  # the rest of a job is about times and fields
+        self._library.call(name, ctypes.byref(task), ctypes.byref(_runs(runs)), *out)
+
+
+def _runs(chosen: Runs) -> Any:
+    names = ("cell", "first", "count", "before")
+    return runs({name: getattr(chosen, name) for name in names} | {"runs": len(chosen)})
+
+
+def _cells(state: CellState) -> dict[str, Any]:
+    """What drawing gaps needs of the cells."""
+    law = state.law
+    expected = state.cells.expected_q32 * 2.0**-32
+    # what a renewal cell is first given room for: hardly ever less than it needs
+    room = np.minimum(1.02 * expected + 2 * np.sqrt(expected * law.inverse_shape), 4 * expected) + 4
+    return {
+        "key0": law.key[0],
+        "key1": law.key[1],
+        "cells": len(state.cells),
+        "client": law.client,
+        "window": law.window,
+        "is_gamma": law.is_gamma,
+        "rule": state.rule,
+        "inverse_shape": law.inverse_shape,
+        "d": law.gamma.d,
+        "c": law.gamma.c,
+        "log_d": law.gamma.log_d,
+        "boost": law.gamma.boost,
+        "count": state.count,
+        "capacity": np.where(state.rule == CountRule.RENEWAL, room, 0).astype(np.int64),
+        "rotation": state.rotation,
+        "occupancy": state.occupancy,
+        "ticks_per_unit": state.ticks_per_unit,
+        "first_ticks": state.first_ticks,
+        "log_unit": state.log_unit,
+        "ticks_in_all": state.ticks_in_all,
+        "threads": thread_count(),
+    }
+
+
+def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
+    """What drawing requests needs of the workload and its cells."""
+    cells, tables, clock = state.cells, packed.tables, packed.clock
+    return _cells(state) | {
+        "client_column": packed.client_id[cells.client].astype(np.int32),
+        "clock_table": clock.table[cells.window_index],
+        "table": packed.table[cells.profile, cells.row],
+        "thresholds": tables.thresholds,
+        "values": tables.values,
+        "guide": tables.guide,
+        "guide_bits": tables.guide_bits,
+        "clock_thresholds": clock.segments.thresholds,
+        "clock_guide": clock.segments.guide,
+        "clock_guide_bits": clock.segments.guide_bits,
+        "clock_first": clock.first,
+        "clock_start_us": clock.start_us,
+        "clock_slope": clock.slope,
+        "window_us": packed.window_us,
+        "fields": len(packed.fields),
+        "scalar_fields": packed.scalar_fields,
+        "dependence": KINDS.index(packed.dependence),
+        "ratio_field": packed.fields.index("reason_ratio") if packed.category == "reason" else 0,
+        "mixing": packed.mixing,
+    }
+
+
+def _slab(packed: PackedWorkload, state: CellState, base_us: int, span_us: int) -> dict[str, Any]:
+    """Times count from `base_us` on the absolute axis."""
+    return {"origin_us": state.cells.window * packed.window_us - base_us, "span_us": span_us}

@@ -1,0 +1,246 @@
+"""The headers in `kernels/`, run as host C++ for every vector extension, against the law, function by function and bit
+for bit; and compiled for GPUs where there is nvcc."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+from native import each_extension, library, words
+from profiles import REPOSITORY
+
+from servegen_gpu.clients.lengths import LengthTables
+from servegen_gpu.law import dependence, elementary, position, variates
+from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.philox import philox4x32
+from servegen_gpu.law.tables import find_bin, pack_tables
+
+N = 20_011  # no multiple of any strip
+KERNELS = REPOSITORY / "kernels"
+
+
+class Arrays(ctypes.Structure):
+    """ShimArrays in kernels/shim.h."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p * 4),
+        ("k", ctypes.c_void_p * 4),
+        ("w", ctypes.c_void_p * 4),
+        ("y", ctypes.c_void_p * 2),
+        ("m", ctypes.c_void_p * 4),
+        ("table", ctypes.c_void_p * 3),
+        ("size", ctypes.c_int64),
+    )
+
+
+def run(extension: str, name: str, n: int, x=(), k=(), w=(), table=(), size=0) -> tuple[list[Any], list[Any]]:
+    """Doubles and integers that a function of the headers gives."""
+    kept = {
+        "x": [np.ascontiguousarray(a, np.float64) for a in x],
+        "k": [np.ascontiguousarray(a, np.int64) for a in k],
+        "w": [np.ascontiguousarray(a, np.uint32) for a in w],
+        "y": [np.empty(n) for _ in range(2)],
+        "m": [np.empty(n, np.int64) for _ in range(4)],
+        "table": list(table),
+    }
+    arrays = Arrays(size=size)
+    for field, held in kept.items():
+        for i, array in enumerate(held):
+            getattr(arrays, field)[i] = array.ctypes.data
+    library(extension).function(name)(ctypes.byref(arrays), n)
+    return kept["y"], kept["m"]
+
+
+def bits(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x, np.float64).view(np.int64)
+
+
+def equal(ours: np.ndarray, law: np.ndarray) -> bool:
+    """Equal bit for bit; 0 and -0 differ."""
+    return np.array_equal(bits(ours), bits(law)) if ours.dtype == np.float64 else np.array_equal(ours, law)
+
+
+def wide(seed: int) -> list[np.ndarray]:
+    """Four arrays of words."""
+    return [words(N, seed + 7919 * i) if i else np.roll(words(N, seed), 3) for i in range(4)]
+
+
+@each_extension
+def test_philox(extension):
+    key, counter = (0xA4093822, 2**32 - 1), wide(1)
+    _, ours = run(extension, "philox4x32", N, k=[key], w=counter)
+    law = philox4x32(np, tuple(c.astype(np.uint64) for c in counter), key)
+    assert all(equal(a, b.astype(np.int64)) for a, b in zip(ours, law, strict=True))
+
+
+@each_extension
+def test_draw(extension):
+    ordinal, client, window, item = wide(2)
+    window, item = window >> 8, item >> 18
+    place = {"ordinal": ordinal, "client": client, "window": window, "item": item}
+    for purpose in Purpose:
+        _, ours = run(extension, "draw", N, k=[(5, 9), (purpose, 255, 1023)], w=list(place.values()))
+        law = draw(np, (5, 9), purpose, **{k: v.astype(np.uint64) for k, v in place.items()}, attempt=255, turn=1023)
+        assert all(equal(a, b.astype(np.int64)) for a, b in zip(ours, law, strict=True))
+
+
+def positive() -> np.ndarray:
+    """Normal doubles of all sizes, and neighbours of powers of two."""
+    spread = (words(N, 3).astype(np.uint64) << np.uint64(31)).astype(np.int64)
+    some = np.clip(spread, 1 << 52, (0x7FE << 52) - 1).view(np.float64)
+    near = 2.0 ** np.arange(-40, 41)
+    edges = np.array([1.0, np.nextafter(1, 0), np.nextafter(1, 2), np.sqrt(0.5), np.sqrt(2), 2.0**-1022, 1e-300])
+    return np.concatenate((near, np.nextafter(near, 0), np.nextafter(near, 1e9), edges, some))
+
+
+def uniforms(seed: int) -> np.ndarray:
+    return variates.uniform32(np, words(N, seed).astype(np.uint64))
+
+
+REALS = np.concatenate(([0.0, -0.0, -708, 709, -1e9, 1e9, 0.5, -0.5], 1500 * (uniforms(4) - 0.5), uniforms(5) - 0.5))
+
+
+@each_extension
+@pytest.mark.parametrize(
+    ("name", "x"),
+    [("log", positive()), ("exp", REALS), ("normal_quantile", uniforms(6)), ("normal_cdf", REALS / 50)],
+)
+def test_elementary(extension, name, x):
+    ours, _ = run(extension, name, len(x), x=[x])
+    assert equal(ours[0], getattr(elementary, name)(np, x))
+
+
+@each_extension
+def test_the_quantile_at_its_seams(extension):
+    u = np.array([0.075, 0.925, 0.5, 1e-11, 1 - 1e-11])
+    u = np.concatenate((u, np.nextafter(u, 0), np.nextafter(u, 1)))
+    ours, _ = run(extension, "normal_quantile", len(u), x=[u])
+    assert equal(ours[0], elementary.normal_quantile(np, u))
+
+
+@each_extension
+def test_variates(extension):
+    w = wide(8)
+    law_words = tuple(a.astype(np.uint64) for a in w)
+    ours, _ = run(extension, "uniform32", N, w=w)
+    assert equal(ours[0], variates.uniform32(np, law_words[0]))
+    ours, _ = run(extension, "uniform52", N, w=w)
+    assert equal(ours[0], variates.uniform52(np, law_words[0], law_words[1]))
+    shape = np.exp(8 * uniforms(9) - 5)
+    ours, _ = run(extension, "log_weibull", N, x=[1 / shape], w=w)
+    assert equal(ours[0], variates.log_weibull(np, law_words, 1 / shape))
+    first, power = variates.equilibrium_constants(np, np.arange(N) % 2 == 0, shape)
+    for of in (variates.gamma_constants(np, shape), first):
+        ours, _ = run(extension, "try_log_gamma", N, x=[of.d, of.c, of.log_d, of.boost], w=w)
+        log_gap, accepted = variates.try_log_gamma(np, law_words, of)
+        assert np.array_equal(ours[1] == 1, accepted)
+        assert 0 < accepted.sum() < N
+        assert equal(ours[0], log_gap)
+    assert power.all()
+
+
+@each_extension
+def test_ticks(extension):
+    gap, unit = REALS, np.roll(REALS, 5)
+    for power in (0, 31, 40, 52, 61, 62):
+        per_unit = np.full(len(gap), 2.0**power)
+        _, ours = run(extension, "gap_ticks", len(gap), x=[gap, unit, per_unit])
+        assert equal(ours[0], variates.gap_ticks(np, gap, unit, per_unit))
+    counts = np.concatenate([2**p + np.arange(-1, 2) for p in range(1, 32)] + [np.arange(1, 99)])
+    _, ours = run(extension, "tick_bits", len(counts), k=[counts])
+    assert equal(ours[0], position.tick_bits(np, counts))
+
+
+def sums() -> tuple[np.ndarray, np.ndarray]:
+    """S and G: 0 <= S <= G <= 2**62."""
+    w = wide(10)
+    total = (w[0].astype(np.int64) << 30 | w[1] >> 2) + 1
+    part = (total.astype(np.float64) * uniforms(11)).astype(np.int64)
+    part[::9], part[1::9] = total[::9], 0
+    return np.minimum(part, total), total
+
+
+@each_extension
+def test_position(extension):
+    part, total = sums()
+    rotation, occupancy = words(N, 12).astype(np.int64), np.minimum(1, 2 * uniforms(13))
+    _, ours = run(extension, "on_circle", N, k=[part, total, rotation], x=[occupancy])
+    assert equal(ours[0], position.on_circle(np, part, total, occupancy, rotation))
+    _, ours = run(extension, "from_start", N, k=[part, total])
+    x, inside = position.from_start(np, part, total)
+    assert equal(ours[0], x)
+    assert np.array_equal(ours[1] == 1, inside)
+    x = words(N, 14).astype(np.uint64)
+    first, start, slope = x >> np.uint64(3), x >> np.uint64(7), (x >> np.uint64(2)) + np.uint64(1)
+    _, ours = run(extension, "clock_us", N, k=[x, first, start, slope])
+    assert equal(ours[0], position.clock_us(np, x, first, start, slope).astype(np.int64))
+
+
+@each_extension
+def test_tables(extension):
+    sizes = np.array([1, 2, 3, 1000, 40, 5000])
+    values = np.arange(sizes.sum())
+    weights = uniforms(15)[: sizes.sum()] ** 8 + 1e-9
+    tables = pack_tables(LengthTables.from_weights(np.concatenate(([0], np.cumsum(sizes))), values, weights))
+    word = np.concatenate((words(N, 16), tables.thresholds, tables.thresholds + np.uint32(1)))
+    for table in range(len(sizes)):
+        which = np.full(len(word), table)
+        parts = (tables.thresholds, tables.guide)
+        _, ours = run(extension, "find_bin", len(word), k=[which], w=[word], table=parts, size=tables.guide_bits)
+        assert equal(ours[0], find_bin(np, word, which, tables))
+
+
+@each_extension
+def test_mixing(extension):
+    w = wide(17)
+    for fields in (2, 3, 4):
+        spearman = np.where(np.eye(fields, dtype=bool), 1.0, 0.4)
+        spearman[0, 1] = spearman[1, 0] = 0.0
+        mixing = dependence.mixing_matrix(spearman)
+        _, ours = run(extension, "mix_words", N, x=[mixing], w=w, size=fields)
+        law = dependence.mix_words(np, [a.astype(np.uint64) for a in w[:fields]], mixing)
+        assert all(equal(a, b.astype(np.int64)) for a, b in zip(ours[:fields], law, strict=True))
+
+
+def test_every_function_of_the_headers_has_a_test():
+    entries = set((KERNELS / "shim.h").read_text().split("SG_ENTRY(")[2:])
+    named = {entry.partition(")")[0] for entry in entries}
+    text = (REPOSITORY / "tests" / "test_kernels.py").read_text()
+    assert named
+    assert all(f'"{name}"' in text for name in named)
+
+
+CUDA = """
+#include "dependence.h"
+#include "position.h"
+#include "tables.h"
+#include "variates.h"
+namespace SG_NAMESPACE {  // where log and exp are the law's
+__global__ void every(const double* x, const int64_t* k, Tables tables, double* y, int64_t* m) {
+    const int i = threadIdx.x;
+    const Words w = draw(Key{1, 2}, GAP, i, i, i);
+    y[0] = log(x[i]) + exp(x[i]) + normal_quantile(x[i]) + normal_cdf(x[i]) + log_weibull(w, x[i]);
+    const LogGamma gap = try_log_gamma(w, GammaConstants{x[0], x[1], x[2], x[3]});
+    y[1] = gap.log_gap + gap.accepted;
+    m[0] = gap_ticks(x[0], x[1], x[2]) + tick_bits(k[0]) + on_circle(k[0], k[1], x[0], k[2]);
+    m[2] = find_bin(w.w0, 3, tables);
+    m[1] = from_start(k[0], k[1]).x + clock_us(k[0], k[1], k[2], k[3]) + mix_word(x, x, 2) + is_mixed(x, 2);
+}
+}
+"""
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_headers_compile_for_gpus(architecture, tmp_path):
+    nvcc = shutil.which("nvcc")
+    if not nvcc:
+        pytest.skip("no nvcc on the path")
+    (tmp_path / "every.cu").write_text(CUDA)
+    flags = ["--std=c++17", "--fmad=false", "--cubin", f"-arch={architecture}", f"-I{KERNELS}", "-Werror=all-warnings"]
+    command = [nvcc, *flags, "every.cu", "-o", "every.cubin"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr

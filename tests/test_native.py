@@ -1,0 +1,147 @@
+"""Finding, building and refusing the compiled kernels, and what the backend does besides columns."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from native import library, native, plain
+from profiles import REPOSITORY, tiny_pool
+from traces import same
+
+import servegen_gpu as sg
+from servegen_gpu.backends import choose_backend, describe_backends, native_build, native_library
+from servegen_gpu.backends.native import NativeBackend
+from servegen_gpu.backends.native_library import Library
+from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.errors import OptionError
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path) -> Path:
+    """No library in the package and none in the cache."""
+    monkeypatch.setattr(native_library, "packaged_library", lambda: tmp_path / "nothing")
+    monkeypatch.setenv("SERVEGEN_GPU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("SERVEGEN_GPU_ISA", raising=False)
+    return tmp_path
+
+
+def state() -> dict[str, str]:
+    return next(row for row in describe_backends() if row["name"] == "native")
+
+
+def refusal() -> OptionError:
+    with pytest.raises(OptionError) as refused:
+        choose_backend("native")
+    return refused.value
+
+
+def test_without_a_library_auto_is_numpy_and_nothing_is_built(nowhere):
+    assert type(choose_backend("auto")) is NumpyBackend
+    assert state()["state"] == "missing"
+    assert "native_build" in state()["detail"]
+    assert not (nowhere / "cache").exists()
+
+
+def test_without_a_compiler(nowhere, monkeypatch):
+    monkeypatch.setenv("PATH", str(nowhere))
+    assert "no C++ compiler" in refusal().got
+    assert "install one" in refusal().fix
+    assert "'numpy'" in refusal().fix
+
+
+def test_with_a_compiler_that_fails(nowhere, monkeypatch):
+    failing = nowhere / "c++"
+    failing.write_text("#!/bin/sh\necho 'fatal error: no such thing' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("CXX", str(failing))
+    assert "no such thing" in refusal().got
+    assert "CXX" in refusal().fix
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    assert "no-such-compiler" in refusal().got
+
+
+def test_with_a_cache_that_cannot_be_written(nowhere, monkeypatch):
+    (nowhere / "file").write_text("")
+    monkeypatch.setenv("SERVEGEN_GPU_CACHE", str(nowhere / "file"))
+    assert "cannot be written" in refusal().got
+    assert "SERVEGEN_GPU_CACHE" in refusal().fix
+
+
+def test_a_library_that_is_none(nowhere, monkeypatch):
+    broken = nowhere / "broken.so"
+    broken.write_text("not a library")
+    monkeypatch.setattr(native_library, "packaged_library", lambda: broken)
+    assert "broken.so" in refusal().got
+    assert type(choose_backend("auto")) is NumpyBackend
+
+
+def test_two_processes_build_at_once(nowhere):
+    library()
+    code = [sys.executable, "-m", "servegen_gpu.backends.native_build"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    both = [subprocess.Popen(code, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    said = [process.communicate()[0].strip() for process in both]
+    assert said[0] == said[1]
+    assert [p.name for p in Path(said[0]).parent.iterdir() if p.name != "lock"] == [Path(said[0]).name]
+    assert state()["state"] == "ready"
+    assert type(choose_backend("auto")) is NativeBackend
+    pool = tiny_pool("language")
+    trace = sg.generate(pool, rate=5, duration=600, backend="native")
+    assert same(trace, plain(pool, rate=5, duration=600))
+    assert trace.provenance["backend"] == "native"
+
+
+def test_a_changed_source_is_another_library(tmp_path):
+    before = native_build.library_name(REPOSITORY / "kernels")
+    for source in (REPOSITORY / "kernels").iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    assert native_build.library_name(tmp_path) == before
+    with (tmp_path / "lane.h").open("a") as header:
+        header.write("//\n")
+    assert native_build.library_name(tmp_path) != before
+
+
+def test_an_unknown_vector_extension(monkeypatch):
+    path = library().path
+    with pytest.raises(OptionError, match="SERVEGEN_GPU_ISA"):
+        Library(path, "mmx")
+    monkeypatch.setenv("SERVEGEN_GPU_ISA", "baseline")
+    assert Library(path).extension == "baseline"
+
+
+def test_structures_have_the_size_that_c_gives_them():
+    """Every field of SgJob is eight bytes wide, so that a forgotten one shows."""
+    text = (REPOSITORY / "kernels" / "job.h").read_text().split("struct SgJob {")[1].split("};")[0]
+    lines = [line.split("//")[0].strip().rstrip(";") for line in text.splitlines()]
+    fields = [field.split()[-1].lstrip("*") for line in lines if line for field in line.split(",")]
+    assert fields == [name for name, _ in native_library.Job._fields_]
+    assert ctypes.sizeof(native_library.Job) == 8 * len(fields)
+
+
+def test_other_python_threads_go_on():
+    pool = tiny_pool("language", 9)
+    expected = plain(pool, rate=300, duration=600, seed=1)
+    found = {}
+    work = [
+        threading.Thread(target=lambda k=k: found.update({k: native(pool, rate=300, duration=600, seed=1)}))
+        for k in range(3)
+    ]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert all(same(found[k], expected) for k in range(3))
+
+
+def test_bytes_per_request_are_enough():
+    backend = NativeBackend(library())
+    assert 0 < backend.bytes_per_request("language") < backend.bytes_per_request("multimodal")
+    assert np.iinfo(np.int32).max > backend.bytes_per_request("multimodal")
