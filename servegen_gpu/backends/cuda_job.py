@@ -1,0 +1,48 @@
+"""What every CUDA kernel is told: the fields of SlabJob in kernels/slab.h, 8 bytes each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAMES = tuple(
+    (
+        "key0 key1 clients rows fields scalar_fields dependence ratio_field window_us "
+        "client_id profile rate_factor count_rule rate_rps shape occupancy log_mean_gap is_gamma table mixing "
+        "thresholds values guide guide_bits clock_thresholds clock_guide clock_guide_bits "
+        "clock_first clock_start_us clock_slope "
+        "window_row window_number window_scale window_clock window_origin_us span_us offset_us "
+        "active grid_cell cell_client cell_number cell_window cell_law cell_rule cell_d cell_c cell_log_d cell_boost "
+        "log_unit ticks_per_unit rotation first_ticks room kept drawn last ticks_in_all "
+        "runs requests run_begin run_cell run_first run_before tile_run peak total units_known ticks sums run_sums "
+        "position_begin position_bits word record record_words "
+        "order arrival_us client field0 field1 field2 field3 field4 row_cell row_ordinal "
+        "purpose item_field item_begin item inputs"
+    ).split()
+)
+
+SCALAR_FIELDS = 5
+TILE = 256
+"""Requests a tile: as in kernels/slab.h."""
+
+
+def words(values: Mapping[str, Any], address: Callable[[Any], int]) -> NDArray[np.uint64]:
+    """The job as it lies in memory; what is not given is 0, a null pointer.
+
+    Parameters
+    ----------
+    values : mapping of str to int or array
+    address : callable
+        Where an array's memory begins.
+    """
+    unknown = values.keys() - set(NAMES)
+    if unknown:
+        raise KeyError(f"no field {', '.join(sorted(unknown))} in SlabJob")
+    given = (values.get(name, 0) for name in NAMES)
+    return np.array(
+        [int(value) & (2**64 - 1) if isinstance(value, int | np.integer) else address(value) for value in given],
+        np.uint64,
+    )
