@@ -10,7 +10,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(THREADS)
+#define __launch_bounds__(...)
 
 struct OnHost {
     int64_t x;

@@ -8,7 +8,7 @@ using namespace SG_NAMESPACE;
 #define SG_THREAD (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x)
 
 #define SG_KERNEL(NAME)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(256) sg_##NAME(const SlabJob* __restrict__ job, int64_t n) { \
+    extern "C" __global__ void __launch_bounds__(256, 2) sg_##NAME(const SlabJob* __restrict__ job, int64_t n) { \
         const int64_t i = SG_THREAD;                                                                    \
         if (i < n) NAME##_at(*job, i);                                                                  \
     }
@@ -32,7 +32,7 @@ static __device__ __forceinline__ void raise(uint64_t* peak, uint64_t key) {
 
 // Maxima are free of order. A warp inside one run, which is most of them where cells are large, asks for its largest
 // once; elsewhere the runs are many, and so are the places that are asked for.
-extern "C" __global__ void __launch_bounds__(256) sg_gap(const SlabJob* __restrict__ job, int64_t n) {
+extern "C" __global__ void __launch_bounds__(256, 2) sg_gap(const SlabJob* __restrict__ job, int64_t n) {
     const int64_t i = SG_THREAD;
     Gap gap = {-1, 0};
     if (i < n) gap = gap_at(*job, i);
@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(256) sg_gap(const SlabJob* __restri
     if (gap.run >= 0) raise(job->peak + gap.run, gap.peak);
 }
 
-extern "C" __global__ void __launch_bounds__(256) sg_cross(const SlabJob* __restrict__ job, int64_t n) {
+extern "C" __global__ void __launch_bounds__(256, 2) sg_cross(const SlabJob* __restrict__ job, int64_t n) {
     const int64_t i = SG_THREAD;
     if (i >= n) return;
     const Place at = place_of_request(*job, i);

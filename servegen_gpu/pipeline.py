@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
-from servegen_gpu.backends.contract import Backend, empty_columns
+from servegen_gpu.backends.contract import Backend, empty_columns, on_device, sampled
 from servegen_gpu.clients.pool import ClientPool, PastEnd
 from servegen_gpu.packing import PackedWorkload, pack
-from servegen_gpu.plan import plan, share_before
+from servegen_gpu.plan import SLAB_REQUESTS, plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.rules import check_rules
@@ -60,14 +60,14 @@ class Workload:
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
-        first_row = 0
-        slab = None
-        for slab in plan(self.packed, self.max_requests, self.shard):
-            columns = self.backend.sample_slab(self.packed, slab)
+        first_row, columns = 0, None
+        slab_requests = getattr(self.backend, "slab_requests", SLAB_REQUESTS)
+        slabs = plan(self.packed, self.max_requests, self.shard, slab_requests)
+        for columns in sampled(self.backend, self.packed, slabs):
             trace = Trace(columns, self.provenance, first_row)
             first_row += len(trace)
             yield trace
-        if slab is None:
+        if columns is None:
             yield Trace(empty_columns(self.packed.category), self.provenance)
 
 
@@ -90,6 +90,7 @@ class Options(TypedDict, total=False):
     backend: str
     memory: float | str
     shard: str | tuple[int, int]
+    device: bool
 
 
 def generate(pool: ClientPool, **keywords: Unpack[Options]) -> Trace:
@@ -117,6 +118,7 @@ def stream(
     backend: str = "auto",
     memory: float | str = "2GB",
     shard: str | tuple[int, int] = (0, 1),
+    device: bool = False,
 ) -> Workload:
     """A trace as an iterable of slabs in order of time, in bounded memory. Nothing is sampled before iteration.
 
@@ -147,12 +149,16 @@ def stream(
         What to do with windows that have a target but no active client.
     past_end : {"wrap", "end"}
         Past the end of the data, repeat whole days, or end the trace.
-    backend : {"auto", "native", "numpy", "jax"}
-        What computes, the same rows in any case; by default compiled kernels if they are here, else NumPy.
+    backend : {"auto", "cupy", "native", "numpy", "jax"}
+        What computes, the same rows in any case; by default the first of a CUDA device, compiled kernels, NumPy that is
+        here.
     memory : float or str
         Budget for sampling, bytes or ``"2GB"``; the trace itself comes on top. Never changes the trace.
     shard : str or tuple of int
         ``"3/8"``: the third of eight shares, which together are the whole trace.
+    device : bool
+        Leave slabs on the device of backend ``cupy``: columns are CuPy arrays, for DLPack and code of your own; to
+        write them or to turn them into frames, leave this out.
 
     Returns
     -------
@@ -182,7 +188,7 @@ def stream(
         occupancy=occupancy,
         empty=empty,
     )
-    chosen = choose_backend(backend)
+    chosen = on_device(choose_backend(backend)) if device else choose_backend(backend)
     rules = {"counts": counts, "dependence": dependence, "occupancy": occupancy, "empty": empty, "past_end": past_end}
     if rank_correlation is not None:
         rules["rank_correlation"] = np.asarray(rank_correlation).tolist()

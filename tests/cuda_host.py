@@ -7,6 +7,8 @@ import functools
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 
 from servegen_gpu.backends.cuda_job import words
 
-KERNELS = Path(__file__).parent.parent / "kernels"
+HERE = Path(__file__).parent
+KERNELS = HERE.parent / "kernels"
 COMPILER = shutil.which("g++")
 POISON = 0xA5
 """What fresh memory is filled with, so that what no kernel wrote shows."""
@@ -24,45 +27,89 @@ POISON = 0xA5
 def library() -> ctypes.CDLL:
     """slab.cu for the host."""
     assert COMPILER
-    folder = Path(tempfile.mkdtemp(prefix="servegen_gpu-test-"))
-    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror"]
-    before = ["-include", str(KERNELS / "on_host.h")]
-    target = folder / "slab.so"
-    subprocess.run([COMPILER, "-x", "c++", *flags, *before, str(KERNELS / "slab.cu"), "-o", str(target)], check=True)
-    loaded = ctypes.CDLL(str(target))
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="servegen_gpu-test-") as folder:
+        target = Path(folder, "slab.so")
+        flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+        subprocess.run([COMPILER, *flags, "-I", KERNELS, HERE / "cuda_host.cpp", "-o", target], check=True)
+        loaded = ctypes.CDLL(str(target))
+    for name in ("test_tiles_of", "test_run_of", "test_thread", "test_job_bytes"):
+        getattr(loaded, name).restype = ctypes.c_int64
+    loaded.test_ordered.restype, loaded.test_reordered.restype = ctypes.c_uint64, ctypes.c_double
     return loaded
 
 
 class PoisonedNumpy:
-    """NumPy, but for memory that is not zero by chance."""
+    """NumPy, but for memory that is never zero by chance, and of which there may be too little."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
-    @staticmethod
-    def empty(shape: Any, dtype: Any) -> np.ndarray:
+    def empty(self, shape: Any, dtype: Any) -> np.ndarray:
+        """Poisoned memory."""
         out = np.empty(shape, dtype)
+        if out.nbytes > self.most_bytes:
+            raise MemoryError
         out.reshape(-1).view(np.uint8)[:] = POISON
         return out
 
 
+def told(job: Mapping[str, Any]) -> np.ndarray:
+    """A job as kernels read it."""
+    return words(job, lambda array: array.ctypes.data)
+
+
 class HostDevice:
-    """Runs kernels on the host; `threads` a block."""
+    """What `CudaDevice` offers, on the host.
 
-    xp: Any = PoisonedNumpy()
+    Parameters
+    ----------
+    threads : int
+        A block.
+    most_bytes : int
+        What one array may take before memory is short.
+    """
 
-    def __init__(self, threads: int = 256) -> None:
+    out_of_memory = MemoryError
+
+    def __init__(self, threads: int = 256, most_bytes: int = 1 << 40) -> None:
+        self.xp: Any = PoisonedNumpy(most_bytes)
         self.threads = threads
         self.launched: list[tuple[str, int]] = []
-        self._library = library()
+        self.released = 0
 
-    def launch(self, kernel: str, job: dict[str, Any], n: int) -> None:
+    def launch(self, kernel: str, job: Mapping[str, Any], n: int) -> None:
+        """Run a kernel for n threads."""
         self.launched.append((kernel, n))
         for value in job.values():
             assert isinstance(value, int | np.integer) or value.flags.c_contiguous
-        told = words(job, lambda array: array.ctypes.data)
-        function = ctypes.cast(getattr(self._library, f"sg_{kernel}"), ctypes.c_void_p)
-        self._library.on_host(
-            function, ctypes.c_void_p(told.ctypes.data), ctypes.c_int64(n), ctypes.c_int64(self.threads)
-        )
+        function = ctypes.cast(getattr(library(), f"sg_{kernel}"), ctypes.c_void_p)
+        job_words = told(job)
+        at = ctypes.c_void_p(job_words.ctypes.data)
+        library().on_host(function, at, ctypes.c_int64(n), ctypes.c_int64(self.threads))
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """There is only one kind of memory."""
+        yield
+
+    def release(self) -> None:
+        """Count how often memory is given back."""
+        self.released += 1
+
+    def start_copy(self, columns: dict[str, Any]) -> HostCopy:
+        """A copy that is there at once."""
+        return HostCopy(columns)
+
+
+class HostCopy:
+    """Columns that need not travel."""
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self._columns = columns
+
+    def finished(self) -> dict[str, Any]:
+        """The columns."""
+        return self._columns

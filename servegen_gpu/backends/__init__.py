@@ -7,7 +7,7 @@ import importlib.metadata
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.errors import OptionError
 
-BACKENDS = ("numpy", "native", "jax")
+BACKENDS = ("numpy", "native", "cupy", "jax")
 
 
 def choose_backend(name: str = "auto") -> Backend:
@@ -20,6 +20,8 @@ def choose_backend(name: str = "auto") -> Backend:
         return NumpyBackend()
     if name == "jax":
         return _jax_backend()
+    if name in ("auto", "cupy") and (cupy := _cupy_backend(name)):
+        return cupy
     from servegen_gpu.backends.native import NativeBackend
     from servegen_gpu.backends.native_library import load_library
 
@@ -35,6 +37,7 @@ def describe_backends() -> list[dict[str, str]]:
     """What is here: name, state, and detail of every backend."""
     import numpy as np
 
+    from servegen_gpu.backends import cuda
     from servegen_gpu.backends.blocks import thread_count
     from servegen_gpu.backends.native_library import load_library
 
@@ -46,7 +49,7 @@ def describe_backends() -> list[dict[str, str]]:
         rows.append({"name": "native", "state": "ready", "detail": detail})
     except OptionError as error:
         rows.append({"name": "native", "state": "missing", "detail": f"got {error.got}; {error.fix}"})
-    return [*rows, _describe_jax()]
+    return [*rows, cuda.describe(), _describe_jax()]
 
 
 GET_JAX = 'pip install "servegen-gpu[jax]"'
@@ -67,3 +70,17 @@ def _describe_jax() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
         return {"name": "jax", "state": "missing", "detail": GET_JAX}
     return {"name": "jax", "state": "ready", "detail": f"JAX {version} on its default device; never chosen by auto"}
+
+
+def _cupy_backend(name: str) -> Backend | None:
+    """By name or not at all; for ``auto`` only where it works."""
+    from servegen_gpu.backends import cuda
+
+    if name == "auto" and not cuda.is_likely():
+        return None
+    try:
+        return cuda.CupyBackend()
+    except OptionError:
+        if name == "cupy":
+            raise
+        return None

@@ -11,12 +11,14 @@ Columns (n rows): ``arrival_us`` int64[n] from the start of the trace; ``client`
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.errors import OptionError
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.trace import Ragged
@@ -36,6 +38,24 @@ class Backend(Protocol):
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order: (arrival, client, window of origin, ordinal, turn)."""
         ...
+
+
+def sampled(backend: Backend, packed: PackedWorkload, slabs: Iterable[Slab]) -> Iterator[Columns]:
+    """Columns of slabs, one after another; a backend that works ahead has a ``sample_slabs`` of its own."""
+    ahead = getattr(backend, "sample_slabs", None)
+    return ahead(packed, slabs) if ahead else (backend.sample_slab(packed, slab) for slab in slabs)
+
+
+def on_device(backend: Backend) -> Backend:
+    """The backend with columns that stay on its device."""
+    if not hasattr(backend, "on_device"):
+        raise OptionError(
+            "a backend with a device of its own for device=True",
+            repr(backend.name),
+            "pass backend='cupy', or device=False",
+        )
+    stays: Backend = backend.on_device()
+    return stays
 
 
 def empty_columns(category: str) -> Columns:

@@ -8,20 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NAMES = tuple(
-    (
-        "key0 key1 clients rows fields scalar_fields dependence ratio_field window_us "
-        "client_id profile rate_factor count_rule rate_rps shape occupancy log_mean_gap is_gamma table mixing "
-        "thresholds values guide guide_bits clock_thresholds clock_guide clock_guide_bits "
-        "clock_first clock_start_us clock_slope "
-        "window_row window_number window_scale window_clock window_origin_us span_us offset_us "
-        "active grid_cell cell_client cell_number cell_window cell_law cell_rule cell_d cell_c cell_log_d cell_boost "
-        "log_unit ticks_per_unit rotation first_ticks room kept drawn last ticks_in_all "
-        "runs requests run_begin run_cell run_first run_before tile_run peak total units_known ticks sums run_sums "
-        "position_begin position_bits word record record_words "
-        "order arrival_us client field0 field1 field2 field3 field4 row_cell row_ordinal "
-        "purpose item_field item_begin item inputs"
-    ).split()
+NAMES: tuple[str, ...] = (
+    # the workload
+    *("key0", "key1", "clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "window_us"),
+    *("client_id", "profile", "rate_factor", "count_rule", "rate_rps", "shape", "occupancy", "log_mean_gap"),
+    *("is_gamma", "table", "mixing", "thresholds", "values", "guide", "guide_bits"),
+    *("clock_thresholds", "clock_guide", "clock_guide_bits", "clock_first", "clock_start_us", "clock_slope"),
+    # windows of the slab
+    *("window_row", "window_number", "window_scale", "window_clock", "window_origin_us", "span_us", "offset_us"),
+    # cells
+    *("active", "grid_cell", "cell_client", "cell_number", "cell_window", "cell_law", "cell_rule"),
+    *("cell_d", "cell_c", "cell_log_d", "cell_boost", "log_unit", "ticks_per_unit"),
+    *("rotation", "first_ticks", "room", "kept", "drawn", "last", "ticks_in_all"),
+    # runs
+    *("runs", "requests", "run_begin", "run_cell", "run_first", "run_before"),
+    *("tile_run", "peak", "total", "units_known", "ticks", "sums", "run_sums"),
+    # positions, rows, items
+    *("position_begin", "position_bits", "word", "record", "record_words"),
+    *("order", "arrival_us", "client", "field0", "field1", "field2", "field3", "field4", "row_cell", "row_ordinal"),
+    *("purpose", "item_field", "item_begin", "item", "inputs"),
 )
 
 SCALAR_FIELDS = 5

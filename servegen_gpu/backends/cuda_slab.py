@@ -229,7 +229,7 @@ class SlabSampler:
             if len(items):
                 self._launch("item", job | what | {"item_begin": offsets, "item": items, "inputs": inputs}, rows)
             lists[name] = Ragged(offsets, items)
-        return {"input_tokens": inputs, "output_tokens": drawn["output_tokens"], "text_tokens": drawn["text_tokens"]} | lists
+        return {"input_tokens": inputs} | {name: drawn[name] for name in ("output_tokens", "text_tokens")} | lists
 
     # Index arithmetic between kernels
 
@@ -292,7 +292,7 @@ class SlabSampler:
         if self._workload is None or self._workload[0] is not packed:
             self.forget()
             tables, clock = packed.tables, packed.clock
-            arrays = {
+            arrays: dict[str, NDArray[Any]] = {
                 "client_id": packed.client_id.astype(np.uint32),
                 "profile": packed.profile.astype(np.int32),
                 "rate_factor": packed.rate_factor,
