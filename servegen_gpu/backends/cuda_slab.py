@@ -19,6 +19,7 @@ from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab
+from servegen_gpu.rules import CountRule
 from servegen_gpu.trace import Ragged
 
 OPEN = OUTSIDE = np.iinfo(np.int64).max
@@ -84,7 +85,8 @@ class SlabSampler:
         cells = len(job["cell_client"])
         if not cells:
             return self._columns(packed, job, xp.empty(0, np.int64), {}, None)
-        rounds = [self._first_round(job, cells)]
+        rules = set(packed.count_rule.tolist())
+        rounds = [self._first_round(job, cells, rules)]
         while len(more := xp.flatnonzero(job["kept"] == OPEN)):
             rounds.append(self._next_round(job, more))
         begin = self._begins(job["kept"])
@@ -121,15 +123,16 @@ class SlabSampler:
         self._launch("begin", job | cells | {"grid_cell": chosen}, len(chosen))
         return cells
 
-    def _first_round(self, job: Job, cells: int) -> Drawn:
+    def _first_round(self, job: Job, cells: int, rules: set[int]) -> Drawn:
         """All requests of counted cells, and as many of renewal cells as they are likely to need."""
         xp = self.device.xp
         begin = self._begins(job["room"])
         layout = self._layout(begin, int(begin[cells]))
         peak = xp.zeros(cells, np.uint64)
-        drawn = self._draw(job | {"peak": peak}, layout, cells)
+        drawn = self._draw(job | {"peak": peak}, layout, cells if rules != {CountRule.RENEWAL} else 0)
         self._launch("end", job | layout | {"sums": drawn.sums}, cells)
-        self._launch("cross", job | layout | {"sums": drawn.sums}, layout["requests"])
+        if CountRule.RENEWAL in rules:
+            self._launch("cross", job | layout | {"sums": drawn.sums}, layout["requests"])
         return drawn
 
     def _next_round(self, job: Job, cells: Any) -> Drawn:
