@@ -65,9 +65,20 @@ def test_nvcc_compiles_the_kernels(architecture: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not NVRTC, reason="no nvidia-cuda-nvrtc wheel")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_the_kernels_as_one_text(architecture: str) -> None:
+    check(nvrtc_report(loader.one_text(), architecture))
+
+
+@pytest.mark.skipif(not NVRTC, reason="no nvidia-cuda-nvrtc wheel")
+def test_nvrtc_compiles_the_probes_of_the_benchmark() -> None:
+    probes = KERNELS.parent / "bench" / "gpu_probe.cu"
+    assert "probe_philox" in nvrtc_report(loader.one_text() + probes.read_text(), "sm_90")
+
+
+def nvrtc_report(text: str, architecture: str) -> str:
+    """What NVRTC says about a text that it compiles."""
     assert NVRTC
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    source = loader.one_text().encode()
+    source = text.encode()
     assert NVRTC.nvrtcCreateProgram(ctypes.byref(program), source, b"slab.cu", 0, None, None) == 0
     given = [option.encode() for option in (f"-arch={architecture}", *OPTIONS, "-ftz=true", "--ptxas-options=-v")]
     status = NVRTC.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
@@ -75,10 +86,10 @@ def test_nvrtc_compiles_the_kernels_as_one_text(architecture: str) -> None:
     log = ctypes.create_string_buffer(size.value)
     NVRTC.nvrtcGetProgramLog(program, log)
     assert status == 0, log.value.decode()
-    check(log.value.decode())
     NVRTC.nvrtcGetCUBINSize(program, ctypes.byref(size))
     assert size.value > 10_000
     NVRTC.nvrtcDestroyProgram(ctypes.byref(program))
+    return log.value.decode()
 
 
 def test_no_contraction_is_asked_for() -> None:

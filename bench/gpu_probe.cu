@@ -1,0 +1,28 @@
+// What the device can do at best: draws that stay in registers, and reads at random places. Compiled by NVRTC behind
+// kernels/slab.cu (bench/gpu_first_look.py).
+extern "C" __global__ void __launch_bounds__(256) probe_philox(uint32_t* out, int64_t n, int64_t draws) {
+    const int64_t i = SG_THREAD;
+    if (i >= n) return;
+    uint32_t sum = 0;
+    for (int64_t d = 0; d < draws; ++d) {
+        const Words words = draw(Key{1, 2}, DATA, static_cast<uint32_t>(i), static_cast<uint32_t>(d), 0);
+        sum ^= words.w0 ^ words.w1 ^ words.w2 ^ words.w3;
+    }
+    if (sum == 1) out[0] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256) probe_gamma(double* out, int64_t n, double shape) {
+    const int64_t i = SG_THREAD;
+    if (i >= n) return;
+    const double gap = log_gamma_gap(Key{1, 2}, static_cast<uint32_t>(i), 0, 0, gamma_constants(shape));
+    if (gap == 1.0) out[0] = gap;
+}
+
+extern "C" __global__ void __launch_bounds__(256) probe_gather(const uint4* table, uint32_t* out, int64_t n,
+                                                               uint32_t mask) {
+    const int64_t i = SG_THREAD;
+    if (i >= n) return;
+    const uint4* at = table + 2 * ((static_cast<uint32_t>(i) * 2654435761u) & mask);
+    const uint4 a = at[0], b = at[1];
+    if ((a.x ^ a.y ^ b.x ^ b.w) == 1) out[0] = a.z;
+}
