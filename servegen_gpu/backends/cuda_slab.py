@@ -155,7 +155,7 @@ class SlabSampler:
         if counted:
             self._launch("unit", own, counted)
             self._launch("tick", own, n)
-        return Drawn(layout, xp.cumsum(ticks))
+        return Drawn(layout, xp.cumsum(ticks) if n else ticks)
 
     # Surveys: what servegen_gpu.backends.numpy_arrivals.Gaps asks for
 
@@ -201,12 +201,12 @@ class SlabSampler:
         marker = {"row_ordinal": xp.empty(1, np.uint32)} if lists else {}
         self._launch("record", job | layout | marker | {"word": word}, len(word))
         order = {}
-        if position_bits or not len(word):
+        if position_bits:
             word.sort()
-        else:
+        elif len(word):
             order["order"] = xp.argsort(word, kind="stable")
             word = word[order["order"]]
-        rows = int(xp.searchsorted(word, xp.full(1, OUTSIDE, np.int64))[0])
+        rows = int(xp.searchsorted(word, xp.full(1, OUTSIDE, np.int64))[0]) if len(word) else 0
 
         columns: dict[str, Any] = {"arrival_us": xp.empty(rows, np.int64), "client": xp.empty(rows, np.int32)}
         drawn = {name: xp.empty(rows, np.int32) for name in names}
@@ -239,7 +239,8 @@ class SlabSampler:
     def _begins(self, count: Any) -> Any:
         """Where each of `count` begins, int64[n + 1], the end last."""
         begin = self.device.xp.zeros(len(count) + 1, np.int64)
-        begin[1:] = self.device.xp.cumsum(count, dtype=np.int64)
+        if len(count):
+            begin[1:] = self.device.xp.cumsum(count, dtype=np.int64)
         return begin
 
     def _layout(self, begin: Any, requests: int) -> Job:

@@ -18,8 +18,9 @@ typedef unsigned char uint8_t;
 typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
 #define INT64_MAX 9223372036854775807LL
+#define FLT_EVAL_METHOD 0
 """
-"""What NVRTC lacks of the system's headers: it brings none."""
+"""What NVRTC lacks of the system's headers: it brings none. A device rounds doubles after every operation."""
 
 
 def kernels_dir() -> Path:
