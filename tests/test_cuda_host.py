@@ -89,10 +89,10 @@ def test_bursts_that_need_many_rounds() -> None:
 
 
 def test_slabs_are_halved_where_memory_is_short() -> None:
-    workload, expected = reference(tiny_pool("reason", 6), rate=60.0, duration=1800)
-    device = HostDevice(most_bytes=8 * 40_000)
+    workload, expected = reference(tiny_pool("reason", 6), rate=150.0, duration=1800)
+    device = HostDevice(most_bytes=8 * 80_000)
     slabs = on_host(workload, device)
-    assert len(slabs) > 2
+    assert len(slabs) > 6
     assert same(Trace.concat(slabs), expected)
     assert device.released > 1
 

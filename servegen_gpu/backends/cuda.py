@@ -12,7 +12,7 @@ from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.cuda_device import CudaDevice, NoDriver, driver_version, has_cupy, open_device
 from servegen_gpu.backends.cuda_slab import SlabSampler
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs
-from servegen_gpu.backends.reference import NumpyBackend, reaching
+from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import MIN_SLAB_REQUESTS
 from servegen_gpu.packing import PackedWorkload, scalar_field_count
@@ -109,8 +109,7 @@ class CupyBackend(NumpyBackend):
         if not slab.surveyed:
             return self.sampler.whole(packed, slab)
         self._device_gaps.packed = packed
-        known = self.survey(packed, slab, max(int(slab.expected), MIN_SLAB_REQUESTS))
-        return self.sampler.part(packed, slab, known, reaching(packed, known, slab))
+        return self.sampler.part(packed, slab, *self.reaching_runs(packed, slab))
 
 
 class DeviceGaps:
