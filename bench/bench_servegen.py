@@ -20,6 +20,8 @@ from typing import Any
 from common import Finished, add_json, checkout_dir, child, data_dir, m_large_dir, median, need, ours, timed, write_json
 
 WINDOW_S = 600
+BACKEND = "BENCH_BACKEND"
+"""Environment variable that tells the children which backend of ours to use."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def generate_second(work: Work) -> dict[str, Any]:
     pool = sg.load_servegen(os.environ["BENCH_DATA"], work.workload, cache=False)
     if work.clones > 1:
         pool = pool.clone(work.clones)
-    trace, took = timed(lambda: sg.generate(pool, rate=work.rate, start=work.start_s, duration=work.duration_s, seed=7))
+    options = {"rate": work.rate, "start": work.start_s, "duration": work.duration_s, "seed": 7}
+    trace, took = timed(lambda: sg.generate(pool, **options, backend=os.environ.get(BACKEND, "auto")))
     arrival_us = trace["arrival_us"]
     ordered = bool((arrival_us[:-1] <= arrival_us[1:]).all())
     return {"requests": len(trace), "sorted": ordered, **took}
@@ -198,6 +201,7 @@ def cases(data: Path, checkout: Path, scratch: Path, rounds: int) -> list[Case]:
         with tempfile.TemporaryDirectory(dir=scratch) as empty:
             path = Path(empty) / "t.parquet"
             words = f"generate {COLD.workload} --rate {COLD.rate} --duration 1h --seed 7 -o {path}".split()
+            words += ["--backend", os.environ.get(BACKEND, "auto")]
             env = ours() | {"SERVEGEN_GPU_CACHE": str(Path(empty) / "cache")}
             command = [sys.executable, "-m", "servegen_gpu", *words, "--profiles", str(data)]
             done = child(command, cwd=scratch, env=env)
@@ -290,12 +294,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one turn each")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases with this in their name")
+    parser.add_argument("--backend", default="auto", help="ours: auto, numpy, native (default: auto)")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     add_json(parser)
     options = parser.parse_args()
     if options.worker:
         work_in_child(*options.worker)
         return
+    os.environ[BACKEND] = options.backend
     data = need(data_dir(), "profiles (SERVEGEN_DATA)")
     checkout = need(checkout_dir(), "checkout of alibaba/ServeGen (SERVEGEN_CHECKOUT)")
     with tempfile.TemporaryDirectory() as scratch:
@@ -303,7 +309,7 @@ def main() -> None:
         chosen = [case for case in every if options.only in case.name]
         print(f"{'':<42} {'servegen':>10} {'ours':>10}  ratio (min–max), of processor time  peak memory of both")
         results = [compare(case) for case in chosen]
-    write_json(options.json, {"servegen_sources": digest(checkout), "cases": results})
+    write_json(options.json, {"servegen_sources": digest(checkout), "backend": options.backend, "cases": results})
 
 
 if __name__ == "__main__":
