@@ -16,8 +16,9 @@ from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, empty_columns, on_device, sampled
 from servegen_gpu.clients.pool import ClientPool, PastEnd
+from servegen_gpu.errors import OptionError
 from servegen_gpu.packing import PackedWorkload, pack
-from servegen_gpu.plan import SLAB_REQUESTS, plan, share_before
+from servegen_gpu.plan import plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.rules import check_rules
@@ -61,7 +62,7 @@ class Workload:
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
         first_row, columns = 0, None
-        slab_requests = getattr(self.backend, "slab_requests", SLAB_REQUESTS)
+        slab_requests = getattr(self.backend, "slab_requests", None)
         slabs = plan(self.packed, self.max_requests, self.shard, slab_requests)
         for columns in sampled(self.backend, self.packed, slabs):
             trace = Trace(columns, self.provenance, first_row)
@@ -95,6 +96,8 @@ class Options(TypedDict, total=False):
 
 def generate(pool: ClientPool, **keywords: Unpack[Options]) -> Trace:
     """A whole trace in memory: all slabs of `stream`, which has the same parameters."""
+    if keywords.get("device"):
+        raise OptionError("a trace in the host's memory", "device=True", "use stream, whose slabs stay on the device")
     slabs = list(stream(pool, **keywords))
     return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
 

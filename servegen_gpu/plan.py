@@ -101,7 +101,7 @@ def plan(
     packed: PackedWorkload,
     max_requests: int,
     shard: tuple[int, int] = (0, 1),
-    slab_requests: int = SLAB_REQUESTS,
+    slab_requests: int | None = None,
 ) -> Iterator[Slab]:
     """Slabs in order of time.
 
@@ -112,9 +112,10 @@ def plan(
         How many requests may be alive at once.
     shard : tuple of int
         (k, n): every n-th slice, beginning with slice k.
-    slab_requests : int
-        Where a slab stops taking windows even if memory would allow more.
+    slab_requests : int, optional
+        Where a slab stops taking windows even if memory would allow more; `SLAB_REQUESTS` by default.
     """
+    most = min(slab_requests or SLAB_REQUESTS, max_requests)
     clients_per_profile = np.bincount(packed.profile, minlength=len(packed.rate_rps))
     row_cells = ((packed.rate_rps > 0) * clients_per_profile[:, None]).sum(axis=0)
     group: list[int] = []
@@ -131,7 +132,7 @@ def plan(
         if not mine or expected <= 0:
             continue
         alone = parts > 1 or expected > max_requests
-        room = group_requests + expected <= min(slab_requests, max_requests) and group_cells + cells <= SLAB_CELLS
+        room = group_requests + expected <= most and group_cells + cells <= SLAB_CELLS
         if group and (alone or not room):
             yield whole()
             group, group_requests, group_cells = [], 0.0, 0

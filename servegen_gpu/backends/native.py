@@ -44,9 +44,9 @@ class NativeBackend(NumpyBackend):
         weakref.finalize(self, self.library.hold, -1)
 
     def bytes_per_request(self, category: str) -> int:
-        """Peak bytes that a slab needs per expected request."""
+        """Peak bytes that a slab needs per expected request, the columns of the slab before among them."""
         fields = scalar_field_count(category)
-        return 28 + 8 * fields + (60 if category == "multimodal" else 0)
+        return 88 + 12 * fields + (80 if category == "multimodal" else 0)
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
