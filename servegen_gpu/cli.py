@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import servegen_gpu as sg
+from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.packing import scalar_field_count
 from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
 BAD_INPUT, INTERRUPTED = 2, 130

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.arrays import load_arrays, save_arrays
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, MODALITIES, ClientPool
+from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, MODALITIES, ClientPool, scalar_field_count
 from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import OptionError, RateError
 from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
@@ -131,11 +131,6 @@ class PackedWorkload:
     def load(cls, path: str | PathLike[str]) -> PackedWorkload:
         """Read what `save` wrote."""
         return _unflatten(*load_arrays(path))
-
-
-def scalar_field_count(category: str) -> int:
-    """How many leading fields of a category are drawn once per request."""
-    return 5 if category == "multimodal" else len(FIELDS[category])
 
 
 def pack(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.law.dependence import KINDS, mixing_matrix
+from servegen_gpu.law.dependence import KINDS, is_rank_correlation, mixing_matrix
 
 COUNT_RULES = ("auto", "exact", "renewal", "servegen")
 OCCUPANCIES = ("profile", "window")
@@ -60,14 +60,7 @@ def mixing(dependence: str, spearman: NDArray[np.float64] | None, names: tuple[s
         matrix = np.asarray(spearman, np.float64)
     except (TypeError, ValueError):
         matrix = np.empty(0)  # ragged, or no numbers at all
-    good = (
-        matrix.shape == (len(names), len(names))
-        and bool(np.isfinite(matrix).all())
-        and bool((matrix == matrix.T).all())
-        and bool((np.diag(matrix) == 1).all())
-        and bool((np.abs(matrix) <= 1).all())
-    )
-    if not good:
+    if matrix.shape != (len(names), len(names)) or not is_rank_correlation(matrix):
         raise OptionError(
             f"a symmetric matrix of Spearman correlations in [-1, 1] for {names}, ones on the diagonal",
             repr(spearman.tolist() if isinstance(spearman, np.ndarray) else spearman),

@@ -18,9 +18,9 @@ from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs, begin
 from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
 from servegen_gpu.law.dependence import KINDS
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
 from servegen_gpu.trace import Ragged

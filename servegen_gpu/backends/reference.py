@@ -22,9 +22,10 @@ from servegen_gpu.backends.numpy_arrivals import (
     whole,
 )
 from servegen_gpu.backends.numpy_lengths import item_lists, lookup, scalar_fields, split_output
+from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.merge import merge_order
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.trace import Ragged
 

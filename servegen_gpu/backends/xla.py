@@ -33,9 +33,9 @@ from servegen_gpu.backends.xla_tables import (
     padded,
 )
 from servegen_gpu.backends.xla_window import WindowSample, sample_window, window_cells
-from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
 from servegen_gpu.errors import OptionError
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
 from servegen_gpu.trace import Ragged

@@ -23,6 +23,18 @@ from servegen_gpu.law.variates import uniform32
 KINDS = ("independent", "comonotone", "copula")
 
 
+def is_rank_correlation(matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether matrices are symmetric, with ones on the diagonal and entries in [-1, 1]; bool[...].
+
+    Parameters
+    ----------
+    matrices : float64[..., fields, fields]
+    """
+    symmetric = (matrices == matrices.swapaxes(-1, -2)).all(axis=(-1, -2))
+    ones = (np.diagonal(matrices, axis1=-2, axis2=-1) == 1).all(axis=-1)
+    return np.asarray(symmetric & ones & (np.abs(matrices) <= 1).all(axis=(-1, -2)))
+
+
 def mixing_matrix(spearman: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lower triangular matrix that gives normals the latent correlations of a Spearman matrix.
 
