@@ -77,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
     make.add_argument("--counts", choices=COUNT_RULES, default="auto", help="how many requests a client sends")
     make.add_argument(
-        "--dependence", choices=sg.DEPENDENCE_KINDS, default="independent", help="between the fields of one request"
+        "--dependence",
+        choices=sg.DEPENDENCE_KINDS,
+        default="auto",
+        help="between the fields of one request: every client's own (auto), or one for all",
     )
     make.add_argument(
         "--rank-correlation",
