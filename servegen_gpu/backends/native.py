@@ -174,7 +174,12 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     """What drawing requests needs of the workload and its cells."""
     cells, tables, clock = state.cells, packed.tables, packed.clock
     items = packed.category == "multimodal"
-    return _cells(state) | {
+    own: dict[str, Any] = {}  # of clients that have it
+    if packed.dependence == "copula":
+        own |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
+    if packed.limited:
+        own["context"] = packed.context_tokens[cells.profile]
+    return _cells(state) | own | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],
         "table": packed.table[cells.profile, cells.row],
@@ -196,7 +201,6 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         "modalities": len(MODALITIES) if items else 0,
         "count_field": packed.fields.index(f"{MODALITIES[0]}_count") if items else 0,
         "item_field": packed.fields.index(f"{MODALITIES[0]}_tokens") if items else 0,
-        "mixing": packed.mixing,
     }
 
 
