@@ -174,12 +174,12 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     """What drawing requests needs of the workload and its cells."""
     cells, tables, clock = state.cells, packed.tables, packed.clock
     items = packed.category == "multimodal"
-    own: dict[str, Any] = {}  # of clients that have it
+    known = _cells(state)
     if packed.dependence == "copula":
-        own |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
+        known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
     if packed.limited:
-        own["context"] = packed.context_tokens[cells.profile]
-    return _cells(state) | own | {
+        known["context"] = packed.context_tokens[cells.profile]
+    return known | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],
         "table": packed.table[cells.profile, cells.row],
