@@ -10,9 +10,9 @@ from servegen_gpu.clients.pool import Client, ClientPool
 from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
-from servegen_gpu.law.dependence import KINDS as DEPENDENCE_KINDS
 from servegen_gpu.pipeline import Workload, generate, stream
 from servegen_gpu.provenance import VERSION as __version__
+from servegen_gpu.rules import DEPENDENCES as DEPENDENCE_KINDS
 from servegen_gpu.schedules import Schedule, read_schedule
 from servegen_gpu.trace import Ragged, Trace, read_trace
 

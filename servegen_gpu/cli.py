@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import servegen_gpu as sg
+from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.packing import scalar_field_count
 from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -77,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
     make.add_argument("--counts", choices=COUNT_RULES, default="auto", help="how many requests a client sends")
     make.add_argument(
-        "--dependence", choices=sg.DEPENDENCE_KINDS, default="independent", help="between the fields of one request"
+        "--dependence",
+        choices=sg.DEPENDENCE_KINDS,
+        default="auto",
+        help="between the fields of one request: every client's own (auto), or one for all",
     )
     make.add_argument(
         "--rank-correlation",

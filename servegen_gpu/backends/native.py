@@ -18,9 +18,9 @@ from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs, begin
 from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
 from servegen_gpu.law.dependence import KINDS
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
 from servegen_gpu.trace import Ragged
@@ -176,7 +176,12 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     """What drawing requests needs of the workload and its cells."""
     cells, tables, clock = state.cells, packed.tables, packed.clock
     items = packed.category == "multimodal"
-    return _cells(state) | {
+    known = _cells(state)
+    if packed.dependence == "copula":
+        known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
+    if packed.limited:
+        known["context"] = packed.context_tokens[cells.profile]
+    return known | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],
         "table": packed.table[cells.profile, cells.row],
@@ -198,7 +203,6 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         "modalities": len(MODALITIES) if items else 0,
         "count_field": packed.fields.index(f"{MODALITIES[0]}_count") if items else 0,
         "item_field": packed.fields.index(f"{MODALITIES[0]}_tokens") if items else 0,
-        "mixing": packed.mixing,
     }
 
 

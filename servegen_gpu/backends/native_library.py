@@ -55,6 +55,7 @@ _JOB: tuple[tuple[str, Any], ...] = (
     *((name, np.uint64) for name in ("clock_first", "clock_start_us", "clock_slope")),
     *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
     ("mixing", np.float64),
+    *((name, np.int32) for name in ("mixing_of", "context")),
     *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "span_us", "threads")),
     ("stop", np.int32),
 )
