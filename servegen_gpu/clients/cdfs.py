@@ -106,7 +106,7 @@ class Cdfs:
         span = np.concatenate([np.repeat(np.arange(len(self.start_s)), np.diff(o)) for o in self.offsets.values()])
         return pd.DataFrame(
             {
-                "figure": pd.Categorical.from_codes(code, categories=list(self.values)),  # type: ignore[arg-type]
+                "figure": pd.Categorical.from_codes(code, categories=pd.Index(list(self.values))),
                 "start_s": self.start_s[span],
                 "end_s": self.end_s[span],
                 "value": np.concatenate(list(self.values.values())),
@@ -144,7 +144,7 @@ def cdfs_of(pool: ClientPool, per: Per = "window", statistics: Sequence[str] = S
     )
 
 
-def _rates(pool: ClientPool, whole: bool) -> tuple[NDArray[Any], ...]:
+def _rates(pool: ClientPool, whole: bool) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
     """Span, rate and number of clients, one entry a kind of client and window, or a kind where `whole` is true."""
     first, _, size = kinds(pool)
     if whole:

@@ -151,9 +151,9 @@ def format_description(description: dict[str, Any]) -> str:
     if d["cv"]:
         lines.append("  gap CV      " + " · ".join(f"{q} {cv:.2f}" for q, cv in d["cv"].items()))
     names, across = ("mean", "p50", "p90", "p99", "max"), d["lengths_across_clients"]
-    lines += ["", f"  {'':69}{'means of windows':>29}"]
+    lines += ["", f"  {'':69}{'means of windows':>27}"]
     lines += [
-        f"  {'':14}" + "".join(f"{name:>11}" for name in names) + "".join(f"{f'p{q * 100:.0f}':>10}" for q in ACROSS)
+        f"  {'':14}" + "".join(f"{name:>11}" for name in names) + "".join(f"{f'p{q * 100:.0f}':>9}" for q in ACROSS)
     ]
     for field, summary in d["lengths"].items():
         form = ".3f" if field == "reason_ratio" else ",.1f"
@@ -161,7 +161,7 @@ def format_description(description: dict[str, Any]) -> str:
             format(summary[n], form if n == "mean" or form == ".3f" else ",.0f") if summary else "–" for n in names
         ]
         means = [format(mean, form) for mean in across[field]["mean"].values()] if summary else ["–"] * len(ACROSS)
-        lines.append(f"  {field:14}" + "".join(f"{c:>11}" for c in cells) + "".join(f"{m:>10}" for m in means))
+        lines.append(f"  {field:14}" + "".join(f"{c:>11}" for c in cells) + "".join(f"{m:>9}" for m in means))
     lines += ["", f"  {'client':>10}{'requests':>17}{'share':>9}"]
     lines += [f"  {row['client']:>10}{row['requests']:>17,.0f}{row['share']:>9.1%}" for row in d["top"]]
     lines += ["", f"  digest {d['digest']}"]

@@ -44,8 +44,8 @@ def field_figure(pool: ClientPool, name: str, plain: Sequence[str]) -> tuple[str
         For a name that means nothing here, with the nearest one that does; `plain` are the other known names.
     """
     match = _NAME.fullmatch(name)
-    statistic, field = (match[1], match[3]) if match else ("", "")
-    known_statistic = bool(match) and (match[2] is None or 0 < float(match[2]) <= 100)
+    statistic, percent, field = match.groups() if match else ("", "0", "")
+    known_statistic = percent is None or 0 < float(percent) <= 100
     if known_statistic and field in pool.fields:
         return statistic, field
     if known_statistic and field == "input_tokens" and pool.category == "multimodal":
@@ -65,7 +65,7 @@ def field_figure(pool: ClientPool, name: str, plain: Sequence[str]) -> tuple[str
         f"one of {', '.join(plain)}, or a statistic (mean, min, max, p50, p95 …) of a field "
         f"({', '.join(pool.fields)}) like mean_output_tokens",
         repr(name),
-        f"the nearest is {nearest}",
+        f"the nearest name is {nearest}",
     )
 
 
@@ -113,7 +113,7 @@ def client_figure(pool: ClientPool, name: str) -> NDArray[np.float64]:
     """
     rate = pool.rate_rps
     if name == "activity":
-        return (rate > 0).mean(axis=1)[pool.profile]
+        return np.asarray((rate > 0).mean(axis=1)[pool.profile])
     if name == "peak_rps":
         return np.asarray(rate.max(axis=1)[pool.profile] * pool.rate_factor)
     if name in ("requests", "rate_rps"):
@@ -127,7 +127,7 @@ def client_figure(pool: ClientPool, name: str) -> NDArray[np.float64]:
     if statistic in ("min", "max"):
         ignored = -np.inf if statistic == "max" else np.inf
         extreme = getattr(np, statistic)(np.where(active, figure, ignored), axis=1)
-        return np.where(np.isinf(extreme), np.nan, extreme)[pool.profile]
+        return np.asarray(np.where(np.isinf(extreme), np.nan, extreme)[pool.profile])
     if statistic != "mean":
         raise OptionError(
             "the mean, min or max of a field over all windows of a client",
@@ -137,7 +137,8 @@ def client_figure(pool: ClientPool, name: str) -> NDArray[np.float64]:
     weight = np.where(active, rate * expected_items(pool, field), 0.0)
     total = weight.sum(axis=1)
     sums = (weight * np.where(active, figure, 0.0)).sum(axis=1)
-    return np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)[pool.profile]
+    mean = np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.asarray(mean[pool.profile])
 
 
 def kinds(pool: ClientPool) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:

@@ -217,7 +217,9 @@ def _mask(predicate: Any, every: Windows | Clients, shape: tuple[int, ...], axes
             f"a function of {type(every).__name__}", repr(predicate), "pass a function, or ranges by name"
         )
     mask = np.asarray(predicate(every))
-    if mask.dtype != np.bool_ or mask.ndim > len(shape) or np.broadcast_shapes(mask.shape, shape) != shape:
+    from_right = zip(reversed(mask.shape), reversed(shape), strict=False)
+    fits = mask.ndim <= len(shape) and all(n in (1, full) for n, full in from_right)
+    if mask.dtype != np.bool_ or not fits:
         raise OptionError(
             f"a predicate that returns bool{axes} of shape {shape}",
             f"{mask.dtype} of shape {mask.shape}",
@@ -256,7 +258,7 @@ def _keep(
     said : str
         What was asked for.
     """
-    alive = keep.any(axis=1)
+    alive = np.asarray(keep.any(axis=1))
     if not alive.any():
         raise _nothing_left(pool, said)
     clients = np.flatnonzero(alive[row])
@@ -269,7 +271,7 @@ def _keep(
     key = np.concatenate((number, bits), axis=1)
     _, first, renumbered = np.unique(key.view(f"V{key.shape[1]}").ravel(), return_index=True, return_inverse=True)
     old, kept = profile[alive][first], keep[alive][first]
-    tensors: dict[str, NDArray[Any]] = {}
+    tensors: dict[str, Any] = {}
     for name, axes in AXES.items():
         if axes[0] == "clients":
             tensors[name] = getattr(pool, name)[clients]
