@@ -170,7 +170,8 @@ def _steps(
     running = np.zeros(filled.shape)
     running[filled] = weight[order]
     np.cumsum(running, axis=1, out=running)
-    return offsets, value[order], (running / running[:, -1:])[filled] if len(order) else np.empty(0)
+    total = running.max(axis=1, initial=0)
+    return offsets, value[order], running[filled] / np.repeat(total, size)
 
 
 @dataclass(frozen=True, eq=False)
