@@ -84,7 +84,10 @@ RANGES = {
         {"p97.5_input_tokens": (2003, 2009)},
         {"min_input_tokens": (6, 20), "max_output_tokens": (None, 715), "occupancy": (1, 1)},
     ],
-    "reason": [{"mean_reason_ratio": (0.4, 0.5), "cv": (None, 1)}, {"p95_reason_ratio": (500 / 501, 1), "cv": (2, None)}],
+    "reason": [
+        {"mean_reason_ratio": (0.4, 0.5), "cv": (None, 1)},
+        {"p95_reason_ratio": (500 / 501, 1), "cv": (2, None)},
+    ],
     "multimodal": [
         {"mean_input_tokens": (1150, 1180)},
         {"mean_image_count": (1.25, 1.25), "max_text_tokens": (303, 316)},
@@ -286,7 +289,10 @@ def test_clients_where(category):
         some = {client for client in slow if slow[client][name] >= middle}
         if 0 < len(some) < 9 and np.ptp(expected) > 1e-9:
             assert set(pool.clients_where(**{name: (middle, None)}).client_ids.tolist()) == some
-            assert set(pool.clients_where(lambda c: c[name] >= middle).client_ids.tolist()) == some
+            assert (
+                set(pool.clients_where(lambda c, name=name, middle=middle: c[name] >= middle).client_ids.tolist())
+                == some
+            )
     both = pool.clients_where(lambda c: (c.requests > 2000) & (c.client != 30) & (c.activity > 0), cv=(0, None))
     expected = [c for c in slow if slow[c]["requests"] > 2000 and c != 30]
     assert both.client_ids.tolist() == expected
