@@ -6,6 +6,11 @@
 >>> trace.write("trace.parquet")
 """
 
+from servegen_gpu.clients import distributions
+from servegen_gpu.clients.arrivals import Arrivals
+from servegen_gpu.clients.diurnal import Diurnal
+from servegen_gpu.clients.joined import join
+from servegen_gpu.clients.parametric import ClientSpec, client, pool
 from servegen_gpu.clients.pool import Client, ClientPool
 from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
@@ -19,8 +24,11 @@ from servegen_gpu.trace import Ragged, Trace, read_trace
 __all__ = [
     "DEPENDENCE_KINDS",
     "PRESETS",
+    "Arrivals",
     "Client",
     "ClientPool",
+    "ClientSpec",
+    "Diurnal",
     "OptionError",
     "OutputError",
     "ProfileError",
@@ -31,8 +39,12 @@ __all__ = [
     "Trace",
     "Workload",
     "__version__",
+    "client",
+    "distributions",
     "generate",
+    "join",
     "load_servegen",
+    "pool",
     "population",
     "read_schedule",
     "read_trace",

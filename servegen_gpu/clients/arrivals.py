@@ -60,7 +60,7 @@ class Arrivals:
         if self.code == EXPONENTIAL:
             return 1.0, 1.0
         if self.shape is not None:
-            return float(self.shape), cv_of(self.code, float(self.shape))
+            return float(self.shape), _settled(cv_of(self.code, float(self.shape)))
         assert self.cv is not None
         return shape_of(self.code, float(self.cv)), float(self.cv)
 
@@ -73,15 +73,17 @@ def cv_of(family: int, shape: float) -> float:
 
 
 def shape_of(family: int, cv: float) -> float:
-    """Shape with a coefficient of variation, by halving where there is no formula.
-
-    Rounded to 30 bits, because gamma functions differ in the last of 53 from machine to machine.
-    """
+    """Shape with a coefficient of variation, by halving where there is no formula."""
     if family != WEIBULL:
-        return cv**-2
+        return 1.0 if family == EXPONENTIAL else 1.0 / (cv * cv)
     low, high = (math.log2(end) for end in SHAPE_RANGE[WEIBULL])
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if cv_of(WEIBULL, 2.0**middle) > cv else (low, middle)
-    mantissa, exponent = math.frexp(2.0**low)
+    return _settled(2.0**low)
+
+
+def _settled(x: float) -> float:
+    """Rounded to 30 bits: gamma functions differ in the last of 53 from machine to machine."""
+    mantissa, exponent = math.frexp(x)
     return math.ldexp(round(math.ldexp(mantissa, 30)), exponent - 30)
