@@ -14,6 +14,7 @@ from servegen_gpu.clients.parametric import ClientSpec, client, pool
 from servegen_gpu.clients.pool import Client, ClientPool
 from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
+from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.pipeline import Workload, generate, stream
 from servegen_gpu.provenance import VERSION as __version__
@@ -46,6 +47,7 @@ __all__ = [
     "load_servegen",
     "pool",
     "population",
+    "read_clients",
     "read_schedule",
     "read_trace",
     "stream",

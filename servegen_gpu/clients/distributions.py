@@ -346,7 +346,7 @@ class Pmf(Distribution):
     def at_most(self, k: Array, unit: int) -> Array:
         """See `Distribution`."""
         upto = np.concatenate(([0.0], np.cumsum(self.weights)))
-        return upto[np.searchsorted(np.rint(self.atoms() * unit), k, side="right")] / upto[-1]
+        return np.asarray(upto[np.searchsorted(np.rint(self.atoms() * unit), k, side="right")] / upto[-1])
 
     def atoms(self) -> Array:
         """See `Distribution`."""

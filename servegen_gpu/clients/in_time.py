@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def _check_times(times_s: Sequence[float]) -> None:
     if not times_s or times_s[0] != 0:
         got = f"{times_s[0]:g} s" if times_s else "no time at all"
         raise OptionError("steps that begin at 0 s", got, "say what holds from 0 s on")
-    for before, after in zip(times_s[:-1], times_s[1:], strict=True):
+    for before, after in pairwise(times_s):
         if not after > before:
             raise OptionError("ascending times", f"{after:g} s after {before:g} s", "sort the steps, one for each time")
 
