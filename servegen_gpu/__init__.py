@@ -10,10 +10,11 @@ from servegen_gpu.clients import distributions
 from servegen_gpu.clients.arrivals import Arrivals
 from servegen_gpu.clients.diurnal import Diurnal
 from servegen_gpu.clients.joined import join
-from servegen_gpu.clients.parametric import ClientSpec, client, pool
+from servegen_gpu.clients.parametric import pool
 from servegen_gpu.clients.pool import Client, ClientPool
 from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
+from servegen_gpu.clients.spec import ClientSpec, client
 from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.pipeline import Workload, generate, stream

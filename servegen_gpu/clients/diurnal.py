@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from servegen_gpu.clients.distributions import number
+from servegen_gpu.clients.distribution import number
 from servegen_gpu.schedules import MAX_RATE_RPS
 
 HOURS = (np.arange(144) + 0.5) / 6

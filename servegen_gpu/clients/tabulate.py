@@ -4,7 +4,7 @@ Tokens are exact one by one up to 512, and wherever one of them alone has a thou
 is at most 0.2 % wide, holds at most a thousandth of the requests, and stands for its middle. Values stated one by one
 (constants, PMFs, samples, bounds) always are their own bins.
 
-A table's words are whole, so that it is the same on every machine (see `distributions`).
+A table's words are whole, so that it is the same on every machine (see `distribution`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.distributions import Distribution
+from servegen_gpu.clients.distribution import Distribution
 from servegen_gpu.clients.lengths import WORDS, LengthTables
 from servegen_gpu.clients.pool import RATIO_STEPS
 from servegen_gpu.errors import OptionError

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from servegen_gpu.clients.distributions import Distribution
-from servegen_gpu.clients.parametric import MAX_CONTEXT, ClientSpec, client, pool
+from servegen_gpu.clients.parametric import pool
 from servegen_gpu.clients.pool import FIELDS, ClientPool
+from servegen_gpu.clients.spec import MAX_CONTEXT, ClientSpec, client
 from servegen_gpu.clients.tabulate import grid_of, tabulate
 from servegen_gpu.clients.toml_values import (
     attempt,
