@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from array import array
 from pathlib import Path
@@ -54,6 +53,8 @@ def read_columns(name: object, wanted: tuple[str, ...], where: Where) -> list[ND
 
 
 def _parse(text: str, name: str, wanted: tuple[str, ...], where: Where) -> list[NDArray[np.float64]]:
+    import csv
+
     rows = csv.reader(io.StringIO(text))
     columns = [array("d") for _ in wanted]
     at: list[int] | None = None

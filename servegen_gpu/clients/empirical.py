@@ -91,7 +91,7 @@ class Histogram(Distribution):
 
     def atoms(self) -> Array:
         """See `Distribution`."""
-        return np.asarray(self.edges)[:-1]
+        return np.asarray(self.edges)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,12 +140,12 @@ def _day(rhythm: Rhythm) -> NDArray[np.float64]:
 
 def _tables(preset: Preset) -> LengthTables:
     """Three tables a style, in the order of the fields: input, output, ratio."""
-    parts: list[Table] = []
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for style in preset.styles:
         ratio = style.low_ratio_share * _beta(*preset.low_ratio)
         ratio += (1 - style.low_ratio_share) * _beta(*preset.high_ratio)
         words = np.rint(ratio / ratio.max() * WORDS).astype(np.int64)
-        parts += [_lengths(style.input_tokens), _lengths(style.output_tokens), Table(np.arange(RATIO_STEPS), words)]
+        parts += [_lengths(style.input_tokens)[:2], _lengths(style.output_tokens)[:2], (np.arange(RATIO_STEPS), words)]
     offsets = np.cumsum([0] + [len(values) for values, _ in parts])
     values = np.concatenate([values for values, _ in parts])
     return LengthTables.from_weights(offsets, values, np.concatenate([weights for _, weights in parts]))

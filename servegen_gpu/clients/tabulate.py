@@ -74,11 +74,14 @@ class Table(NamedTuple):
     values : int64[bins]
         Ascending.
     words : int64[bins]
-        How many of the 2**32 words select the bin; positive.
+        How many of the 2**32 words select the bin.
+    last : int64[bins]
+        Largest whole number of the bin.
     """
 
     values: NDArray[np.int64]
     words: NDArray[np.int64]
+    last: NDArray[np.int64]
 
 
 @lru_cache(maxsize=4096)
@@ -95,14 +98,14 @@ def tabulate(distribution: Distribution, grid: Grid) -> Table:
     _check_cut(distribution, low, high, grid)
     stated = np.clip(np.concatenate((atoms, [low, high])), low, high)
     ends = np.concatenate((_whole_bins(low, high), stated, stated - 1))
-    return Table(*_bins(lambda k: distribution.cut_at_most(k, grid.unit), ends, low, high))
+    return _halved(lambda k: distribution.cut_at_most(k, grid.unit), ends, low, high)
 
 
 def table_of_bins(at_most: Callable[[NDArray[np.float64]], NDArray[np.float64]], last: NDArray[np.int64]) -> Table:
     """Table with given bins: `last` are their last whole numbers, ascending; the first bin begins at ``last[0]``."""
     words = np.diff(_words(at_most, last[:-1]), prepend=0, append=WORDS)
     first = np.concatenate((last[:1], last[:-1] + 1))
-    return Table((first + last) // 2, words)
+    return Table((first + last) // 2, words, last)
 
 
 def tables_of(tables: Sequence[Table]) -> LengthTables:
@@ -145,7 +148,8 @@ def _bounds(distribution: Distribution, atoms: NDArray[np.int64], grid: Grid) ->
 
 def _check_cut(distribution: Distribution, low: int, high: int, grid: Grid) -> None:
     """Refuse to cut much where no bound was stated: negative values, or a tail past all contexts."""
-    below, upto = distribution.at_most(np.array([-1.0, float(high)]), grid.unit)
+    beyond = high + (grid.unit > 1)  # all of a share's last step is inside
+    below, upto = distribution.at_most(np.array([-1.0, float(beyond)]), grid.unit)
     cuts = {
         "min": (distribution.min is None and below > UNSTATED, f"{below:.2%} below 0"),
         "max": (distribution.max is None and 1 - upto > UNSTATED, f"{1 - upto:.2%} above {high / grid.unit:,.10g}"),
@@ -169,10 +173,10 @@ def _whole_bins(low: int, high: int) -> NDArray[np.int64]:
     return ends[(ends >= low) & (ends <= high)]
 
 
-def _bins(
+def _halved(
     at_most: Callable[[NDArray[np.float64]], NDArray[np.float64]], ends: NDArray[np.int64], low: int, high: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Values and words of the bins that end at `ends`, after heavy ones have been halved."""
+) -> Table:
+    """Table of the bins that end at `ends`, after heavy ones have been halved; bins without a word are left out."""
     last = np.unique(ends[(ends >= low) & (ends <= high)])
     while True:
         words = np.diff(_words(at_most, last[:-1]), prepend=0, append=WORDS)
@@ -184,7 +188,8 @@ def _bins(
     if (words < 0).any():
         raise OptionError("a distribution function that never falls", "one that does", "check the distribution")
     kept = words > 0
-    return ((first + last) // 2)[kept], words[kept]
+    middle = (first + last + np.arange(len(last)) % 2) // 2  # a half goes down and up by turns
+    return Table(middle[kept], words[kept], last[kept])
 
 
 def _words(at_most: Callable[[NDArray[np.float64]], NDArray[np.float64]], k: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,7 +16,6 @@ context_tokens = 32768
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +142,8 @@ def read_toml(path: Path) -> tuple[dict[str, Any], Where]:
     if len(data) > MAX_FILE_BYTES:
         limit = f"a TOML file of at most {MAX_FILE_BYTES >> 20} MiB"
         raise ProfileError(limit, f"{path}: more", "put samples into CSV files beside it")
+    import tomllib
+
     try:
         text = data.decode("utf-8-sig")
         return tomllib.loads(text), Where(path, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -61,6 +60,8 @@ class Where:
 
     def check_keys(self, table: Mapping[str, Any], known: Iterable[str], needed: Iterable[str] = ()) -> None:
         """Refuse keys that are not known, with the nearest that is, and missing ones."""
+        import difflib
+
         known = list(known)
         for key in table:
             if key not in known:
