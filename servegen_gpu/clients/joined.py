@@ -42,8 +42,8 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
         ("window_s", "make the pools with the same window_s"),
         ("start_s", "cut them to the same begin with pool.span(start, end)"),
     ):
-        if len(found := sorted({str(getattr(pool, what)) for pool in pools})) > 1:
-            raise OptionError(f"pools of the same {what}", " and ".join(found), fix)
+        if len(found := sorted({getattr(pool, what) for pool in pools})) > 1:
+            raise OptionError(f"pools of the same {what}", " and ".join(map(str, found)), fix)
     total = sum(len(pool) for pool in pools)
     if total > MAX_CLIENT_ID:
         raise OptionError(f"at most {MAX_CLIENT_ID:,} clients", f"{total:,}", "join fewer")
