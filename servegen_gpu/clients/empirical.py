@@ -111,7 +111,7 @@ class FromScipy(Distribution):
         if fault or (np.diff(share[np.argsort(k)]) < -1e-9).any():
             raise OptionError(
                 "a distribution function that rises from 0 to 1",
-                f"shape {share.shape}, from {share.min():g} to {share.max():g}",
+                f"values from {share.min():g} to {share.max():g}",
                 "check the parameters of the distribution",
             )
         return rounded(share)
