@@ -326,7 +326,7 @@ def test_bad_files_are_one_message_and_status_2(tmp_path, capsys, text, said):
 def test_data_files_are_bounded(folder, monkeypatch):
     monkeypatch.setattr(beside, "MAX_DATA_BYTES", 30)
     assert len(read(folder, one_client('input_tokens = { kind = "samples", file = "plain.csv" }'))) == 1
-    with pytest.raises(ProfileError, match="lengths.csv is larger"):
+    with pytest.raises(ProfileError, match=r"lengths\.csv is larger"):
         read(folder, one_client('input_tokens = { kind = "samples", file = "lengths.csv" }'))
 
 
