@@ -8,6 +8,7 @@
 
 from servegen_gpu.clients import distributions
 from servegen_gpu.clients.arrivals import Arrivals
+from servegen_gpu.clients.cdfs import sample_from_cdf
 from servegen_gpu.clients.diurnal import Diurnal
 from servegen_gpu.clients.joined import join
 from servegen_gpu.clients.parametric import pool
@@ -51,5 +52,6 @@ __all__ = [
     "read_clients",
     "read_schedule",
     "read_trace",
+    "sample_from_cdf",
     "stream",
 ]
