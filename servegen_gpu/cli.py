@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dependence",
         choices=sg.DEPENDENCE_KINDS,
         default="auto",
-        help="between the fields of one request: every client's own (auto), or one for all",
+        help="between the fields of one request: every client's own (auto, the default), or one kind for all",
     )
     make.add_argument(
         "--rank-correlation",

@@ -228,6 +228,13 @@ DIGESTS = {
 }
 
 
+def test_distributions_print_what_was_stated():
+    assert repr(LogNormal(300, 1.1, max=9)) == "LogNormal(max=9.0, median=300.0, sigma=1.1)"
+    assert repr(Mixture([5, Exponential(3)])) == (
+        "Mixture(parts=(Constant(value=5.0), Exponential(mean=3.0)), weights=(1.0, 1.0))"
+    )
+
+
 class Falling:
     def cdf(self, x: np.ndarray) -> np.ndarray:
         return np.clip(1 - x / 1000, 0, 1)

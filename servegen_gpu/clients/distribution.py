@@ -11,7 +11,7 @@ functions is rounded to 2**-28 for the same reason.
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from servegen_gpu.errors import OptionError
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Distribution:
     """Base of all distributions.
 
@@ -42,6 +42,11 @@ class Distribution:
                 object.__setattr__(self, name, number(name, bound, 0))
         if self.min is not None and self.max is not None and self.min > self.max:
             raise OptionError("min <= max", f"min {self.min:g}, max {self.max:g}", "change one of them")
+
+    def __repr__(self) -> str:
+        stated = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        inside = ", ".join(f"{name}={value!r}" for name, value in stated.items() if value is not None)
+        return f"{type(self).__name__}({inside})"
 
     def at_most(self, k: Array, unit: int) -> Array:
         """Share of the values that round to at most k / unit, float64[n], before `min` and `max`."""

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mixture(Distribution):
     """One of several distributions for each request, by weights; each may have a `min` and a `max` of its own."""
 

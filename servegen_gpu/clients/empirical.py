@@ -12,7 +12,7 @@ from servegen_gpu.clients.distribution import Array, Distribution, middle, numbe
 from servegen_gpu.errors import OptionError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pmf(Distribution):
     """Values with weights: probabilities, counts, or any multiple of them."""
 
@@ -41,7 +41,7 @@ class Pmf(Distribution):
         return np.asarray(self.values)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples(Distribution):
     """Observed values, each as likely as often it occurs."""
 
@@ -63,7 +63,7 @@ class Samples(Distribution):
         return self.pmf.atoms()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Histogram(Distribution):
     """Bins ``edges[i]`` to ``edges[i + 1]`` with weights, even inside a bin; tokens of the right edge are outside."""
 
@@ -94,7 +94,7 @@ class Histogram(Distribution):
         return np.asarray(self.edges)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FromScipy(Distribution):
     """A frozen distribution of ``scipy.stats``, or whatever has a vectorized ``cdf``."""
 
@@ -111,7 +111,7 @@ class FromScipy(Distribution):
         if fault or (np.diff(share[np.argsort(k)]) < -1e-9).any():
             raise OptionError(
                 "a distribution function that rises from 0 to 1",
-                f"shape {share.shape}, from {share.min():g} to {share.max():g}",
+                f"values from {share.min():g} to {share.max():g}",
                 "check the parameters of the distribution",
             )
         return rounded(share)

@@ -17,7 +17,7 @@ TINY = 1e-300
 ZIPF_LIMIT = 1 << 22
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Constant(Distribution):
     """One value."""
 
@@ -36,7 +36,7 @@ class Constant(Distribution):
         return np.array([self.value])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Uniform(Distribution):
     """Every whole number of tokens from `low` to `high` alike, both included; a share anywhere between them."""
 
@@ -59,7 +59,7 @@ class Uniform(Distribution):
         return np.array([self.low, self.high])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exponential(Distribution):
     """Exponential with a mean."""
 
@@ -75,7 +75,7 @@ class Exponential(Distribution):
         return np.where(x > 0, 1.0 - exp(np, -x / self.mean), 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Normal(Distribution):
     """Normal with a mean and a standard deviation."""
 
@@ -92,7 +92,7 @@ class Normal(Distribution):
         return _normal((middle(k, unit) - self.mean) / self.std)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogNormal(Distribution):
     """Log-normal, by its median or mean, and by `sigma` (of the natural logarithm) or its coefficient of variation."""
 
@@ -129,7 +129,7 @@ class LogNormal(Distribution):
         return np.where(x > 0, _normal(z), 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pareto(Distribution):
     """Pareto: a share (`scale` / x) ** `alpha` of the values is above x, none below `scale`."""
 
@@ -147,7 +147,7 @@ class Pareto(Distribution):
         return np.where(ratio > 1, 1.0 - exp(np, -self.alpha * log(np, ratio)), 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Zipf(Distribution):
     """Whole numbers from `min` (1) to `max`, each k with a weight of k ** -`exponent`; `max` must be stated."""
 
@@ -181,7 +181,7 @@ class Zipf(Distribution):
         return np.array(self._range())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Beta(Distribution):
     """Beta over the shares from 0 to 1."""
 

@@ -96,7 +96,7 @@ def client(
     rank_correlation : mapping or float64[fields, fields], optional
         Spearman correlations between fields of a request: ``{"input_tokens:output_tokens": 0.3}``.
     context_tokens : int, optional
-        Most tokens of input and output together; longer requests are cut.
+        Most tokens of input and output together; longer requests are cut, which weakens a rank correlation.
     count : int
         How many clients are like this, each with the whole `rate`.
     name : str

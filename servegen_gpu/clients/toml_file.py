@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.distributions import Distribution
 from servegen_gpu.clients.parametric import pool
 from servegen_gpu.clients.pool import FIELDS, ClientPool
 from servegen_gpu.clients.spec import MAX_CONTEXT, ClientSpec, client
 from servegen_gpu.clients.tabulate import grid_of, tabulate
+from servegen_gpu.clients.toml_text import read_toml
 from servegen_gpu.clients.toml_values import (
     attempt,
     read_arrivals,
@@ -35,9 +38,7 @@ from servegen_gpu.clients.toml_values import (
     read_whole,
 )
 from servegen_gpu.clients.where import Where, shown
-from servegen_gpu.errors import ProfileError
 
-MAX_FILE_BYTES = 16 << 20
 MAX_CLIENTS = 10_000_000
 TOP_KEYS = ("name", "category", "window_s", "period", "client")
 LENGTH_KEYS = tuple(dict.fromkeys(field for fields in FIELDS.values() for field in fields))
@@ -54,7 +55,7 @@ def read_clients(path: str | os.PathLike[str]) -> ClientPool:
     Parameters
     ----------
     path : path-like
-        At most 16 MiB. Top level: `name` (the file's by default), `category`, `window_s` (600), `period` ("1d"), and a
+        At most 4 MiB. Top level: `name` (the file's by default), `category`, `window_s` (600), `period` ("1d"), and a
         ``[[client]]`` for every kind of client, with the keys of `client` (see ``examples/own_clients.toml``).
 
     Returns
@@ -101,11 +102,6 @@ def read_client(table: dict[str, Any], where: Where) -> ClientSpec:
     context = None
     if "context_tokens" in table:
         context = read_whole(table["context_tokens"], 2, MAX_CONTEXT, where / "context_tokens")
-    correlation = None
-    if "rank_correlation" in table:
-        place = where / "rank_correlation"
-        pairs = place.table(table["rank_correlation"])
-        correlation = {pair: read_number(rho, place / pair) for pair, rho in pairs.items()}
     lengths = {key: read_steps(table[key], where / key, _length_of(key)) for key in LENGTH_KEYS if key in table}
     made: ClientSpec = attempt(
         client,
@@ -114,11 +110,14 @@ def read_client(table: dict[str, Any], where: Where) -> ClientSpec:
         count=read_whole(table.get("count", 1), 1, MAX_CLIENTS, where / "count"),
         rate=read_rate(table["rate"], where / "rate"),
         arrivals=read_arrivals(table, where),
-        rank_correlation=correlation,
         context_tokens=context,
         **lengths,
     )
-    return made
+    if "rank_correlation" not in table:
+        return made
+    place = where / "rank_correlation"
+    pairs = {pair: read_number(rho, place / pair) for pair, rho in place.table(table["rank_correlation"]).items()}
+    return replace(made, correlation=attempt(spearman_matrix, place, pairs, made.category))
 
 
 def _length_of(field: str) -> Callable[[Any, Where], Distribution]:
@@ -130,26 +129,3 @@ def _length_of(field: str) -> Callable[[Any, Where], Distribution]:
         return distribution
 
     return read
-
-
-def read_toml(path: Path) -> tuple[dict[str, Any], Where]:
-    """The top-level table of a TOML file of at most 16 MiB, and its place."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ProfileError("a readable TOML file", f"{path}: {error}", "check the path") from None
-    if len(data) > MAX_FILE_BYTES:
-        limit = f"a TOML file of at most {MAX_FILE_BYTES >> 20} MiB"
-        raise ProfileError(limit, f"{path}: more", "put samples into CSV files beside it")
-    import tomllib
-
-    try:
-        text = data.decode("utf-8-sig")
-        return tomllib.loads(text), Where(path, text)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ProfileError("UTF-8 text", f"{path}, line {line}: other bytes", "save it as text") from None
-    except (ValueError, RecursionError) as error:  # ValueError: tomllib's own, and numbers with too many digits
-        got = "tables too deep" if isinstance(error, RecursionError) else str(error)[:200]
-        raise ProfileError("a TOML file", f"{path}: {got}", "mend it there") from None

@@ -79,8 +79,13 @@ def read_whole(value: Any, low: int, high: int, where: Where) -> int:
 
 
 def read_numbers(value: Any, where: Where) -> list[float]:
-    """A list of finite numbers."""
-    return [read_number(x, where / i) for i, x in enumerate(where.list(value))]
+    """A list of finite numbers that are not negative."""
+    numbers = where.list(value)
+    for i, x in enumerate(numbers):
+        if type(x) not in (int, float) or not 0 <= x < 1e300:
+            read_number(x, where / i)
+            (where / i).refuse("a number that is not negative", shown(x), "mend it")
+    return numbers
 
 
 def read_time(value: Any, where: Where) -> float:
@@ -120,7 +125,8 @@ def read_distribution(value: Any, where: Where, depth: int = 0) -> d.Distributio
     """A distribution from a number, a list of samples or a table."""
     found: d.Distribution
     if isinstance(value, list):
-        return d.Samples(_checked(read_numbers(value, where), where))
+        found = attempt(d.Samples, where, read_numbers(value, where))
+        return found
     if not isinstance(value, dict):
         found = attempt(d.Constant, where, read_number(value, where))
         return found
@@ -144,13 +150,6 @@ def _bounds(table: dict[str, Any], where: Where) -> dict[str, float]:
     return {key: read_number(table[key], where / key) for key in ("min", "max") if key in table}
 
 
-def _checked(numbers: list[float], where: Where) -> list[float]:
-    for i, number in enumerate(numbers):
-        if number < 0:
-            (where / i).refuse("a number that is not negative", f"{number:g}", "mend it")
-    return numbers
-
-
 def _data(kind: str, table: dict[str, Any], where: Where) -> d.Distribution:
     """Samples, a PMF or a histogram, from lists or from a file."""
     names = DATA[kind]
@@ -168,7 +167,7 @@ def _data(kind: str, table: dict[str, Any], where: Where) -> d.Distribution:
         if "column" in table:
             where.refuse("a column of a file", "column without file", "add file, or leave out column")
         where.check_keys(table, (*names, "min", "max"), names)
-        columns = [_checked(read_numbers(table[name], where / name), where / name) for name in names]
+        columns = [read_numbers(table[name], where / name) for name in names]
     make = {"samples": d.Samples, "pmf": d.Pmf, "histogram": d.Histogram}[kind]
     found = attempt(make, where, *columns, **_bounds(table, where))
     return found
@@ -204,7 +203,7 @@ def _scipy(table: dict[str, Any], where: Where) -> d.Distribution:
     try:
         frozen = law(**numbers)
     except (TypeError, ValueError) as error:
-        where.refuse(f"the parameters of scipy.stats.{name}", error, "mend them")
+        where.refuse(f"the parameters of scipy.stats.{name}", str(error).removeprefix("_parse_args() "), "mend them")
     found: d.Distribution = attempt(d.FromScipy, where, frozen, **_bounds(table, where))
     return found
 

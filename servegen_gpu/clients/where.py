@@ -39,7 +39,7 @@ class Where:
     def line(self) -> int | None:
         """Line of the innermost key that can be found."""
         found, begin, end = None, 0, len(self.text)
-        for key, after in zip(self.keys, (*self.keys[1:], None), strict=True):
+        for key, after in zip(self.keys, (*self.keys[1:], None), strict=False):
             if isinstance(key, int):
                 continue
             headers = [m.start() for m in _matches(rf"^[ \t]*\[\[[ \t]*{re.escape(key)}[ \t]*\]\]", self.text)]
