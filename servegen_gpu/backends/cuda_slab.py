@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.cuda_job import SCALAR_FIELDS, TILE
+from servegen_gpu.backends.cuda_sort import sort_bits
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs, Survey
 from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
 from servegen_gpu.clients.pool import MODALITIES
@@ -50,6 +51,10 @@ class Device(Protocol):
 
     def launch(self, kernel: str, job: Job, n: int) -> None:
         """Start a kernel for n threads; it ends before the next begins."""
+        ...
+
+    def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
+        """Words in the order of some of their bits, equals as they came; those that came are used up."""
         ...
 
 
@@ -202,7 +207,7 @@ class SlabSampler:
         self._launch("record", job | layout | marker | {"word": word}, len(word))
         order = {}
         if position_bits:
-            word.sort()
+            word = self.device.sort(word, *sort_bits(job["span_us"], position_bits))
         elif len(word):
             order["order"] = xp.argsort(word, kind="stable")
             word = word[order["order"]]
