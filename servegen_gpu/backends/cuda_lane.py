@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.cuda_device import Copy, CudaDevice
 from servegen_gpu.backends.cuda_slab import SlabSampler
-from servegen_gpu.backends.numpy_arrivals import CellState, Runs
+from servegen_gpu.backends.numpy_arrivals import CellState, Renewals, Runs, cut
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import MIN_SLAB_REQUESTS
@@ -101,9 +101,16 @@ class DeviceGaps:
         """Ticks of every run, int64[runs]."""
         return self._host(self._sampler.totals(self._workload(), state, runs))
 
-    def sums(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
-        """Ticks of the cell up to the end of every request's gap, int64[requests]; beyond 2**63 they wrap around."""
-        return self._host(self._sampler.sums(self._workload(), state, runs))
+    def renewals(self, state: CellState, runs: Runs) -> Renewals:
+        """How far runs of renewal cells come, each of which begins inside its window."""
+        passed, sums = self._sampler.renewals(self._workload(), state, runs)
+        upload = self._sampler.device.xp.asarray
+
+        def sums_at(index: NDArray[np.int64]) -> NDArray[np.int64]:
+            return self._host(sums[upload(index)])
+
+        inside = np.minimum(self._host(passed)[runs.cell] - runs.first, runs.count)
+        return Renewals(inside, sums_at(runs.starts() + runs.count - 1), *cut(runs, inside, sums_at))
 
     def _workload(self) -> PackedWorkload:
         assert self.packed is not None

@@ -180,12 +180,17 @@ class SlabSampler:
         self._launch("total", job | {"sums": drawn.sums, "total": total}, len(runs))
         return total
 
-    def sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> Any:
-        """Ticks of the cell up to the end of every request's gap, int64[requests] on the device."""
-        job, drawn = self._known_sums(packed, state, runs)
-        sums = self.device.xp.empty(len(drawn.sums), np.int64)
+    def renewals(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Any, Any]:
+        """Ordinal that ends each cell inside its window or `OPEN`, and ticks of the cell up to the end of each gap.
+
+        int64[cells] and int64[requests], on the device; at most one run a cell.
+        """
+        xp, (job, drawn) = self.device.xp, self._known_sums(packed, state, runs)
+        passed = xp.full(len(state.cells), OPEN, np.int64)
+        sums = xp.empty(len(drawn.sums), np.int64)
+        self._launch("cross", job | {"sums": drawn.sums, "kept": passed}, len(sums))
         self._launch("sum", job | {"sums": drawn.sums, "run_sums": sums}, len(sums))
-        return sums
+        return passed, sums
 
     def _known_sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Job, Drawn]:
         job, layout = self._survey_job(packed, state), self._upload_runs(runs)

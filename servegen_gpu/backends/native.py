@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.blocks import thread_count
 from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
-from servegen_gpu.backends.numpy_arrivals import CellState, Runs, begin
+from servegen_gpu.backends.numpy_arrivals import CellState, Runs, SummedGaps, begin
 from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.pool import MODALITIES
@@ -103,7 +103,7 @@ class NativeBackend(NumpyBackend):
         return columns | lists
 
 
-class NativeGaps:
+class NativeGaps(SummedGaps):
     """Gaps of runs with compiled kernels."""
 
     def __init__(self, library: Library) -> None:
