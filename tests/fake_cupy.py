@@ -8,6 +8,8 @@ Kernels are those of kernels/slab.cu, compiled for the host. What it has by name
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,6 +133,7 @@ class StandIn:
     """What ``import cupy`` gives; parameters are those of `CudaStandIn`."""
 
     __version__ = "14.2.0"
+    __spec__ = ModuleSpec("cupy", None)
     ndarray = DeviceArray
 
     def __init__(self, **faults: Any) -> None:
@@ -184,6 +187,22 @@ class StandIn:
     def get_default_memory_pool(self) -> Any:
         """The pool of arrays that nobody chose another for."""
         return self.cuda.default_pool
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+import fake_cupy
+from servegen_gpu.backends import cuda_driver
+cuda_driver.driver_version = lambda: 13000
+sys.modules[__name__] = fake_cupy.StandIn()
+"""
+
+
+def for_children(folder: Path) -> None:
+    """A folder for ``PYTHONPATH``: processes find the stand-in as cupy there, and a driver."""
+    folder.mkdir(exist_ok=True)
+    (folder / "cupy.py").write_text(CHILD.format(tests=str(Path(__file__).parent)))
 
 
 def install(monkeypatch: Any, **faults: Any) -> StandIn:

@@ -25,20 +25,12 @@ pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device"
 
 BENCH = REPOSITORY / "bench"
 
-PLAYED = """
-import sys
-sys.path.insert(0, {tests!r})
-import fake_cupy
-sys.modules[__name__] = fake_cupy.StandIn()
-"""
-
 
 @pytest.fixture
 def first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The script as a module, with two devices and an nvcc that the host plays, for its children too."""
     fake_cupy.install(monkeypatch, devices=2)
-    (tmp_path / "children").mkdir()
-    (tmp_path / "children" / "cupy.py").write_text(PLAYED.format(tests=str(REPOSITORY / "tests")))
+    fake_cupy.for_children(tmp_path / "children")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "children"))
     monkeypatch.setenv("NVCC", str(nvcc_in(tmp_path)))
     monkeypatch.setenv("SERVEGEN_GPU_CACHE", str(tmp_path / "cache"))

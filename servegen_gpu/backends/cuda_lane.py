@@ -50,9 +50,9 @@ class DeviceLane(NumpyBackend):
         return copies
 
     def forget(self) -> None:
-        """Give back all memory of the device that no column has."""
+        """Give back all memory of the device that no column has; what was too much today may fit tomorrow."""
         self._sampler.forget()
-        self._surveyed = None
+        self._surveyed, self._most = None, float("inf")
         self.device.release()
 
     def pieces(self, packed: PackedWorkload, slab: Slab) -> Iterator[dict[str, Any]]:
