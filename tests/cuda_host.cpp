@@ -35,3 +35,30 @@ uint64_t test_ordered(double x) { return ordered(x); }
 int64_t test_job_bytes() { return sizeof(SlabJob); }
 
 }  // extern "C"
+
+#ifdef PROBES
+struct uint4 {
+    uint32_t x, y, z, w;
+};
+
+#include "../bench/gpu_probe.cu"
+
+// The first block of a probe.
+#define TEST_PROBE(NAME, ...)                                                          \
+    blockIdx.x = 0;                                                                    \
+    blockDim.x = threads;                                                              \
+    for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) NAME(__VA_ARGS__);
+
+extern "C" {
+
+void test_probe_philox(int64_t threads, uint32_t* out, int64_t n, int64_t draws) { TEST_PROBE(probe_philox, out, n, draws) }
+void test_probe_gamma(int64_t threads, double* out, int64_t n, double shape) { TEST_PROBE(probe_gamma, out, n, shape) }
+void test_probe_gamma_f32(int64_t threads, float* out, int64_t n, float shape) {
+    TEST_PROBE(probe_gamma_f32, out, n, shape)
+}
+void test_probe_gather(int64_t threads, const uint4* table, uint32_t* out, int64_t n, uint32_t mask) {
+    TEST_PROBE(probe_gather, table, out, n, mask)
+}
+
+}  // extern "C"
+#endif

@@ -32,6 +32,22 @@ def library() -> ctypes.CDLL:
         flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
         subprocess.run([COMPILER, *flags, "-I", KERNELS, HERE / "cuda_host.cpp", "-o", target], check=True)
         loaded = ctypes.CDLL(str(target))
+    return typed(loaded)
+
+
+@functools.cache
+def probes() -> ctypes.CDLL:
+    """slab.cu and the probes of bench/ for the host."""
+    assert COMPILER
+    with tempfile.TemporaryDirectory(prefix="servegen_gpu-test-") as folder:
+        target = Path(folder, "probes.so")
+        flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-DPROBES"]
+        subprocess.run([COMPILER, *flags, "-I", KERNELS, HERE / "cuda_host.cpp", "-o", target], check=True)
+        return ctypes.CDLL(str(target))
+
+
+def typed(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of what it returns."""
     for name in ("test_tiles_of", "test_run_of", "test_thread", "test_job_bytes"):
         getattr(loaded, name).restype = ctypes.c_int64
     loaded.test_ordered.restype, loaded.test_reordered.restype = ctypes.c_uint64, ctypes.c_double
@@ -90,10 +106,19 @@ class HostDevice:
         at = ctypes.c_void_p(job_words.ctypes.data)
         library().on_host(function, at, ctypes.c_int64(n), ctypes.c_int64(self.threads))
 
+    def sort(self, word: np.ndarray, begin_bit: int, end_bit: int) -> np.ndarray:
+        """A stable sort of the bits that it is told of, and of no others."""
+        key = word.view(np.uint64) >> np.uint64(begin_bit) & np.uint64((1 << (end_bit - begin_bit)) - 1)
+        sorted_ = word[np.argsort(key, kind="stable")]
+        word[:] = -1  # used up
+        return sorted_
+
     @contextmanager
     def memory(self) -> Iterator[None]:
         """There is only one kind of memory."""
         yield
+
+    current = memory
 
     def release(self) -> None:
         """Count how often memory is given back."""
@@ -109,6 +134,9 @@ class HostCopy:
 
     def __init__(self, columns: dict[str, Any]) -> None:
         self._columns = columns
+
+    def wait(self) -> None:
+        """It is there."""
 
     def finished(self) -> dict[str, Any]:
         """The columns."""

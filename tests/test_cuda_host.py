@@ -16,8 +16,9 @@ from traces import same
 
 import servegen_gpu as sg
 from servegen_gpu.backends import cuda_slab
-from servegen_gpu.backends.cuda import CupyBackend, halves
+from servegen_gpu.backends.cuda import CupyBackend
 from servegen_gpu.backends.cuda_job import NAMES, TILE
+from servegen_gpu.backends.cuda_lane import halves
 from servegen_gpu.clients.pool import GAMMA, ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.pipeline import Workload
@@ -31,7 +32,7 @@ SIZES = (0, 1, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025)
 
 def on_host(workload: Workload, device: HostDevice | None = None, **changes: Any) -> list[Trace]:
     """The slabs of a workload from the cupy backend, with the host as its device."""
-    return list(replace(workload, backend=CupyBackend(device or HostDevice()), **changes))  # type: ignore[arg-type]
+    return list(replace(workload, backend=CupyBackend([device or HostDevice()]), **changes))  # type: ignore[list-item]
 
 
 def reference(pool: ClientPool, **keywords: Any) -> tuple[Workload, Trace]:
@@ -121,7 +122,7 @@ def test_too_little_memory_is_said() -> None:
 def test_halves_are_the_whole() -> None:
     workload, expected = reference(tiny_pool(), duration=3600)
     (slab,) = plan(workload.packed, 1 << 20)
-    backend = CupyBackend(HostDevice())  # type: ignore[arg-type]
+    backend = CupyBackend([HostDevice()])  # type: ignore[list-item]
     first, second = halves(workload.packed, slab)
     quarters = [*halves(workload.packed, first), *halves(workload.packed, second)]
     assert same(Trace.concat([Trace(backend.sample_slab(workload.packed, s)) for s in quarters]), expected)
@@ -135,7 +136,7 @@ def test_halves_are_the_whole() -> None:
 def test_memory_is_given_back_when_a_reader_leaves_early() -> None:
     device = HostDevice()
     workload = sg.stream(tiny_pool(), backend="numpy", duration="12h")
-    slabs = iter(replace(workload, backend=CupyBackend(device), max_requests=4096))  # type: ignore[arg-type]
+    slabs = iter(replace(workload, backend=CupyBackend([device]), max_requests=4096))  # type: ignore[list-item]
     next(slabs)
     slabs.close()  # type: ignore[attr-defined]
     assert device.released == 1

@@ -75,10 +75,10 @@ def cases() -> dict[str, tuple[ClientPool, dict[str, Any]]]:
 CASES = cases()
 
 
-def digests(name: str) -> dict[str, str]:
+def digests(name: str, **more: Any) -> dict[str, str]:
     """Number of rows and SHA-256 of every column."""
     pool, keywords = CASES[name]
-    trace = sg.generate(pool, **keywords)
+    trace = sg.generate(pool, **keywords | more)
     found = {"rows": str(len(trace))}
     for column, array in flat(trace).items():
         data = array.astype(array.dtype.newbyteorder("<")).tobytes()

@@ -1,54 +1,58 @@
-"""The cupy backend: the law in `kernels/` on a CUDA device; slabs copied to the host while the next one is made."""
+"""The cupy backend: the law in `kernels/` on CUDA devices; slabs copied to the host while the next ones are made.
+
+Several devices share a trace slab by slab, in turns: all that CUDA shows, or ``$SERVEGEN_GPU_DEVICES``, such as
+``0,2``. The rows do not depend on how many there are. A memory budget is for each of them; the host holds a slab for
+each, and the one in use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
-import numpy as np
-from numpy.typing import NDArray
-
+from servegen_gpu.backends import cuda_driver
 from servegen_gpu.backends.contract import Columns
-from servegen_gpu.backends.cuda_device import CudaDevice, NoDriver, driver_version, has_cupy, open_device
-from servegen_gpu.backends.cuda_slab import SlabSampler
-from servegen_gpu.backends.numpy_arrivals import CellState, Runs
-from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.backends.cuda_device import Copy, CudaDevice, open_device
+from servegen_gpu.backends.cuda_lane import DeviceLane
 from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.errors import OptionError
-from servegen_gpu.options import MIN_SLAB_REQUESTS
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.trace import Trace
 
 
-class CupyBackend(NumpyBackend):
-    """Samples slabs on a CUDA device.
+class CupyBackend:
+    """Samples slabs on CUDA devices.
 
     Parameters
     ----------
-    device : CudaDevice, optional
+    devices : sequence of int or CudaDevice, optional
+        They take slabs in turns. The first is opened at once, another when its first slab comes. By default those of
+        `cuda_driver.chosen_devices`.
     stay : bool
-        Leave columns on the device, as CuPy arrays.
+        Leave columns on the first device, as CuPy arrays; the others have nothing to do.
     """
 
     name = "cupy"
     slab_requests = 1 << 25
     """A slab takes windows until here: a device wants more at once than a cache does."""
 
-    def __init__(self, device: CudaDevice | None = None, stay: bool = False) -> None:
-        self.device = device or open_device()
-        self.stay = stay
-        self.sampler = SlabSampler(self.device)
-        self._device_gaps = DeviceGaps(self.sampler)
-        self._most = float("inf")
-        super().__init__(self._device_gaps)
+    def __init__(self, devices: Sequence[int | CudaDevice] | None = None, stay: bool = False) -> None:
+        found = _numbers() if devices is None else devices
+        self._devices = tuple(found[:1] if stay else found)
+        self._stay = stay
+        self._lanes: dict[int, DeviceLane] = {}
+        self.device = self._lane(0).device
 
     def on_device(self) -> CupyBackend:
-        """The same backend, whose columns stay on the device."""
-        return CupyBackend(self.device, stay=True)
+        """The same backend, whose columns stay on its first device."""
+        return CupyBackend([self.device], stay=True)
 
     def bytes_per_request(self, category: str) -> int:
-        """Peak bytes on the device that a slab needs per expected request; columns of the last slab are among them."""
+        """Peak bytes on a device that a slab needs per expected request; columns of the last slab are among them."""
         fields = scalar_field_count(category)
         columns = 12 + 4 * fields
         return 16 + (16 if fields < 4 else 32) + 2 * columns + (160 if category == "multimodal" else 0)
@@ -59,116 +63,72 @@ class CupyBackend(NumpyBackend):
         return parts[0].columns if len(parts) == 1 else Trace.concat(parts).columns
 
     def sample_slabs(self, packed: PackedWorkload, slabs: Iterable[Slab]) -> Iterator[Columns]:
-        """Slabs one after another; more of them than were asked for if the device has too little memory.
-
-        A slab is copied to the host while the one before it is used and the next one is made.
-        """
-        copy = None
+        """Slabs one after another; more of them than were asked for if a device has too little memory."""
         try:
-            for slab in slabs:
-                for columns in self._pieces(packed, slab):
-                    if self.stay:
-                        yield columns
-                        continue
-                    next_copy = self.device.start_copy(columns)
-                    del columns
-                    if copy is not None:
-                        yield copy.finished()
-                    copy = next_copy
-            if copy is not None:
-                yield copy.finished()
+            if self._stay:
+                for slab in slabs:
+                    yield from self._lane(0).pieces(packed, slab)
+            else:
+                yield from self._to_host(packed, slabs)
         finally:
-            if copy is not None:
-                copy.finished()
-            self.sampler.forget()
-            self._surveyed = None
-            self.device.release()
+            for lane in self._lanes.values():
+                lane.forget()
 
-    def _pieces(self, packed: PackedWorkload, slab: Slab) -> Iterator[dict[str, Any]]:
-        """Columns of a slab on the device, in halves of halves where it does not fit."""
-        if slab.expected <= self._most:
+    def _to_host(self, packed: PackedWorkload, slabs: Iterable[Slab]) -> Iterator[Columns]:
+        """Slabs on the host, in order. While one is used, every device samples one."""
+        count = len(self._devices)
+        turns = zip(itertools.cycle(range(count)), slabs, strict=False)
+        with ExitStack() as threads:
+            workers = [threads.enter_context(ThreadPoolExecutor(1, f"cuda{n}")) for n in range(count)]
+            coming: deque[Future[list[Copy]]] = deque()
+            copies: list[Copy] = []
             try:
-                with self.device.memory():
-                    columns = self._sampled(packed, slab)
-            except self.device.out_of_memory:
-                columns = {}
-            if columns:
-                yield columns
-                return
-            self.device.release()
-            self._most = slab.expected / 2
-        if slab.expected < MIN_SLAB_REQUESTS:
-            raise OptionError(
-                f"device memory for {MIN_SLAB_REQUESTS:,} requests and the tables of the workload",
-                "an allocation that failed",
-                "free memory on the device (nvidia-smi shows who has it), or choose another backend",
-            )
-        for half in halves(packed, slab):
-            yield from self._pieces(packed, half)
+                for turn, slab in itertools.islice(turns, count):
+                    coming.append(workers[turn].submit(self._copies, turn, packed, slab))
+                while coming:
+                    copies = coming.popleft().result()
+                    for turn, slab in itertools.islice(turns, 1):  # sampled while the last one is copied
+                        coming.append(workers[turn].submit(self._copies, turn, packed, slab))
+                    while copies:
+                        yield copies.pop(0).finished()
+            finally:  # memory that is copied from or to is not free yet
+                for future in coming:
+                    if not future.cancel() and not future.exception():
+                        copies += future.result()
+                for copy in copies:
+                    copy.wait()
 
-    def _sampled(self, packed: PackedWorkload, slab: Slab) -> dict[str, Any]:
-        if not slab.surveyed:
-            return self.sampler.whole(packed, slab)
-        self._device_gaps.packed = packed
-        return self.sampler.part(packed, slab, *self.reaching_runs(packed, slab))
+    def _copies(self, turn: int, packed: PackedWorkload, slab: Slab) -> list[Copy]:
+        return self._lane(turn).copies(packed, slab)
 
-
-class DeviceGaps:
-    """Gaps of a survey's runs, drawn on the device; what is kept of them comes to the host."""
-
-    def __init__(self, sampler: SlabSampler) -> None:
-        self._sampler = sampler
-        self.packed: PackedWorkload | None = None
-
-    def peaks(self, state: CellState, runs: Runs) -> NDArray[np.float64]:
-        """Logarithm of the largest gap of every run, float64[runs]."""
-        key = self._host(self._sampler.peaks(self._workload(), state, runs))
-        top = np.uint64(1 << 63)
-        return np.where(key >= top, key ^ top, ~key).view(np.float64)
-
-    def totals(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
-        """Ticks of every run, int64[runs]."""
-        return self._host(self._sampler.totals(self._workload(), state, runs))
-
-    def sums(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
-        """Ticks of the cell up to the end of every request's gap, int64[requests]; beyond 2**63 they wrap around."""
-        return self._host(self._sampler.sums(self._workload(), state, runs))
-
-    def _workload(self) -> PackedWorkload:
-        assert self.packed is not None
-        return self.packed
-
-    def _host(self, array: Any) -> NDArray[Any]:
-        found: NDArray[Any] = array.get() if hasattr(array, "get") else array
-        return found
-
-
-def halves(packed: PackedWorkload, slab: Slab) -> tuple[Slab, Slab]:
-    """A slab as two, the earlier first: by windows, or a window by time."""
-    windows, expected = slab.windows, slab.expected / 2
-    if len(windows) > 1:
-        middle = len(windows) // 2
-        first = Slab(windows[:middle], slab.from_us, slab.to_us, expected, slab.surveyed)
-        return first, Slab(windows[middle:], slab.from_us, slab.to_us, expected, slab.surveyed)
-    begin = (packed.first_window + int(windows[0])) * packed.window_us
-    middle = (max(slab.from_us, begin) + min(slab.to_us, begin + packed.window_us)) // 2
-    return (
-        Slab(windows, slab.from_us, middle, expected, surveyed=True),
-        Slab(windows, middle, slab.to_us, expected, surveyed=True),
-    )
+    def _lane(self, turn: int) -> DeviceLane:
+        if turn not in self._lanes:
+            device = self._devices[turn]
+            self._lanes[turn] = DeviceLane(open_device(device) if isinstance(device, int) else device)
+        return self._lanes[turn]
 
 
 def is_likely() -> bool:
     """Whether a device and CuPy are there, found quickly and without importing CuPy."""
     try:
-        return has_cupy() and driver_version() > 0
-    except NoDriver:
+        return cuda_driver.has_cupy() and cuda_driver.driver_version() > 0
+    except cuda_driver.NoDriver:
         return False
 
 
 def describe() -> dict[str, str]:
     """What is here, as a row of `describe_backends`."""
     try:
-        return {"name": "cupy", "state": "ready", "detail": open_device().describe()}
+        numbers = _numbers()
+        device = open_device(numbers[0])
+        names = Counter(device.name_of(number) for number in numbers)
+        found = ", ".join(name if n == 1 else f"{n} x {name}" for name, n in names.items())
+        return {"name": "cupy", "state": "ready", "detail": f"{found}, {device.describe()}"}
     except OptionError as error:
         return {"name": "cupy", "state": "missing", "detail": f"got {error.got}; {error.fix}"}
+
+
+def _numbers() -> tuple[int, ...]:
+    xp = cuda_driver.import_cupy()
+    cuda_driver.check_driver(xp)
+    return cuda_driver.chosen_devices(xp)

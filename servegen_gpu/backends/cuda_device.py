@@ -1,16 +1,13 @@
-"""A CUDA device through CuPy: whether one is there, kernels built for it, memory of our own, copies to the host.
+"""A CUDA device through CuPy: kernels built for it, memory of our own, sorts, copies to the host.
 
-CuPy is imported when a device is opened and never before. It compiles with NVRTC, which it brings, and keeps what it
-compiled by source, architecture and compiler in ``$CUPY_CACHE_DIR``, written so that processes do not disturb each
-other.
+CuPy compiles with NVRTC, which it brings, and keeps what it compiled by source, architecture and compiler in
+``$CUPY_CACHE_DIR``, written so that processes do not disturb each other. A device belongs to a number; whoever works on
+it does so inside `CudaDevice.current`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import importlib.util
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,60 +15,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends import cuda_driver
+from servegen_gpu.backends.cuda_driver import first_line, version_text
 from servegen_gpu.backends.cuda_job import words
+from servegen_gpu.backends.cuda_sort import CubSort, open_sort
 from servegen_gpu.backends.loader import one_text
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Ragged
 
 OPTIONS = ("--fmad=false", "-std=c++17")
 THREADS = 256
-GET_CUPY = 'pip install "servegen-gpu[cuda13]", or [cuda12] for an older driver'
-NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
-
-
-class NoDriver(Exception):
-    """Why no device can be used: what is missing, and what to do."""
-
-
-def driver_version() -> int:
-    """CUDA version of the driver, such as 13000, once it shows a device; found without importing CuPy."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(name)
-    except OSError:
-        raise NoDriver(f"no NVIDIA driver ({name} is not there)", "install the driver") from None
-    count, version = ctypes.c_int(0), ctypes.c_int(0)
-    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if status not in (0, NO_DEVICE):
-        raise NoDriver(f"a driver that does not start (CUDA error {status})", "see whether nvidia-smi works")
-    if not count.value:
-        raise NoDriver("a driver that shows no device", "see nvidia-smi, and whether CUDA_VISIBLE_DEVICES hides it")
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    return version.value
-
-
-def has_cupy() -> bool:
-    """Whether some CuPy is installed."""
-    return importlib.util.find_spec("cupy") is not None
-
-
-def import_cupy() -> Any:
-    """CuPy, or why it cannot be had."""
-    if not has_cupy():
-        raise OptionError("CuPy for backend 'cupy'", "no module named cupy", GET_CUPY)
-    try:
-        import cupy
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise _no_cache(error) from None
-    except Exception as error:
-        raise OptionError("a CuPy that loads", _first_line(error), f"install it again: {GET_CUPY}") from None
-    if cupy.cuda.runtime.is_hip:
-        raise OptionError("CuPy built for CUDA", "CuPy built for ROCm", GET_CUPY)
-    return cupy
 
 
 class CudaDevice:
-    """The current CUDA device.
+    """A CUDA device.
+
+    Parameters
+    ----------
+    number : int, optional
+        As CUDA counts what ``CUDA_VISIBLE_DEVICES`` leaves; by default the first of `chosen_devices`.
 
     Attributes
     ----------
@@ -79,23 +41,46 @@ class CudaDevice:
         CuPy.
     pool : cupy.cuda.MemoryPool
         Memory of the slabs; nothing of it is held once a trace is done.
+    cub : CubSort or None
+        The sort of some bits only; without it, `cupy.sort` sorts whole words to the same order.
+    why_no_cub : str
     """
 
-    def __init__(self) -> None:
-        self.xp = import_cupy()
-        self._check()
+    def __init__(self, number: int | None = None) -> None:
+        self.xp = cuda_driver.import_cupy()
+        cuda_driver.check_driver(self.xp)
+        self.number = cuda_driver.chosen_devices(self.xp)[0] if number is None else number
         self.out_of_memory = self.xp.cuda.memory.OutOfMemoryError
         self.pool = self.xp.cuda.MemoryPool()
         self._pinned = self.xp.cuda.PinnedMemoryPool()
-        self._copies = self.xp.cuda.Stream(non_blocking=True)
         self._kernels: dict[str, Any] = {}
-        self._module = self._compiled()
+        try:
+            with self.current():
+                self._copies = self.xp.cuda.Stream(non_blocking=True)
+                self._module = self._compiled()
+                self.cub, self.why_no_cub = self._cub()
+                self.pool.free_all_blocks()
+        except (
+            self.out_of_memory,
+            self.xp.cuda.runtime.CUDARuntimeError,
+            self.xp.cuda.driver.CUDADriverError,
+        ) as error:
+            raise cuda_driver.no_device(error) from None
 
     def describe(self) -> str:
-        """Name of the device, versions of driver and CuPy."""
-        runtime = self.xp.cuda.runtime
-        name = runtime.getDeviceProperties(self.xp.cuda.Device().id)["name"].decode()
-        return f"{name}, driver for CUDA {_version(runtime.driverGetVersion())}, CuPy {self.xp.__version__}"
+        """Versions of driver and CuPy, and what sorts."""
+        sort = "sorts with CUB" if self.cub else f"sorts with cupy.sort ({self.why_no_cub})"
+        driver = version_text(self.xp.cuda.runtime.driverGetVersion())
+        return f"driver for CUDA {driver}, CuPy {self.xp.__version__}, {sort}"
+
+    def name_of(self, number: int | None = None) -> str:
+        """Name of a device, by default this one."""
+        properties = self.xp.cuda.runtime.getDeviceProperties(self.number if number is None else number)
+        return str(properties["name"].decode())
+
+    def current(self) -> Any:
+        """A context in which this thread works on this device."""
+        return self.xp.cuda.Device(self.number)
 
     def launch(self, kernel: str, job: Mapping[str, Any], n: int) -> None:
         """Start a kernel of kernels/slab.cu for n threads on the current stream."""
@@ -103,6 +88,17 @@ class CudaDevice:
             self._kernels[kernel] = self._module.get_function(f"sg_{kernel}")
         told = self.xp.asarray(words(job, lambda array: int(array.data.ptr)))
         self._kernels[kernel]((-(-n // THREADS),), (THREADS,), (told, np.int64(n)))
+
+    def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
+        """Words in the order of some of their bits, equals as they came; those that came are used up.
+
+        Below `begin_bit` words must ascend already, and only bits below `end_bit` may decide: then sorting whole words
+        gives the same.
+        """
+        if self.cub:
+            return self.cub(word, begin_bit, end_bit)
+        word.sort()
+        return word
 
     @contextmanager
     def memory(self) -> Iterator[None]:
@@ -112,7 +108,8 @@ class CudaDevice:
 
     def release(self) -> None:
         """Give back all memory that no array uses."""
-        self.pool.free_all_blocks()
+        with self.current():
+            self.pool.free_all_blocks()
         self._pinned.free_all_blocks()
 
     def start_copy(self, columns: dict[str, Any]) -> Copy:
@@ -125,44 +122,32 @@ class CudaDevice:
             return np.empty(0, like.dtype)
         try:
             held = self._pinned.malloc(like.nbytes)
-        except self.xp.cuda.runtime.CUDARuntimeError:
+        except (self.xp.cuda.runtime.CUDARuntimeError, self.out_of_memory):
             return np.empty(like.shape, like.dtype)
         return np.ndarray(like.shape, like.dtype, held)
 
-    def _check(self) -> None:
-        runtime = self.xp.cuda.runtime
-        try:
-            version = driver_version()
-        except NoDriver as error:
-            why, fix = error.args
-            raise OptionError("a CUDA device", why, f"{fix}, or choose backend 'native' or 'numpy'") from None
-        wanted = runtime.runtimeGetVersion()
-        try:
-            runtime.getDeviceCount()
-        except runtime.CUDARuntimeError as error:
-            if error.status != INSUFFICIENT_DRIVER:
-                raise OptionError("a working CUDA device", _first_line(error), "check nvidia-smi") from None
-            raise OptionError(
-                f"a driver for CUDA {_version(wanted)}, which this CuPy is built for",
-                f"one for CUDA {_version(version)}",
-                "update the driver, or pip install the extra of its version: servegen-gpu[cuda12] or [cuda13]",
-            ) from None
+    def _cub(self) -> tuple[CubSort | None, str]:
+        with self.memory():
+            return open_sort(self.xp, self.number)
 
     def _compiled(self) -> Any:
         """The kernels, from CuPy's cache or compiled now."""
+        cuda = self.xp.cuda
         module = self.xp.RawModule(code=one_text(), options=OPTIONS)
         try:
             module.compile()
-        except self.xp.cuda.compiler.CompileException as error:
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError):
+            raise
+        except cuda.compiler.CompileException as error:
             raise OptionError(
-                "kernels that NVRTC compiles", _first_line(error), "report this, or choose backend 'native'"
+                "kernels that NVRTC compiles", first_line(error), "report this, or choose backend 'native'"
             ) from None
         except OSError as error:
-            raise _no_cache(error) from None
+            raise cuda_driver.no_cache(error) from None
         except (RuntimeError, ImportError) as error:  # NVRTC itself is missing, or of another CUDA
             raise OptionError(
                 "NVRTC, which compiles the kernels",
-                _first_line(error),
+                first_line(error),
                 "pip install nvidia-cuda-nvrtc for CUDA 13, nvidia-cuda-nvrtc-cu12 for CUDA 12",
             ) from None
         return module
@@ -191,30 +176,18 @@ class Copy:
         self._done = xp.cuda.Event(disable_timing=True)
         self._done.record(stream)
 
-    def finished(self) -> dict[str, Any]:
-        """The columns on the host, once they are there."""
+    def wait(self) -> None:
+        """Until the columns are on the host; the device's are let go."""
         self._done.synchronize()
         self._from = {}
+
+    def finished(self) -> dict[str, Any]:
+        """The columns on the host, once they are there."""
+        self.wait()
         return {name: Ragged(*a) if isinstance(a, tuple) else a for name, a in self._arrays.items()}
 
 
 @functools.cache
-def open_device() -> CudaDevice:
-    """The current CUDA device, opened once."""
-    return CudaDevice()
-
-
-def _no_cache(error: OSError) -> OptionError:
-    where = error.filename or "CuPy's cache directory"
-    return OptionError(
-        "a cache directory for compiled kernels", f"{where}: {error.strerror}", "set CUPY_CACHE_DIR to a writable one"
-    )
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line), (lines or [type(error).__name__])[0])[:200]
+def open_device(number: int | None = None) -> CudaDevice:
+    """A CUDA device, opened once."""
+    return CudaDevice(number)

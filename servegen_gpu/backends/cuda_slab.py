@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.cuda_job import SCALAR_FIELDS, TILE
+from servegen_gpu.backends.cuda_sort import sort_bits
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs, Survey
 from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
 from servegen_gpu.clients.pool import MODALITIES
@@ -50,6 +51,10 @@ class Device(Protocol):
 
     def launch(self, kernel: str, job: Job, n: int) -> None:
         """Start a kernel for n threads; it ends before the next begins."""
+        ...
+
+    def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
+        """Words in the order of some of their bits, equals as they came; those that came are used up."""
         ...
 
 
@@ -175,12 +180,17 @@ class SlabSampler:
         self._launch("total", job | {"sums": drawn.sums, "total": total}, len(runs))
         return total
 
-    def sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> Any:
-        """Ticks of the cell up to the end of every request's gap, int64[requests] on the device."""
-        job, drawn = self._known_sums(packed, state, runs)
-        sums = self.device.xp.empty(len(drawn.sums), np.int64)
+    def renewals(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Any, Any]:
+        """Ordinal that ends each cell inside its window or `OPEN`, and ticks of the cell up to the end of each gap.
+
+        int64[cells] and int64[requests], on the device; at most one run a cell.
+        """
+        xp, (job, drawn) = self.device.xp, self._known_sums(packed, state, runs)
+        passed = xp.full(len(state.cells), OPEN, np.int64)
+        sums = xp.empty(len(drawn.sums), np.int64)
+        self._launch("cross", job | {"sums": drawn.sums, "kept": passed}, len(sums))
         self._launch("sum", job | {"sums": drawn.sums, "run_sums": sums}, len(sums))
-        return sums
+        return passed, sums
 
     def _known_sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Job, Drawn]:
         job, layout = self._survey_job(packed, state), self._upload_runs(runs)
@@ -202,7 +212,7 @@ class SlabSampler:
         self._launch("record", job | layout | marker | {"word": word}, len(word))
         order = {}
         if position_bits:
-            word.sort()
+            word = self.device.sort(word, *sort_bits(job["span_us"], position_bits))
         elif len(word):
             order["order"] = xp.argsort(word, kind="stable")
             word = word[order["order"]]

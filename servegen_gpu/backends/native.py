@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.blocks import thread_count
 from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
-from servegen_gpu.backends.numpy_arrivals import CellState, Runs, begin
+from servegen_gpu.backends.numpy_arrivals import CellState, Runs, SummedGaps, begin
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
 from servegen_gpu.law.dependence import KINDS
@@ -105,7 +105,7 @@ class NativeBackend(NumpyBackend):
         return np.empty(n + 1, np.int64) if has_items else np.zeros(n + 1, np.int64)
 
 
-class NativeGaps:
+class NativeGaps(SummedGaps):
     """Gaps of runs with compiled kernels."""
 
     def __init__(self, library: Library) -> None:

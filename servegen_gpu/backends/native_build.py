@@ -88,7 +88,7 @@ def compiler() -> list[str]:
 def compile_library(kernels: Path, target: Path) -> None:
     """Compile `kernels` into `target`, which appears only when complete."""
     cxx = compiler()
-    machine = _run([*cxx, "-dumpmachine"]).partition("-")[0]
+    machine = run([*cxx, "-dumpmachine"]).partition("-")[0]
     x86 = machine in ("x86_64", "amd64")
     flags = [*COMMON, *(["-DSG_X86"] if x86 else [])]
     extensions = EXTENSIONS if x86 else {"baseline": ()}
@@ -100,9 +100,9 @@ def compile_library(kernels: Path, target: Path) -> None:
         ]
         commands.append([*cxx, *flags, "-c", str(kernels / "native.cpp")])
         for command, output in zip(commands, objects, strict=True):
-            _run([*command, "-o", output])
+            run([*command, "-o", output])
         linked = Path(folder, f"linked{SUFFIX}")
-        _run([*cxx, "-shared", "-pthread", *objects, "-o", str(linked)])
+        run([*cxx, "-shared", "-pthread", *objects, "-o", str(linked)])
         place(linked, target)
 
 
@@ -137,14 +137,14 @@ def cached_library(cache: Path) -> Path:
 def build_into(cache: Path) -> Path:
     """The library in a cache directory, compiled unless it is there; a second process waits for the first."""
     target = cached_library(cache)
-    with _locked(target.parent):
+    with locked(target.parent):
         if not target.exists():
             compile_library(kernels_dir(), target)
     return target
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; without file locks, the last of several builds stays."""
     try:
         import fcntl
@@ -161,17 +161,16 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: list[str]) -> str:
+def run(command: list[str], fix: str = "set CXX to a C++17 compiler") -> str:
+    """What a command prints; `fix` says what to do if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
-        raise BuildError(f"{command[0]} cannot be run ({error.strerror})", "set CXX to a C++17 compiler") from None
+        raise BuildError(f"{command[0]} cannot be run ({error.strerror})", fix) from None
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200]).strip()
-        what = next((Path(word).name for word in command if word.endswith(".cpp")), command[-1])
-        raise BuildError(
-            f"{command[0]} failed on {what}: {said.strip() or 'no reason given'}", "set CXX to a C++17 compiler"
-        )
+        what = next((Path(word).name for word in command if word.endswith((".cpp", ".cu"))), command[-1])
+        raise BuildError(f"{command[0]} failed on {what}: {said.strip() or 'no reason given'}", fix)
     return done.stdout
 
 

@@ -9,7 +9,7 @@ Notation as in ``law/position.py``: S_j, G, V, f. Axes: cells, runs (consecutive
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -183,12 +183,48 @@ class Gaps(Protocol):
         """Ticks of every run, int64[runs]."""
         ...
 
+    def renewals(self, state: CellState, runs: Runs) -> Renewals:
+        """How far runs of renewal cells come, each of which begins inside its window."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Renewals:
+    """How far runs of renewal cells come.
+
+    Attributes
+    ----------
+    inside : int64[runs]
+        Requests before the window's end.
+    last : int64[runs]
+        Ticks of the cell up to the end of the run.
+    chunks : Runs
+        The requests inside, `CHUNK` at a time at most.
+    after : int64[chunks]
+        Ticks of the cell up to the end of the chunk.
+    """
+
+    inside: NDArray[np.int64]
+    last: NDArray[np.int64]
+    chunks: Runs
+    after: NDArray[np.int64]
+
+
+class SummedGaps(Protocol):
+    """Gaps whose sums are all on the host."""
+
     def sums(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
         """Ticks of the cell up to the end of every request's gap, int64[requests]."""
         ...
 
+    def renewals(self, state: CellState, runs: Runs) -> Renewals:
+        """How far runs of renewal cells come, each of which begins inside its window."""
+        sums = self.sums(state, runs)
+        inside, last = reached(runs, sums)
+        return Renewals(inside, last, *cut(runs, inside, lambda at: sums[at]))
 
-class NumpyGaps:
+
+class NumpyGaps(SummedGaps):
     """Gaps of runs with NumPy."""
 
     def peaks(self, state: CellState, runs: Runs) -> NDArray[np.float64]:
@@ -223,11 +259,30 @@ def whole(state: CellState, limit: int) -> Arrivals:
         sums = _sums(_ticks(state, gaps, cell), runs)
         state.ticks_in_all[counted] = sums[np.cumsum(runs.count) - 1]
         parts.append(_place(state, cell, ordinal, sums))
-    for runs, sums in _renewal_rounds(state, limit, NumpyGaps()):
-        parts.append(_place(state, *runs.requests(), sums))
+    parts += _whole_renewals(state, limit)
     if len(parts) == 1:
         return parts[0]
     return _in_order(parts, len(state.cells))
+
+
+def _whole_renewals(state: CellState, limit: int) -> list[Arrivals]:
+    """All requests of the renewal cells, in parts."""
+    first = _first_renewals(state)
+    if not len(first):
+        return []
+    parts = [_place(state, *first.requests(), state.first_ticks[first.cell])]
+
+    def look(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        sums = NumpyGaps().sums(state, runs)
+        inside, last = reached(runs, sums)
+        some = inside > 0
+        kept = np.arange(len(sums)) - np.repeat(runs.starts(), runs.count) < np.repeat(inside, runs.count)
+        within = Runs(runs.cell[some], runs.first[some], inside[some], runs.before[some])
+        parts.append(_place(state, *within.requests(), sums[kept]))
+        return inside, last
+
+    _rounds(state, first, limit, look)
+    return parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,10 +324,17 @@ def survey(state: CellState, limit: int, gaps: Gaps) -> Survey:
     state.ticks_in_all[counted] = after[np.cumsum(chunks) - 1]
 
     found, found_after = [Runs(cell, first, runs.count, after - ticks)], [after]
-    for whole_runs, sums in _renewal_rounds(state, limit, gaps):
-        part, part_after = _cut(whole_runs, sums)
-        found.append(part)
-        found_after.append(part_after)
+    begun = _first_renewals(state)
+    found.append(begun)
+    found_after.append(state.first_ticks[begun.cell])
+
+    def look(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        seen = gaps.renewals(state, runs)
+        found.append(seen.chunks)
+        found_after.append(seen.after)
+        return seen.inside, seen.last
+
+    _rounds(state, begun, limit, look)
     together = Runs(*(np.concatenate([getattr(part, name) for part in found]) for name in Runs.__dataclass_fields__))
     order = np.lexsort((together.first, together.cell))
     return Survey(state, together.take(order), np.concatenate(found_after)[order])
@@ -353,40 +415,46 @@ def _place(state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32
     return arrivals if inside is None else arrivals.take(inside)
 
 
-def _renewal_rounds(state: CellState, limit: int, gaps: Gaps) -> Iterator[tuple[Runs, NDArray[np.int64]]]:
+def _first_renewals(state: CellState) -> Runs:
+    """The first request of every renewal cell that has one inside its window."""
+    alive = np.flatnonzero((state.rule == CountRule.RENEWAL) & (state.first_ticks < WINDOW_TICKS))
+    zero = np.zeros(len(alive), np.int64)
+    return Runs(alive, zero, np.ones(len(alive), np.int64), zero)
+
+
+def _rounds(
+    state: CellState,
+    first: Runs,
+    limit: int,
+    look: Callable[[Runs], tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> None:
     """Draw renewal cells until each has passed the end of its window.
 
-    Yields runs of requests inside the window, with the sum of every request.
+    `look` draws runs, and says how many requests of each are inside the window and what the ticks are at its end.
     """
-    alive = np.flatnonzero((state.rule == CountRule.RENEWAL) & (state.first_ticks < WINDOW_TICKS))
-    if not len(alive):
-        return
-    one, zero = np.ones(len(alive), np.int64), np.zeros(len(alive), np.int64)
-    first = Runs(alive, zero, one, zero)
-    yield first, state.first_ticks[alive]
-
-    drawn, before = one, state.first_ticks[alive]
+    alive, drawn, before = first.cell, first.count, state.first_ticks[first.cell]
     expected = np.ceil(state.cells.expected_q32[alive] * 2.0**-32)
     step = (1.2 * expected).astype(np.int64) + 4
     while len(alive):
         ends = np.cumsum(step)
         now = slice(0, max(1, int(np.searchsorted(ends, limit, side="right"))))
         runs = Runs(alive[now], drawn[now], np.minimum(step[now], limit), before[now])
-        sums = gaps.sums(state, runs)
-        starts = runs.starts()
-        passed = np.append(np.flatnonzero(sums.view(np.uint64) >= WINDOW_TICKS), len(sums))
-        inside = np.minimum(passed[np.searchsorted(passed, starts)] - starts, runs.count)
+        inside, last = look(runs)
         on = inside == runs.count
-        last = sums[starts + runs.count - 1]
-        some = inside > 0
-        kept = np.arange(len(sums)) - np.repeat(starts, runs.count) < np.repeat(inside, runs.count)
-        yield Runs(runs.cell[some], runs.first[some], inside[some], runs.before[some]), sums[kept]
         waiting = slice(now.stop, None)
         alive = np.concatenate((runs.cell[on], alive[waiting]))
         drawn = np.concatenate(((runs.first + runs.count)[on], drawn[waiting]))
         before = np.concatenate((last[on], before[waiting]))
         # a quarter more each time: few rounds even for a cell whose gaps are mostly far below their mean
         step = np.concatenate(((runs.first + runs.count)[on] // 4 + 4, step[waiting]))
+
+
+def reached(runs: Runs, sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Requests of every run before its window's end, and the ticks at its end, int64[runs] both."""
+    starts = runs.starts()
+    passed = np.append(np.flatnonzero(sums.view(np.uint64) >= WINDOW_TICKS), len(sums))
+    inside = np.minimum(passed[np.searchsorted(passed, starts)] - starts, runs.count)
+    return inside, sums[starts + runs.count - 1]
 
 
 def _in_order(parts: list[Arrivals], cells: int) -> Arrivals:
@@ -414,12 +482,16 @@ def pieces(runs: Runs, limit: int) -> Iterator[slice]:
         a = b
 
 
-def _cut(runs: Runs, sums: NDArray[np.int64]) -> tuple[Runs, NDArray[np.int64]]:
-    """Runs cut into chunks, and the sum at the end of each."""
-    chunks = -(-runs.count // CHUNK)
+def cut(
+    runs: Runs, inside: NDArray[np.int64], sums_at: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+) -> tuple[Runs, NDArray[np.int64]]:
+    """The first `inside` requests of runs in chunks, and the ticks at the end of each, which `sums_at` finds."""
+    chunks = -(-inside // CHUNK)
     run = np.repeat(np.arange(len(runs)), chunks)
     offset = CHUNK * (np.arange(len(run)) - np.repeat(np.cumsum(chunks) - chunks, chunks))
-    count = np.minimum(CHUNK, runs.count[run] - offset)
-    at = runs.starts()[run] + offset
-    before = np.where(offset > 0, sums[at - 1], runs.before[run])
-    return Runs(runs.cell[run], runs.first[run] + offset, count, before), sums[at + count - 1]
+    count = np.minimum(CHUNK, inside[run] - offset)
+    after = sums_at(runs.starts()[run] + offset + count - 1)
+    before = runs.before[run]
+    further = np.flatnonzero(offset)
+    before[further] = after[further - 1]
+    return Runs(runs.cell[run], runs.first[run] + offset, count, before), after
