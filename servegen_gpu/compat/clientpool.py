@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from servegen_gpu.compat.build import grid_of
 from servegen_gpu.compat.cdfs import cdfs_of
 from servegen_gpu.compat.client import Client
+from servegen_gpu.compat.collector import no_collection
 from servegen_gpu.compat.errors import InputError
 from servegen_gpu.compat.filters import ArrayFilter, CvFilter, MaxLengthFilter, MeanLengthFilter
 from servegen_gpu.compat.grid import Grid
@@ -150,7 +151,11 @@ class ClientPool(_Selecting):
     def grid(self) -> Grid:
         """The clients as arrays."""
         now = self.clients.values()
-        if self._grid is None or len(now) != len(self._read) or any(a is not b for a, b in zip(now, self._read, strict=True)):
+        if (
+            self._grid is None
+            or len(now) != len(self._read)
+            or any(a is not b for a, b in zip(now, self._read, strict=True))
+        ):
             self.validate()
         assert self._grid is not None
         return self._grid
@@ -208,9 +213,7 @@ class ClientPoolView(_Selecting):
         return chosen.passing(conditions).of_active_clients()
 
 
-def _overlapping(
-    starts: tuple[float, ...], start_time: float, end_time: float
-) -> tuple[int, list[float], list[float]]:
+def _overlapping(starts: tuple[float, ...], start_time: float, end_time: float) -> tuple[int, list[float], list[float]]:
     """Index of the first window that overlaps a span, and begin (from the span's start) and size of all that do."""
     ends = (*starts[1:], FOREVER)
     at = [w for w, (a, b) in enumerate(zip(starts, ends, strict=True)) if b > start_time and a < end_time]
@@ -243,6 +246,11 @@ class Selection:
     sizes: list[float]
     mask: NDArray[np.bool_]
 
+    def present(self) -> NDArray[np.bool_]:
+        """At which timestamps there are chosen windows, bool[windows]."""
+        there: NDArray[np.bool_] = self.mask.sum(axis=0) > 0
+        return there
+
     def rates(self) -> NDArray[np.float64]:
         """Rate where a window is chosen and active, else 0, float64[clients, windows]."""
         return np.where(self.mask & self.grid.active[:, self.span], self.grid.rate_rps[:, self.span], 0.0)
@@ -259,14 +267,16 @@ class Selection:
 
     def of_active_clients(self) -> Selection:
         """Without clients that are silent in all chosen windows."""
-        kept = (self.mask & self.grid.active[:, self.span]).any(axis=1)
+        kept = (self.mask & self.grid.active[:, self.span]).sum(axis=1) > 0
         mask = self.mask & kept[:, None]
         return Selection(self.grid, self.clients, self.span, self.timestamps, self.sizes, mask)
 
     def windows(self) -> list[ClientWindow]:
         """The chosen windows as objects, client by client."""
-        if self.grid.from_files:
-            return self._windows_of_grid()
+        with no_collection():
+            return self._windows_of_grid() if self.grid.from_files else self._windows_of_clients()
+
+    def _windows_of_clients(self) -> list[ClientWindow]:
         found: list[ClientWindow] = []
         for c in np.flatnonzero(self.mask.any(axis=1)).tolist():
             client = self.clients[c]
@@ -278,8 +288,8 @@ class Selection:
                 found.append(
                     ClientWindow(
                         client.client_id,
-                        self.timestamps[w],  # type: ignore[arg-type]
-                        self.sizes[w],  # type: ignore[arg-type]
+                        self.timestamps[w],
+                        self.sizes[w],
                         entry.get("rate"),
                         entry.get("cv"),
                         entry.get("pat"),
@@ -289,9 +299,9 @@ class Selection:
         return found
 
     def _windows_of_grid(self) -> list[ClientWindow]:
-        """The same, of clients read from files: their dictionaries are not needed."""
-        grid, at = self.grid, np.nonzero(self.mask)
-        client, window = at
+        """Of clients read from files, whose dictionaries are not needed."""
+        grid = self.grid
+        client, window = np.nonzero(self.mask)
         ids = [c.client_id for c in self.clients]
         place = (client, window + self.span.start)
         active = grid.active[place]
@@ -307,8 +317,8 @@ class Selection:
             map(
                 ClientWindow,
                 [ids[c] for c in client.tolist()],
-                [self.timestamps[w] for w in window.tolist()],  # type: ignore[misc]
-                [self.sizes[w] for w in window.tolist()],  # type: ignore[misc]
+                [self.timestamps[w] for w in window.tolist()],
+                [self.sizes[w] for w in window.tolist()],
                 rate,
                 cv,
                 patterns,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +17,7 @@ from servegen_gpu.clients.pool import FIELDS, GAMMA, MAX_CLIENT_ID, NO_FAMILY, W
 from servegen_gpu.clients.pool import ClientPool as Pool
 from servegen_gpu.compat.client import REAL
 from servegen_gpu.compat.clientpool import ClientPool, ClientPoolView, ClientWindow, Selection
+from servegen_gpu.compat.collector import no_collection
 from servegen_gpu.compat.errors import InputError, as_value_errors, few
 from servegen_gpu.compat.grid import RATIO, Datasets
 from servegen_gpu.compat.joint import COUNTS, ITEMS, Joint, join_fields, requests_data
@@ -84,35 +83,24 @@ def generate_workload(
         If the rates do not fit the windows, or a client cannot be sampled.
     """
     if not (isinstance(duration, REAL) and 0 < duration < math.inf):
-        raise InputError("a finite number of seconds above 0", repr(duration), "change duration", "Duration must be positive")
+        raise InputError(
+            "a finite number of seconds above 0", repr(duration), "change duration", "Duration must be positive"
+        )
     seed = int.from_bytes(os.urandom(SEED_BYTES), "little") if seed is None else seed
     chosen = pool.span(0, duration).select()
     targets = _targets(chosen, rate_fn, duration)
     if not targets.any():
         return []
-    with as_value_errors(), _no_collection():
+    with as_value_errors(), no_collection():
         cells = _cells(chosen, targets)
         return _requests(chosen, cells, seed)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the cyclic garbage collector, which would search millions of new objects in vain."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _targets(chosen: Selection, rate_fn: Mapping[int, float], duration: float) -> NDArray[np.float64]:
     """Target rate of every window of the selection, checked, float64[windows]; 0 where nobody is active."""
     if not isinstance(rate_fn, Mapping):
         raise InputError("rates as {timestamp: req/s}", f"{rate_fn!r:.60}", "see get_constant_rate_fn")
-    present = chosen.mask.any(axis=0)
-    active = chosen.rates().any(axis=0)
+    present, active = chosen.present(), chosen.rates().sum(axis=0) > 0
     due = {t for t, there in zip(chosen.timestamps, present, strict=True) if there}
     needed = {t for t, there in zip(chosen.timestamps, active, strict=True) if there}
     given = {t for t in rate_fn if 0 <= t < duration}
@@ -232,9 +220,7 @@ def _refuse(chosen: Selection, order: NDArray[np.int64], fault: NDArray[np.bool_
         raise InputError(expected, f"none at {named}", "mend the client's dataset", f"{what} {named}")
 
 
-def _lanes(
-    datasets: Datasets, slots: NDArray[np.int64], joint: Joint
-) -> tuple[str, NDArray[np.int32], LengthTables]:
+def _lanes(datasets: Datasets, slots: NDArray[np.int64], joint: Joint) -> tuple[str, NDArray[np.int32], LengthTables]:
     """Category, tables of every slot int32[slots, lanes], and tables: joint bins first, the counts and items too."""
     zero = len(slots)
     nothing = LengthTables(np.array([0, 1]), np.zeros(1, np.int32), np.full(1, 2**32 - 1, np.uint32))
@@ -292,5 +278,3 @@ def _lists(column: Ragged) -> list[list[int]]:
         return [[] for _ in range(len(column))]
     items = column.values.tolist()
     return [items[a:b] for a, b in pairwise(column.offsets.tolist())]
-
-

@@ -1,4 +1,4 @@
-"""Errors as ServeGen's users expect them: each is a ValueError, and begins with ServeGen's sentence where it has one."""
+"""Errors as users of ServeGen expect them: ValueErrors, which begin with ServeGen's own sentence where it has one."""
 
 from __future__ import annotations
 

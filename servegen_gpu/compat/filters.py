@@ -19,6 +19,7 @@ class CvFilter:
     high: float
 
     def __call__(self, window: ClientWindow) -> bool:
+        """Whether one window passes."""
         return window.cv is not None and self.low <= window.cv <= self.high
 
     def mask(self, grid: Grid, windows: slice) -> NDArray[np.bool_]:
@@ -37,6 +38,7 @@ class MeanLengthFilter:
     high: float
 
     def __call__(self, window: ClientWindow) -> bool:
+        """Whether one window passes."""
         if not window.dataset or self.field not in window.dataset:
             return False
         mean = sum(i * p for i, p in enumerate(window.dataset[self.field]))
@@ -56,6 +58,7 @@ class MaxLengthFilter:
     high: float
 
     def __call__(self, window: ClientWindow) -> bool:
+        """Whether one window passes."""
         if not window.dataset or self.field not in window.dataset:
             return False
         return max(len(window.dataset[self.field]) - 1, 0) <= self.high

@@ -101,12 +101,12 @@ def table_means(tables: LengthTables) -> NDArray[np.float64]:
     return means
 
 
-def table_quantile(tables: LengthTables, q: float) -> NDArray[np.int32]:
-    """Smallest value with at least `q` of the mass at or below it, int32[tables]."""
+def table_quantile(tables: LengthTables, q: float) -> NDArray[np.int64]:
+    """Smallest value with at least `q` of the mass at or below it, to the nearest word, int64[tables]."""
     base = np.arange(len(tables), dtype=np.uint64) << np.uint64(32)
     ends = np.repeat(base, np.diff(tables.offsets)) + tables.thresholds
-    word = np.uint64(int(np.ceil(q * 2.0**32)) - 1)
-    return tables.values[np.searchsorted(ends, base + word)]
+    word = np.uint64(round(q * 2.0**32) - 1)
+    return tables.values[np.searchsorted(ends, base + word)].astype(np.int64)
 
 
 def ratio_of(position: NDArray[Any], size: NDArray[Any]) -> NDArray[np.float64]:

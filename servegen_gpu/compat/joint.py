@@ -72,7 +72,9 @@ def join_fields(datasets: Datasets, slots: NDArray[np.int64]) -> Joint:
         Rows of `datasets`, ascending.
     """
     table = datasets.table[slots]
-    has_items = table[:, datasets.fields.index(COUNTS[0])] >= 0 if COUNTS[0] in datasets.fields else np.zeros(len(slots))
+    has_items = (
+        table[:, datasets.fields.index(COUNTS[0])] >= 0 if COUNTS[0] in datasets.fields else np.zeros(len(slots))
+    )
     is_item = np.array([field in ITEMS for field in datasets.fields])
     drawn_once = (table >= 0) & ~(is_item & (has_items > 0)[:, None])
     keys = {
@@ -92,11 +94,12 @@ def join_fields(datasets: Datasets, slots: NDArray[np.int64]) -> Joint:
     sets, kind_of_slot = np.unique(with_items, axis=0, return_inverse=True)
     kind_of_slot = kind_of_slot.reshape(-1)
     values = {
-        field: _values(datasets, field, *keys[f], joint)
-        for f, field in enumerate(datasets.fields)
-        if len(keys[f][0])
+        field: _values(datasets, field, *keys[f], joint) for f, field in enumerate(datasets.fields) if len(keys[f][0])
     }
-    kinds = [_kind([f for f, there in zip(datasets.fields, row, strict=False) if there], bool(row[-1]), values) for row in sets]
+    kinds = [
+        _kind([f for f, there in zip(datasets.fields, row, strict=False) if there], bool(row[-1]), values)
+        for row in sets
+    ]
     return Joint(tables, kinds, kind_of_slot[of_slot])
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def _read_datasets(
             places += [(file, int(start)) for start in starts]
         if texts:
             is_ratio = np.tile(np.array([field == RATIO for field in fields]), len(places))
-            parts.append(parse_histograms(texts, is_ratio, lambda n, places=places: _where(places, fields, n)))
+            parts.append(parse_histograms(texts, is_ratio, partial(_where, places, fields)))
     if not parts:
         raise InputError("a slot with requests", f"none in {len(paths):,} dataset files", "download the data again")
     tables = LengthTables.join(parts)

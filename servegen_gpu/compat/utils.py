@@ -26,8 +26,7 @@ __all__ = [
 def get_constant_rate_fn(pool: ClientPool | ClientPoolView, target_rate: float) -> dict[int, float]:
     """The same total rate, req/s, at every timestamp of the windows."""
     chosen = pool._view().select()
-    there = chosen.mask.any(axis=0)
-    return {t: target_rate for t, some in zip(chosen.timestamps, there, strict=True) if some}  # type: ignore[misc]
+    return {t: target_rate for t, some in zip(chosen.timestamps, chosen.present(), strict=True) if some}  # type: ignore[misc]
 
 
 def get_scaled_rate_fn(pool: ClientPool | ClientPoolView, scale_factor: float) -> dict[int, float]:
@@ -48,9 +47,7 @@ def _own_rates(pool: ClientPool | ClientPoolView) -> dict[int, float]:
     return {t: total for t, total in zip(chosen.timestamps, totals, strict=True) if total > 0}  # type: ignore[misc]
 
 
-def sample_from_cdf(
-    cdf: tuple[NDArray[Any], NDArray[Any]], n_samples: int = 1, rng: Any = None
-) -> NDArray[Any]:
+def sample_from_cdf(cdf: tuple[NDArray[Any], NDArray[Any]], n_samples: int = 1, rng: Any = None) -> NDArray[Any]:
     """Draw values from a CDF.
 
     Parameters
@@ -79,4 +76,5 @@ def sample_from_cdf(
 
 def _system_uniforms(n: int) -> NDArray[np.float64]:
     words = np.frombuffer(os.urandom(8 * n), np.uint64)
-    return ((words >> np.uint64(12)) + 0.5) * 2.0**-52
+    uniforms: NDArray[np.float64] = ((words >> np.uint64(12)) + 0.5) * 2.0**-52
+    return uniforms
