@@ -38,9 +38,12 @@ struct SgJob {
     // fields
     int64_t fields, scalar_fields, dependence, ratio_field;
     const double* mixing;  // [scalar fields, scalar fields]
+    // items: how many modalities, and which fields are the number and the size of the first one's
+    int64_t modalities, count_field, item_field;
     // the slab: times count from its begin, and requests outside [0, span_us) are dropped
     int64_t span_us;
     int64_t threads;
+    const int32_t* stop;  // not 0 when the work is to be given up; or null
 };
 
 }  // extern "C"
@@ -48,37 +51,59 @@ struct SgJob {
 enum SgRule : uint8_t { SG_EXACT = 0, SG_RENEWAL = 1, SG_SERVEGEN = 2 };
 enum SgDependence : int64_t { SG_INDEPENDENT = 0, SG_COMONOTONE = 1, SG_COPULA = 2 };
 
-// Consecutive requests of one cell. `data` holds, one after another: logarithms of gaps, sums of ticks since the
-// segment's begin, and times. Loops read up to SG_PAD numbers beyond the segment and write none.
+// Consecutive requests of one cell. `data` is scratch: logarithms of gaps, then sums of ticks since the segment's
+// begin. Loops read up to SG_PAD numbers of it beyond the segment.
 struct SgSegment {
     int64_t* data;
-    int64_t before;  // ticks of the cell before the segment
-    int64_t total;   // ticks of the segment
-    double peak;     // its largest logarithm
+    uint32_t* times;  // microseconds since the window's begin
+    int64_t before;   // ticks of the cell before the segment
+    int64_t total;    // ticks of the segment
+    double peak;      // its largest logarithm
     uint32_t first, count;
+    uint32_t wrap;  // requests before the first one whose time is below the time before it
     int32_t cell;
 };
 
 constexpr int SG_PAD = 64;
-constexpr int64_t SG_OUTSIDE = -1;  // the time of a request that is dropped
 constexpr int SG_MAX_FIELDS = 8;
+constexpr int SG_MODALITIES = 3;
 
-// A request on its way through the sort: words of `head` 2 (low part of the time, cell), then fields, then the ordinal
-// where items follow.
-struct SgBins {
-    uint32_t* records;
-    int64_t words;  // of a record
-    int shift;      // time >> shift is the bin
+// Consecutive requests of one cell whose fields are wanted.
+struct SgRun {
+    const uint32_t* times;
+    int64_t origin_us;  // what to add to a time
+    uint32_t first, count;
+    int32_t cell;
+};
+
+// Which fields are drawn, and what a record holds: low part of the time, cell, fields, and the ordinal where items follow.
+struct SgFields {
+    int64_t count, words;
+    int32_t lane[SG_MAX_FIELDS];
     bool ordinal;
 };
 
-// The columns of sorted requests.
+// Records by bin of time: `time >> shift` is the bin, `first` the one that records begin with.
+struct SgBins {
+    uint32_t* records;
+    int64_t first;
+    int shift;
+};
+
+// Rows of one bin.
+struct SgRows {
+    int64_t base_us;  // added to the low part of a time
+    int64_t* arrival_us;
+    int32_t *client, *field[SG_MAX_FIELDS];  // in the order of SgFields::lane
+    int32_t* cell;                           // this and the next where items follow
+    uint32_t* ordinal;
+};
+
+// All columns. servegen_gpu/backends/native_library.py has the same fields in the same order.
 struct SgOut {
     int64_t* arrival_us;
-    int32_t* client;  // or null
-    int32_t* cell;    // or null
-    uint32_t* ordinal;
-    int32_t* field[SG_MAX_FIELDS];
+    int32_t *client, *inputs, *field[SG_MAX_FIELDS];
+    int64_t* offsets[SG_MODALITIES];
     int64_t offset_us;  // added to every time
 };
 
@@ -88,16 +113,17 @@ struct SgStrips {
     void (*gaps)(const SgJob& job, SgSegment* segments, int64_t count);
     // logarithms into sums of ticks, from 0 in each segment; total of each segment, never beyond 2**62
     void (*ticks)(const SgJob& job, SgSegment* segments, int64_t count);
-    // sums into times; counts requests per bin
-    void (*times)(const SgJob& job, const SgSegment* segments, int64_t count, int shift, uint32_t* histogram);
-    // draws the fields and writes a record of every request that is inside to the place its bin has reached
-    void (*records)(const SgJob& job, const SgSegment* segments, int64_t count, const SgBins& bins, uint32_t* next);
-    // sorts the records of one bin by time and writes their columns from row `row` on; scratch: 2 * count words
-    void (*columns)(const SgJob& job, const SgBins& bins, int64_t bin, int64_t begin, int64_t count, const SgOut& out,
-                    int64_t row, uint64_t* scratch);
-    // values of the items of requests from a to b, and their sum added to a column
-    void (*items)(const SgJob& job, int64_t purpose, int64_t field, int64_t a, int64_t b, const int32_t* cell,
-                  const uint32_t* ordinal, const int64_t* offsets, int32_t* values, int32_t* inputs);
+    // sums into times; drops what is past the window's end, finds the wrap, counts requests per bin inside the span
+    void (*times)(const SgJob& job, SgSegment* segments, int64_t count, int shift, uint32_t* histogram);
+    // draws the fields and writes a record of every request to the place its bin has reached
+    void (*records)(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,
+                    uint32_t* next);
+    // sorts `count` records from `begin` on by time and writes their rows; scratch: 2 * count words
+    void (*columns)(const SgJob& job, const SgFields& fields, const SgBins& bins, int64_t begin, int64_t count,
+                    const SgRows& rows, uint64_t* scratch);
+    // values of the items of some requests, and their sum added to a column
+    void (*items)(const SgJob& job, int64_t modality, int64_t requests, const int32_t* cell, const uint32_t* ordinal,
+                  const int64_t* offsets, int32_t* values, int32_t* inputs);
     // a function of the headers over arrays, by name, for tests; null if there is none
     void* (*function)(const char* name);
 };

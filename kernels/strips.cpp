@@ -230,11 +230,25 @@ static void to_clock(const SgJob& job, int32_t cell, const uint64_t* x, int64_t*
     }
 }
 
-static void times(const SgJob& job, const SgSegment* segments, int64_t count, int shift, uint32_t* histogram) {
+// Requests before the first one whose time is below the time before it: a run of requests passes the window's end once.
+static uint32_t find_wrap(const uint32_t* times, uint32_t n) {
+    for (uint32_t a = 1; a < n; a += 64) {
+        const uint32_t b = n - a < 64 ? n : a + 64;
+        uint32_t falls = 0;
+        for (uint32_t i = a; i < b; ++i) falls |= times[i] < times[i - 1];
+        if (!falls) continue;
+        for (uint32_t i = a;; ++i)
+            if (times[i] < times[i - 1]) return i;
+    }
+    return n;
+}
+
+static void times(const SgJob& job, SgSegment* segments, int64_t count, int shift, uint32_t* histogram) {
     for (int64_t k = 0; k < count; ++k) {
-        const SgSegment& segment = segments[k];
+        SgSegment& segment = segments[k];
         const int64_t origin = job.origin_us[segment.cell], before = segment.before;
         const int n = static_cast<int>(segment.count);
+        int64_t kept = 0;
         for (int a = 0; a < n; a += LANES) {
             alignas(64) int64_t sum[LANES], us[LANES], inside[LANES];
             alignas(64) uint64_t x[LANES];
@@ -245,16 +259,14 @@ static void times(const SgJob& job, const SgSegment* segments, int64_t count, in
             for (int j = 0; j < LANES; ++j) sum[j] += before;
             to_operational(job, segment.cell, sum, x, inside);
             to_clock(job, segment.cell, x, us);
-            for (int j = 0; j < LANES; ++j) {
-                us[j] += origin;
-                const bool kept = (inside[j] != 0) & (us[j] >= 0) & (us[j] < job.span_us);
-                us[j] = kept ? us[j] : SG_OUTSIDE;
-            }
-            for (int j = 0; j < b; ++j) {
-                segment.data[a + j] = us[j];
-                if (us[j] >= 0) ++histogram[us[j] >> shift];
-            }
+            for (int j = 0; j < b; ++j) segment.times[a + j] = static_cast<uint32_t>(us[j]);
+            for (int j = 0; j < b; ++j) kept += inside[j];
+            for (int j = 0; j < LANES; ++j) us[j] += origin;
+            for (int j = 0; j < b; ++j)
+                if ((inside[j] != 0) & (us[j] >= 0) & (us[j] < job.span_us)) ++histogram[us[j] >> shift];
         }
+        segment.count = static_cast<uint32_t>(kept);
+        segment.wrap = find_wrap(segment.times, segment.count);
     }
 }
 
@@ -268,8 +280,9 @@ struct FieldStrip {
     int n;
 };
 
-static void field_words(const SgJob& job, FieldStrip& s, Key key) {
-    const int n = whole_lanes(s.n), fields = static_cast<int>(job.scalar_fields);
+// Words of the fields 0 .. fields - 1.
+static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
+    const int n = whole_lanes(s.n);
     Addresses& at = s.at;
     draw_strip(at, s.n, key);
     const uint32_t* first[4] = {at.w0, at.w1, at.w2, at.w3};
@@ -291,7 +304,7 @@ static void field_words(const SgJob& job, FieldStrip& s, Key key) {
         for (int i = 0; i < n; ++i) normals[i][f] = z[i];
     }
     for (int f = 1; f < fields; ++f) {
-        const double* row = job.mixing + f * fields;
+        const double* row = job.mixing + f * job.scalar_fields;
         if (!is_mixed(row, f)) continue;
         for (int i = 0; i < n; ++i) s.word[f][i] = mix_word(normals[i], row, f);
     }
@@ -322,28 +335,32 @@ static void look_up(const Tables& tables, uint32_t* __restrict word, const int32
 }
 
 template <int FIELDS, bool ORDINAL>
-static void scatter(const FieldStrip& s, const SgBins& bins, uint32_t* next) {
+static void scatter(const FieldStrip& s, const SgFields& fields, const SgBins& bins, uint32_t* next) {
     constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
     const uint64_t low = (uint64_t{1} << bins.shift) - 1;
+    const uint32_t* word[FIELDS + 1];
+    for (int f = 0; f < FIELDS; ++f) word[f] = s.word[fields.lane[f]];
+    uint32_t* of_bin = next - bins.first;
     for (int i = 0; i < s.n; ++i) {
         const uint64_t us = static_cast<uint64_t>(s.us[i]);
-        uint32_t* __restrict record = bins.records + static_cast<int64_t>(next[us >> bins.shift]++) * WORDS_EACH;
+        uint32_t* __restrict record = bins.records + static_cast<int64_t>(of_bin[us >> bins.shift]++) * WORDS_EACH;
         record[0] = static_cast<uint32_t>(us & low);
         record[1] = static_cast<uint32_t>(s.cell[i]);
-        for (int f = 0; f < FIELDS; ++f) record[2 + f] = s.word[f][i];
+        for (int f = 0; f < FIELDS; ++f) record[2 + f] = word[f][i];
         if (ORDINAL) record[2 + FIELDS] = s.at.ordinal[i];
     }
 }
 
-static void write_records(const SgJob& job, FieldStrip& s, Key key, const SgBins& bins, uint32_t* next) {
+static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& s, Key key, const SgBins& bins,
+                          uint32_t* next) {
     const Tables tables = {job.thresholds, job.values, job.guide, static_cast<int32_t>(job.guide_bits)};
-    const int fields = static_cast<int>(job.scalar_fields), ratio = static_cast<int>(job.ratio_field);
-    const int all = static_cast<int>(job.fields), whole = whole_lanes(s.n);
+    const int ratio = static_cast<int>(job.ratio_field), whole = whole_lanes(s.n);
     for (int i = s.n; i < whole; ++i) s.cell[i] = s.cell[0];
-    field_words(job, s, key);
-    for (int f = 0; f < fields; ++f) {
+    field_words(job, fields.lane[fields.count - 1] + 1, s, key);
+    for (int k = 0; k < fields.count; ++k) {
+        const int f = fields.lane[k];
         alignas(64) int32_t table[STRIP];
-        for (int i = 0; i < whole; ++i) table[i] = job.table[s.cell[i] * all + f];
+        for (int i = 0; i < whole; ++i) table[i] = job.table[s.cell[i] * static_cast<int>(job.fields) + f];
         look_up(tables, s.word[f], table, s.n);
     }
     if (ratio > 0) {  // share k / 501 of the field before it, rounded half up
@@ -352,55 +369,47 @@ static void write_records(const SgJob& job, FieldStrip& s, Key key, const SgBins
             s.word[ratio][i] = static_cast<uint32_t>((twice + 501) / 1002);
         }
     }
-    switch (fields) {
-        case 2: scatter<2, false>(s, bins, next); break;
-        case 3: scatter<3, false>(s, bins, next); break;
-        default: scatter<5, true>(s, bins, next);
+    if (fields.ordinal) {
+        switch (fields.count) {
+            case 2: scatter<2, true>(s, fields, bins, next); break;
+            case 3: scatter<3, true>(s, fields, bins, next); break;
+            case 4: scatter<4, true>(s, fields, bins, next); break;
+            default: scatter<5, true>(s, fields, bins, next);
+        }
+    } else if (fields.count == 2) {
+        scatter<2, false>(s, fields, bins, next);
+    } else {
+        scatter<3, false>(s, fields, bins, next);
     }
     s.n = 0;
 }
 
-// Takes the requests a .. b - 1 of a segment that are inside into the strip, behind the lanes there.
-static void take_lanes(FieldStrip& s, const SgSegment& segment, uint32_t client, uint32_t place, uint32_t a,
-                       uint32_t b) {
-    const int n = static_cast<int>(b - a), to = s.n;
-    const int64_t* us = segment.data + a;
-    int64_t outside = 0;
-    for (int i = 0; i < n; ++i) outside |= us[i];
-    for (int i = 0; i < n; ++i) s.at.client[to + i] = client;
-    for (int i = 0; i < n; ++i) s.at.place[to + i] = place;
-    for (int i = 0; i < n; ++i) s.cell[to + i] = segment.cell;
-    if (outside >= 0) {
-        for (int i = 0; i < n; ++i) s.us[to + i] = us[i];
-        for (int i = 0; i < n; ++i) s.at.ordinal[to + i] = segment.first + a + i;
-        s.n += n;
-        return;
-    }
-    for (int i = 0; i < n; ++i) {
-        s.us[s.n] = us[i];
-        s.at.ordinal[s.n] = segment.first + a + i;
-        s.n += us[i] >= 0;
-    }
-}
-
-static void records(const SgJob& job, const SgSegment* segments, int64_t count, const SgBins& bins, uint32_t* next) {
+static void records(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,
+                    uint32_t* next) {
     const Key key = key_of(job);
     FieldStrip s;
     s.n = 0;
     memset(s.at.detail, 0, sizeof s.at.detail);
     for (int64_t k = 0; k < count; ++k) {
-        const SgSegment& segment = segments[k];
-        const uint32_t client = static_cast<uint32_t>(job.client[segment.cell]);
-        const uint32_t place = place_of(static_cast<uint32_t>(job.window[segment.cell]), DATA);
-        for (uint32_t a = 0; a < segment.count;) {
-            const uint32_t room = static_cast<uint32_t>(STRIP - s.n), rest = segment.count - a;
-            const uint32_t b = a + (rest < room ? rest : room);
-            take_lanes(s, segment, client, place, a, b);
-            a = b;
-            if (s.n == STRIP) write_records(job, s, key, bins, next);
+        const SgRun& run = runs[k];
+        const uint32_t client = static_cast<uint32_t>(job.client[run.cell]);
+        const uint32_t place = place_of(static_cast<uint32_t>(job.window[run.cell]), DATA);
+        for (uint32_t done = 0; done < run.count;) {
+            const int a = s.n, room = STRIP - a;
+            const uint32_t rest = run.count - done;
+            const int n = rest < static_cast<uint32_t>(room) ? static_cast<int>(rest) : room;
+            const uint32_t* times = run.times + done;
+            for (int i = 0; i < n; ++i) s.us[a + i] = int64_t{times[i]} + run.origin_us;
+            for (int i = 0; i < n; ++i) s.at.ordinal[a + i] = run.first + done + i;
+            for (int i = 0; i < n; ++i) s.at.client[a + i] = client;
+            for (int i = 0; i < n; ++i) s.at.place[a + i] = place;
+            for (int i = 0; i < n; ++i) s.cell[a + i] = run.cell;
+            s.n += n;
+            done += static_cast<uint32_t>(n);
+            if (s.n == STRIP) write_records(job, fields, s, key, bins, next);
         }
     }
-    if (s.n) write_records(job, s, key, bins, next);
+    if (s.n) write_records(job, fields, s, key, bins, next);
 }
 
 // Sort ------------------------------------------------------------------------------------------------------------
@@ -449,35 +458,42 @@ static uint64_t* sort_words(uint64_t* words, uint64_t* spare, int64_t n, int key
 }
 
 template <int FIELDS, bool ORDINAL>
-static void gather(const SgJob& job, const uint32_t* records, const uint64_t* sorted, int64_t base, int64_t count,
-                   const SgOut& out, int64_t row) {
+static void gather(const SgJob& job, const uint32_t* records, const uint64_t* sorted, int64_t count,
+                   const SgRows& rows) {
     constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
-    int64_t* arrival_us = out.arrival_us + row;
-    int32_t *client = out.client + row, *field[FIELDS];
-    for (int f = 0; f < FIELDS; ++f) field[f] = out.field[f] + row;
+    const int64_t base = rows.base_us;
+    int64_t* arrival_us = rows.arrival_us;
+    int32_t *client = rows.client, *field[FIELDS];
+    for (int f = 0; f < FIELDS; ++f) field[f] = rows.field[f];
     for (int64_t i = 0; i < count; ++i) {
         const uint32_t* record = records + (sorted[i] & 0xFFFFFFFF) * WORDS_EACH;
         arrival_us[i] = base + record[0];
         client[i] = job.client_column[record[1]];
         for (int f = 0; f < FIELDS; ++f) field[f][i] = static_cast<int32_t>(record[2 + f]);
         if (ORDINAL) {
-            out.cell[row + i] = static_cast<int32_t>(record[1]);
-            out.ordinal[row + i] = record[2 + FIELDS];
+            rows.cell[i] = static_cast<int32_t>(record[1]);
+            rows.ordinal[i] = record[2 + FIELDS];
         }
     }
 }
 
-static void columns(const SgJob& job, const SgBins& bins, int64_t bin, int64_t begin, int64_t count, const SgOut& out,
-                    int64_t row, uint64_t* scratch) {
-    const int64_t words = bins.words;
+static void columns(const SgJob& job, const SgFields& fields, const SgBins& bins, int64_t begin, int64_t count,
+                    const SgRows& rows, uint64_t* scratch) {
+    const int64_t words = fields.words;
     const uint32_t* records = bins.records + begin * words;
     for (int64_t i = 0; i < count; ++i) scratch[i] = static_cast<uint64_t>(records[i * words]) << 32 | i;
     const uint64_t* sorted = sort_words(scratch, scratch + count, count, bins.shift);
-    const int64_t base = (bin << bins.shift) + out.offset_us;
-    switch (job.scalar_fields) {
-        case 2: gather<2, false>(job, records, sorted, base, count, out, row); break;
-        case 3: gather<3, false>(job, records, sorted, base, count, out, row); break;
-        default: gather<5, true>(job, records, sorted, base, count, out, row);
+    if (fields.ordinal) {
+        switch (fields.count) {
+            case 2: gather<2, true>(job, records, sorted, count, rows); break;
+            case 3: gather<3, true>(job, records, sorted, count, rows); break;
+            case 4: gather<4, true>(job, records, sorted, count, rows); break;
+            default: gather<5, true>(job, records, sorted, count, rows);
+        }
+    } else if (fields.count == 2) {
+        gather<2, false>(job, records, sorted, count, rows);
+    } else {
+        gather<3, false>(job, records, sorted, count, rows);
     }
 }
 
@@ -531,24 +547,24 @@ static void draw_items(const SgJob& job, ItemStrip& s, ItemLanes& lanes, int64_t
     s.n = 0;
 }
 
-static void items(const SgJob& job, int64_t purpose, int64_t field, int64_t a, int64_t b, const int32_t* cell,
-                  const uint32_t* ordinal, const int64_t* offsets, int32_t* values, int32_t* inputs) {
+static void items(const SgJob& job, int64_t modality, int64_t requests, const int32_t* cell, const uint32_t* ordinal,
+                  const int64_t* offsets, int32_t* values, int32_t* inputs) {
+    const Purpose purpose = static_cast<Purpose>(IMAGE + modality);
     ItemStrip s;
     ItemLanes lanes;
     s.n = lanes.n = 0;
-    for (int64_t request = a; request < b; ++request) {
+    for (int64_t request = 0; request < requests; ++request) {
         const int64_t draws = (offsets[request + 1] - offsets[request] + 3) >> 2;
         for (int64_t item = 0; item < draws; ++item) {
             s.at.ordinal[s.n] = ordinal[request];
             s.at.client[s.n] = static_cast<uint32_t>(job.client[cell[request]]);
-            s.at.place[s.n] =
-                place_of(static_cast<uint32_t>(job.window[cell[request]]), static_cast<Purpose>(purpose));
+            s.at.place[s.n] = place_of(static_cast<uint32_t>(job.window[cell[request]]), purpose);
             s.at.detail[s.n] = detail_of(0, 0, static_cast<uint32_t>(item));
             s.request[s.n] = request;
-            if (++s.n == STRIP) draw_items(job, s, lanes, field, cell, offsets, values, inputs);
+            if (++s.n == STRIP) draw_items(job, s, lanes, job.item_field + modality, cell, offsets, values, inputs);
         }
     }
-    if (s.n) draw_items(job, s, lanes, field, cell, offsets, values, inputs);
+    if (s.n) draw_items(job, s, lanes, job.item_field + modality, cell, offsets, values, inputs);
 }
 
 extern const SgStrips strips = {gaps, ticks, times, records, columns, items, function};

@@ -6,6 +6,7 @@
 >>> trace.write("trace.parquet")
 """
 
+from servegen_gpu.clients.cdfs import sample_from_cdf
 from servegen_gpu.clients.pool import Client, ClientPool
 from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
@@ -36,5 +37,6 @@ __all__ = [
     "population",
     "read_schedule",
     "read_trace",
+    "sample_from_cdf",
     "stream",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 import servegen_gpu as sg
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.errors import OptionError, ServeGenError
+from servegen_gpu.options import ids, ranges
 from servegen_gpu.packing import scalar_field_count
 from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
@@ -114,6 +115,16 @@ def _add_pool(parser: argparse.ArgumentParser, what: str = "name of a workload, 
     parser.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
     parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache of parsed profiles")
     parser.add_argument("--clients", type=int, metavar="N", help="size of a built-in population")
+    parser.add_argument("--only", metavar="IDS", help="clients by id, such as 3,7,10-20")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIGURE=LOW:HIGH",
+        help="windows by a figure such as rate_rps, cv, mean_input_tokens or p95_output_tokens; repeat for more",
+    )
+    parser.add_argument("--largest", type=int, metavar="K", help="the K clients with most requests in the data")
+    parser.add_argument("--smallest", type=int, metavar="K", help="the K clients with fewest requests, but some")
     parser.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
 
 
@@ -132,7 +143,31 @@ def _pool(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
             missing="drop" if options.drop_incomplete else "error",
             cache=not options.no_cache,
         )
-    return (pool if options.clones is None else pool.clone(options.clones)), notes
+    pool, selected = _select(pool, options)
+    return (pool if options.clones is None else pool.clone(options.clones)), (*notes, *selected)
+
+
+def _select(pool: sg.ClientPool, options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
+    """What --only, --where, --largest and --smallest leave of a pool, and a note on how much that is."""
+    if options.largest is not None and options.smallest is not None:
+        raise OptionError("--largest or --smallest", "both", "leave out one of them")
+    some = pool
+    if options.only is not None:
+        some = some.select(ids(options.only, some))
+    if options.where:
+        some = some.filter(**ranges(options.where))
+    if options.largest is not None:
+        some = some.top(options.largest)
+    if options.smallest is not None:
+        some = some.bottom(options.smallest)
+    if not _selects(options):
+        return pool, ()
+    share = some.own_rps.sum() / max(pool.own_rps.sum(), sys.float_info.min)
+    return some, (f"{len(some):,} of {len(pool):,} clients selected, {share:.2%} of the requests",)
+
+
+def _selects(options: argparse.Namespace) -> bool:
+    return bool(options.where) or any(getattr(options, name) is not None for name in ("only", "largest", "smallest"))
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -207,6 +242,12 @@ def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.formats import read_slabs
 
     if options.profiles is None and Path(options.workload).exists():
+        if _selects(options):
+            raise OptionError(
+                "--only, --where, --largest and --smallest with a workload",
+                f"the trace {options.workload!r}",
+                "leave them out, or name ServeGen's data directory with --profiles",
+            )
         figures, text = describe_trace(read_slabs(options.workload)), format_trace_description
     elif options.profiles is None and options.workload not in sg.PRESETS:
         raise OptionError(

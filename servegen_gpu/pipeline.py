@@ -61,8 +61,15 @@ class Workload:
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
+        return self._slabs(getattr(self.backend, "slab_requests", None))
+
+    def joined(self) -> Trace:
+        """Sample all of it into memory; in slabs as large as the budget allows where the backend gains by that."""
+        slabs = list(self._slabs(getattr(self.backend, "joined_slab_requests", None)))
+        return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
+
+    def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
         first_row, columns = 0, None
-        slab_requests = getattr(self.backend, "slab_requests", None)
         slabs = plan(self.packed, self.max_requests, self.shard, slab_requests)
         for columns in sampled(self.backend, self.packed, slabs):
             trace = Trace(columns, self.provenance, first_row)
@@ -98,8 +105,7 @@ def generate(pool: ClientPool, **keywords: Unpack[Options]) -> Trace:
     """A whole trace in memory: all slabs of `stream`, which has the same parameters."""
     if keywords.get("device"):
         raise OptionError("a trace in the host's memory", "device=True", "use stream, whose slabs stay on the device")
-    slabs = list(stream(pool, **keywords))
-    return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
+    return stream(pool, **keywords).joined()
 
 
 def stream(

@@ -92,6 +92,7 @@ def test_purposes_are_part_of_the_stream():
         "IMAGE": 3,
         "AUDIO": 4,
         "VIDEO": 5,
+        "DESCRIPTION": 255,
     }
 
 

@@ -172,6 +172,79 @@ def test_bad_profile_directories(profiles, tmp_path, capsys, directory):
     assert not (tmp_path / "t.parquet").exists()
 
 
+SELECTIONS = {
+    "only": (["--only", "0,3-9"], lambda pool: pool.select([0, 4])),
+    "where": (
+        ["--where", "cv=1:3", "--where", "mean_input_tokens=:1000"],
+        lambda pool: pool.filter(cv=(1, 3), mean_input_tokens=(None, 1000)),
+    ),
+    "largest": (["--largest", "2"], lambda pool: pool.top(2)),
+    "smallest": (["--smallest", "1"], lambda pool: pool.bottom(1)),
+    "all": (
+        ["--largest", "1", "--clones", "3", "--where", "rate_rps=0.3:", "--only", "0-2"],
+        lambda pool: pool.select([0, 2]).filter(rate_rps=(0.3, None)).top(1).clone(3),
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "select"), SELECTIONS.values(), ids=SELECTIONS)
+def test_selections(profiles, tmp_path, capsys, options, select):
+    whole = sg.load_servegen(profiles, "tiny")
+    pool = select(whole)
+    out = tmp_path / "t.parquet"
+    assert run("generate", "tiny", "--profiles", profiles, "-o", out, *options) == 0
+    share = f"{pool.own_rps.sum() / whole.own_rps.sum():.2%} of the requests"
+    assert share in capsys.readouterr().err
+    trace, back = sg.generate(pool, duration="1h"), sg.read_trace(out)
+    assert back.provenance["pool_digest"] == pool.digest()
+    assert all(np.array_equal(back[name], trace[name]) for name in trace)
+    assert run("inspect", "tiny", "--profiles", profiles, "--json", *options) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["digest"] == pool.digest()
+    assert share in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--only", "99"], "'99'"),
+        (["--only", "0,x"], "'x'"),
+        (["--only", ""], "''"),
+        (["--only", "4-2"], "'4-2'"),
+        (["--only", "5-99999999999"], "'5-99999999999'"),
+        (["--only=-1"], "'-1'"),
+        (["--where", "cv"], "'cv'"),
+        (["--where", "cv=2"], "'cv=2'"),
+        (["--where", "cv=a:b"], "'cv=a:b'"),
+        (["--where", "cv=nan:"], "nan"),
+        (["--where", "cv=3:1"], "low <= high"),
+        (["--where", "cv=1:2", "--where", "cv=1:3"], "'cv=1:3'"),
+        (["--where", "cvv=1:2"], "the nearest name is cv"),
+        (["--where", "=1:2"], "the nearest name is"),
+        (["--where", "__class__=1:2"], "the nearest name is"),
+        (["--where", "cv=100:"], "none of the 3 clients"),
+        (["--largest", "0"], "from 1"),
+        (["--smallest", "-3"], "from 1"),
+        (["--largest", "1", "--smallest", "1"], "both"),
+    ],
+)
+def test_bad_selections(profiles, tmp_path, capsys, options, said):
+    for command in (["generate", "tiny", "-o", tmp_path / "t.parquet"], ["inspect", "tiny"]):
+        assert run(*command, "--profiles", profiles, *options) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("servegen-gpu: error: expected ")
+        assert message.count("\n") == 1
+        assert said in message
+    assert files(tmp_path) == []
+
+
+def test_a_trace_has_no_clients_to_select(profiles, tmp_path, capsys):
+    out = tmp_path / "t.parquet"
+    run("generate", "tiny", "--profiles", profiles, "-o", out)
+    assert run("inspect", out, "--largest", 1) == 2
+    assert "with a workload" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full to stand for a full disk")
 def test_a_full_disk(profiles, capsys):
     assert run("generate", "tiny", "--profiles", profiles, "-o", "/dev/full", "--format", "csv") == 2

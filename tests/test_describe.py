@@ -52,6 +52,30 @@ def test_requests_and_shares():
     assert d["digest"] == pool.digest()
 
 
+def test_skew_and_windows_of_clients():
+    pool = shared_pool()
+    d = describe_pool(pool)
+    assert list(d["share_of_top_part"]) == ["1%", "5%", "10%", "50%"]
+    own = np.sort([pool.client(c).rate_rps.sum() for c in pool.client_ids])[::-1]
+    assert d["share_of_top_part"]["50%"] == pytest.approx((own[:3].sum() + own[3] / 2) / own.sum())
+    assert d["share_of_top_part"]["1%"] == pytest.approx(0.07 * own[0] / own.sum())
+    means, weights = [], []
+    for p, factor in zip(pool.profile, pool.rate_factor, strict=True):
+        for w in np.flatnonzero(pool.rate_rps[p]):
+            means.append(np.dot(*pool.tables.table(pool.table[p, w, 0])))
+            weights.append(factor * pool.rate_rps[p, w])
+    means, weights = np.array(means), np.array(weights)
+    for q in (10, 50, 90):
+        found = d["lengths_across_clients"]["input_tokens"]["mean"][f"p{q}"]
+        assert weights[means <= found * (1 + 1e-9)].sum() >= q / 100 * weights.sum() * (1 - 1e-9)
+        assert weights[means < found * (1 - 1e-9)].sum() < q / 100 * weights.sum()
+    assert set(d["lengths_across_clients"]["output_tokens"]) == {"mean", "p50", "p95", "p99"}
+
+
+def test_only_profiles_in_use_are_counted():
+    assert describe_pool(tiny_pool(clients=5).top(2))["profiles"] == 2
+
+
 def test_burstiness_is_weighted_by_requests():
     pool = shared_pool()
     d = describe_pool(pool)
@@ -100,6 +124,7 @@ def test_silent_pool():
     d = describe_pool(pool)
     assert d["requests"] == 0
     assert d["cv"] is None
+    assert d["lengths_across_clients"] == {}
     assert "tiny-language" in format_description(d)
 
 

@@ -17,7 +17,6 @@ from servegen_gpu.backends.blocks import thread_count
 from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs, begin
-from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.law.dependence import KINDS
@@ -36,6 +35,8 @@ class NativeBackend(NumpyBackend):
     """
 
     name = "native"
+    joined_slab_requests = 1 << 26
+    """Scratch does not grow with a slab, so that a trace in memory is best made in one."""
 
     def __init__(self, library: Library | None = None) -> None:
         self.library = library or load_library(build=True)
@@ -64,43 +65,43 @@ class NativeBackend(NumpyBackend):
         known = None if chosen is None else ctypes.byref(_runs(chosen))
         n = self.library.call("sg_draw", ctypes.byref(task), known, ctypes.byref(handle))
         try:
-            return self._written(packed, task, handle, n, base - packed.start_us)
+            return self._written(packed, handle, n, base - packed.start_us)
         finally:
             self.library.free(handle)
 
-    def _written(self, packed: PackedWorkload, task: Any, handle: Any, n: int, offset_us: int) -> Columns:
-        names = packed.fields[: packed.scalar_fields]
+    def _written(self, packed: PackedWorkload, handle: Any, n: int, offset_us: int) -> Columns:
+        """The columns; `handle` is of `n` requests that were drawn."""
         columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
-        drawn = {name: np.empty(n, np.int32) for name in names}
         items = packed.category == "multimodal"
-        cell, ordinal = np.empty(n if items else 0, np.int32), np.empty(n if items else 0, np.uint32)
+        fields = [name for name in packed.fields[: packed.scalar_fields] if not name.endswith("_count")]
+        drawn = {name: np.empty(n, np.int32) for name in fields}
+        inputs = np.empty(n if items else 0, np.int32)
+        offsets = [self._offsets(handle, m, n) for m in range(len(MODALITIES) if items else 0)]
         out = Out(
             arrival_us=address(columns["arrival_us"]),
             client=address(columns["client"]),
-            cell=address(cell) if items else None,
-            ordinal=address(ordinal) if items else None,
+            inputs=address(inputs),
             field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in drawn.values())),
+            offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
             offset_us=offset_us,
         )
-        self.library.call("sg_columns", ctypes.byref(task), handle, ctypes.byref(out))
+        self.library.call("sg_columns", handle, ctypes.byref(out))
         if packed.category == "reason":
             drawn["reason_tokens"] = drawn.pop("reason_ratio")
         if not items:
             return columns | drawn
-        inputs = drawn["text_tokens"].copy()
-        lists = {}
-        for modality in MODALITIES:
-            name = f"{modality}_tokens"
-            offsets = np.zeros(n + 1, np.int64)
-            np.cumsum(drawn[f"{modality}_count"], out=offsets[1:])
-            values = np.empty(offsets[-1], np.int32)
-            if len(values):
-                what = (ctypes.c_int64(ITEM_PURPOSES[modality]), ctypes.c_int64(packed.fields.index(name)))
-                to = (cell, ordinal, offsets, values, inputs)
-                self.library.call("sg_items", ctypes.byref(task), *what, ctypes.c_int64(n), *to)
-            lists[name] = Ragged(offsets, values)
         columns |= {"input_tokens": inputs} | {name: drawn[name] for name in ("output_tokens", "text_tokens")}
-        return columns | lists
+        for m, modality in enumerate(MODALITIES):
+            count = self.library.call("sg_item_count", handle, ctypes.c_int64(m))
+            values = np.empty(count, np.int32)
+            self.library.call("sg_items", handle, ctypes.c_int64(m), offsets[m], values)
+            columns[f"{modality}_tokens"] = Ragged(offsets[m], values)
+        return columns
+
+    def _offsets(self, handle: Any, m: int, n: int) -> NDArray[np.int64]:
+        """Room for the offsets of a modality; pages of zeros, which cost nothing, where it has no items."""
+        has_items = self.library.call("sg_has_items", handle, ctypes.c_int64(m))
+        return np.empty(n + 1, np.int64) if has_items else np.zeros(n + 1, np.int64)
 
 
 class NativeGaps:
@@ -172,6 +173,7 @@ def _cells(state: CellState) -> dict[str, Any]:
 def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     """What drawing requests needs of the workload and its cells."""
     cells, tables, clock = state.cells, packed.tables, packed.clock
+    items = packed.category == "multimodal"
     return _cells(state) | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],
@@ -191,6 +193,9 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         "scalar_fields": packed.scalar_fields,
         "dependence": KINDS.index(packed.dependence),
         "ratio_field": packed.fields.index("reason_ratio") if packed.category == "reason" else 0,
+        "modalities": len(MODALITIES) if items else 0,
+        "count_field": packed.fields.index(f"{MODALITIES[0]}_count") if items else 0,
+        "item_field": packed.fields.index(f"{MODALITIES[0]}_tokens") if items else 0,
         "mixing": packed.mixing,
     }
 

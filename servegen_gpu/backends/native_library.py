@@ -21,6 +21,7 @@ from servegen_gpu.backends.native_build import (
     library_name,
 )
 from servegen_gpu.clients.cache import cache_dir
+from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.errors import OptionError
 
 NAMED = "backend 'native'"
@@ -52,7 +53,8 @@ _JOB: tuple[tuple[str, Any], ...] = (
     *((name, np.uint64) for name in ("clock_first", "clock_start_us", "clock_slope")),
     *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
     ("mixing", np.float64),
-    *((name, ctypes.c_int64) for name in ("span_us", "threads")),
+    *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "span_us", "threads")),
+    ("stop", np.int32),
 )
 """Fields of SgJob in kernels/job.h: arrays by their type, numbers by their C type."""
 
@@ -71,8 +73,9 @@ class Out(ctypes.Structure):
     """SgOut in kernels/job.h."""
 
     _fields_ = (
-        *((name, _POINTERS) for name in ("arrival_us", "client", "cell", "ordinal")),
+        *((name, _POINTERS) for name in ("arrival_us", "client", "inputs")),
         ("field", _POINTERS * MAX_FIELDS),
+        ("offsets", _POINTERS * len(MODALITIES)),
         ("offset_us", ctypes.c_int64),
     )
 
@@ -120,7 +123,7 @@ class Library:
         self._c = ctypes.CDLL(str(path))
         self._c.sg_strips.restype = ctypes.c_void_p
         self._c.sg_function.restype = ctypes.c_void_p
-        for name in ("sg_draw", "sg_columns", "sg_survey", "sg_sums", "sg_items"):
+        for name in ("sg_draw", "sg_has_items", "sg_columns", "sg_item_count", "sg_items", "sg_survey", "sg_sums"):
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
         if wanted not in self.extensions():

@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.clients.cdfs import cdfs_of, skew_of
+from servegen_gpu.clients.figures import STATISTICS
 from servegen_gpu.clients.pool import DAY_S, EXPONENTIAL, FAMILY_NAMES, MODALITIES, RATIO_STEPS, ClientPool
 
 SHARES = (1, 5, 10, 20)
+PARTS = (0.01, 0.05, 0.1, 0.5)
+"""Parts of the clients whose share of the requests is shown."""
+
 QUANTILES = (0.5, 0.9, 0.99)
+ACROSS = (0.1, 0.5, 0.9)
+"""Quantiles, across windows of clients, of statistics of lengths."""
 
 
 def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
@@ -27,22 +34,20 @@ def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
     dict
         Plain numbers, texts, lists and dicts, ready for JSON. Rates are requests per second, lengths tokens; shares
         are of the requests. Lengths are weighted by requests, those of single images, audio or video clips by the
-        expected number of them, and None where a pool has none.
+        expected number of them, and None where a pool has none. ``lengths_across_clients`` has quantiles, weighted
+        by requests, of the mean, median and so on of every window of every client.
     """
     factor = np.bincount(pool.profile, weights=pool.rate_factor, minlength=len(pool.rate_rps))
     weight = factor[:, None] * pool.rate_rps * pool.window_s
-    of_profile = pool.rate_rps.sum(axis=1) * pool.window_s
-    requests = of_profile[pool.profile] * pool.rate_factor
-    total = float(requests.sum())
-    order = np.argsort(-requests, kind="stable")
-    running = np.cumsum(requests[order])
+    total = float(weight.sum())
+    skew = skew_of(pool)
     by_family = np.bincount(pool.family.ravel(), weights=weight.ravel(), minlength=len(FAMILY_NAMES))
     active = weight > 0
     return {
         "name": pool.name,
         "category": pool.category,
         "clients": len(pool),
-        "profiles": len(pool.rate_rps),
+        "profiles": len(np.unique(pool.profile)),
         "measured": bool(pool.measured.all()),
         "window_s": pool.window_s,
         "start_s": pool.start_s,
@@ -50,15 +55,21 @@ def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
         "days": (pool.end_s - pool.start_s) / DAY_S,
         "requests": total,
         "rate_rps": {name: float(getattr(pool.own_rps, name)()) for name in ("min", "mean", "max")},
-        "share_of_top": {str(n): _ratio(running[min(n, len(running)) - 1], total) for n in SHARES},
-        "clients_for_90_percent": int(np.searchsorted(running, 0.9 * total) + 1) if total else 0,
+        "share_of_top": {str(n): skew.of_top(n) for n in SHARES},
+        "share_of_top_part": {f"{part:.0%}": skew.of_top_part(part) for part in PARTS},
+        "clients_for_90_percent": skew.clients_for(0.9),
         "top": [
-            {"client": int(pool.client_ids[c]), "requests": float(requests[c]), "share": _ratio(requests[c], total)}
-            for c in order[:top]
+            {
+                "client": int(skew.client_ids[i]),
+                "requests": float(skew.requests[i]),
+                "share": _ratio(skew.requests[i], total),
+            }
+            for i in range(min(top, len(pool)))
         ],
         "cv": _summary(pool.cv[active], weight[active], moments=False),
         "families": {FAMILY_NAMES[f]: _ratio(by_family[f], total) for f in range(EXPONENTIAL, len(FAMILY_NAMES))},
         "lengths": _lengths(pool, weight),
+        "lengths_across_clients": _across(pool) if active.any() else {},
         "digest": pool.digest(),
     }
 
@@ -71,7 +82,7 @@ def _lengths(pool: ClientPool, weight: NDArray[np.float64]) -> dict[str, dict[st
     """Summary of each field; `weight` is requests, float64[profiles, windows]."""
     active = weight > 0
     rows, requests = pool.table[active], weight[active]
-    table_mean = _table_means(pool)
+    table_mean = pool.tables.means
     summaries: dict[str, dict[str, float] | None] = {}
     for lane, field in enumerate(pool.fields):
         modality = field.removesuffix("_tokens")
@@ -89,11 +100,19 @@ def _lengths(pool: ClientPool, weight: NDArray[np.float64]) -> dict[str, dict[st
     return summaries
 
 
-def _table_means(pool: ClientPool) -> NDArray[np.float64]:
-    """Mean of every table, float64[tables]."""
-    tables = pool.tables
-    means = np.add.reduceat(tables.values * tables.widths().astype(np.float64), tables.offsets[:-1]) / 2**32
-    return np.asarray(means)
+def _across(pool: ClientPool) -> dict[str, dict[str, dict[str, float]]]:
+    """Quantiles across windows of clients of each statistic of each field."""
+    cdfs = cdfs_of(pool, "span", STATISTICS)
+    return {
+        field: {
+            statistic: {
+                f"p{q * 100:.0f}": float(v)
+                for q, v in zip(ACROSS, cdfs.cdf(f"{statistic}_{field}").quantile(ACROSS), strict=True)
+            }
+            for statistic in STATISTICS
+        }
+        for field in pool.fields
+    }
 
 
 def _summary(
@@ -126,18 +145,23 @@ def format_description(description: dict[str, Any]) -> str:
         f"  requests    {d['requests']:,.0f}",
         f"  rate        {rate['mean']:,.2f} req/s on average, from {rate['min']:,.2f} to {rate['max']:,.2f}",
         "  top         " + " · ".join(f"{n}: {share:.1%}" for n, share in d["share_of_top"].items()),
+        "  top part    " + " · ".join(f"{part}: {share:.1%}" for part, share in d["share_of_top_part"].items()),
         "  gap family  " + " · ".join(f"{name} {share:.1%}" for name, share in d["families"].items() if share),
     ]
     if d["cv"]:
         lines.append("  gap CV      " + " · ".join(f"{q} {cv:.2f}" for q, cv in d["cv"].items()))
-    names = ("mean", "p50", "p90", "p99", "max")
-    lines += ["", f"  {'':14}" + "".join(f"{name:>11}" for name in names)]
+    names, across = ("mean", "p50", "p90", "p99", "max"), d["lengths_across_clients"]
+    lines += ["", f"  {'':69}{'means of windows':>27}"]
+    lines += [
+        f"  {'':14}" + "".join(f"{name:>11}" for name in names) + "".join(f"{f'p{q * 100:.0f}':>9}" for q in ACROSS)
+    ]
     for field, summary in d["lengths"].items():
         form = ".3f" if field == "reason_ratio" else ",.1f"
         cells = [
             format(summary[n], form if n == "mean" or form == ".3f" else ",.0f") if summary else "–" for n in names
         ]
-        lines.append(f"  {field:14}" + "".join(f"{cell:>11}" for cell in cells))
+        means = [format(mean, form) for mean in across[field]["mean"].values()] if summary else ["–"] * len(ACROSS)
+        lines.append(f"  {field:14}" + "".join(f"{c:>11}" for c in cells) + "".join(f"{m:>9}" for m in means))
     lines += ["", f"  {'client':>10}{'requests':>17}{'share':>9}"]
     lines += [f"  {row['client']:>10}{row['requests']:>17,.0f}{row['share']:>9.1%}" for row in d["top"]]
     lines += ["", f"  digest {d['digest']}"]

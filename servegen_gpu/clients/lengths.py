@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 WORDS = 1 << 32
 """How many words a uniform draw chooses from."""
+
+BLOCK_BINS = 1 << 15
+"""Bins that are worked on at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,65 @@ class LengthTables:
         last = self.thresholds[bins if bins is not None else slice(None)].astype(np.int64)
         widths = np.diff(last, prepend=-1)
         return np.where(widths <= 0, widths + WORDS, widths)
+
+    @cached_property
+    def means(self) -> NDArray[np.float64]:
+        """Mean of every table, float64[tables]; summed in integers, and so the same everywhere."""
+        sums = np.empty(len(self), np.int64)
+        begin = 0
+        while begin < len(self):  # blocks of whole tables that stay in the processor's cache
+            reach = np.searchsorted(self.offsets, self.offsets[begin] + BLOCK_BINS, side="right") - 1
+            end = max(int(reach), begin + 1)
+            bins = slice(int(self.offsets[begin]), int(self.offsets[end]))
+            starts = self.offsets[begin:end] - bins.start
+            last = self.thresholds[bins].astype(np.int64)
+            words = np.diff(last, prepend=-1)
+            words[starts] = last[starts] + 1
+            sums[begin:end] = np.add.reduceat(words * self.values[bins], starts)  # below 2**31 * 2**32
+            begin = end
+        means = sums / WORDS
+        means.setflags(write=False)
+        return means
+
+    @property
+    def smallest(self) -> NDArray[np.int32]:
+        """Smallest value of every table, int32[tables]."""
+        return self.values[self.offsets[:-1]]
+
+    @property
+    def largest(self) -> NDArray[np.int32]:
+        """Largest value of every table, int32[tables]."""
+        return self.values[self.offsets[1:] - 1]
+
+    def quantile(self, level: float) -> NDArray[np.int32]:
+        """The first value of every table whose cumulative probability reaches `level`, int32[tables].
+
+        Probabilities are multiples of 2**-32, and the level is rounded to the nearest of them.
+
+        Parameters
+        ----------
+        level : float
+            Above 0, at most 1.
+        """
+        if level not in self._quantiles:
+            self._quantiles[level] = self._find_quantile(level)
+        return self._quantiles[level]
+
+    @cached_property
+    def _quantiles(self) -> dict[float, NDArray[np.int32]]:
+        """What `quantile` has found so far."""
+        return {}
+
+    def _find_quantile(self, level: float) -> NDArray[np.int32]:
+        word = max(round(level * WORDS), 1) - 1
+        low, high = self.offsets[:-1].copy(), self.offsets[1:] - 1
+        for _ in range(int(np.diff(self.offsets).max(initial=1)).bit_length()):
+            middle = (low + high) >> 1
+            right = self.thresholds[middle] < word
+            low, high = np.where(right, middle + 1, low), np.where(right, high, middle)
+        found = self.values[low]
+        found.setflags(write=False)
+        return found
 
     def select(self, tables: NDArray[np.integer]) -> LengthTables:
         """Only the given tables, in the given order."""

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.errors import OptionError, ProfileError
+
+if TYPE_CHECKING:
+    from servegen_gpu.clients.cdfs import Cdfs, Per, Skew
+    from servegen_gpu.clients.selection import Clients, Range, Windows
 
 DAY_S = 86_400
 MAX_CLIENT_ID = 2**31 - 1
@@ -309,6 +313,108 @@ class ClientPool:
             profile=np.repeat(self.profile, n),
             rate_factor=np.repeat(self.rate_factor / n, n),
         )
+
+    def filter(self, **ranges: Range) -> ClientPool:
+        """The pool with only the windows whose figures all lie in closed ranges.
+
+        Other windows fall silent, and clients that are silent throughout are left out. Without any range, only those
+        clients are.
+
+        Parameters
+        ----------
+        **ranges : (float or None, float or None)
+            By the name of a figure, such as ``rate_rps``, ``cv``, ``mean_input_tokens``, ``max_output_tokens`` or
+            ``p95_output_tokens`` (all of them: `servegen_gpu.clients.figures`); None leaves an end open.
+
+        Raises
+        ------
+        OptionError
+            For unknown names, ranges that are none, and if nothing is left.
+
+        Examples
+        --------
+        >>> pool.filter(cv=(2, None), mean_input_tokens=(100, 1000))
+        """
+        from servegen_gpu.clients.selection import filter_windows
+
+        return filter_windows(self, ranges)
+
+    def where(self, predicate: Callable[[Windows], Any]) -> ClientPool:
+        """The pool with only the windows for which a predicate holds.
+
+        Parameters
+        ----------
+        predicate : function of Windows
+            Called once for all windows; returns bool[clients, windows], or what broadcasts to it. Every figure that
+            it looks at takes 8 bytes a client and window; `filter` takes less where clients share profiles.
+
+        Examples
+        --------
+        >>> pool.where(lambda w: (w.cv > 2) & (w.mean("input_tokens") < w.mean("output_tokens")))
+        >>> pool.where(lambda w: w.rate_rps > 0.5 * w.rate_rps.max(axis=1, keepdims=True))
+        """
+        from servegen_gpu.clients.selection import where_windows
+
+        return where_windows(self, predicate)
+
+    def clients_where(self, predicate: Callable[[Clients], Any] | None = None, /, **ranges: Range) -> ClientPool:
+        """The pool with only the clients, in all their windows, whose figures over the whole pool are as wanted.
+
+        Parameters
+        ----------
+        predicate : function of Clients, optional
+            Called once for all clients; returns bool[clients].
+        **ranges : (float or None, float or None)
+            Closed ranges by the name of a figure: ``activity`` (share of windows with requests), ``requests``,
+            ``rate_rps`` (mean), ``peak_rps``, ``cv`` and ``mean_input_tokens`` and its like (weighted by requests),
+            ``max_output_tokens`` and its like.
+
+        Examples
+        --------
+        >>> pool.clients_where(activity=(0.9, None), requests=(1000, None))
+        >>> pool.clients_where(lambda c: c.requests > 10 * np.median(c.requests))
+        """
+        from servegen_gpu.clients.selection import where_clients
+
+        return where_clients(self, predicate, ranges)
+
+    def top(self, k: int) -> ClientPool:
+        """The `k` clients with the most requests, all active ones if they are fewer; of equals the smaller ids.
+
+        >>> pool.span(36_000, 39_600).top(5)  # the largest of an hour
+        """
+        from servegen_gpu.clients.selection import by_requests
+
+        return by_requests(self, k, largest=True)
+
+    def bottom(self, k: int) -> ClientPool:
+        """The `k` clients with the fewest requests, but some; of equals the smaller ids."""
+        from servegen_gpu.clients.selection import by_requests
+
+        return by_requests(self, k, largest=False)
+
+    def cdfs(self, per: Per = "window", statistics: Sequence[str] = ("mean", "p50", "p95", "p99")) -> Cdfs:
+        """How rates, burstiness and lengths are distributed over clients.
+
+        Rates are unweighted over the active clients; CV and statistics of length distributions are weighted by rate.
+
+        Parameters
+        ----------
+        per : {"window", "span"}
+            One CDF a window; or one over the whole pool: of the clients' mean rates, and of all windows of all
+            clients for the rest. (A part of it: ``pool.span(a, b).cdfs("span")``.)
+        statistics : sequence of str
+            Of the length distributions: ``mean``, ``min``, ``max``, and quantiles such as ``p50``.
+        """
+        from servegen_gpu.clients.cdfs import cdfs_of
+
+        return cdfs_of(self, per, statistics)
+
+    def skew(self) -> Skew:
+        """Which share of the requests the largest clients send."""
+        from servegen_gpu.clients.cdfs import skew_of
+
+        return skew_of(self)
 
     def digest(self) -> str:
         """SHA-256 over everything that sampling depends on, as hexadecimal text."""

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     IMAGE = 3  # lanes: items 4i .. 4i + 3 of the request
     AUDIO = 4
     VIDEO = 5
+    DESCRIPTION = 255  # draws from distributions over clients: four to an ordinal, of no client and no window
 
 
 def derive_key(seed: int, replica: int = 0) -> tuple[int, int]:

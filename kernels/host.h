@@ -1,0 +1,173 @@
+// Memory and threads of the CPU driver.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+// Large blocks that were given back, for the next slab while there are holders: the system would clear them again.
+class Spare {
+  public:
+    static void* take(size_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        for (size_t i = 0; i < kept.size(); ++i) {
+            if (kept[i].second != bytes) continue;
+            void* at = kept[i].first;
+            kept.erase(kept.begin() + i);
+            return at;
+        }
+        return map(bytes);
+    }
+    static void give(void* at, size_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (holders == 0 || kept.size() == MOST) unmap(at, bytes);
+        else kept.push_back({at, bytes});
+    }
+    static void hold(int64_t more) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        holders += more;
+        if (holders > 0) return;
+        for (const auto& block : kept) unmap(block.first, block.second);
+        kept.clear();
+    }
+
+  private:
+    static constexpr size_t MOST = 4;
+    inline static std::mutex mutex;
+    inline static std::vector<std::pair<void*, size_t>> kept;
+    inline static int64_t holders = 0;
+
+#if defined(__linux__)
+    static void* map(size_t bytes) {
+        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED) return nullptr;
+        madvise(at, bytes, MADV_HUGEPAGE);
+        return at;
+    }
+    static void unmap(void* at, size_t bytes) { munmap(at, bytes); }
+#else
+    static void* map(size_t bytes) { return std::malloc(bytes); }
+    static void unmap(void* at, size_t) { std::free(at); }
+#endif
+};
+
+// Memory that is not initialised; in large pages where the system has them.
+class Memory {
+  public:
+    explicit Memory(size_t bytes) : bytes_(bytes < LARGE ? bytes + 1 : rounded(bytes)) {
+        at_ = bytes_ < LARGE ? std::malloc(bytes_) : Spare::take(bytes_);
+        if (!at_) throw std::bad_alloc();
+    }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+    ~Memory() {
+        if (bytes_ < LARGE) std::free(at_);
+        else Spare::give(at_, bytes_);
+    }
+    template <class T>
+    T* as() const {
+        return static_cast<T*>(at_);
+    }
+    size_t bytes() const { return bytes_; }
+
+  private:
+    static constexpr size_t LARGE = size_t{1} << 22;
+
+    // Up to the next of 16 steps between powers of two: slabs of about one size fit each other's blocks.
+    static size_t rounded(size_t bytes) {
+        size_t step = LARGE / 16;
+        while (step * 32 < bytes) step *= 2;
+        return (bytes + step - 1) / step * step;
+    }
+
+    void* at_;
+    size_t bytes_;
+};
+
+using Held = std::unique_ptr<Memory>;
+
+template <class T>
+Held room_for(int64_t count) {
+    return std::make_unique<Memory>(static_cast<size_t>(count) * sizeof(T));
+}
+
+// Scratch that grows to what was asked for last, without keeping what it held.
+template <class T>
+class Scratch {
+  public:
+    T* of(int64_t count) {
+        const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+        if (!held_ || held_->bytes() < bytes) {
+            held_.reset();
+            held_ = std::make_unique<Memory>(bytes + bytes / 4);
+        }
+        return held_->template as<T>();
+    }
+
+  private:
+    Held held_;
+};
+
+struct Interrupted {};
+
+// work(i, t) for i in [0, count) on threads t < threads, the next free one each; stops where `stop` is set.
+template <class Work>
+void for_each(int64_t count, int64_t threads, const int32_t* stop, const Work& work) {
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> failed{false}, stopped{false};
+    auto run = [&](int64_t t) {
+        try {
+            for (int64_t i; !failed && !stopped && (i = next.fetch_add(1)) < count;) {
+                if (stop && *static_cast<const volatile int32_t*>(stop)) stopped = true;
+                else work(i, t);
+            }
+        } catch (const std::bad_alloc&) {
+            failed = true;
+        }
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int64_t t = 1; t < std::min(threads, count); ++t) others.emplace_back(run, t);
+    } catch (const std::system_error&) {
+        // fewer threads than wanted: those that there are do the work
+    }
+    run(0);
+    for (std::thread& other : others) other.join();
+    if (failed) throw std::bad_alloc();
+    if (stopped) throw Interrupted();
+}
+
+struct Range {
+    int64_t begin, end;
+};
+
+// Consecutive items from `begin` to `end` in ranges of about `target` together.
+template <class Count>
+std::vector<Range> ranges_of(int64_t begin, int64_t end, int64_t target, const Count& count) {
+    std::vector<Range> ranges;
+    int64_t sum = 0;
+    for (int64_t i = begin; i < end; ++i) {
+        if (sum && sum + count(i) > target) {
+            ranges.push_back({begin, i});
+            begin = i;
+            sum = 0;
+        }
+        sum += count(i);
+    }
+    if (begin < end) ranges.push_back({begin, end});
+    return ranges;
+}
