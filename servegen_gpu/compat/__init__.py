@@ -5,8 +5,8 @@
 >>> view = ClientPool(Category.REASON, "deepseek-r1").span(0, 3600)
 >>> requests = generate_workload(view, get_constant_rate_fn(view, 100.0), duration=3600, seed=0)
 
-Modules carry ServeGen's names: ``clientpool``, ``construct``, ``utils``, ``workload_types``. What differs, and why, is in
-README.md beside this file.
+Modules carry ServeGen's names: ``clientpool``, ``construct``, ``utils``, ``workload_types``. README.md beside this file
+says what differs, and why.
 """
 
 from servegen_gpu.compat.clientpool import Client, ClientPool, ClientPoolView, ClientWindow

@@ -63,7 +63,7 @@ def _plain(number: Any) -> float:
 def _datasets(
     clients: Sequence[Client], starts: Sequence[float], checked: Checked
 ) -> tuple[NDArray[np.int32], Datasets]:
-    """Row of the datasets by client and window, int32[clients, windows], and the datasets; shared ones are kept once."""
+    """Row of the datasets by client and window, int32[clients, windows], and the datasets; shared ones once."""
     fields: dict[str, int] = {}
     rows: dict[int, int] = {}
     slots: list[dict[str, list[float]]] = []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.compat.grid import Grid, table_quantile
+from servegen_gpu.compat.grid import Grid
 
 Cdf = tuple[NDArray[np.float64], NDArray[np.float64]]
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -43,7 +43,9 @@ def cdfs_of(grid: Grid, windows: slice, mask: NDArray[np.bool_], timestamps: Seq
         "cv": _by_timestamp(at, cv, rate[at, client], timestamps),
     }
     datasets = grid.datasets
-    figures = {"avg": datasets.mean} | {name: table_quantile(datasets.tables, q) for name, q in QUANTILES.items()}
+    figures = {"avg": datasets.mean} | {
+        name: datasets.tables.quantile(q).astype(np.int64) for name, q in QUANTILES.items()
+    }
     slot = np.where(mask, grid.slot[:, windows], -1).T
     weight = np.where(active, rate, 0.0)
     for field in datasets.fields:

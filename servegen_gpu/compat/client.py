@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def check_client(client: Client, checked: Checked) -> None:
                     f"mend the client's {name.lower()}",
                     f"{name} timestamps must be numbers",
                 )
-        if any(a >= b for a, b in zip(times, times[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(times)):
             raise InputError(
                 "each timestamp after the one before",
                 f"{times[:10]} at client {client.client_id!r}",

@@ -92,23 +92,6 @@ def _dense(datasets: Datasets, table: int, field: str) -> list[float]:
     return dense
 
 
-def table_means(tables: LengthTables) -> NDArray[np.float64]:
-    """Mean value of every table, float64[tables]."""
-    if not len(tables):
-        return np.zeros(0)
-    mass = tables.widths() * tables.values.astype(np.float64)
-    means: NDArray[np.float64] = np.add.reduceat(mass, tables.offsets[:-1]) / 2.0**32
-    return means
-
-
-def table_quantile(tables: LengthTables, q: float) -> NDArray[np.int64]:
-    """Smallest value with at least `q` of the mass at or below it, to the nearest word, int64[tables]."""
-    base = np.arange(len(tables), dtype=np.uint64) << np.uint64(32)
-    ends = np.repeat(base, np.diff(tables.offsets)) + tables.thresholds
-    word = np.uint64(round(q * 2.0**32) - 1)
-    return tables.values[np.searchsorted(ends, base + word)].astype(np.int64)
-
-
 def ratio_of(position: NDArray[Any], size: NDArray[Any]) -> NDArray[np.float64]:
     """Reason ratios: k/501 where a list has the 501 bins of the released data, else i/(n − 1) as in ServeGen."""
     return position / np.where(size == RATIO_STEPS, RATIO_STEPS, size - 1)

@@ -21,7 +21,7 @@ from servegen_gpu.clients.servegen import list_files
 from servegen_gpu.clients.trace_csv import Traces, read_traces
 from servegen_gpu.compat.client import Client
 from servegen_gpu.compat.errors import InputError, as_value_errors, few
-from servegen_gpu.compat.grid import RATIO, Datasets, Grid, table_means
+from servegen_gpu.compat.grid import RATIO, Datasets, Grid
 from servegen_gpu.compat.workload_types import Category
 
 ENVIRONMENT = "SERVEGEN_DATA"
@@ -132,11 +132,11 @@ def _read_datasets(
     if not parts:
         raise InputError("a slot with requests", f"none in {len(paths):,} dataset files", "download the data again")
     tables = LengthTables.join(parts)
-    size = tables.values[tables.offsets[1:] - 1].astype(np.int64) + 1
+    size = tables.largest.astype(np.int64) + 1
     ratios = np.tile(np.array([field == RATIO for field in fields]), rows)
     size[ratios] = np.maximum(size[ratios], RATIO_STEPS)
     table = np.arange(rows * len(fields), dtype=np.int32).reshape(rows, len(fields))
-    return slot, slots, Datasets(fields, table, tables, size, table_means(tables))
+    return slot, slots, Datasets(fields, table, tables, size, tables.means)
 
 
 def _fields(path: Path, client: int) -> tuple[str, ...]:

@@ -76,5 +76,4 @@ def sample_from_cdf(cdf: tuple[NDArray[Any], NDArray[Any]], n_samples: int = 1, 
 
 def _system_uniforms(n: int) -> NDArray[np.float64]:
     words = np.frombuffer(os.urandom(8 * n), np.uint64)
-    uniforms: NDArray[np.float64] = ((words >> np.uint64(12)) + 0.5) * 2.0**-52
-    return uniforms
+    return np.asarray(((words >> np.uint64(12)) + 0.5) * 2.0**-52, np.float64)

@@ -31,9 +31,9 @@ class ClientWindow:
     Attributes
     ----------
     client_id : int
-    timestamp : int
+    timestamp : int or float
         Where the window begins, seconds from the view's start.
-    window_size : int
+    window_size : int or float
         Seconds; shorter where the view cuts the window, ``inf`` for the last window of an open view.
     rate : float, optional
         Requests per second; None where the client is silent.
@@ -47,8 +47,8 @@ class ClientWindow:
     """
 
     client_id: int
-    timestamp: int
-    window_size: int
+    timestamp: float
+    window_size: float
     rate: float | None = None
     cv: float | None = None
     arrival_pat: tuple[str, tuple[float, ...]] | None = None
