@@ -58,7 +58,7 @@ def two_tables(a: np.ndarray, b: np.ndarray) -> float:
     """P-value of two samples of few values."""
     values, place = np.unique(np.concatenate((a, b)), return_inverse=True)
     if len(values) < 2:
-        return 1.0
+        return 1.0  # none, or all alike
     observed = np.stack([np.bincount(x, minlength=len(values)) for x in (place[: len(a)], place[len(a) :])])
     return float(stats.chi2_contingency(observed[:, observed.sum(axis=0) >= 20]).pvalue)
 

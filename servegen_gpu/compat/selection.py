@@ -110,7 +110,7 @@ class Selection:
         ids = [c.client_id for c in self.clients]
         place = (client, window + self.span.start)
         active = grid.active[place]
-        rate, cv = (np.where(active, array[place].astype(object), None).tolist() for array in (grid.rate_rps, grid.cv))
+        rate, cv = (_or_none(array[place], active) for array in (grid.rate_rps, grid.cv))
         names = np.array(("Gamma", "Weibull"))[grid.weibull[place].astype(np.int8)].tolist()
         numbers = zip(grid.shape[place].tolist(), grid.scale[place].tolist(), strict=True)
         patterns = [
@@ -130,3 +130,11 @@ class Selection:
                 [datasets[s] for s in grid.slot[place].tolist()],
             )
         )
+
+
+def _or_none(values: NDArray[np.float64], there: NDArray[np.bool_]) -> list[float | None]:
+    """Plain numbers, None where there is none."""
+    found = values.astype(np.object_)
+    found[~there] = None
+    numbers: list[float | None] = found.tolist()
+    return numbers
