@@ -5,6 +5,7 @@
 // puts their records into bins, sorts each bin, and writes the rows where they belong. Rows are known beforehand.
 #pragma once
 
+#include "context.h"
 #include "draw.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
@@ -151,6 +152,10 @@ class Sorting {
             items.values = room_for<int32_t>(items.count);
             strips_.items(job_, m, count, rows.cell, rows.ordinal, offsets, items.values->as<int32_t>(), inputs);
         }
+        if (!job_.context) return;
+        int32_t* output = out.field[1] + row;
+        for (int64_t i = 0; i < count; ++i)
+            output[i] = SG_NAMESPACE::cut_output(output[i], inputs[i], job_.context[rows.cell[i]]);
     }
 
     const SgStrips& strips_;

@@ -37,7 +37,9 @@ struct SgJob {
     int64_t window_us;
     // fields
     int64_t fields, scalar_fields, dependence, ratio_field;
-    const double* mixing;  // [scalar fields, scalar fields]
+    const double* mixing;      // [mixings, scalar fields, scalar fields]
+    const int32_t* mixing_of;  // [cells]
+    const int32_t* context;    // [cells], or null: no limits
     // items: how many modalities, and which fields are the number and the size of the first one's
     int64_t modalities, count_field, item_field;
     // the slab: times count from its begin, and requests outside [0, span_us) are dropped

@@ -19,8 +19,8 @@ struct Words {
     uint32_t w0, w1, w2, w3;
 };
 
-// What carries a word through the rounds: 64-bit lanes where the vector extension multiplies those.
-#if defined(__AVX512DQ__)
+// What carries a word through the rounds: 64-bit lanes where the vector extension multiplies words into those.
+#if defined(__AVX2__)
 using Carrier = uint64_t;
 #else
 using Carrier = uint32_t;

@@ -1,6 +1,7 @@
 // The functions of the headers over arrays, for tests/test_kernels.py: one argument list for all, results in `out`.
 #pragma once
 
+#include "context.h"
 #include "dependence.h"
 #include "position.h"
 #include "tables.h"
@@ -56,6 +57,10 @@ SG_SHIM(clock_us, a.m[0][i] = static_cast<int64_t>(clock_us(static_cast<uint64_t
                                                              static_cast<uint64_t>(a.k[2][i]),
                                                              static_cast<uint64_t>(a.k[3][i]))))
 
+SG_SHIM(cut_input, a.m[0][i] = cut_input(static_cast<int32_t>(a.k[0][i]), static_cast<int32_t>(a.k[1][i])))
+SG_SHIM(cut_output, a.m[0][i] = cut_output(static_cast<int32_t>(a.k[0][i]), static_cast<int32_t>(a.k[1][i]),
+                                           static_cast<int32_t>(a.k[2][i])))
+
 #undef SG_WORDS
 #undef SG_SHIM
 
@@ -93,7 +98,7 @@ static void* function(const char* name) {
         SG_ENTRY(uniform32),  SG_ENTRY(uniform52), SG_ENTRY(normal_cdf),    SG_ENTRY(normal_quantile),
         SG_ENTRY(gap_ticks),  SG_ENTRY(tick_bits), SG_ENTRY(log_weibull),   SG_ENTRY(try_log_gamma),
         SG_ENTRY(on_circle),  SG_ENTRY(clock_us),  SG_ENTRY(from_start),    SG_ENTRY(find_bin),
-        SG_ENTRY(mix_words),
+        SG_ENTRY(mix_words),  SG_ENTRY(cut_input), SG_ENTRY(cut_output),
     };
 #undef SG_ENTRY
     for (const Entry& entry : entries)

@@ -25,6 +25,7 @@ SG_KERNEL(word)
 SG_KERNEL(record)
 SG_KERNEL(row)
 SG_KERNEL(item)
+SG_KERNEL(limit)
 
 static __device__ __forceinline__ void raise(uint64_t* peak, uint64_t key) {
     if (key) atomicMax(reinterpret_cast<unsigned long long*>(peak), static_cast<unsigned long long>(key));

@@ -8,11 +8,13 @@
 //   end -> cross                sums of cells, and where renewals pass the window's end
 //   word                        clock times, packed with positions to be sorted
 //   record -> row -> item       lengths before the sort, columns after it, lists last
+//   limit                       outputs of requests with lists, where clients have context limits
 //
 // Axes: grid (windows of the slab x clients), cells, runs (consecutive requests of one cell), requests of all runs,
 // positions (requests that are kept, cell by cell), rows (sorted). Notation as in law/position.py.
 #pragma once
 
+#include "context.h"
 #include "dependence.h"
 #include "position.h"
 #include "tables.h"
@@ -35,7 +37,9 @@ struct SlabJob {
     const double *rate_rps, *shape, *occupancy, *log_mean_gap;  // [profiles, rows]
     const uint8_t* is_gamma;
     const int32_t* table;  // [profiles, rows, fields]
-    const double* mixing;  // [scalar fields, scalar fields]
+    const double* mixing;           // [mixings, scalar fields, scalar fields]
+    const int32_t* mixing_of;       // [profiles]
+    const int32_t* context_tokens;  // [profiles], or null: no limits
     const uint32_t* thresholds;
     const int32_t *values, *guide;
     int64_t guide_bits;
@@ -360,6 +364,8 @@ SG_DEVICE void word_at(const SlabJob& job, int64_t request) {
 
 // Fields ----------------------------------------------------------------------------------------------------------
 
+SG_DEVICE int64_t profile_of(const SlabJob& job, int64_t cell) { return job.cell_law[cell] / job.rows; }
+
 // Cell and ordinal of a kept request, its scalar fields in lane order.
 SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
     if (job.word[position] == OUTSIDE) return;
@@ -373,12 +379,13 @@ SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
         SG_UNROLL for (int f = 1; f < SCALAR_FIELDS; ++f) words[f] = first.w0;
     } else {
         if (fields > 4) words[4] = draw(key_of(job), DATA, ordinal, client, window, 0, 0, 1).w0;
-        if (job.dependence == COPULA) {
+        const int64_t mixing = job.dependence == COPULA ? job.mixing_of[profile_of(job, at.cell)] : 0;
+        if (mixing) {
             double normals[SCALAR_FIELDS];
             SG_UNROLL for (int f = 0; f < SCALAR_FIELDS; ++f) normals[f] = normal_quantile(uniform32(words[f]));
             SG_UNROLL for (int f = 1; f < SCALAR_FIELDS; ++f) {
                 if (f >= fields) break;
-                const double* row = job.mixing + f * fields;
+                const double* row = job.mixing + (mixing * fields + f) * fields;
                 if (is_mixed(row, f)) words[f] = mix_word(normals, row, f);
             }
         }
@@ -388,6 +395,11 @@ SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
     int32_t value[SCALAR_FIELDS] = {0, 0, 0, 0, 0};
     SG_UNROLL for (int f = 0; f < SCALAR_FIELDS; ++f)
         if (f < fields) value[f] = tables.values[find_bin(words[f], table[f], tables)];
+    if (job.context_tokens && !job.row_ordinal) {  // with items, the input is not known yet
+        const int32_t context = job.context_tokens[profile_of(job, at.cell)];
+        value[0] = cut_input(value[0], context);
+        value[1] = cut_output(value[1], value[0], context);
+    }
     // a share k / 501 of the field before it, rounded half up: field 2 of 3
     if (job.ratio_field)
         value[2] = static_cast<int32_t>((2 * int64_t{value[1]} * value[2] + RATIO_STEPS) / (2 * RATIO_STEPS));
@@ -434,6 +446,12 @@ SG_DEVICE void item_at(const SlabJob& job, int64_t row) {
         }
     }
     job.inputs[row] += sum;
+}
+
+// The output of a row whose items are all in its input.
+SG_DEVICE void limit_at(const SlabJob& job, int64_t row) {
+    const int32_t context = job.context_tokens[profile_of(job, job.row_cell[row])];
+    job.field[1][row] = cut_output(job.field[1][row], job.inputs[row], context);
 }
 
 }  // namespace SG_NAMESPACE

@@ -2,6 +2,7 @@
 // it; nothing here may be shared between builds, so no standard library.
 #include "job.h"
 
+#include "context.h"
 #include "dependence.h"
 #include "position.h"
 #include "shim.h"
@@ -280,6 +281,27 @@ struct FieldStrip {
     int n;
 };
 
+// Words after the copulas of the clients; a strip of clients without one pays for the look at its cells.
+static void mix_words(const SgJob& job, int fields, FieldStrip& s, int n) {
+    const int scalar = static_cast<int>(job.scalar_fields);
+    alignas(64) int32_t of[STRIP];  // the first number of the lane's matrix
+    int32_t any = 0;
+    for (int i = 0; i < n; ++i) any |= of[i] = job.mixing_of[s.cell[i]] * scalar * scalar;
+    if (!any) return;
+    alignas(64) double normals[STRIP][SG_MAX_FIELDS], z[STRIP];
+    for (int f = 0; f < fields; ++f) {
+        normals_of(s.word[f], s.n, z);
+        for (int i = 0; i < n; ++i) normals[i][f] = z[i];
+    }
+    for (int f = 1; f < fields; ++f) {
+        for (int i = 0; i < n; ++i) {
+            const double* row = job.mixing + of[i] + f * scalar;
+            const uint32_t mixed = mix_word(normals[i], row, f);
+            s.word[f][i] = is_mixed(row, f) ? mixed : s.word[f][i];
+        }
+    }
+}
+
 // Words of the fields 0 .. fields - 1.
 static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
     const int n = whole_lanes(s.n);
@@ -297,17 +319,7 @@ static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
         for (int f = 4; f < fields; ++f) memcpy(s.word[f], first[f - 4], n * sizeof(uint32_t));
         for (int i = 0; i < n; ++i) at.detail[i] = 0;
     }
-    if (job.dependence != SG_COPULA) return;
-    alignas(64) double normals[STRIP][SG_MAX_FIELDS], z[STRIP];
-    for (int f = 0; f < fields; ++f) {
-        normals_of(s.word[f], s.n, z);
-        for (int i = 0; i < n; ++i) normals[i][f] = z[i];
-    }
-    for (int f = 1; f < fields; ++f) {
-        const double* row = job.mixing + f * job.scalar_fields;
-        if (!is_mixed(row, f)) continue;
-        for (int i = 0; i < n; ++i) s.word[f][i] = mix_word(normals[i], row, f);
-    }
+    if (job.dependence == SG_COPULA) mix_words(job, fields, s, n);
 }
 
 // Values that the words of a strip select, in the place of the words. Most words fall in one of the first bins that the
@@ -362,6 +374,14 @@ static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& 
         alignas(64) int32_t table[STRIP];
         for (int i = 0; i < whole; ++i) table[i] = job.table[s.cell[i] * static_cast<int>(job.fields) + f];
         look_up(tables, s.word[f], table, s.n);
+    }
+    if (job.context && !job.modalities) {  // with items, the input is not known yet
+        for (int i = 0; i < whole; ++i) {
+            const int32_t context = job.context[s.cell[i]];
+            const int32_t tokens = cut_input(static_cast<int32_t>(s.word[0][i]), context);
+            s.word[0][i] = static_cast<uint32_t>(tokens);
+            s.word[1][i] = static_cast<uint32_t>(cut_output(static_cast<int32_t>(s.word[1][i]), tokens, context));
+        }
     }
     if (ratio > 0) {  // share k / 501 of the field before it, rounded half up
         for (int i = 0; i < whole; ++i) {

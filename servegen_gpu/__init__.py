@@ -6,22 +6,32 @@
 >>> trace.write("trace.parquet")
 """
 
+from servegen_gpu.clients import distributions
+from servegen_gpu.clients.arrivals import Arrivals
 from servegen_gpu.clients.cdfs import sample_from_cdf
+from servegen_gpu.clients.diurnal import Diurnal
+from servegen_gpu.clients.joined import join
+from servegen_gpu.clients.parametric import pool
 from servegen_gpu.clients.pool import Client, ClientPool
 from servegen_gpu.clients.population import PRESETS, population
 from servegen_gpu.clients.servegen import load_servegen
+from servegen_gpu.clients.spec import ClientSpec, client
+from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
-from servegen_gpu.law.dependence import KINDS as DEPENDENCE_KINDS
 from servegen_gpu.pipeline import Workload, generate, stream
 from servegen_gpu.provenance import VERSION as __version__
+from servegen_gpu.rules import DEPENDENCES as DEPENDENCE_KINDS
 from servegen_gpu.schedules import Schedule, read_schedule
 from servegen_gpu.trace import Ragged, Trace, read_trace
 
 __all__ = [
     "DEPENDENCE_KINDS",
     "PRESETS",
+    "Arrivals",
     "Client",
     "ClientPool",
+    "ClientSpec",
+    "Diurnal",
     "OptionError",
     "OutputError",
     "ProfileError",
@@ -32,9 +42,14 @@ __all__ = [
     "Trace",
     "Workload",
     "__version__",
+    "client",
+    "distributions",
     "generate",
+    "join",
     "load_servegen",
+    "pool",
     "population",
+    "read_clients",
     "read_schedule",
     "read_trace",
     "sample_from_cdf",

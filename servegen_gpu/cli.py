@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import servegen_gpu as sg
+from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.clients.servegen import load_servegen_with_notes
+from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.options import ids, ranges
-from servegen_gpu.packing import scalar_field_count
 from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
 BAD_INPUT, INTERRUPTED = 2, 130
 PROGRESS_EVERY_S = 0.2
+WORKLOAD_HELP = "name of a workload, such as deepseek-r1, or a TOML file of your own clients"
 SAMPLING_OPTIONS = (
     *("rate", "scale", "peak", "start", "duration", "seed", "replica"),
     *("counts", "dependence", "occupancy", "empty", "past_end", "backend", "memory", "shard"),
@@ -78,7 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
     make.add_argument("--counts", choices=COUNT_RULES, default="auto", help="how many requests a client sends")
     make.add_argument(
-        "--dependence", choices=sg.DEPENDENCE_KINDS, default="independent", help="between the fields of one request"
+        "--dependence",
+        choices=sg.DEPENDENCE_KINDS,
+        default="auto",
+        help="between the fields of one request: every client's own (auto, the default), or one kind for all",
     )
     make.add_argument(
         "--rank-correlation",
@@ -99,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "inspect", help="figures of a trace or of clients", usage="servegen-gpu inspect TRACE|WORKLOAD [options]"
     )
     show.set_defaults(run=_inspect)
-    _add_pool(show, "a trace file, a directory of parts, or a workload name")
+    _add_pool(show, "a trace file, a directory of parts, or a workload: its name, or a TOML file of your own clients")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
 
@@ -109,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_pool(parser: argparse.ArgumentParser, what: str = "name of a workload, such as deepseek-r1") -> None:
+def _add_pool(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
     parser.add_argument("workload", help=what)
     parser.add_argument("--profiles", metavar="DIR", help="ServeGen's data directory (default: built-in population)")
     parser.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
@@ -130,7 +135,11 @@ def _add_pool(parser: argparse.ArgumentParser, what: str = "name of a workload, 
 
 def _pool(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
-    if options.profiles is None:
+    if _is_toml(options.workload):
+        if given := [f"--{name}" for name in ("profiles", "clients") if getattr(options, name) is not None]:
+            raise OptionError(f"a TOML file without {given[0]}", options.workload, "leave out one of them")
+        pool = read_clients(options.workload)
+    elif options.profiles is None:
         pool = sg.population(options.workload, clients=options.clients)
     elif options.clients is not None:
         raise OptionError(
@@ -168,6 +177,10 @@ def _select(pool: sg.ClientPool, options: argparse.Namespace) -> tuple[sg.Client
 
 def _selects(options: argparse.Namespace) -> bool:
     return bool(options.where) or any(getattr(options, name) is not None for name in ("only", "largest", "smallest"))
+
+
+def _is_toml(workload: str) -> bool:
+    return workload.lower().endswith(".toml")
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -241,7 +254,8 @@ def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.describe import describe_trace, format_trace_description
     from servegen_gpu.formats import read_slabs
 
-    if options.profiles is None and Path(options.workload).exists():
+    own = options.profiles is None and not _is_toml(options.workload)
+    if own and Path(options.workload).exists():
         if _selects(options):
             raise OptionError(
                 "--only, --where, --largest and --smallest with a workload",
@@ -249,7 +263,7 @@ def _inspect(options: argparse.Namespace) -> int:
                 "leave them out, or name ServeGen's data directory with --profiles",
             )
         figures, text = describe_trace(read_slabs(options.workload)), format_trace_description
-    elif options.profiles is None and options.workload not in sg.PRESETS:
+    elif own and options.workload not in sg.PRESETS:
         raise OptionError(
             "a trace, or a workload",
             f"{options.workload!r}: no such file, nor one of {', '.join(sg.PRESETS)}",

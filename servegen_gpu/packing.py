@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.arrays import load_arrays, save_arrays
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, MODALITIES, ClientPool
+from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, MODALITIES, ClientPool, scalar_field_count
 from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import OptionError, RateError
 from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.tables import PackedTables, pack_tables
 from servegen_gpu.rates import Rate, targets
-from servegen_gpu.rules import CountRule, count_rules, mixing
+from servegen_gpu.rules import CountRule, count_rules, mixings
 
 MAX_EXPECTED = 2.0**31 - 2**24
 
@@ -63,6 +63,7 @@ class PackedWorkload:
     first_window : int
         Absolute number of the first window.
     dependence : str
+        ``independent``, ``comonotone`` or ``copula``.
     client_id : uint64[clients]
         Ascending.
     profile : int64[clients]
@@ -81,8 +82,12 @@ class PackedWorkload:
         The window's length, shorter only where the ``servegen`` rule meets the span's edge.
     expected : float64[windows]
         Requests expected in the window.
-    mixing : float64[scalar fields, scalar fields]
-        Of the Gaussian copula; the identity otherwise.
+    mixing : float64[mixings, scalar fields, scalar fields]
+        Of the Gaussian copula; the first is the identity, which leaves words as they are.
+    mixing_of : int32[profiles]
+        Row of `mixing`; zeros unless `dependence` is ``copula``.
+    context_tokens : int32[profiles]
+        Most tokens of input and output together; 0 where there is no limit.
     tables : PackedTables
     clock : PackedClock
     """
@@ -109,6 +114,8 @@ class PackedWorkload:
     window_length_s: NDArray[np.float64]
     expected: NDArray[np.float64]
     mixing: NDArray[np.float64]
+    mixing_of: NDArray[np.int32]
+    context_tokens: NDArray[np.int32]
     tables: PackedTables
     clock: PackedClock
 
@@ -122,6 +129,11 @@ class PackedWorkload:
         """How many of the fields are drawn once per request; the rest are drawn per item."""
         return scalar_field_count(self.category)
 
+    @property
+    def limited(self) -> bool:
+        """Whether any client has a context limit."""
+        return bool(self.context_tokens.any())
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the packed workload to one file, which appears only when complete."""
         header, arrays = _flatten(self)
@@ -133,11 +145,6 @@ class PackedWorkload:
         return _unflatten(*load_arrays(path))
 
 
-def scalar_field_count(category: str) -> int:
-    """How many leading fields of a category are drawn once per request."""
-    return 5 if category == "multimodal" else len(FIELDS[category])
-
-
 def pack(
     pool: ClientPool,
     rate: Rate,
@@ -147,7 +154,7 @@ def pack(
     seed: int,
     replica: int = 0,
     counts: str = "auto",
-    dependence: str = "independent",
+    dependence: str = "auto",
     rank_correlation: NDArray[np.float64] | None = None,
     occupancy: str = "profile",
     empty: str = "error",
@@ -163,9 +170,10 @@ def pack(
     seed, replica : int
     counts : {"auto", "exact", "renewal", "servegen"}
         ``auto`` keeps the counts of measured clients and draws those of intensities.
-    dependence : {"independent", "comonotone", "copula"}
+    dependence : {"auto", "independent", "comonotone", "copula"}
+        ``auto`` is every client's own.
     rank_correlation : float64[scalar fields, scalar fields], optional
-        Spearman matrix of the copula.
+        Spearman matrix of the copula, for all clients.
     occupancy : {"profile", "window"}
         Whether bursts fill the part of the window that the profile says, or all of it.
     empty : {"error", "skip"}
@@ -217,7 +225,9 @@ def pack(
     _check_largest(pool, rate_rps, np.max(scale * length_s, initial=0.0))
     if pool.category == "multimodal":
         _check_items(pool, pool.table[:, used_rows], active)
-    scalar = scalar_field_count(pool.category)
+    kind, mixing, mixing_of = mixings(dependence, rank_correlation, pool)
+    context_tokens = np.zeros(len(rate_rps), np.int32)
+    context_tokens[pool.profile] = pool.context_tokens[pool.profile]
     rule = count_rules(counts, pool.measured)
     packed = PackedWorkload(
         key=derive_key(seed, replica),
@@ -226,7 +236,7 @@ def pack(
         start_us=start_us,
         end_us=end_us,
         first_window=int(first),
-        dependence=dependence,
+        dependence=kind,
         client_id=pool.client_ids.astype(np.uint64),
         profile=pool.profile.astype(np.int64),
         rate_factor=pool.rate_factor,
@@ -243,7 +253,9 @@ def pack(
         window_scale=scale,
         window_length_s=length_s,
         expected=np.where(own_rps > 0, target_rps, 0.0) * length_s,
-        mixing=mixing(dependence, rank_correlation, pool.fields[:scalar]),
+        mixing=mixing,
+        mixing_of=mixing_of,
+        context_tokens=context_tokens,
         tables=pack_tables(pool.tables.select(used_tables)),
         clock=_pack_clock(clock),
     )

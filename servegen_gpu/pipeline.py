@@ -119,7 +119,7 @@ def stream(
     seed: int = 0,
     replica: int = 0,
     counts: str = "auto",
-    dependence: str = "independent",
+    dependence: str = "auto",
     rank_correlation: NDArray[np.float64] | None = None,
     occupancy: str = "profile",
     empty: str = "error",
@@ -148,10 +148,11 @@ def stream(
         Replicas of a seed are independent.
     counts : {"auto", "exact", "renewal", "servegen"}
         How many requests a client sends in a window: its measured count, random, or as alibaba/ServeGen counts.
-    dependence : {"independent", "comonotone", "copula"}
-        How the fields of one request depend on each other.
+    dependence : {"auto", "independent", "comonotone", "copula"}
+        How the fields of one request depend on each other: as every client's profile says (independent where it says
+        nothing), or the same for all clients.
     rank_correlation : float64[fields, fields], optional
-        Spearman matrix for the copula.
+        Spearman matrix of all clients under ``copula``.
     occupancy : {"profile", "window"}
         Keep bursts to the part of the window that the profile says, or spread them over all of it.
     empty : {"error", "skip"}

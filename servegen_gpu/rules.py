@@ -7,10 +7,14 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.clients.pool import ClientPool, scalar_field_count
 from servegen_gpu.errors import OptionError
-from servegen_gpu.law.dependence import KINDS, mixing_matrix
+from servegen_gpu.law.dependence import KINDS, is_rank_correlation, mixing_matrix
 
 COUNT_RULES = ("auto", "exact", "renewal", "servegen")
+DEPENDENCES = ("auto", *KINDS)
+"""``auto`` is every client's own: the copula of its correlations, or independent fields."""
+
 OCCUPANCIES = ("profile", "window")
 EMPTIES = ("error", "skip")
 PAST_ENDS = ("wrap", "end")
@@ -33,7 +37,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def check_rules(counts: str, dependence: str, occupancy: str, empty: str, past_end: str) -> None:
     """Refuse unknown names of rules."""
     check_choice("counts", counts, COUNT_RULES)
-    check_choice("dependence", dependence, KINDS)
+    check_choice("dependence", dependence, DEPENDENCES)
     check_choice("occupancy", occupancy, OCCUPANCIES)
     check_choice("empty", empty, EMPTIES)
     check_choice("past_end", past_end, PAST_ENDS)
@@ -46,31 +50,59 @@ def count_rules(counts: str, measured: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.full(len(measured), CountRule[counts.upper()], np.uint8)
 
 
-def mixing(dependence: str, spearman: NDArray[np.float64] | None, names: tuple[str, ...]) -> NDArray[np.float64]:
-    """Mixing matrix of the copula, after checking that a matrix was given exactly when it is needed."""
-    if dependence != "copula":
-        if spearman is not None:
-            raise OptionError(
-                "a rank correlation only with dependence='copula'", f"dependence={dependence!r}", "drop one of the two"
-            )
-        return np.eye(len(names))
+def mixings(
+    dependence: str, spearman: NDArray[np.float64] | None, pool: ClientPool
+) -> tuple[str, NDArray[np.float64], NDArray[np.int32]]:
+    """What ties the fields of every profile's requests.
+
+    Parameters
+    ----------
+    dependence : str
+        Among `DEPENDENCES`.
+    spearman : float64[scalar fields, scalar fields], optional
+        One matrix for all clients; needed by ``copula``, refused elsewhere.
+    pool : ClientPool
+
+    Returns
+    -------
+    kind : str
+        What sampling needs: ``copula`` only if it ties fields of some client.
+    mixing : float64[mixings, scalar fields, scalar fields]
+        Matrices of `mixing_matrix`; the first is the identity.
+    mixing_of : int32[profiles]
+        Row of `mixing`.
+    """
+    names = pool.fields[: scalar_field_count(pool.category)]
+    row = np.full(len(pool.rate_rps), -1)
+    matrices = pool.correlations
+    if dependence == "copula":
+        matrices, row = _checked(spearman, names)[None], np.zeros_like(row)
+    elif spearman is not None:
+        raise OptionError(
+            "a rank correlation only with dependence='copula'", f"dependence={dependence!r}", "drop one of the two"
+        )
+    elif dependence == "auto":
+        row[pool.profile] = pool.correlation[pool.profile]
+    used = np.unique(row[row >= 0])
+    mixing = np.stack([np.eye(len(names)), *(mixing_matrix(matrices[n]) for n in used)])
+    of = np.where(row >= 0, np.searchsorted(used, row) + 1, 0)
+    of = np.where((mixing != mixing[0]).any(axis=(1, 2))[of], of, 0)
+    kind = "comonotone" if dependence == "comonotone" else "copula" if of.any() else "independent"
+    return kind, mixing, of.astype(np.int32)
+
+
+def _checked(spearman: NDArray[np.float64] | None, names: tuple[str, ...]) -> NDArray[np.float64]:
+    """The matrix that a user gave for the copula."""
     if spearman is None:
         raise OptionError("a rank correlation for the copula", "none", "pass rank_correlation=")
     try:
         matrix = np.asarray(spearman, np.float64)
     except (TypeError, ValueError):
         matrix = np.empty(0)  # ragged, or no numbers at all
-    good = (
-        matrix.shape == (len(names), len(names))
-        and bool(np.isfinite(matrix).all())
-        and bool((matrix == matrix.T).all())
-        and bool((np.diag(matrix) == 1).all())
-        and bool((np.abs(matrix) <= 1).all())
-    )
-    if not good:
+    if matrix.shape != (len(names), len(names)) or not is_rank_correlation(matrix):
         raise OptionError(
             f"a symmetric matrix of Spearman correlations in [-1, 1] for {names}, ones on the diagonal",
             repr(spearman.tolist() if isinstance(spearman, np.ndarray) else spearman),
             "mend rank_correlation",
         )
-    return mixing_matrix(matrix)
+    return matrix

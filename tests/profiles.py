@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, NO_FAMILY, WEIBULL, ClientPool
+from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, NO_FAMILY, WEIBULL, ClientPool, scalar_field_count
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "data" / "servegen"
@@ -50,13 +50,16 @@ def tiny_pool(
     family: int | None = None,
     shape: float | None = None,
     occupancy: float | None = None,
+    dependent: bool = False,
+    contexts: Sequence[int] = (0,),
 ) -> ClientPool:
     """A pool in memory, the same on every call.
 
     Client c has about `rate_rps` / (c + 1), changing from window to window, and families and shapes by turns from
     `KINDS` unless `family` and `shape` are given; Gamma windows of odd clients cover a third of the window. With
     `silent`, every seventh window of a client is silent, at another place for each. Histograms shift with the
-    client and the quarter of the data, so that no two share a table.
+    client and the quarter of the data, so that no two share a table. With `dependent`, clients have the matrices of
+    `correlations_of` by turns, every third none; `contexts` are their limits by turns.
     """
     c, w = np.arange(clients)[:, None], np.arange(windows)[None, :]
     rate = rate_rps / (c + 1) * (1 + 0.5 * np.sin((w + c) / 7))
@@ -96,7 +99,19 @@ def tiny_pool(
         table=np.where(active[..., None], c[..., None] * per_client + slot, -1).astype(np.int32),
         tables=tables_of(histograms),
         measured=np.full(clients, measured),
+        correlations=correlations_of(category) if dependent else np.empty(0),
+        correlation=np.arange(clients, dtype=np.int32) % 3 - 1 if dependent else np.full(clients, -1, np.int32),
+        context_tokens=np.resize(np.array(contexts, np.int32), clients),
     )
+
+
+def correlations_of(category: str) -> np.ndarray:
+    """Two Spearman matrices of a category: one leaves its third field alone, one ties all."""
+    scalar = scalar_field_count(category)
+    i, j = np.indices((scalar, scalar))
+    pairs = np.where((i == 2) | (j == 2), 0.0, 0.75)
+    chain = np.where((i + j) % 2, -0.25, 0.375)
+    return np.where(np.eye(scalar), 1.0, np.stack((pairs, chain)))
 
 
 def tables_of(histograms: Sequence[Mapping[int, float]]) -> LengthTables:

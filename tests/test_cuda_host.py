@@ -47,6 +47,21 @@ def test_columns_equal_numpy(name: str) -> None:
     assert same(Trace.concat(on_host(workload)), expected)
 
 
+@pytest.mark.parametrize("contexts", [(0,), (100, 0, 2500, 1, 700)])
+@pytest.mark.parametrize("category", ["language", "reason", "multimodal"])
+def test_clients_with_correlations_and_limits_of_their_own(category: str, contexts: tuple[int, ...]) -> None:
+    for dependent in (True, False):
+        pool = tiny_pool(category, 7, dependent=dependent, contexts=contexts)
+        workload, expected = reference(pool, start=700, duration=2000, rate=2.0, seed=8)
+        device = HostDevice()
+        assert same(Trace.concat(on_host(workload, device)), expected)
+        limited = category == "multimodal" and any(contexts)
+        assert ("limit" in [kernel for kernel, _ in device.launched]) == limited
+        slabs = on_host(workload, max_requests=512)  # parts of surveyed windows
+        assert len(slabs) > 4
+        assert same(Trace.concat(slabs), expected)
+
+
 @pytest.mark.parametrize("counts", ["exact", "renewal", "servegen"])
 @pytest.mark.parametrize("category", ["language", "reason", "multimodal"])
 def test_parts_of_surveyed_windows_equal_numpy(category: str, counts: str) -> None:

@@ -106,6 +106,20 @@ def test_unmixed_fields_keep_their_words():
     assert (mixed[2] != drawn[2]).mean() > 0.999
 
 
+def test_requests_with_matrices_of_their_own():
+    spearman = np.stack([np.eye(3), FIELDS, np.eye(3), np.eye(3)])
+    spearman[3, 0, 2] = spearman[3, 2, 0] = 0.5
+    mixings, of = np.stack([mixing_matrix(matrix) for matrix in spearman]), np.arange(N) % 4
+    drawn = words(3, 3)
+    mixed = mix_words(np, drawn, mixings, of)
+    for m, mixing in enumerate(mixings):
+        alone = mix_words(np, [word[of == m] for word in drawn], mixing)
+        for f in range(3):
+            assert np.array_equal(mixed[f][of == m], alone[f])
+            tied = m in (1, 3) if f == 2 else m == 1 and f == 1
+            assert ((mixed[f] != drawn[f])[of == m].mean() > 0.999) == tied
+
+
 def test_mixed_words_are_words():
     corners = np.array(np.meshgrid(*[[0, 1, 2**31, 2**32 - 2, 2**32 - 1]] * 3), np.uint64).reshape(3, -1)
     for matrix in (FIELDS, IMPOSSIBLE, np.ones((3, 3))):

@@ -48,6 +48,19 @@ def test_rules(category, dependence, counts):
     assert len(agree(pool, **keywords)) > 1000
 
 
+@each_extension
+@pytest.mark.parametrize("contexts", [(0,), (100, 0, 2500, 1, 700)])
+@pytest.mark.parametrize("category", FIELDS)
+def test_clients_with_correlations_and_limits_of_their_own(category, contexts, extension):
+    keywords = {"duration": 3000, "rate": 5, "seed": 8}
+    pool = tiny_pool(category, 7, dependent=True, contexts=contexts)
+    trace = agree(pool, extension, **keywords)
+    assert len(trace) > 10_000
+    agree(tiny_pool(category, 7, contexts=contexts), extension, **keywords)
+    agree(pool, extension, dependence="comonotone", **keywords)
+    agree(pool.clone(300), extension, **keywords)  # many clients to a strip
+
+
 @pytest.mark.parametrize("family", [GAMMA, WEIBULL])
 @pytest.mark.parametrize("counts", ["exact", "servegen", "renewal"])
 @pytest.mark.parametrize("n", EDGES)

@@ -66,6 +66,9 @@ def cases() -> dict[str, tuple[ClientPool, dict[str, Any]]]:
     )
     found["wrapped"] = (pool_of("language", windows=7), {"start": 3000, "duration": 3600, "seed": 1})
     found["clones"] = (pool_of("language").clone(20), {"duration": 1200, "rate": 1.0})
+    for i, category in enumerate(CATEGORIES):
+        own = pool_of(category, dependent=True, contexts=(100, 0, 2500, 800))
+        found[f"{category} of clients with correlations and limits"] = (own, {"duration": 1800, "seed": 100 + i})
     return found
 
 

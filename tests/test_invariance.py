@@ -27,6 +27,8 @@ RATES: dict[str, dict[str, Any]] = {
     "linear": {"rate": sg.Schedule([0, 900, 7200], [0.0, 3.0, 0.5], "linear")},
     "function": {"rate": lambda t: 2 + 1.5 * np.sin(t / 400)},
 }
+OWN: dict[str, Any] = {"dependent": True, "contexts": (100, 0, 2500, 1, 700)}
+"""Clients with correlations and limits of their own."""
 US = 1_000_000
 WINDOW_US = 600 * US
 
@@ -231,8 +233,9 @@ def test_a_shard_does_not_depend_on_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert same(joined(pool, **keywords), large)
 
 
-def test_a_packed_workload_travels(category: str, counts: str, tmp_path: Any) -> None:
-    workload = sg.stream(tiny_pool(category), start=250, duration=2500, counts=counts, **RATES["schedule"])
+@pytest.mark.parametrize("own", [{}, OWN])
+def test_a_packed_workload_travels(category: str, counts: str, own: dict[str, Any], tmp_path: Any) -> None:
+    workload = sg.stream(tiny_pool(category, **own), start=250, duration=2500, counts=counts, **RATES["schedule"])
     workload.packed.save(tmp_path / "packed")
     loaded = replace(workload, packed=PackedWorkload.load(tmp_path / "packed"))
     assert same(Trace.concat(list(loaded)), Trace.concat(list(workload)))
@@ -244,7 +247,10 @@ def test_a_packed_workload_travels(category: str, counts: str, tmp_path: Any) ->
 def shuffled(pool: ClientPool, order: list[int]) -> ClientPool:
     """The same clients, their profiles stored in another order."""
     place = np.argsort(order)
-    tensors = ("rate_rps", "cv", "family", "shape", "occupancy", "table", "measured")
+    tensors = (
+        *("rate_rps", "cv", "family", "shape", "occupancy", "table", "measured"),
+        *("correlation", "context_tokens"),
+    )
     return replace(
         pool,
         profile=place[pool.profile].astype(np.int32),
@@ -259,6 +265,41 @@ def test_the_order_of_profiles_never_shows(category: str, counts: str, rate: dic
     assert set(usual["client"].tolist()) == set(pool.client_ids.tolist())
     for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
         assert same(sg.generate(shuffled(pool, order), **keywords), usual)
+
+
+def test_what_clients_have_of_their_own_stays_with_them(category: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = tiny_pool(category, clients=7, **OWN)
+    keywords: dict[str, Any] = {"start": 100, "duration": 2500}
+    usual = sg.generate(pool, **keywords)
+    assert len(usual) > 1000
+    assert not same(usual, sg.generate(tiny_pool(category, clients=7), **keywords))
+    # neither order nor neighbours
+    assert same(sg.generate(shuffled(pool, [6, 2, 0, 4, 5, 1, 3]), **keywords), usual)
+    assert rows(sg.generate(pool.select([1, 4, 6]), **keywords)) == only(usual, [1, 4, 6])
+    turned = replace(
+        pool,
+        correlations=pool.correlations[::-1].copy(),
+        correlation=np.array([-1, 1, 0], np.int32)[pool.correlation + 1],
+    )
+    assert same(sg.generate(turned, **keywords), usual)
+    # a client that has nothing of its own is what it was
+    plain = only(sg.generate(tiny_pool(category, clients=7), **keywords), [3, 6])
+    assert only(sg.generate(tiny_pool(category, clients=7, dependent=True), **keywords), [3, 6]) == plain
+    # neither shards nor slabs
+    parts = [joined(pool, shard=(k, 3), **keywords) for k in range(3)]
+    assert sorted(row for part in parts for row in rows(part)) == sorted(rows(usual))
+    survey_all(monkeypatch)
+    assert same(joined(pool, **keywords), usual)
+
+
+def test_one_rule_for_all_clients_overrides_their_own(category: str) -> None:
+    own, none = tiny_pool(category, dependent=True), tiny_pool(category)
+    scalar = own.correlations.shape[1]
+    one = {"dependence": "copula", "rank_correlation": np.where(np.eye(scalar), 1.0, 0.25)}
+    for rule in ({"dependence": "independent"}, {"dependence": "comonotone"}, one):
+        assert same(sg.generate(own, duration=1800, **rule), sg.generate(none, duration=1800, **rule))
+    assert not same(sg.generate(own, duration=1800), sg.generate(none, duration=1800))
+    assert same(sg.generate(none, duration=1800), sg.generate(none, duration=1800, dependence="independent"))
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3, 1.7])

@@ -61,6 +61,13 @@ def correlation(fields):
     return {"rank_correlation": matrix}
 
 
+@pytest.mark.parametrize("category", ["language", "reason", "multimodal"])
+def test_clients_with_correlations_and_limits_of_their_own(category):
+    for dependent, contexts in ((True, (0,)), (True, (100, 0, 2500, 1, 700)), (False, (1000, 0))):
+        pool = tiny_pool(category, clients=5, dependent=dependent, contexts=contexts)
+        both(pool, least_rows=1000, rate=1.0, start=307, duration=1200, seed=3)
+
+
 @pytest.mark.parametrize("dependence", ["independent", "comonotone", "copula"])
 @pytest.mark.parametrize(("category", "fields"), [("language", 2), ("reason", 3), ("multimodal", 5)])
 def test_categories_rules_and_dependence(category, fields, dependence):

@@ -14,7 +14,7 @@ from native import each_extension, library, words
 from profiles import REPOSITORY
 
 from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.law import dependence, elementary, position, variates
+from servegen_gpu.law import context, dependence, elementary, position, variates
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.law.tables import find_bin, pack_tables
@@ -206,6 +206,17 @@ def test_mixing(extension):
         assert all(equal(a, b.astype(np.int64)) for a, b in zip(ours[:fields], law, strict=True))
 
 
+@each_extension
+def test_context(extension):
+    edges = np.array([0, 1, 2, 3, 50, 51, 100, 2**31 - 2, 2**31 - 1])
+    output, tokens, limit = (axis.ravel() for axis in np.meshgrid(edges, edges, edges))
+    narrow = [a.astype(np.int32) for a in (output, tokens, limit)]
+    _, ours = run(extension, "cut_input", len(output), k=[tokens, limit])
+    assert equal(ours[0], context.cut_input(np, *narrow[1:]).astype(np.int64))
+    _, ours = run(extension, "cut_output", len(output), k=[output, tokens, limit])
+    assert equal(ours[0], context.cut_output(np, *narrow).astype(np.int64))
+
+
 def test_every_function_of_the_headers_has_a_test():
     entries = set((KERNELS / "shim.h").read_text().split("SG_ENTRY(")[2:])
     named = {entry.partition(")")[0] for entry in entries}
@@ -215,6 +226,7 @@ def test_every_function_of_the_headers_has_a_test():
 
 
 CUDA = """
+#include "context.h"
 #include "dependence.h"
 #include "position.h"
 #include "tables.h"
@@ -229,6 +241,7 @@ __global__ void every(const double* x, const int64_t* k, Tables tables, double* 
     m[0] = gap_ticks(x[0], x[1], x[2]) + tick_bits(k[0]) + on_circle(k[0], k[1], x[0], k[2]);
     m[2] = find_bin(w.w0, 3, tables);
     m[1] = from_start(k[0], k[1]).x + clock_us(k[0], k[1], k[2], k[3]) + mix_word(x, x, 2) + is_mixed(x, 2);
+    m[3] = cut_output(cut_input(i, 5), i, 7);
 }
 }
 """

@@ -12,6 +12,7 @@ from test_philox import known_answers as philox_answers
 from test_tables import THRESHOLDS, adversarial_words, of_thresholds
 
 from servegen_gpu.law.address import MAX_WINDOW, Purpose, derive_key, draw
+from servegen_gpu.law.context import cut_input, cut_output
 from servegen_gpu.law.dependence import mix_words, mixing_matrix
 from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
 from servegen_gpu.law.philox import philox4x32
@@ -187,3 +188,17 @@ def test_mix_words():
     )
     expected = mix_words(np, list(WORDS), mixing)
     assert_same(expected, mix_words(jax.numpy, in_jax(list(WORDS)), mixing))
+
+
+def test_mix_words_of_requests_with_matrices_of_their_own():
+    spearman = np.stack([np.eye(4), np.where(np.eye(4), 1.0, 0.3), np.where(np.eye(4), 1.0, -0.1)])
+    mixings, of = np.stack([mixing_matrix(matrix) for matrix in spearman]), np.arange(N) % 3
+    expected = mix_words(np, list(WORDS), mixings, of)
+    assert_same(expected, mix_words(jax.numpy, in_jax(list(WORDS)), in_jax(mixings), in_jax(of)))
+
+
+def test_context():
+    edges = np.array([0, 1, 2, 50, 51, 100, 2**31 - 2, 2**31 - 1], np.int32)
+    output, tokens, context = (axis.ravel() for axis in np.meshgrid(edges, edges, edges))
+    assert_same(cut_input(np, tokens, context), cut_input(jax.numpy, *in_jax([tokens, context])))
+    assert_same(cut_output(np, output, tokens, context), cut_output(jax.numpy, *in_jax([output, tokens, context])))

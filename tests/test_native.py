@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,15 @@ from traces import same
 
 import servegen_gpu as sg
 from servegen_gpu.backends import choose_backend, describe_backends, native_build, native_library
+from servegen_gpu.backends import native as native_module
 from servegen_gpu.backends.native import NativeBackend
 from servegen_gpu.backends.native_library import Library
+from servegen_gpu.backends.numpy_arrivals import begin
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.errors import OptionError
+from servegen_gpu.packing import pack
+from servegen_gpu.plan import cells_of, plan
+from servegen_gpu.rates import Rate
 
 
 @pytest.fixture
@@ -139,6 +146,33 @@ def test_other_python_threads_go_on():
     for thread in work:
         thread.join()
     assert all(same(found[k], expected) for k in range(3))
+
+
+def test_an_interruption_ends_the_work():
+    """As Ctrl-C does; what a later call makes is whole again."""
+    backend, pool = NativeBackend(library()), tiny_pool("language", 9)
+    packed, _ = pack(pool, Rate("constant", 100_000.0), start_s=0, end_s=600, seed=0)
+    slab = next(plan(packed, 1 << 30, slab_requests=1 << 30))
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):  # the whole slab would take seconds, even where it takes the least
+        backend.sample_slab(packed, slab)
+    assert time.perf_counter() - begun < 1
+    timer.join()
+    assert same(native(pool, rate=300, duration=600), plain(pool, rate=300, duration=600))
+
+
+def test_a_flag_that_is_set_stops_before_anything_is_drawn():
+    backend = NativeBackend(library())
+    packed, _ = pack(tiny_pool("language"), Rate("constant", 100.0), start_s=0, end_s=600, seed=0)
+    state = begin(packed, cells_of(packed, np.zeros(1, np.int64)))
+    stop = np.ones(1, np.int32)
+    task = native_library.job(
+        native_module._job(packed, state) | native_module._slab(packed, state, 0, 600) | {"stop": stop}
+    )
+    with pytest.raises(KeyboardInterrupt):
+        backend.library.call("sg_draw", ctypes.byref(task), None, ctypes.byref(ctypes.c_void_p()), stop=stop)
 
 
 def test_bytes_per_request_are_enough():

@@ -510,6 +510,49 @@ def test_the_copula_has_its_latent_correlation(rho: float) -> None:
     assert rejects(gaussian_copula(0.0, trace))
 
 
+def tied_clients(category: str) -> ClientPool:
+    """Three clients of 60,000 requests each: one with independent fields, two with matrices of their own."""
+    pool = tiny_pool(category, 3, 1, rate_rps=100, silent=False, family=EXPONENTIAL, shape=1, dependent=True)
+    fixed = {"output_tokens": range(6000, 10_000), "reason_ratio": range(501)}  # a ratio can be told from its tokens
+    chosen = [dict.fromkeys(fixed.get(name, range(4000)), 1.0) for name in FIELDS[category]]
+    return replace(pool, rate_rps=np.full((3, 1), 100.0), tables=tables_of(chosen * 3))
+
+
+def rank_correlations(pool: ClientPool) -> dict[str, float]:
+    """P-values of the Spearman correlations of every client's fields, against its own matrix."""
+    trace, found = sg.generate(pool, duration=600), {}
+    columns = [trace["input_tokens"], trace["output_tokens"]]
+    if pool.category == "reason":
+        columns.append(np.rint(trace["reason_tokens"] * 501 / trace["output_tokens"]))
+    for client, row in enumerate(pool.correlation.tolist()):
+        own = trace["client"] == client
+        expected = pool.correlations[row] if row >= 0 else np.eye(len(columns))
+        for i, j in zip(*np.tril_indices(len(columns), -1), strict=True):
+            rho = stats.spearmanr(columns[i][own], columns[j][own]).statistic
+            # 1.1 / sqrt(n) is above the standard error at any correlation
+            found[f"{client}: {j}, {i}"] = float(
+                2 * stats.norm.sf(abs(rho - expected[i, j]) / (1.1 / own.sum() ** 0.5))
+            )
+    return found
+
+
+@pytest.mark.parametrize("category", ["language", "reason"])
+def test_every_client_has_the_rank_correlations_of_its_matrix(category: str, monkeypatch: Patch) -> None:
+    pool = tied_clients(category)
+    for pair, p in rank_correlations(pool).items():
+        check(p, f"Spearman of client and fields {pair}")
+    right = numpy_lengths._mixed
+    defects: list[Callable[..., Any]] = [
+        lambda words, mixing, of: right(words, np.roll(mixing, 1, axis=0), of),  # the matrix of another client
+        lambda words, mixing, of: right(words, mixing, np.roll(of, len(of) // 10)),  # of another request, and its cell
+        lambda words, mixing, of: right(words, mixing, np.maximum(of, 1)),  # no client is independent
+        lambda words, mixing, of: right(words, mixing.swapaxes(1, 2), of),  # a matrix turned over
+    ]
+    for defect in defects:
+        monkeypatch.setattr(numpy_lengths, "_mixed", defect)
+        assert any(map(rejects, rank_correlations(pool).values()))
+
+
 def test_requests_of_a_cell_are_independent_of_each_other_and_of_time() -> None:
     pool = one_cell("language", 100_000)
     for counts in ("exact", "renewal", "servegen"):

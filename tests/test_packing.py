@@ -9,6 +9,7 @@ import pytest
 from profiles import tables_of, tiny_pool
 
 import servegen_gpu as sg
+from servegen_gpu.law.dependence import mixing_matrix
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import cells_of
 from servegen_gpu.rates import resolve_rate
@@ -74,6 +75,42 @@ def test_requests_whose_tokens_overflow():
     pool = with_tables(tiny_pool("multimodal"), image_count={3: 1.0}, image_tokens={2**30: 1.0})
     with pytest.raises(sg.OptionError, match="2,147,483,647 tokens of one request"):
         packed(pool, scale=1.0)
+
+
+def test_fields_are_tied_only_where_a_client_says_so():
+    pool = tiny_pool(clients=4, dependent=True)  # rows -1, 0, 1, -1
+    workload = packed(pool, scale=1.0)
+    assert workload.dependence == "copula"
+    assert workload.mixing_of.tolist() == [0, 1, 2, 0]
+    assert np.array_equal(workload.mixing[0], np.eye(2))
+    assert np.array_equal(workload.mixing[1:], [mixing_matrix(matrix) for matrix in pool.correlations])
+    one = packed(pool.select([0, 2]), scale=1.0)
+    assert one.mixing_of.tolist() == [0, 0, 1, 0]
+    assert len(one.mixing) == 2
+    for nobody in (pool.select([0, 3]), replace(pool, correlations=np.stack([np.eye(2)] * 2))):
+        workload = packed(nobody, scale=1.0)
+        assert workload.dependence == "independent"
+        assert not workload.mixing_of.any()
+    assert packed(pool, scale=1.0, dependence="independent").dependence == "independent"
+    assert packed(pool, scale=1.0, dependence="comonotone").dependence == "comonotone"
+
+
+def test_one_matrix_for_all_clients():
+    pool = tiny_pool(clients=4, dependent=True)
+    workload = packed(pool, scale=1.0, dependence="copula", rank_correlation=pool.correlations[1])
+    assert workload.mixing_of.tolist() == [1, 1, 1, 1]
+    assert np.array_equal(workload.mixing[1], mixing_matrix(pool.correlations[1]))
+    for rule in ("auto", "independent", "comonotone"):
+        with pytest.raises(sg.OptionError, match="only with dependence='copula'"):
+            packed(pool, scale=1.0, dependence=rule, rank_correlation=pool.correlations[1])
+
+
+def test_limits_of_clients_that_are_there():
+    pool = tiny_pool(clients=4, contexts=(0, 100, 0, 7))
+    assert packed(pool, scale=1.0).context_tokens.tolist() == [0, 100, 0, 7]
+    assert packed(pool.select([0, 1]), scale=1.0).context_tokens.tolist() == [0, 100, 0, 0]
+    assert packed(pool, scale=1.0).limited
+    assert not packed(pool.select([0, 2]), scale=1.0).limited
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,8 @@ def test_digest_tells_pools_apart(category):
         tiny_pool(category, first_window=1),
         tiny_pool(category, measured=False),
         tiny_pool(category, ids=(0, 1, 4)),
+        tiny_pool(category, dependent=True),
+        tiny_pool(category, contexts=(0, 100)),
         pool.span(0, 600),
         pool.clone(2),
         permuted(pool, [1, 0, 2]),
@@ -150,8 +152,19 @@ def test_digest_tells_pools_apart(category):
 
 @pytest.mark.parametrize("category", list(FIELDS))
 def test_arrays_and_back(category):
+    for pool in (tiny_pool(category), tiny_pool(category, dependent=True, contexts=(0, 4096))):
+        assert ClientPool.from_arrays(pool.header(), pool.arrays()).digest() == pool.digest()
+
+
+@pytest.mark.parametrize("category", list(FIELDS))
+def test_correlations_and_limits_may_be_left_out(category):
     pool = tiny_pool(category)
-    assert ClientPool.from_arrays(pool.header(), pool.arrays()).digest() == pool.digest()
+    arrays = pool.arrays()
+    scalar = {"language": 2, "reason": 3, "multimodal": 5}[category]
+    assert arrays.pop("correlations").shape == (0, scalar, scalar)
+    assert arrays.pop("correlation").tolist() == [-1, -1, -1]
+    assert arrays.pop("context_tokens").tolist() == [0, 0, 0]
+    assert ClientPool.from_arrays(pool.header(), arrays).digest() == pool.digest()
 
 
 def test_pools_do_not_change():
@@ -184,6 +197,13 @@ def at(name, value):
     return {name: array}
 
 
+def matrices(upper, lower):
+    """A matrix as it should be, and one with these entries beside its diagonal."""
+    return np.array([np.eye(2), [[1.0, upper], [lower, 1.0]]])
+
+
+SOME = {"correlations": matrices(0.5, 0.5)}
+
 BAD = {
     "category": ({"category": "poetry"}, "poetry"),
     "window too long": ({"window_s": 5000}, "4,294 s"),
@@ -209,6 +229,17 @@ BAD = {
     "table absent": (at("table", 10**6), r"length table.*client \[1\], window 3000 s"),
     "windows differ": ({"shape": np.ones((3, 7))}, r"shape of shape \(3, 144\).*\(3, 7\)"),
     "fields differ": ({"table": np.zeros((3, 144, 5), np.int32)}, r"table of shape \(3, 144, 2\)"),
+    "correlation absent": ({"correlation": np.array([-1, 0, -1], np.int32)}, r"-1, or a row.*0 at client \[1\]"),
+    "correlation below": ({"correlation": np.array([-1, -1, -2], np.int32)}, r"-1, or a row.*-2 at client \[2\]"),
+    "correlation above": (SOME | {"correlation": np.array([0, 2, 1], np.int32)}, r"row of the 2.*2 at client \[1\]"),
+    "correlations missing": (SOME | {"correlation": np.array([0, 1], np.int32)}, r"correlation of shape \(3,\)"),
+    "matrices too large": ({"correlations": np.ones((1, 3, 3))}, r"correlations of shape \(1, 2, 2\)"),
+    "matrix lopsided": ({"correlations": matrices(0.5, 0.4)}, r"Spearman.*0.4.*row 1 of"),
+    "matrix beyond one": ({"correlations": matrices(1.5, 1.5)}, r"Spearman.*1.5.*row 1 of"),
+    "matrix NaN": ({"correlations": matrices(np.nan, np.nan)}, r"Spearman.*nan.*row 1 of"),
+    "matrix diagonal": ({"correlations": np.full((1, 2, 2), 0.5)}, r"Spearman.*row 0 of"),
+    "context negative": ({"context_tokens": np.array([0, -5, 0], np.int32)}, r"0, or the most.*-5 at client \[1\]"),
+    "contexts differ": ({"context_tokens": np.zeros(4, np.int32)}, r"context_tokens of shape \(3,\)"),
     "clients differ": ({"rate_factor": np.ones(4)}, r"rate_factor of shape \(3,\)"),
 }
 

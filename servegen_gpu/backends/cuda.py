@@ -13,9 +13,10 @@ from servegen_gpu.backends.cuda_device import CudaDevice, NoDriver, driver_versi
 from servegen_gpu.backends.cuda_slab import SlabSampler
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs
 from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import MIN_SLAB_REQUESTS
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.trace import Trace
 

@@ -232,6 +232,8 @@ class SlabSampler:
             if len(items):
                 self._launch("item", job | what | {"item_begin": offsets, "item": items, "inputs": inputs}, rows)
             lists[name] = Ragged(offsets, items)
+        if packed.limited:
+            self._launch("limit", job | {"inputs": inputs, "field1": drawn["output_tokens"]}, len(inputs))
         return {"input_tokens": inputs} | {name: drawn[name] for name in ("output_tokens", "text_tokens")} | lists
 
     # Index arithmetic between kernels
@@ -302,6 +304,7 @@ class SlabSampler:
                 "rate_factor": packed.rate_factor,
                 "count_rule": packed.count_rule,
                 "mixing": packed.mixing,
+                "mixing_of": packed.mixing_of,
                 "thresholds": tables.thresholds,
                 "values": tables.values,
                 "guide": tables.guide,
@@ -311,6 +314,8 @@ class SlabSampler:
                 "clock_start_us": clock.start_us,
                 "clock_slope": clock.slope,
             }
+            if packed.limited:
+                arrays["context_tokens"] = packed.context_tokens
             numbers = {
                 "key0": packed.key[0],
                 "key1": packed.key[1],

@@ -18,9 +18,9 @@ from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.backends.numpy_arrivals import CellState, Runs, begin
 from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
 from servegen_gpu.law.dependence import KINDS
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
 from servegen_gpu.trace import Ragged
@@ -60,16 +60,17 @@ class NativeBackend(NumpyBackend):
         first = (packed.first_window + int(slab.windows[0])) * packed.window_us
         last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
         base = max(first, slab.from_us)
-        task = job(_job(packed, state) | _slab(packed, state, base, min(slab.to_us, last) - base))
+        stop = np.zeros(1, np.int32)
+        task = job(_job(packed, state) | _slab(packed, state, base, min(slab.to_us, last) - base) | {"stop": stop})
         handle = ctypes.c_void_p()
         known = None if chosen is None else ctypes.byref(_runs(chosen))
-        n = self.library.call("sg_draw", ctypes.byref(task), known, ctypes.byref(handle))
+        n = self.library.call("sg_draw", ctypes.byref(task), known, ctypes.byref(handle), stop=stop)
         try:
-            return self._written(packed, handle, n, base - packed.start_us)
+            return self._written(packed, handle, n, base - packed.start_us, stop)
         finally:
             self.library.free(handle)
 
-    def _written(self, packed: PackedWorkload, handle: Any, n: int, offset_us: int) -> Columns:
+    def _written(self, packed: PackedWorkload, handle: Any, n: int, offset_us: int, stop: NDArray[np.int32]) -> Columns:
         """The columns; `handle` is of `n` requests that were drawn."""
         columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
         items = packed.category == "multimodal"
@@ -85,7 +86,7 @@ class NativeBackend(NumpyBackend):
             offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
             offset_us=offset_us,
         )
-        self.library.call("sg_columns", handle, ctypes.byref(out))
+        self.library.call("sg_columns", handle, ctypes.byref(out), stop=stop)
         if packed.category == "reason":
             drawn["reason_tokens"] = drawn.pop("reason_ratio")
         if not items:
@@ -130,8 +131,9 @@ class NativeGaps:
         return sums[:count]
 
     def _call(self, name: str, state: CellState, runs: Runs, *out: Any) -> None:
-        task = job(_cells(state))  # the rest of a job is about times and fields
-        self._library.call(name, ctypes.byref(task), ctypes.byref(_runs(runs)), *out)
+        stop = np.zeros(1, np.int32)
+        task = job(_cells(state) | {"stop": stop})  # the rest of a job is about times and fields
+        self._library.call(name, ctypes.byref(task), ctypes.byref(_runs(runs)), *out, stop=stop)
 
 
 def _runs(chosen: Runs) -> Any:
@@ -174,7 +176,12 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     """What drawing requests needs of the workload and its cells."""
     cells, tables, clock = state.cells, packed.tables, packed.clock
     items = packed.category == "multimodal"
-    return _cells(state) | {
+    known = _cells(state)
+    if packed.dependence == "copula":
+        known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
+    if packed.limited:
+        known["context"] = packed.context_tokens[cells.profile]
+    return known | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],
         "table": packed.table[cells.profile, cells.row],
@@ -196,7 +203,6 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         "modalities": len(MODALITIES) if items else 0,
         "count_field": packed.fields.index(f"{MODALITIES[0]}_count") if items else 0,
         "item_field": packed.fields.index(f"{MODALITIES[0]}_tokens") if items else 0,
-        "mixing": packed.mixing,
     }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ _JOB: tuple[tuple[str, Any], ...] = (
     *((name, np.uint64) for name in ("clock_first", "clock_start_us", "clock_slope")),
     *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
     ("mixing", np.float64),
+    *((name, np.int32) for name in ("mixing_of", "context")),
     *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "span_us", "threads")),
     ("stop", np.int32),
 )
@@ -142,14 +145,35 @@ class Library:
         found = self._c.sg_function(self._strips, name.encode())
         return ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(found) if found else None
 
-    def call(self, name: str, *arguments: Any) -> int:
-        """Call a function of the C interface; arrays are passed by address."""
+    def call(self, name: str, *arguments: Any, stop: NDArray[np.int32] | None = None) -> int:
+        """Call a function of the C interface; arrays are passed by address.
+
+        Parameters
+        ----------
+        name : str
+        arguments
+        stop : int32[1], optional
+            The flag of the job. With it, Ctrl-C ends the work: the main thread waits where it can be interrupted, and
+            another one is in the library.
+        """
         passed = [ctypes.c_void_p(address(a)) if isinstance(a, np.ndarray) else a for a in arguments]
-        found = int(getattr(self._c, name)(self._strips, *passed))
+        work = functools.partial(getattr(self._c, name), self._strips, *passed)
+        if stop is None or threading.current_thread() is not threading.main_thread():
+            found = int(work())
+        else:
+            future = _worker().submit(work)
+            try:
+                found = int(future.result())
+            except BaseException:
+                stop[0] = 1
+                concurrent.futures.wait([future])  # the library still uses our memory
+                raise
         if found == -1:
             raise MemoryError("not enough memory for a slab; give a smaller memory=")
         if found == -2:
             raise OptionError("fewer than 2**32 requests in a slab", "more", "give a smaller memory=")
+        if found == -3:
+            raise KeyboardInterrupt
         return found
 
     def hold(self, more: int) -> None:
@@ -159,6 +183,11 @@ class Library:
     def free(self, handle: Any) -> None:
         """Give back what a draw left."""
         self._c.sg_free(handle)
+
+
+@functools.cache
+def _worker() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="servegen_gpu_native")
 
 
 def packaged_library() -> Path:

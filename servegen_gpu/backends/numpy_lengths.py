@@ -5,6 +5,8 @@ Axes: cells, requests, items (of all requests together).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from servegen_gpu.backends.blocks import for_blocks
 from servegen_gpu.backends.numpy_gaps import CellLaw
 from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.law.address import Purpose
+from servegen_gpu.law.context import cut_input, cut_output
 from servegen_gpu.law.dependence import mix_words
 from servegen_gpu.law.tables import PackedTables, guide_range, reason_tokens
 from servegen_gpu.packing import PackedWorkload
@@ -43,15 +46,23 @@ def scalar_fields(
 ) -> dict[str, NDArray[np.int32]]:
     """Fields that are drawn once per request, int32[requests] each, by name."""
     names = packed.fields[: packed.scalar_fields]
-    table = packed.table[cells.profile, cells.row]
+    table, mixing_of = packed.table[cells.profile, cells.row], packed.mixing_of[cells.profile]
+    context = packed.context_tokens[cells.profile]
+    cut = packed.limited and packed.category != "multimodal"
     out = {name: np.empty(len(cell), np.int32) for name in names}
 
     def block(a: int, b: int) -> None:
         at = cell[a:b]
         words = _field_words(packed, law, at, ordinal[a:b], len(names))
+        if packed.dependence == "copula":
+            words = _mixed(words, packed.mixing, mixing_of[at])
         for f, (name, word) in enumerate(zip(names, words, strict=True)):
             bins = lookup(word, table[at, f], packed.tables)
             out[name][a:b] = packed.tables.values[bins]
+        if cut:
+            tokens, output = out["input_tokens"][a:b], out["output_tokens"][a:b]
+            tokens[:] = cut_input(np, tokens, context[at])
+            output[:] = cut_output(np, output, tokens, context[at])
 
     for_blocks(len(cell), block)
     return out
@@ -60,16 +71,32 @@ def scalar_fields(
 def _field_words(
     packed: PackedWorkload, law: CellLaw, at: NDArray[np.int32], ordinal: NDArray[np.uint32], count: int
 ) -> list[NDArray[np.uint32]]:
-    """One word for every scalar field under the chosen dependence."""
+    """One word for every scalar field, before a copula."""
     words = list(law.words(Purpose.DATA, at, ordinal))
     if packed.dependence == "comonotone":
         return [words[0].astype(np.uint32)] * count
     if count > 4:
         words += law.words(Purpose.DATA, at, ordinal, item=1)
-    words = words[:count]
-    if packed.dependence == "copula":
-        words = mix_words(np, words, packed.mixing)
-    return [word.astype(np.uint32) for word in words]
+    return [word.astype(np.uint32) for word in words[:count]]
+
+
+def _mixed(
+    words: list[NDArray[np.uint32]], mixing: NDArray[np.float64], of: NDArray[np.int32]
+) -> list[NDArray[np.uint32]]:
+    """Words after the copulas of requests; `of` is the matrix of each."""
+    some = np.flatnonzero(of)
+    if not len(some):
+        return words
+    first = of[some[0]]
+    one = bool((of[some] == first).all())
+    which: tuple[Any, ...] = (mixing[first],) if one else (mixing, of[some])
+    every = len(some) == len(of)
+    mixed = [word.astype(np.uint32) for word in mix_words(np, words if every else [w[some] for w in words], *which)]
+    if every:
+        return mixed
+    for word, new in zip(words, mixed, strict=True):
+        word[some] = new
+    return words
 
 
 def split_output(output: NDArray[np.int32], ratio: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -78,6 +105,25 @@ def split_output(output: NDArray[np.int32], ratio: NDArray[np.int32]) -> NDArray
 
     def block(a: int, b: int) -> None:
         out[a:b] = reason_tokens(np, output[a:b], ratio[a:b])
+
+    for_blocks(len(out), block)
+    return out
+
+
+def limited_output(
+    packed: PackedWorkload,
+    cells: Cells,
+    cell: NDArray[np.int32],
+    tokens: NDArray[np.int32],
+    output: NDArray[np.int32],
+) -> NDArray[np.int32]:
+    """Output tokens within the clients' contexts beside inputs that are known, in blocks."""
+    if not packed.limited:
+        return output
+    context, out = packed.context_tokens[cells.profile], np.empty(len(output), np.int32)
+
+    def block(a: int, b: int) -> None:
+        out[a:b] = cut_output(np, output[a:b], tokens[a:b], context[cell[a:b]])
 
     for_blocks(len(out), block)
     return out

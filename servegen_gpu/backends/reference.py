@@ -21,10 +21,11 @@ from servegen_gpu.backends.numpy_arrivals import (
     survey,
     whole,
 )
-from servegen_gpu.backends.numpy_lengths import item_lists, lookup, scalar_fields, split_output
+from servegen_gpu.backends.numpy_lengths import item_lists, limited_output, lookup, scalar_fields, split_output
+from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.merge import merge_order
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.trace import Ragged
 
@@ -135,7 +136,8 @@ def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab:
     lists = item_lists(packed, cells, state.law, cell, _gather(ordinal, order), counts)
     text = drawn["text_tokens"]
     inputs = text + sum(_row_sums(items) for items in lists.values())
-    columns |= {"input_tokens": inputs, "output_tokens": drawn["output_tokens"], "text_tokens": text}
+    output = limited_output(packed, cells, cell, inputs, drawn["output_tokens"])
+    columns |= {"input_tokens": inputs, "output_tokens": output, "text_tokens": text}
     return columns | lists
 
 

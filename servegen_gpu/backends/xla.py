@@ -33,9 +33,10 @@ from servegen_gpu.backends.xla_tables import (
     padded,
 )
 from servegen_gpu.backends.xla_window import WindowSample, sample_window, window_cells
-from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
 from servegen_gpu.errors import OptionError
-from servegen_gpu.packing import PackedWorkload, scalar_field_count
+from servegen_gpu.law.context import cut_output
+from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
 from servegen_gpu.trace import Ragged
@@ -199,5 +200,8 @@ def _columns(tables: DeviceTables, packed: PackedWorkload, slab: Slab, cells: De
         offsets = np.concatenate(([0], np.cumsum(count, dtype=np.int64)))
         lists[name] = Ragged(offsets, np.asarray(values)[: offsets[-1]].copy())
         inputs = inputs + column(sums)
-    columns |= {"input_tokens": inputs, "output_tokens": column(rows["output_tokens"]), "text_tokens": text}
+    output = column(rows["output_tokens"])
+    if cells.context is not None:
+        output = cut_output(np, output, inputs, np.asarray(cells.context)[column(rows["cell"])])
+    columns |= {"input_tokens": inputs, "output_tokens": output, "text_tokens": text}
     return columns | lists

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from servegen_gpu.backends.xla_arrivals import Requests
@@ -18,6 +17,7 @@ from servegen_gpu.backends.xla_exact import exact
 from servegen_gpu.backends.xla_gaps import words_of
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables
 from servegen_gpu.law.address import Purpose
+from servegen_gpu.law.context import cut_input, cut_output
 from servegen_gpu.law.dependence import mix_words
 from servegen_gpu.law.tables import find_bin, reason_tokens
 
@@ -93,11 +93,16 @@ def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal:
         words += words_of(tables, cells, Purpose.DATA, cell, ordinal, item=1)
     words = words[: len(names)]
     if kind.dependence == "copula":
-        words = exact(lambda *words: mix_words(jnp, list(words), np.array(kind.mixing)), tables.zero)(*words)
+        mix = exact(lambda words, mixing, of: mix_words(jnp, words, mixing, of), tables.zero)
+        words = mix(words, tables.mixing, cells.mixing_of[cell])
     drawn = {
         name: _lookup(tables, word, cells.table[cell, f])
         for f, (name, word) in enumerate(zip(names, words, strict=True))
     }
+    if cells.context is not None and "input_tokens" in drawn:  # with items, the input is not known yet
+        context = cells.context[cell]
+        drawn["input_tokens"] = cut_input(jnp, drawn["input_tokens"], context)
+        drawn["output_tokens"] = cut_output(jnp, drawn["output_tokens"], drawn["input_tokens"], context)
     if "reason_ratio" in drawn:
         drawn["reason_tokens"] = reason_tokens(jnp, drawn["output_tokens"], drawn.pop("reason_ratio"))
     return drawn

@@ -50,13 +50,10 @@ class FieldKind:
     names : tuple of str
         Fields that are drawn once per request, in lane order.
     dependence : str
-    mixing : tuple of tuple of float
-        Matrix of the copula, row by row.
     """
 
     names: tuple[str, ...]
     dependence: str
-    mixing: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +73,8 @@ class DeviceTables:
     lengths : PackedTables or None
     fields : FieldKind or None
         None, like `lengths`, where only arrivals are drawn.
+    mixing : float64[mixings, fields, fields] or None
+        Of the copula.
     """
 
     key: Any
@@ -87,10 +86,11 @@ class DeviceTables:
     gaps: GapKind
     lengths: PackedTables | None
     fields: FieldKind | None
+    mixing: Any
 
     def for_arrivals(self) -> DeviceTables:
         """Without what lengths need: workloads of all categories share what is compiled for arrivals."""
-        return replace(self, lengths=None, fields=None)
+        return replace(self, lengths=None, fields=None, mixing=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,10 @@ class DeviceCells:
     expected_q32 : int64[cells]
     clock_table : int64[cells]
     table : int64[cells, fields] or None
+    mixing_of : int32[cells] or None
+        Row of the tables' `mixing`, under the copula.
+    context : int32[cells] or None
+        Most tokens of input and output together, where any client has a limit.
     narrow : bool
         Whether microseconds from the start of the first window fit 32 bits: then one sort is enough.
     """
@@ -127,11 +131,13 @@ class DeviceCells:
     expected_q32: Any
     clock_table: Any
     table: Any
+    mixing_of: Any
+    context: Any
     narrow: bool
 
     def for_arrivals(self) -> DeviceCells:
         """Without what lengths and order need."""
-        return replace(self, table=None, narrow=True)
+        return replace(self, table=None, mixing_of=None, context=None, narrow=True)
 
 
 jax.tree_util.register_dataclass(PackedTables, ["thresholds", "values", "guide"], ["guide_bits", "steps"])
@@ -177,11 +183,8 @@ def device_tables(packed: PackedWorkload) -> DeviceTables:
             rules=frozenset(map(int, packed.count_rule)),
         ),
         lengths=_padded_tables(packed.tables),
-        fields=FieldKind(
-            names=packed.fields[: packed.scalar_fields],
-            dependence=packed.dependence,
-            mixing=tuple(tuple(map(float, row)) for row in packed.mixing),
-        ),
+        fields=FieldKind(names=packed.fields[: packed.scalar_fields], dependence=packed.dependence),
+        mixing=padded(packed.mixing, bucket(len(packed.mixing), 2)) if packed.dependence == "copula" else None,
     )
     with x64():
         found: DeviceTables = jax.device_put(on_host)
@@ -226,6 +229,8 @@ def device_cells(packed: PackedWorkload, cells: Cells, first_window: int) -> Dev
         expected_q32=padded(cells.expected_q32, size),
         clock_table=padded(packed.clock.table[cells.window_index], size),
         table=padded(packed.table[at], size),
+        mixing_of=padded(packed.mixing_of[cells.profile], size) if packed.dependence == "copula" else None,
+        context=padded(packed.context_tokens[cells.profile], size) if packed.limited else None,
         narrow=bool(offset_us.max(initial=0) + packed.window_us < 2**32 - 1),
     )
     found: DeviceCells = jax.device_put(on_host)

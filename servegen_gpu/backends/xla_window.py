@@ -49,7 +49,8 @@ class WindowSample(NamedTuple):
         Microseconds from the start of that window.
     client : int32[capacity]
     fields : dict of str to int32[capacity]
-        What is drawn once per request; of multimodal requests the number of items, not the items.
+        What is drawn once per request; of multimodal requests the number of items, not the items, and outputs as they
+        are drawn, without a client's context limit.
     valid : bool[capacity]
         True for lanes with a request: the first ones. The others hold nothing of use.
     fits : bool

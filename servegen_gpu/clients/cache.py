@@ -18,7 +18,7 @@ from servegen_gpu.clients.files import read
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import ProfileError
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Part of every key: to be raised whenever the same files would give another pool."""
 
 _log = logging.getLogger(__name__)

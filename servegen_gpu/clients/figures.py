@@ -15,7 +15,6 @@ Fields are those of the pool's category (`FIELDS`); ``image_tokens`` and its lik
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -60,6 +59,8 @@ def field_figure(pool: ClientPool, name: str, plain: Sequence[str]) -> tuple[str
     known = [*plain, *(f"{s}_{f}" for f in pool.fields for s in statistics)]
     if pool.category == "multimodal":
         known.append("mean_input_tokens")
+    import difflib  # only for this message
+
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     raise OptionError(
         f"one of {', '.join(plain)}, or a statistic (mean, min, max, p50, p95 …) of a field "

@@ -5,7 +5,8 @@ which length distribution each field of a request is drawn from. Clients that be
 twenty thousand clones of one client cost twenty thousand pointers.
 
 Axes: clients, profiles, windows (of the data, `window_s` seconds each), fields (of a request, in the order of
-`FIELDS`), tables and bins (of the length distributions).
+`FIELDS`), scalar fields (the leading ones, drawn once per request), correlations, tables and bins (of the length
+distributions).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.errors import OptionError, ProfileError
+from servegen_gpu.law.dependence import is_rank_correlation
 
 if TYPE_CHECKING:
     from servegen_gpu.clients.cdfs import Cdfs, Per, Skew
@@ -51,11 +53,19 @@ FIELDS: dict[str, tuple[str, ...]] = {
 AXES = (
     dict.fromkeys(("client_ids", "profile", "rate_factor"), ("clients",))
     | dict.fromkeys(("rate_rps", "cv", "family", "shape", "occupancy"), ("profiles", "windows"))
-    | {"table": ("profiles", "windows", "fields"), "measured": ("profiles",)}
+    | {"table": ("profiles", "windows", "fields")}
+    | dict.fromkeys(("measured", "correlation", "context_tokens"), ("profiles",))
+    | {"correlations": ("correlations", "scalar fields", "scalar fields")}
 )
 """Axes of the tensors of a pool."""
 
 MODALITIES = ("image", "audio", "video")
+
+
+def scalar_field_count(category: str) -> int:
+    """How many leading fields of a category are drawn once per request."""
+    return 5 if category == "multimodal" else len(FIELDS[category])
+
 
 NO_FAMILY, EXPONENTIAL, GAMMA, WEIBULL = range(4)
 FAMILY_NAMES = ("", "Exponential", "Gamma", "Weibull")
@@ -148,6 +158,12 @@ class ClientPool:
     tables : LengthTables
     measured : bool[profiles]
         True if rates are counts of a log (counts are then kept), False if they are intensities of a model.
+    correlations : float64[correlations, scalar fields, scalar fields], optional
+        Matrices of Spearman correlations between the fields of one request; none by default.
+    correlation : int32[profiles], optional
+        Row of `correlations`; -1, the default, where fields are independent.
+    context_tokens : int32[profiles], optional
+        Most tokens of a request's input and output together; 0, the default, where there is no limit.
     """
 
     name: str
@@ -165,8 +181,12 @@ class ClientPool:
     table: NDArray[np.int32]
     tables: LengthTables
     measured: NDArray[np.bool_]
+    correlations: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    correlation: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    context_tokens: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     def __post_init__(self) -> None:
+        _fill_in(self)
         _check(self)
         for array in self.arrays().values():
             array.setflags(write=False)
@@ -429,6 +449,21 @@ class ClientPool:
         return hasher.hexdigest()
 
 
+def _fill_in(pool: ClientPool) -> None:
+    """Arrays that were left out: fields are independent, contexts have no limit."""
+    if pool.category not in FIELDS:
+        return  # refused by `_check`
+    scalar, profiles = scalar_field_count(pool.category), len(pool.rate_rps)
+    defaults: dict[str, NDArray[Any]] = {
+        "correlations": np.empty((0, scalar, scalar)),
+        "correlation": np.full(profiles, -1, np.int32),
+        "context_tokens": np.zeros(profiles, np.int32),
+    }
+    for name, default in defaults.items():
+        if not getattr(pool, name).size:
+            object.__setattr__(pool, name, default)
+
+
 def _check(pool: ClientPool) -> None:
     """Refuse a pool that cannot be sampled, naming the first client and window at fault."""
     if pool.category not in FIELDS:
@@ -438,7 +473,8 @@ def _check(pool: ClientPool) -> None:
     if pool.rate_rps.ndim != 2 or not len(pool.client_ids) or not pool.rate_rps.size:
         raise ProfileError("at least one client and one window", "none", "give a pool with clients")
     sizes = {"clients": len(pool.client_ids), "profiles": len(pool.rate_rps)}
-    sizes |= {"windows": pool.windows, "fields": len(pool.fields)}
+    sizes |= {"windows": pool.windows, "fields": len(pool.fields), "scalar fields": scalar_field_count(pool.category)}
+    sizes["correlations"] = len(pool.correlations)
     for name, axes in AXES.items():
         array, shape = getattr(pool, name), tuple(sizes[axis] for axis in axes)
         if array.shape != shape:
@@ -450,6 +486,7 @@ def _check(pool: ClientPool) -> None:
         raise ProfileError("clients that point at profiles", "one that does not", "mend `profile`")
     if not (np.isfinite(pool.rate_factor) & (pool.rate_factor > 0)).all():
         raise ProfileError("positive, finite rate factors", "others", "mend `rate_factor`")
+    _check_profiles(pool)
 
     active = pool.rate_rps > 0
     faults = {
@@ -469,4 +506,26 @@ def _check(pool: ClientPool) -> None:
                 f"rate {pool.rate_rps[p, w]}, shape {pool.shape[p, w]}, occupancy {pool.occupancy[p, w]}, "
                 f"tables {pool.table[p, w].tolist()} at client {users[:1].tolist()}, window {start_s} s",
                 "mend the profile",
+            )
+
+
+def _check_profiles(pool: ClientPool) -> None:
+    """Refuse correlations and context limits that no client can have, naming the first at fault."""
+    wrong = np.flatnonzero(~is_rank_correlation(pool.correlations))
+    if len(wrong):
+        raise ProfileError(
+            "symmetric matrices of Spearman correlations in [-1, 1], ones on the diagonal",
+            f"{pool.correlations[wrong[0]].tolist()} in row {wrong[0]} of `correlations`",
+            "mend the matrix",
+        )
+    limits = {
+        "correlation": (f"-1, or a row of the {len(pool.correlations):,} `correlations`", -1, len(pool.correlations)),
+        "context_tokens": ("0, or the most tokens of input and output together", 0, 2**31),
+    }
+    for name, (expected, low, end) in limits.items():
+        wrong = np.flatnonzero((getattr(pool, name) < low) | (getattr(pool, name) >= end))
+        if len(wrong):
+            users = pool.client_ids[pool.profile == wrong[0]]
+            raise ProfileError(
+                expected, f"{getattr(pool, name)[wrong[0]]} at client {users[:1].tolist()}", f"mend `{name}`"
             )

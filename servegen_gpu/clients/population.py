@@ -11,18 +11,20 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.clients.arrivals import cv_of
+from servegen_gpu.clients.distributions import LogNormal, Mixture, Pareto
+from servegen_gpu.clients.diurnal import Diurnal, settled
 from servegen_gpu.clients.lengths import WORDS, LengthTables
 from servegen_gpu.clients.pool import (
     DAY_S,
-    EXPONENTIAL,
     FAMILY_NAMES,
     FIELDS,
     MAX_CLIENT_ID,
     RATIO_STEPS,
-    WEIBULL,
     ClientPool,
 )
-from servegen_gpu.clients.presets import Gaps, Preset, Rhythm, Tokens, deepseek_r1
+from servegen_gpu.clients.presets import Preset, Rhythm, Tokens, deepseek_r1
+from servegen_gpu.clients.tabulate import Table, table_of_bins
 from servegen_gpu.errors import OptionError
 
 _BY_NAME = {preset.name: preset for preset in (deepseek_r1.PRESET,)}
@@ -83,7 +85,7 @@ def population(workload: str = "deepseek-r1", clients: int | None = None, seed: 
         profile=np.ravel_multi_index((gap, style, rhythm), shape).astype(np.int32),
         rate_factor=weight * (preset.requests_per_week / WEEK_S / math.fsum(weight.tolist())),
         rate_rps=rate,
-        cv=every_window([_cv(kind) for kind in gaps]),
+        cv=every_window([cv_of(FAMILY_NAMES.index(kind.family), kind.shape) for kind in gaps]),
         family=every_window([FAMILY_NAMES.index(kind.family) for kind in gaps]).astype(np.uint8),
         shape=every_window([kind.shape for kind in gaps]),
         occupancy=np.ones_like(rate),
@@ -93,15 +95,9 @@ def population(workload: str = "deepseek-r1", clients: int | None = None, seed: 
     )
 
 
-def _settled(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rounded to 30 bits: elementary functions differ in the last of 53 from machine to machine, a pool must not."""
-    mantissa, exponent = np.frexp(x)
-    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, 30)), exponent - 30))
-
-
 def _weights(preset: Preset, clients: int) -> NDArray[np.float64]:
     """Rates of clients but for a common factor, float64[clients], largest first."""
-    return _settled(np.power(np.arange(1.0, clients + 1) + preset.head_offset, -preset.head_exponent))
+    return settled(np.power(np.arange(1.0, clients + 1) + preset.head_offset, -preset.head_exponent))
 
 
 def _kinds(shares: list[float], preset: Preset, ids: NDArray[np.int64], seed: int, lane: int) -> NDArray[np.int64]:
@@ -137,45 +133,31 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _day(rhythm: Rhythm) -> NDArray[np.float64]:
-    """A day with a mean of 1, float64[windows]."""
-    hour = (np.arange(DAY_S // WINDOW_S) + 0.5) * WINDOW_S / 3600
-    rate = _settled(np.exp(rhythm.swing * np.cos(2 * np.pi * (hour - rhythm.peak_hour) / 24)))
-    return np.asarray(rate / (math.fsum(rate.tolist()) / len(rate)))
-
-
-def _cv(gaps: Gaps) -> float:
-    """Coefficient of variation of a gap family."""
-    code = FAMILY_NAMES.index(gaps.family)
-    if code == WEIBULL:
-        return math.sqrt(math.gamma(1 + 2 / gaps.shape) / math.gamma(1 + 1 / gaps.shape) ** 2 - 1)
-    return 1.0 if code == EXPONENTIAL else gaps.shape**-0.5
+    """A day with a mean of 1, float64[windows], by the rate in the middle of each."""
+    middle_s = (np.arange(DAY_S // WINDOW_S) + 0.5) * WINDOW_S
+    return Diurnal(1.0, rhythm.swing, rhythm.peak_hour)(middle_s)
 
 
 def _tables(preset: Preset) -> LengthTables:
     """Three tables a style, in the order of the fields: input, output, ratio."""
-    parts = []
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for style in preset.styles:
         ratio = style.low_ratio_share * _beta(*preset.low_ratio)
         ratio += (1 - style.low_ratio_share) * _beta(*preset.high_ratio)
         words = np.rint(ratio / ratio.max() * WORDS).astype(np.int64)
-        parts += [_lengths(style.input_tokens), _lengths(style.output_tokens), (np.arange(RATIO_STEPS), words)]
+        parts += [_lengths(style.input_tokens)[:2], _lengths(style.output_tokens)[:2], (np.arange(RATIO_STEPS), words)]
     offsets = np.cumsum([0] + [len(values) for values, _ in parts])
     values = np.concatenate([values for values, _ in parts])
     return LengthTables.from_weights(offsets, values, np.concatenate([weights for _, weights in parts]))
 
 
-def _lengths(tokens: Tokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Values and weights of a length: whole tokens from 1 to the maximum, wider bins where they are large."""
+def _lengths(tokens: Tokens) -> Table:
+    """A length: whole tokens from 1 to the maximum, wider bins where they are large."""
     last = np.unique(np.rint(np.geomspace(1, tokens.max, EDGES)).astype(np.int64))
     last = np.append(last[last < tokens.max - 1], [tokens.max - 1, tokens.max])  # what is cut, falls on one value
-    first = np.concatenate(([1], last[:-1] + 1))
-    edge = last[:-1] + 0.5
-    z = np.log(edge / tokens.median) / (tokens.sigma * math.sqrt(2))
-    body = 0.5 * (1 + np.array([math.erf(x) for x in z.tolist()]))
-    tail = 1 - np.minimum(tokens.tail_from / edge, 1) ** tokens.tail_exponent
-    below = (1 - tokens.tail_share) * body + tokens.tail_share * tail
-    words = np.rint(below * WORDS).astype(np.int64)  # whole words: the same on every machine
-    return (first + last) // 2, np.diff(words, prepend=0, append=WORDS)
+    body, tail = LogNormal(tokens.median, tokens.sigma), Pareto(tokens.tail_exponent, tokens.tail_from)
+    law = Mixture((body, tail), (1 - tokens.tail_share, tokens.tail_share))
+    return table_of_bins(lambda k: law.at_most(k, 1), last)
 
 
 def _beta(a: float, b: float) -> NDArray[np.float64]:

@@ -276,9 +276,11 @@ def _keep(
         if axes[0] == "clients":
             tensors[name] = getattr(pool, name)[clients]
         elif axes[0] == "profiles":
-            tensors[name] = getattr(pool, name)[old]
-            if "windows" in axes:
-                tensors[name][~kept] = SILENT.get(name, 0)
+            array = getattr(pool, name)[old]
+            if axes[1:2] == ("windows",):
+                silent = array.dtype.type(SILENT.get(name, 0))
+                array = np.where(kept.reshape(kept.shape + (1,) * (array.ndim - 2)), array, silent)
+            tensors[name] = array
     place = np.cumsum(alive) - 1
     tensors["profile"] = renumbered[place[row[clients]]].astype(np.int32)
     return replace(pool, **tensors)

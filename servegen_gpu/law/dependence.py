@@ -6,7 +6,10 @@ comonotone
     One word for all fields, as alibaba/ServeGen has it: rank correlation 1 inside a cell.
 copula
     A Gaussian copula: words become normals, a lower triangular matrix mixes them, normals become words. A Spearman
-    correlation ρ of two continuous fields needs the latent Pearson correlation 2 sin(πρ/6).
+    correlation ρ of two continuous fields needs the latent Pearson correlation 2 sin(πρ/6). Clients may have matrices
+    of their own.
+
+Axes: fields (scalar ones, in lane order), mixings (matrices), requests.
 """
 
 from __future__ import annotations
@@ -21,6 +24,18 @@ from servegen_gpu.law.elementary import normal_cdf, normal_quantile
 from servegen_gpu.law.variates import uniform32
 
 KINDS = ("independent", "comonotone", "copula")
+
+
+def is_rank_correlation(matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether matrices are symmetric, with ones on the diagonal and entries in [-1, 1]; bool[...].
+
+    Parameters
+    ----------
+    matrices : float64[..., fields, fields]
+    """
+    symmetric = (matrices == matrices.swapaxes(-1, -2)).all(axis=(-1, -2))
+    ones = (np.diagonal(matrices, axis1=-2, axis2=-1) == 1).all(axis=-1)
+    return np.asarray(symmetric & ones & (np.abs(matrices) <= 1).all(axis=(-1, -2)))
 
 
 def mixing_matrix(spearman: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,15 +76,17 @@ def _cholesky(matrix: list[list[float]], shrink: float) -> list[list[float]] | N
     return lower
 
 
-def mix_words(xp: Any, words: list[Any], mixing: NDArray[np.float64]) -> list[Any]:
-    """Words of the fields after the Gaussian copula.
+def mix_words(xp: Any, words: list[Any], mixing: Any, of: Any = None) -> list[Any]:
+    """Words of the fields after the Gaussian copula; a field that depends on no earlier one keeps its word.
 
     Parameters
     ----------
     words : fields of uint64[n]
         Independent words.
-    mixing : float64[fields, fields]
+    mixing : float64[fields, fields] or float64[mixings, fields, fields]
         From `mixing_matrix`.
+    of : int[n], optional
+        Which matrix each request has, where there are several.
 
     Returns
     -------
@@ -78,11 +95,14 @@ def mix_words(xp: Any, words: list[Any], mixing: NDArray[np.float64]) -> list[An
     normals = [normal_quantile(xp, uniform32(xp, word)) for word in words]
     mixed = []
     for i, word in enumerate(words):
-        if not mixing[i, :i].any():
+        tied = (mixing[..., i, :i] != 0).any(axis=-1)
+        if i == 0 or (isinstance(tied, np.ndarray | np.bool_) and not tied.any()):
             mixed.append(word)
             continue
-        z = normals[0] * float(mixing[i, 0])
+        row = [mixing[..., i, j] if of is None else mixing[of, i, j] for j in range(i + 1)]
+        z = normals[0] * row[0]
         for j in range(1, i + 1):
-            z = z + normals[j] * float(mixing[i, j])
-        mixed.append((normal_cdf(xp, z) * 2.0**32).astype(xp.uint64))
+            z = z + normals[j] * row[j]
+        new = (normal_cdf(xp, z) * 2.0**32).astype(xp.uint64)
+        mixed.append(new if of is None else xp.where(tied[of], new, word))
     return mixed
