@@ -1,9 +1,4 @@
-"""The ``servegen`` rules against a plain implementation of ServeGen's published algorithm.
-
-A client's window of length T at rate r: n = ceil(r T) gaps of its family, rescaled to sum to T; requests at the partial
-sums strictly before T; all scalar fields of a request by inverse CDF from one uniform; items of a request each on
-their own. One cell at a time, with NumPy's own generators.
-"""
+"""The ``servegen`` rules against a plain implementation of ServeGen's published algorithm (`plain.py`)."""
 
 from __future__ import annotations
 
@@ -16,48 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 from gates import check, passes
+from plain import Cell, fields_of, ks, times_of, two_tables
 from profiles import HISTOGRAMS, KINDS, tiny_pool
-from scipy import stats
 
 import servegen_gpu as sg
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, ClientPool
+from servegen_gpu.clients.pool import FIELDS, ClientPool
 
 pytestmark = pytest.mark.statistical
 
 CLONES = 2500
 RATES = (9.0, 24.5, 6.2, 13.0, 30.0, 17.7)  # requests in the window, by kind of gap
-Cell = dict[str, np.ndarray]
-
-
-def gaps_of(rng: np.random.Generator, family: int, shape: float, n: int) -> np.ndarray:
-    if family == EXPONENTIAL:
-        return rng.exponential(size=n)
-    return rng.gamma(shape, size=n) if family == GAMMA else rng.weibull(shape, size=n)
-
-
-def inverse_cdf(histogram: dict[Any, float], u: np.ndarray) -> np.ndarray:
-    values = np.array(list(histogram))
-    return values[np.searchsorted(np.cumsum(list(histogram.values())), u, side="right")]
 
 
 def plain_cell(rng: np.random.Generator, category: str, kind: int, mean: float, shape_factor: float = 1.0) -> Cell:
     """One client in one window of 600 s."""
     family, shape = KINDS[kind]
-    gaps = gaps_of(rng, family, shape * shape_factor, math.ceil(mean))
-    time = np.cumsum(gaps / gaps.sum() * 600.0)
-    time = time[time < 600.0]
-    time = time[: math.ceil(mean) - 1]  # a rounding error may keep the last one, which ends with the window
-    u = rng.random(len(time))
-    cell = {"time": time}
-    for name in FIELDS[category]:
-        if name.endswith("_tokens") and name.split("_")[0] in ("image", "audio", "video"):
-            continue
-        cell[name] = inverse_cdf(HISTOGRAMS[name], u)
+    time = times_of(rng, family, shape * shape_factor, mean)
+    cell = {"time": time, **fields_of(rng, {name: HISTOGRAMS[name] for name in FIELDS[category]}, len(time))}
     if category == "reason":
         cell["reason_tokens"] = np.floor(cell["output_tokens"] * cell.pop("reason_ratio") + 0.5)
-    if category == "multimodal":
-        for m in ("image", "audio", "video"):
-            cell[f"{m}_tokens"] = inverse_cdf(HISTOGRAMS[f"{m}_tokens"], rng.random(int(cell[f"{m}_count"].sum())))
     return cell
 
 
@@ -105,15 +77,6 @@ def ours(category: str, **keywords: Any) -> list[list[Cell]]:
     return [cells[kind * CLONES : (kind + 1) * CLONES] for kind in range(6)]
 
 
-def two_tables(a: np.ndarray, b: np.ndarray) -> float:
-    """P-value of two samples of few values."""
-    values, place = np.unique(np.concatenate((a, b)), return_inverse=True)
-    if len(values) < 2:
-        return 1.0
-    observed = np.stack([np.bincount(x, minlength=len(values)) for x in (place[: len(a)], place[len(a) :])])
-    return float(stats.chi2_contingency(observed[:, observed.sum(axis=0) >= 20]).pvalue)
-
-
 def compared(a: list[list[Cell]], b: list[list[Cell]], times: bool = True) -> dict[str, float]:
     """P-values of two-sample tests; one gap and one arrival of each cell, all lengths."""
     rng = np.random.default_rng(3)
@@ -144,11 +107,6 @@ def compared(a: list[list[Cell]], b: list[list[Cell]], times: bool = True) -> di
     if "image_count" in fields:
         found["output and images"] = two_tables(*(p["output_tokens"] * 100.0 + p["image_count"] for p in pooled))
     return found
-
-
-def ks(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sample Kolmogorov-Smirnov at the resolution of a millisecond."""
-    return float(stats.ks_2samp(np.round(a, 3), np.round(b, 3)).pvalue)
 
 
 @pytest.mark.parametrize("category", FIELDS)

@@ -74,7 +74,7 @@ def load_servegen_with_notes(
     if missing not in ("error", "drop"):
         raise OptionError("missing='error' or 'drop'", repr(missing), "choose one")
     category, directory = _find(Path(data_dir), workload)
-    traces, datasets = _list_files(directory)
+    traces, datasets = list_files(directory)
     key = content_key([*traces.values(), *datasets.values()], category, workload, missing) if cache else ""
     found = load_pool(key) if cache else None
     if found is None:
@@ -106,7 +106,7 @@ def _directories(path: Path) -> list[str]:
     return sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
 
 
-def _list_files(directory: Path) -> tuple[dict[int, Path], dict[int, Path]]:
+def list_files(directory: Path) -> tuple[dict[int, Path], dict[int, Path]]:
     """Trace and dataset files by client id; other files are none of ours."""
     files: dict[str, dict[int, Path]] = {"trace.csv": {}, "dataset.json": {}}
     for path in sorted(directory.iterdir()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,22 @@ class Traces:
     family: NDArray[np.uint8]
 
 
-def read_traces(paths: Mapping[int, Path]) -> Traces:
+def read_traces(paths: Mapping[int, Path], regular: bool = True) -> Traces:
     """Read the trace files of all clients, in order of their ids.
 
     Parameters
     ----------
     paths : mapping of int to Path
         Trace file by client id; at least one.
+    regular : bool
+        Insist on windows of equal length; if not, starts need only ascend, and `window_s` is the first step.
     """
     parts = []
     start_s: NDArray[np.int64] | None = None
     for files in batches(paths):
         columns, reason = _parse(files)
         if start_s is None:
-            start_s = _read_grid(files[0])
+            start_s = _read_grid(files[0], regular)
         if columns is None or _any_fault(columns, start_s):
             raise _culprit(files, start_s, reason)
         parts.append(columns)
@@ -123,9 +126,18 @@ def _any_fault(columns: Mapping[str, NDArray[Any]], start_s: NDArray[np.int64]) 
     return bool((fitted & ((columns["shape"] == 0) | (columns["scale"] == 0))).any())
 
 
-def _read_grid(file: ClientFile) -> NDArray[np.int64]:
-    """Window starts of the first client, line by line, checked to be regular."""
+def _read_grid(file: ClientFile, regular: bool) -> NDArray[np.int64]:
+    """Window starts of the first client, line by line, checked to be regular or at least to ascend."""
     times = [_check_line(file, n, line) for n, line in _lines(file)]
+    if not regular:
+        for n, (before, time) in enumerate(pairwise(times), 2):
+            if time <= before:
+                raise ProfileError(
+                    f"windows that begin one after the other (here after {before} s)",
+                    f"time_s {time} in {file.path}, line {n} (client {file.client}, window {time} s)",
+                    FIX,
+                )
+        return np.array(times, np.int64)
     step = times[1] - times[0] if len(times) > 1 else LONE_WINDOW_S
     for n, time in enumerate(times, 1):
         due = times[0] + (n - 1) * step
