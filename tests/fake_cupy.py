@@ -55,6 +55,7 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def get(self) -> np.ndarray:
         """A copy on the host."""
+        self.xp.brought_bytes += self.nbytes
         return self.host.copy()
 
     def __array__(self, *_: Any, **__: Any) -> Any:
@@ -138,6 +139,7 @@ class StandIn:
 
     def __init__(self, **faults: Any) -> None:
         self.cuda = CudaStandIn(**faults)
+        self.brought_bytes = 0
         self.random = SimpleNamespace(default_rng=lambda seed: Generator(self, seed))
         self.RawModule = self.cuda.raw_module
 

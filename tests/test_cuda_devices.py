@@ -72,6 +72,17 @@ def test_devices_share_slabs_in_turns(
     assert nothing_is_held(xp)
 
 
+def test_a_survey_of_renewals_brings_little_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    xp = fake_cupy.install(monkeypatch)
+    pool = tiny_pool("language", 2, 1, silent=False, measured=False)
+    keywords: dict[str, Any] = {"rate": 200.0, "duration": 600, "seed": 5}
+    budget = 30_000 * CupyBackend().bytes_per_request("language")
+    trace = joined(pool, backend="cupy", memory=budget, **keywords)
+    assert same(trace, joined(pool, backend="numpy", **keywords))
+    assert len(trace) > 80_000
+    assert 0 < xp.brought_bytes < len(trace) / 4  # 8 bytes of 256 requests and of every run; it was 8 of each
+
+
 def test_devices_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy.install(monkeypatch, devices=2)
     backend = CupyBackend()
