@@ -269,16 +269,14 @@ def compare(case: Case) -> dict[str, Any]:
     if case.ceiling is not None:
         result["most_s"], met = case.ceiling, median(ours_s) < case.ceiling
     result["met"] = met
+    again_text = "  again {median_s:.3f} s, {ratio:.1f}x".format(**result["again"]) if "again" in result else ""
     first, second = result["servegen"], result["servegen_gpu"]
     wanted = f">= {case.floor:g}x" if case.floor else f"< {case.ceiling:g} s"
     print(
         f"{case.name:<42} {first['median_s']:8.3f} s {second['median_s']:8.3f} s  {median(ratios):6.1f}x "
         f"({min(ratios):.1f}–{max(ratios):.1f}), cpu {median(cpu_ratios):5.1f}x  "
         f"{first['peak_mb']:6,} MB {second['peak_mb']:6,} MB  "
-        f"{wanted}: {'met' if met else 'MISSED'}"
-        + (
-            f"  again {result['again']['median_s']:.3f} s, {result['again']['ratio']:.1f}x" if "again" in result else ""
-        ),
+        f"{wanted}: {'met' if met else 'MISSED'}" + again_text,
         flush=True,
     )
     return result

@@ -28,8 +28,7 @@ for start in ("8h", "9h"):
     trace = sg.generate(pool, start=start, duration="30m", seed=7)
     images = trace["image_tokens"]
     share = images.values.sum() / trace["input_tokens"].sum()
-    print(
-        f"{start}: {len(trace):,} requests, {images.lengths.mean():.2f} images each, {share:.0%} of the input are images"
-    )
+    each = images.lengths.mean()
+    print(f"{start}: {len(trace):,} requests, {each:.2f} images each, {share:.0%} of the input are images")
 print(np.unique(images.values, return_counts=True))
 trace.write(directory / "images.jsonl")
