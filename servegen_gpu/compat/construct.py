@@ -19,8 +19,9 @@ from servegen_gpu.compat.collector import no_collection
 from servegen_gpu.compat.errors import InputError, as_value_errors, few
 from servegen_gpu.compat.joint import ITEMS, requests_data
 from servegen_gpu.compat.selection import Selection
+from servegen_gpu.formats.flow import overlap
 from servegen_gpu.pipeline import stream
-from servegen_gpu.trace import Ragged
+from servegen_gpu.trace import Ragged, Trace
 
 __all__ = ["ClientPool", "ClientPoolView", "ClientWindow", "Request", "generate_workload"]
 
@@ -128,14 +129,17 @@ def _requests(chosen: Selection, cells: Cells, seed: int) -> list[Request]:
     )
     begins, sizes = np.array(chosen.timestamps, np.float64), np.array(chosen.sizes, np.float64)
     requests: list[Request] = []
-    for slab in slabs:
+
+    def build(slab: Trace) -> None:
         for a in range(0, len(slab), BLOCK):
             block = slab.rows(a, a + BLOCK)
             times = _times(block["arrival_us"], begins, sizes)
             lists = {name: _lists(block[name]) for name in ITEMS if name in block}
             data = requests_data(cells.joint, block[cells.column], lists)
             first = len(requests)
-            requests += map(Request, range(first, first + len(data)), times.tolist(), data)
+            requests.extend(map(Request, range(first, first + len(data)), times.tolist(), data))
+
+    overlap(slabs, build)  # the next slab is sampled meanwhile
     return requests
 
 
