@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from profiles import REAL_DATA, needs_real_data
+from profiles import REAL_DATA, dataset, needs_real_data, trace_row, write_client, write_servegen
 
 from servegen_gpu.compat import ArrivalPat, Category, Client, ClientPool, ClientWindow, Request, generate_workload
 from servegen_gpu.compat.clientpool import ClientPoolView
@@ -68,6 +68,111 @@ def test_uneven_and_endless_windows():
     edges = [0, 600, 90_000, 180_000]
     counts = np.histogram([request.timestamp for request in requests], edges)[0]
     np.testing.assert_allclose(counts, [600, 44_700, 9_000], atol=3)
+
+
+def test_what_is_changed_in_clients_counts():
+    changed = pool()
+    changed.clients[1].trace[60]["rate"] = 5.0
+    assert [w.rate for w in changed.get()] == [1.0, 5.0, 1.0, 3.0, 3.0, 3.0]
+    assert get_scaled_rate_fn(changed, 1.0) == {0: 4.0, 60: 8.0, 120: 4.0}
+    changed.clients[2].dataset[0]["input_tokens"] = [0.0] * 9 + [1.0]
+    longest = max(r.data["input_tokens"] for r in generate_workload(changed, {0: 9.0}, duration=60, seed=0))
+    assert longest == 9
+    changed.clients[2].dataset[0]["input_tokens"][8:] = [1.0, 0.0]
+    changed.validate()
+    longest = max(r.data["input_tokens"] for r in generate_workload(changed, {0: 9.0}, duration=60, seed=0))
+    assert longest == 8
+    del changed.clients[1]
+    assert {w.client_id for w in changed.get()} == {2}
+    changed.clients = {1: clients()[0]}
+    assert {w.client_id for w in changed.get()} == {1}
+    changed.clients[1].trace[0]["rate"] = math.nan
+    with pytest.raises(ValueError, match="Rate at 0 must be a non-negative number"):
+        changed.get()
+
+
+def read_pool(tmp_path) -> ClientPool:
+    write_servegen(tmp_path)
+    return ClientPool(Category.LANGUAGE, "tiny", data_dir=tmp_path)
+
+
+def test_clients_from_files_are_as_scripts_expect_them(tmp_path):
+    read = read_pool(tmp_path)
+    client = read.clients[0]
+    assert list(client.trace)[:3] == [0, 600, 1200]
+    assert client.trace[0] is None
+    assert client.trace[600] == {"rate": 0.5, "cv": 2.0, "pat": ("Gamma", (0.25, 4.0))}
+    assert list(client.dataset) == [0, 21_600, 43_200]
+    assert client.dataset[0]["input_tokens"][90] == 0.5
+    assert len(client.dataset[0]["input_tokens"]) == 2001
+    found = read.span(600, 1800).get()
+    assert found[0].dataset is client.dataset[0]
+    assert [(w.timestamp, w.rate) for w in found if w.client_id == 0] == [(0, 0.5), (600, 0.5)]
+    again = Client(0, client.trace, client.dataset)
+    rates = {0: 1.0, 600: 2.0}
+    alone = [ClientPool(Category.LANGUAGE, "one", clients={0: c}).span(600, 1800) for c in (client, again)]
+    assert generate_workload(alone[0], rates, 1200, seed=1) == generate_workload(alone[1], rates, 1200, seed=1)
+    client.trace[600]["rate"] = 8.0
+    assert read.span(600, 1800).get()[0].rate == 8.0
+    assert get_scaled_rate_fn(read.span(600, 1200), 1.0)[0] == pytest.approx(8.0 + 0.1)  # client 2 is silent
+
+
+def test_a_dataset_in_a_file_is_never_run(tmp_path):
+    target = tmp_path / "made"
+    evil = f"[open({str(target)!r}, 'w').write('x'), {{1: 1.0}}][1]"
+    write_client(tmp_path / "language" / "tiny", 0, data=dataset(input_tokens=evil))
+    with pytest.raises(ValueError, match="histogram"):
+        ClientPool(Category.LANGUAGE, "tiny", data_dir=tmp_path)
+    assert not target.exists()
+
+
+def test_any_starts_in_files(tmp_path):
+    trace = "".join(f"{trace_row(start)}\r\n" for start in (0, 90, 7200))
+    write_client(tmp_path / "language" / "tiny", 4, trace, {"0": dataset()["0"]})
+    read = ClientPool(Category.LANGUAGE, "tiny", data_dir=tmp_path)
+    assert [w.window_size for w in read.span(0, 10_000).get()] == [90, 7110, 2800]
+
+
+def test_gaps_and_ends():
+    entry = window(2.0)
+    gap = Client(1, {0: entry, 600: None, 1200: entry}, {0: {"output_tokens": [0.0, 1.0]}})
+    view = ClientPool.from_clients(Category.LANGUAGE, "gap", [gap]).span(0, 1800)
+    for rates in (get_constant_rate_fn(view, 5.0), get_scaled_rate_fn(view, 2.5)):
+        requests = generate_workload(view, rates, duration=1800, seed=0)
+        assert len(requests) == 2 * 2999
+        assert not any(600 <= r.timestamp < 1200 for r in requests)
+    short = view.span(0, 600)
+    assert len(generate_workload(short, {0: 5.0}, duration=1800)) == 2999
+    with pytest.raises(ValueError, match="don't match pool timestamps"):
+        generate_workload(short, {0: 5.0, 1200: 5.0}, duration=1800)
+    assert generate_workload(view.filter(lambda w: False), {0: 5.0}, duration=600) == []
+
+
+def test_requests_of_any_fields():
+    """Fields of a request follow its client's dataset; lists where it counts images; numbers of one draw."""
+    steps = {"n": [0.25, 0.25, 0.5], "twice": [0.25, 0.0, 0.25, 0.0, 0.5], "reason_ratio": [0.25, 0.25, 0.5]}
+    items = {"text_tokens": [0.0, 1.0], "image_count": [0.0, 0.0, 1.0], "image_tokens": [0.0, 0.5, 0.5]}
+    both = [Client("a", {0: window(1.0)}, {0: steps}), Client("b", {0: window(1.0)}, {0: items})]
+    requests = generate_workload(ClientPool.from_clients(Category.LANGUAGE, "any", both), {0: 2.0}, 600, seed=5)
+    counted = [r.data for r in requests if "n" in r.data]
+    listed = [r.data for r in requests if "text_tokens" in r.data]
+    assert len(counted) == len(listed) == 599
+    assert {d["n"] for d in counted} == {0, 1, 2}
+    assert all(d == {"n": d["n"], "twice": 2 * d["n"], "reason_ratio": d["n"] / 2} for d in counted)
+    assert all(set(d) == {"text_tokens", "image_tokens", "audio_tokens", "video_tokens"} for d in listed)
+    assert all(len(d["image_tokens"]) == 2 and d["audio_tokens"] == d["video_tokens"] == [] for d in listed)
+    assert {i for d in listed for i in d["image_tokens"]} == {1, 2}
+
+
+def test_datasets_that_cannot_be_drawn_from():
+    for dataset_, message in (
+        ({60: {"n": [1.0]}}, "No dataset found for client 1 at timestamp 0"),
+        ({0: {"reason_ratio": [1.0]}}, "reason_ratio without a range"),
+        ({0: {"image_count": [0.0, 1.0]}}, "Items without tokens"),
+    ):
+        one = Client(1, {0: window(1.0), 60: window(1.0)}, dataset_)
+        with pytest.raises(ValueError, match=message):
+            generate_workload(ClientPool(Category.LANGUAGE, "one", clients={1: one}), {0: 5.0, 60: 5.0}, 120)
 
 
 def test_views_do_not_change():

@@ -14,15 +14,21 @@ from servegen_gpu.compat.client import Checked, Client, check_clients
 from servegen_gpu.compat.grid import Datasets, Grid
 
 
-def grid_of(clients: Mapping[Any, Client]) -> Grid:
-    """Check clients and read their dictionaries; clients of one loaded pool are taken as they are.
+def grid_of(clients: Mapping[Any, Client], anew: bool = False) -> Grid:
+    """Check clients and read their dictionaries; unchanged clients of one loaded pool are taken as they are.
+
+    Parameters
+    ----------
+    clients : mapping to Client
+    anew : bool
+        Read all dictionaries that somebody has looked at, changed or not.
 
     Raises
     ------
     InputError
         A ValueError, at the first fault.
     """
-    sources = [client.source for client in clients.values()]
+    sources = [None if anew and client.looked_at else client.source for client in clients.values()]
     if sources and all(source is not None and source[0] is sources[0][0] for source in sources):  # type: ignore[index]
         return sources[0][0].take([source[1] for source in sources])  # type: ignore[index]
     checked = check_clients(clients)

@@ -17,6 +17,7 @@ from servegen_gpu.compat.workload_types import ArrivalPat
 
 REAL = (int, float, np.integer, np.floating)
 PATTERNS = tuple(pattern.value for pattern in ArrivalPat)
+PARTS = ("trace", "dataset")
 REQUIRED = frozenset(("rate", "cv", "pat"))
 
 
@@ -58,17 +59,29 @@ class Client:
 
     @property
     def source(self) -> tuple[Grid, int] | None:
-        """Grid and row of a client that nobody has looked into, else None."""
-        if "trace" in self.__dict__ or "dataset" in self.__dict__:
+        """Grid and row of a client read from files that nobody has changed, else None."""
+        found = self.__dict__.get("_source")
+        built = self.__dict__.get("_built", {})
+        if found is None or any(built.get(part) != _part_state(self, part) for part in PARTS if part in self.__dict__):
             return None
-        grid, row, _ = self.__dict__["_source"]
+        grid, row, _ = found
         return grid, row
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether there are dictionaries that somebody may have changed."""
+        return any(part in self.__dict__ for part in PARTS)
+
+    def state(self) -> Any:
+        """What tells whether somebody has changed the client: entries of the trace, and which lists are in datasets."""
+        return None if self.source else [_part_state(self, part) for part in PARTS]
 
     def __getattr__(self, name: str) -> Any:
         source = self.__dict__.get("_source")
         if source is None or name not in ("trace", "dataset"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         self.__dict__[name] = _trace(*source) if name == "trace" else _dataset(*source)
+        self.__dict__.setdefault("_built", {})[name] = _part_state(self, name)
         return self.__dict__[name]
 
     def validate(self) -> None:
@@ -79,8 +92,22 @@ class Client:
         ValueError
             At the first fault.
         """
-        if self.source is None:  # what the loader made is checked
+        if self.looked_at:  # what the loader made is checked
             check_client(self, {})
+
+
+def _part_state(client: Client, part: str) -> Any:
+    """The part of `Client.state` that is the trace, or the dataset; None where they are not what they should be."""
+    try:
+        if part == "dataset":
+            return [
+                (time, [(field, id(pdf), len(pdf)) for field, pdf in fields.items()])
+                for time, fields in client.dataset.items()
+            ]
+        entries = [entry and (entry["rate"], entry["cv"], entry["pat"]) for entry in client.trace.values()]
+        return list(client.trace), entries
+    except (AttributeError, KeyError, TypeError):
+        return None
 
 
 def _trace(grid: Grid, row: int, _: Any) -> dict[Any, dict[str, Any] | None]:

@@ -84,8 +84,8 @@ class ClientPool(_Selecting):
     ----------
     category, model
     clients : dict of int to Client
-        Assigning it, adding to it and removing from it change the pool. After changing a client itself, call
-        `validate`.
+        What changes in it changes the pool: clients, entries of traces, lists of probabilities. Only after changing
+        numbers inside such a list call `validate`.
 
     Raises
     ------
@@ -104,9 +104,10 @@ class ClientPool(_Selecting):
         self.model = model
         self._grid: Grid | None = None
         self._read: list[Client] = []
+        self._states: list[Any] = []
         if clients is None:
             self.clients, self._grid = load_clients(self.category, model, data_dir)
-            self._read = list(self.clients.values())
+            self._remember()
         else:
             self.clients = clients
             self.validate()
@@ -134,8 +135,12 @@ class ClientPool(_Selecting):
         ValueError
             At the first fault.
         """
-        self._grid = grid_of(self.clients)
+        self._grid = grid_of(self.clients, anew=True)
+        self._remember()
+
+    def _remember(self) -> None:
         self._read = list(self.clients.values())
+        self._states = [client.state() for client in self._read]
 
     def span(self, start_time: float, end_time: float) -> ClientPoolView:
         """A view of the windows that overlap the seconds from `start_time` to `end_time`, cut to them."""
@@ -143,15 +148,12 @@ class ClientPool(_Selecting):
 
     @property
     def grid(self) -> Grid:
-        """The clients as arrays."""
-        now = self.clients.values()
-        if (
-            self._grid is None
-            or len(now) != len(self._read)
-            or any(a is not b for a, b in zip(now, self._read, strict=True))
-        ):
-            self.validate()
-        assert self._grid is not None
+        """The clients as arrays, read again if they have changed."""
+        now = list(self.clients.values())
+        same = len(now) == len(self._read) and all(a is b for a, b in zip(now, self._read, strict=True))
+        if self._grid is None or not same or [client.state() for client in now] != self._states:
+            self._grid = grid_of(self.clients)
+            self._remember()
         return self._grid
 
     def _view(self) -> ClientPoolView:

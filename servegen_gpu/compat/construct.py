@@ -62,7 +62,8 @@ def generate_workload(
         Target total rate, req/s, of the window at every timestamp of the view that begins before `duration`. Windows in
         which nobody is active may be left out; a target there makes no requests.
     duration : float
-        Seconds from the start of the view. Past the end of the data the last window goes on.
+        Seconds from the start of the view. Past the end of the data the last window goes on; past the view's own end
+        there is nothing.
     seed : int, optional
         0 to 2**64 - 1. The same seed gives the same requests on any machine; None takes one from the system.
 
@@ -81,7 +82,8 @@ def generate_workload(
             "a finite number of seconds above 0", repr(duration), "change duration", "Duration must be positive"
         )
     seed = int.from_bytes(os.urandom(SEED_BYTES), "little") if seed is None else seed
-    chosen = pool.span(0, duration).select()
+    view = pool._view()
+    chosen = view.span(0, min(duration, view.end_time - view.start_time)).select()
     targets = _targets(chosen, rate_fn, duration)
     if not targets.any():
         return []
