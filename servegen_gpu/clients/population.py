@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.arrivals import CV_RANGE, SHAPE_RANGE, cv_of, shape_of
+from servegen_gpu.clients.arrivals import CV_RANGE, SHAPE_RANGE, Arrivals, cv_of, shape_of
 from servegen_gpu.clients.diurnal import settled
 from servegen_gpu.clients.in_time import window_rates
 from servegen_gpu.clients.lengths import LengthTables
@@ -162,13 +162,14 @@ def _in_time(preset: Preset) -> tuple[NDArray[np.float64], ...]:
         families[i] = np.array([value.code for value in arrivals.values])[held]
         for j, z in enumerate(STEP_Z[STEPS["cv"]]):
             factor = float(settled(np.exp(np.array([kind.spread.cv * z])))[0])
-            both = np.array([_spread_gaps(value.code, *value.shape_and_cv(), factor) for value in arrivals.values])
+            both = np.array([_spread_gaps(value, factor) for value in arrivals.values])
             shapes[i, j], cvs[i, j] = both[held].T
     return rates, families, shapes, cvs
 
 
-def _spread_gaps(family: int, shape: float, cv: float, factor: float) -> tuple[float, float]:
+def _spread_gaps(arrivals: Arrivals, factor: float) -> tuple[float, float]:
     """Shape and CV of gaps whose CV is another by a factor; exponential gaps have but one."""
+    family, (shape, cv) = arrivals.code, arrivals.shape_and_cv()
     if family == EXPONENTIAL or factor == 1:
         return shape, cv
     low, high = SHAPE_RANGE[family]

@@ -78,12 +78,10 @@ def _between(rate: NDArray[np.float64], clients: int) -> NDArray[np.float64]:
     return np.asarray(np.diff(np.interp(at, np.arange(len(rate) + 1), sent)))
 
 
-def _like(
-    rate: NDArray[np.float64], wanted: NDArray[np.float64], uniform: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def _like(rate: NDArray[np.float64], wanted: NDArray[np.float64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
     """Which client of the pool, by rank, each new one is like."""
     sent = np.cumsum(rate)
     middle = (np.cumsum(wanted) - wanted / 2) / sent[-1]
     stratum = np.clip((middle * STRATA).astype(np.int64), 0, STRATA - 1)
     place = (stratum + uniform) / STRATA * sent[-1]
-    return np.minimum(np.searchsorted(sent, place, side="right"), len(rate) - 1)
+    return np.asarray(np.minimum(np.searchsorted(sent, place, side="right"), len(rate) - 1), np.int64)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from servegen_gpu.clients.preset import Preset
 
@@ -35,3 +36,20 @@ def built_in(name: str) -> Preset:
     from servegen_gpu.clients.preset_toml import parse_preset
 
     return parse_preset(preset_text(name), Path(f"{name}.toml"))
+
+
+def describe_presets() -> list[dict[str, Any]]:
+    """Name, category, clients, rate and what it is, of every built-in population."""
+    rows = []
+    for preset in map(built_in, PRESETS):
+        what = preset.text.splitlines()[0].partition(": ")[2].rstrip(".")
+        rows.append(
+            {
+                "name": preset.name,
+                "category": preset.category,
+                "clients": preset.clients,
+                "rate_rps": preset.rate_rps,
+                "what": what,
+            }
+        )
+    return rows
