@@ -18,9 +18,7 @@ SEEDS = (0, 1, 2)
 def what_client_is(pool: ClientPool, client: int) -> tuple:
     """Everything that a client draws from, but its rate."""
     p = pool.profile[client]
-    lengths = tuple(
-        b"".join(part.tobytes() for part in pool.tables.table(int(t))) for t in pool.table[p, ::36].ravel()
-    )
+    lengths = tuple(b"".join(part.tobytes() for part in pool.tables.table(int(t))) for t in pool.table[p, ::36].ravel())
     arrays = (pool.rate_rps, pool.cv, pool.family, pool.shape)
     return (*(a[p].tobytes() for a in arrays), lengths, int(pool.context_tokens[p]))
 

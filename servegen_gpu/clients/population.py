@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.arrivals import CV_RANGE, SHAPE_RANGE, Arrivals, cv_of, shape_of
 from servegen_gpu.clients.diurnal import settled
-from servegen_gpu.clients.in_time import window_rates
 from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, MAX_CLIENT_ID, NO_FAMILY, ClientPool, scalar_field_count
 from servegen_gpu.clients.preset import Kind, Preset
@@ -153,10 +152,8 @@ def _in_time(preset: Preset) -> tuple[NDArray[np.float64], ...]:
     families = np.empty((len(kinds), preset.windows))
     shapes, cvs = (np.empty((len(kinds), STEPS["cv"], preset.windows)) for _ in range(2))
     for i, kind in enumerate(kinds):
-        day = window_rates(kind.spec.rate, preset.windows, WINDOW_S)
-        day = settled(day / (math.fsum(day.tolist()) / len(day)))
         for j, z in enumerate(STEP_Z[STEPS["hours"]]):
-            rates[i, j] = np.roll(day, round(kind.spread.hours * z * 3600 / WINDOW_S))
+            rates[i, j] = np.roll(kind.rate, round(kind.spread.hours * z * 3600 / WINDOW_S))
         arrivals = kind.spec.arrivals
         held = arrivals.at(preset.windows, WINDOW_S)
         families[i] = np.array([value.code for value in arrivals.values])[held]

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from servegen_gpu.clients.skew import Skew
 from servegen_gpu.clients.spec import ClientSpec
 
@@ -40,7 +43,8 @@ class Kind:
     Attributes
     ----------
     spec : ClientSpec
-        Its rate has a shape in time only: the mean of each client follows from the skew.
+    rate : float64[windows]
+        Shape in time, with a mean of 1: the rate of each client follows from the skew.
     share : float
         Of the requests of all clients but the explicit ones.
     tail_share : float
@@ -49,6 +53,7 @@ class Kind:
     """
 
     spec: ClientSpec
+    rate: NDArray[np.float64]
     share: float = 0.0
     tail_share: float = 0.0
     spread: Spread = Spread()

@@ -35,12 +35,15 @@ steady if left out, and a diurnal one needs no mean.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from servegen_gpu.clients.diurnal import Diurnal, settled
 from servegen_gpu.clients.in_time import window_rates
 from servegen_gpu.clients.pool import DAY_S, FIELDS, MAX_CLIENT_ID
 from servegen_gpu.clients.preset import Kind, Preset, Spread
@@ -100,7 +103,7 @@ def _preset(table: dict[str, Any], where: Where) -> Preset:
     default = (where / "default").table(table.get("default", {}))
     (where / "default").check_keys(default, (*BEHAVIOUR_KEYS, "spread"))
     top = tuple(
-        Kind(_behaviour(place.table(entry), default, windows, place))
+        Kind(*_behaviour(place.table(entry), default, windows, place))
         for entry, place in _entries(table.get("top"), where / "top")
     )
     if len(top) > HEAD:
@@ -180,14 +183,14 @@ def _kind(table: dict[str, Any], default: dict[str, Any], windows: int, where: W
     share = _share(table["share"], where / "share")
     tail_share = _share(table["tail_share"], where / "tail_share") if "tail_share" in table else share
     own = {key: value for key, value in table.items() if key not in ("share", "tail_share", "spread")}
-    spec = _behaviour(own, default, windows, where)
+    spec, rate = _behaviour(own, default, windows, where)
     place = (where if "spread" in table else Where(where.path, where.text, ("default",))) / "spread"
     spread = _spread(place.table(table.get("spread", default.get("spread", {}))), spec.category, place)
     for field, steps in spec.lengths.items():
         lengths = {"text_tokens": spread.input_tokens}.get(field, getattr(spread, field, 0.0))
         for value in steps.values if lengths else ():
             attempt(scaled, where / field, value, 2.0)
-    return Kind(spec, share, tail_share, spread)
+    return Kind(spec, rate, share, tail_share, spread)
 
 
 def _spread(table: dict[str, Any], category: str, where: Where) -> Spread:
@@ -201,8 +204,10 @@ def _spread(table: dict[str, Any], category: str, where: Where) -> Spread:
     return Spread(**numbers)
 
 
-def _behaviour(table: dict[str, Any], default: dict[str, Any], windows: int, where: Where) -> ClientSpec:
-    """What a client does: its own keys, and the default ones it lacks."""
+def _behaviour(
+    table: dict[str, Any], default: dict[str, Any], windows: int, where: Where
+) -> tuple[ClientSpec, NDArray[np.float64]]:
+    """What a client does, by its own keys and the default ones it lacks; and the shape of its rate in time."""
     where.check_keys(table, BEHAVIOUR_KEYS)
     own_gaps = any(key in table for key in GAPS)
     kept = {k: v for k, v in default.items() if k != "spread" and not (own_gaps and k in GAPS)}
@@ -210,11 +215,13 @@ def _behaviour(table: dict[str, Any], default: dict[str, Any], windows: int, whe
     if isinstance(both["rate"], dict) and both["rate"].get("kind") == "diurnal":
         both["rate"] = {"mean": 1.0} | both["rate"]
     spec = read_client(both, where)
-    attempt(window_rates, where / "rate", spec.rate, windows, WINDOW_S)
+    one_day = isinstance(spec.rate.function, Diurnal)  # the same every day
+    rate = attempt(window_rates, where / "rate", spec.rate, DAY_S // WINDOW_S if one_day else windows, WINDOW_S)
+    rate = settled(rate / (math.fsum(rate.tolist()) / len(rate)))
     for key, steps in (("cv", spec.arrivals), *spec.lengths.items()):
         attempt(steps.at, where / key, windows, WINDOW_S)
     _check_context(spec, where)
-    return spec
+    return spec, np.tile(rate, windows // len(rate))
 
 
 def _check_context(spec: ClientSpec, where: Where) -> None:
