@@ -124,7 +124,9 @@ def _preset(table: dict[str, Any], where: Where) -> Preset:
     for key in ("share", "tail_share"):
         total = sum(getattr(kind, key) for kind in kinds)
         if abs(total - 1) > SHARES_MAY_MISS:
-            (where / "kind").refuse(f"{key} of all kinds that add up to 1", f"{total:.6g}", f"change a {key}")
+            (where / "kind" / (len(kinds) - 1) / key).refuse(
+                f"{key} of all kinds that add up to 1", f"{total:.6g}", f"change a {key}"
+            )
     return Preset(
         name=(where / "name").text_of(table["name"]) if "name" in table else where.path.stem,
         category=category,
@@ -220,7 +222,7 @@ def _behaviour(
     rate = settled(rate / (math.fsum(rate.tolist()) / len(rate)))
     for key, steps in (("cv", spec.arrivals), *spec.lengths.items()):
         attempt(steps.at, where / key, windows, WINDOW_S)
-    _check_context(spec, where)
+    _check_context(spec, where if "context_tokens" in table else Where(where.path, where.text, ("default",)))
     return spec, np.tile(rate, windows // len(rate))
 
 

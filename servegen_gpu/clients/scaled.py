@@ -17,12 +17,11 @@ SCALES: dict[type[d.Distribution], tuple[str, ...]] = {
     d.Normal: ("mean", "std"),
     d.LogNormal: ("median", "mean"),
     d.Pareto: ("scale",),
-    d.Samples: ("values",),
     d.Pmf: ("values",),
     d.Histogram: ("edges",),
 }
 """Parameters that are lengths; values that are stated one by one stay whole tokens."""
-WHOLE = (d.Constant, d.Uniform, d.Samples, d.Pmf)
+WHOLE = (d.Constant, d.Uniform, d.Pmf)
 
 
 def scaled(distribution: d.Distribution, factor: float) -> d.Distribution:
@@ -37,9 +36,12 @@ def scaled(distribution: d.Distribution, factor: float) -> d.Distribution:
         return distribution
     if isinstance(distribution, d.Mixture):
         return replace(distribution, parts=tuple(scaled(part, factor) for part in distribution.parts))
+    if isinstance(distribution, d.Samples):  # whose counts are not among its values
+        counted = distribution.pmf
+        distribution = d.Pmf(counted.values, counted.weights, min=distribution.min, max=distribution.max)
     names = SCALES.get(type(distribution))
     if names is None:
-        kinds = ", ".join(kind.__name__.lower() for kind in SCALES)
+        kinds = ", ".join(kind.__name__.lower() for kind in (*SCALES, d.Samples))
         raise OptionError(
             f"distributions with a scale where lengths are spread ({kinds}, mixture)",
             type(distribution).__name__,
