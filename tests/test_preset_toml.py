@@ -148,7 +148,7 @@ WRONG = {
     "more conversations than all": (OWN.replace("share = 0.1\n", "share = 1.1\n"), "1.1", 41),
     "a wrong key of turns": (OWN.replace("gap_s", "gaps"), "gap_s", 43),
     "no TOML": ("clients = = 3", "TOML", None),
-    "a list for a table": (OWN.replace("[skew]\ntop = 20\nshare = 0.7\nlargest = 0.15", "[[skew]]\ntop = 3"), "table", None),
+    "a list for a table": (OWN.replace("[skew]\ntop = 20\nshare = 0.7\nlargest = 0.15", "[[skew]]"), "table", None),
     "a number for a client": ("top = 3\n" + OWN.partition("[[top]]")[0], "list", None),
 }  # fmt: skip
 
