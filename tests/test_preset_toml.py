@@ -133,6 +133,15 @@ WRONG = {
         16,
     ),
     "another category": (OWN.replace('name = "mine"', 'name = "mine"\ncategory = "reason"'), "category", 3),
+    "a category that is a list": (OWN.replace('name = "mine"', 'name = "mine"\ncategory = ["x"]'), "text", 3),
+    "more clients than any file": (OWN.replace("clients = 400", "clients = 2000000000"), "10,000,000", 3),
+    "more kinds than memory": (
+        OWN.replace('over = "1d"', 'over = "1d"\nperiod = "28d"')
+        .replace('["24h", 1]', '["28d", 1]')
+        .replace("[turns]", 70 * "[[kind]]\nshare = 0\ninput_tokens = 9\noutput_tokens = 9\n" + "[turns]"),
+        "262,144 windows",
+        None,
+    ),
     "a category that is none": (OWN.replace('name = "mine"', 'name = "mine"\ncategory = "x"'), "language", 3),
     "knots that end early": (OWN.replace('["24h", 1]', '["20h", 1]'), "end of the period", 18),
     "a spread without a scale": (

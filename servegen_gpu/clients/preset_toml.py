@@ -45,14 +45,14 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.diurnal import Diurnal, settled
 from servegen_gpu.clients.in_time import window_rates
-from servegen_gpu.clients.pool import DAY_S, FIELDS, MAX_CLIENT_ID
+from servegen_gpu.clients.pool import DAY_S, FIELDS
 from servegen_gpu.clients.preset import Kind, Preset, Spread
 from servegen_gpu.clients.scaled import scaled
 from servegen_gpu.clients.skew import Skew
 from servegen_gpu.clients.spec import ClientSpec
 from servegen_gpu.clients.strata import HEAD
 from servegen_gpu.clients.tabulate import grid_of, tabulate
-from servegen_gpu.clients.toml_file import CLIENT_KEYS, read_client
+from servegen_gpu.clients.toml_file import CLIENT_KEYS, MAX_CLIENTS, read_client
 from servegen_gpu.clients.toml_text import parse_toml, read_toml
 from servegen_gpu.clients.toml_values import attempt, read_number, read_time, read_whole
 from servegen_gpu.clients.turns_toml import read_turns
@@ -68,6 +68,8 @@ TOP_KEYS = (
 BEHAVIOUR_KEYS = tuple(key for key in CLIENT_KEYS if key != "count")
 SPREADS = {"cv": 3.0, "input_tokens": 3.0, "text_tokens": 3.0, "output_tokens": 3.0, "hours": 24.0}
 """Keys of a spread, and the most that each may be."""
+MAX_CELLS, MAX_LENGTHS = 1 << 18, 1 << 11
+"""Most windows of all kinds together, and most distributions."""
 SHARES_MAY_MISS = 1e-6
 GAPS = ("arrivals", "shape", "cv")
 """Keys that belong together: a client that has one of them takes none from ``[default]``."""
@@ -98,7 +100,7 @@ def is_population(path: str | os.PathLike[str]) -> bool:
 
 def _preset(table: dict[str, Any], where: Where) -> Preset:
     where.check_keys(table, TOP_KEYS, ("clients", "requests", "over", "skew", "kind"))
-    clients = read_whole(table["clients"], 1, MAX_CLIENT_ID, where / "clients")
+    clients = read_whole(table["clients"], 1, MAX_CLIENTS, where / "clients")
     windows = _days(table.get("period", "1d"), where / "period") * (DAY_S // WINDOW_S)
     default = (where / "default").table(table.get("default", {}))
     (where / "default").check_keys(default, (*BEHAVIOUR_KEYS, "spread"))
@@ -111,13 +113,14 @@ def _preset(table: dict[str, Any], where: Where) -> Preset:
     kinds = tuple(
         _kind(place.table(entry), default, windows, place) for entry, place in _entries(table["kind"], where / "kind")
     )
+    _check_size((*top, *kinds), windows, where / "kind")
     category = kinds[0].spec.category
     for key, group in (("top", top), ("kind", kinds)):
         for i, kind in enumerate(group):
             if (got := kind.spec.category) != category:
                 (where / key / i).refuse(f"clients of category {category}", f"the fields of {got}", "mend its fields")
     stated = table.get("category", category)
-    if stated not in FIELDS:
+    if (where / "category").text_of(stated) not in FIELDS:
         (where / "category").refuse(f"a category among {', '.join(FIELDS)}", shown(stated), "choose one of them")
     if stated != category:
         (where / "category").refuse(f"kinds of category {stated}", f"the fields of {category}", "mend one of them")
@@ -139,6 +142,17 @@ def _preset(table: dict[str, Any], where: Where) -> Preset:
         turns=read_turns((where / "turns").table(table["turns"]), where / "turns") if "turns" in table else {},
         text=where.text,
     )
+
+
+def _check_size(kinds: tuple[Kind, ...], windows: int, where: Where) -> None:
+    """Refuse what would take more memory than any population needs."""
+    lengths = sum(len(steps.values) for kind in kinds for steps in kind.spec.lengths.values())
+    if len(kinds) * windows > MAX_CELLS or lengths > MAX_LENGTHS:
+        where.refuse(
+            f"at most {MAX_CELLS:,} windows of all kinds together and {MAX_LENGTHS:,} distributions of lengths",
+            f"{len(kinds):,} kinds and explicit clients, {windows:,} windows, {lengths:,} distributions",
+            "make fewer kinds, or shorten period",
+        )
 
 
 def _entries(value: Any, where: Where) -> list[tuple[Any, Where]]:
