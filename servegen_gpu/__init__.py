@@ -13,7 +13,9 @@ from servegen_gpu.clients.diurnal import Diurnal
 from servegen_gpu.clients.joined import join
 from servegen_gpu.clients.parametric import pool
 from servegen_gpu.clients.pool import Client, ClientPool
-from servegen_gpu.clients.population import PRESETS, population
+from servegen_gpu.clients.population import population
+from servegen_gpu.clients.presets import PRESETS
+from servegen_gpu.clients.resample import resample
 from servegen_gpu.clients.servegen import load_servegen
 from servegen_gpu.clients.spec import ClientSpec, client
 from servegen_gpu.clients.toml_file import read_clients
@@ -52,6 +54,7 @@ __all__ = [
     "read_clients",
     "read_schedule",
     "read_trace",
+    "resample",
     "sample_from_cdf",
     "stream",
 ]

@@ -21,7 +21,7 @@ from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
 BAD_INPUT, INTERRUPTED = 2, 130
 PROGRESS_EVERY_S = 0.2
-WORKLOAD_HELP = "name of a workload, such as deepseek-r1, or a TOML file of your own clients"
+WORKLOAD_HELP = "name of a workload (see `servegen-gpu presets`), or a TOML file of your own population or clients"
 SAMPLING_OPTIONS = (
     *("rate", "scale", "peak", "start", "duration", "seed", "replica"),
     *("counts", "dependence", "occupancy", "empty", "past_end", "backend", "memory", "shard"),
@@ -108,6 +108,17 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
 
+    built_in = commands.add_parser(
+        "presets",
+        help="the built-in populations",
+        description="List the built-in populations, or print one as TOML, to copy and edit.",
+        usage="servegen-gpu presets [show NAME]",
+    )
+    built_in.set_defaults(run=_presets)
+    built_in.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    built_in.add_argument("name", nargs="?", help="which one to show")
+    built_in.add_argument("--json", action="store_true", help="the list as JSON")
+
     here = commands.add_parser("backends", help="what can compute here")
     here.set_defaults(run=_backends)
     here.add_argument("--json", action="store_true", help="as JSON")
@@ -115,11 +126,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_pool(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
-    parser.add_argument("workload", help=what)
+    parser.add_argument("workload", nargs="?", help=what)
+    parser.add_argument("--population", metavar="FILE", help="population from a TOML file, instead of a workload")
     parser.add_argument("--profiles", metavar="DIR", help="ServeGen's data directory (default: built-in population)")
     parser.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
     parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache of parsed profiles")
-    parser.add_argument("--clients", type=int, metavar="N", help="size of a built-in population")
+    parser.add_argument("--clients", type=int, metavar="N", help="size of a population (default: its own)")
+    parser.add_argument(
+        "--clients-seed", type=int, default=0, metavar="S", help="decides which client behaves how (default: 0)"
+    )
+    parser.add_argument("--resample", type=int, metavar="N", help="N clients drawn from these, as unequal as they are")
     parser.add_argument("--only", metavar="IDS", help="clients by id, such as 3,7,10-20")
     parser.add_argument(
         "--where",
@@ -134,25 +150,39 @@ def _add_pool(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> Non
 
 
 def _pool(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
+    from servegen_gpu.clients.preset_toml import is_population
+
     notes: tuple[str, ...] = ()
-    if _is_toml(options.workload):
-        if given := [f"--{name}" for name in ("profiles", "clients") if getattr(options, name) is not None]:
-            raise OptionError(f"a TOML file without {given[0]}", options.workload, "leave out one of them")
-        pool = read_clients(options.workload)
+    workload = options.workload or options.population
+    if workload is None or (options.workload and options.population):
+        raise OptionError(
+            "a workload or --population", "both" if workload else "neither", "name one: see `servegen-gpu presets`"
+        )
+    if _is_toml(workload) or options.population:
+        if options.profiles is not None:
+            raise OptionError("a TOML file without --profiles", workload, "leave out one of them")
+        if options.population or is_population(workload):
+            pool = sg.population(Path(workload), clients=options.clients, seed=options.clients_seed)
+        elif options.clients is not None:
+            raise OptionError("a TOML file of clients without --clients", workload, "leave it out, or use --resample")
+        else:
+            pool = read_clients(workload)
     elif options.profiles is None:
-        pool = sg.population(options.workload, clients=options.clients)
+        pool = sg.population(workload, clients=options.clients, seed=options.clients_seed)
     elif options.clients is not None:
         raise OptionError(
-            "--clients with a built-in population only", "--profiles as well", "leave out one of them, or use --clones"
+            "--clients with a population only", "--profiles as well", "leave out one of them, or use --resample"
         )
     else:
         pool, notes = load_servegen_with_notes(
             options.profiles,
-            options.workload,
+            workload,
             missing="drop" if options.drop_incomplete else "error",
             cache=not options.no_cache,
         )
     pool, selected = _select(pool, options)
+    if options.resample is not None:
+        pool = sg.resample(pool, options.resample, seed=options.clients_seed)
     return (pool if options.clones is None else pool.clone(options.clones)), (*notes, *selected)
 
 
@@ -254,7 +284,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.describe import describe_trace, format_trace_description
     from servegen_gpu.formats import read_slabs
 
-    own = options.profiles is None and not _is_toml(options.workload)
+    own = options.profiles is None and options.population is None and not _is_toml(options.workload or ".toml")
     if own and Path(options.workload).exists():
         if _selects(options):
             raise OptionError(
@@ -274,7 +304,30 @@ def _inspect(options: argparse.Namespace) -> int:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         figures, text = describe_pool(pool, top=options.top), format_description
+        if own:
+            from servegen_gpu.clients.origins import origins
+            from servegen_gpu.clients.presets import preset_text
+
+            figures["origins"] = origins(preset_text(options.workload))
     print(json.dumps(figures, indent=2) if options.json else text(figures))
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from servegen_gpu.clients.presets import describe_presets, preset_text
+
+    if options.action == "show":
+        if options.name not in sg.PRESETS:
+            sg.population(options.name or "")  # its message names the nearest one
+        print(preset_text(options.name), end="")
+        return 0
+    rows = describe_presets()
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(f"{'name':12} {'category':11} {'clients':>8} {'req/s':>8}  what it is")
+        for row in rows:
+            print(f"{row['name']:12} {row['category']:11} {row['clients']:8,} {row['rate_rps']:8,.2f}  {row['what']}")
     return 0
 
 

@@ -164,5 +164,8 @@ def format_description(description: dict[str, Any]) -> str:
         lines.append(f"  {field:14}" + "".join(f"{c:>11}" for c in cells) + "".join(f"{m:>9}" for m in means))
     lines += ["", f"  {'client':>10}{'requests':>17}{'share':>9}"]
     lines += [f"  {row['client']:>10}{row['requests']:>17,.0f}{row['share']:>9.1%}" for row in d["top"]]
+    if "origins" in d:
+        counts = " · ".join(f"{n} {origin}" for origin, n in d["origins"].items() if n)
+        lines += ["", f"  numbers {counts}: see `servegen-gpu presets show {d['name']}`"]
     lines += ["", f"  digest {d['digest']}"]
     return "\n".join(lines)

@@ -21,8 +21,6 @@ _AFTER_QUOTES = re.compile(r"[\"'][ \t]*\.")
 
 def read_toml(path: Path) -> tuple[dict[str, Any], Where]:
     """The top-level table of a TOML file of at most 4 MiB, and its place."""
-    import tomllib
-
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -36,6 +34,13 @@ def read_toml(path: Path) -> tuple[dict[str, Any], Where]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ProfileError("UTF-8 text", f"{path}, line {line}: other bytes", "save it as text") from None
+    return parse_toml(text, path)
+
+
+def parse_toml(text: str, path: Path) -> tuple[dict[str, Any], Where]:
+    """The top-level table of the text of a TOML file, and its place."""
+    import tomllib
+
     _check_dots(text, path)
     try:
         return tomllib.loads(text), Where(path, text)

@@ -1,93 +1,55 @@
-"""Numbers of the built-in populations, one file per workload, and the words they are written in.
+"""The twelve workloads of ServeGen's Table 1 as populations of clients: one TOML file each, to read, copy and edit.
 
-A preset describes kinds of behaviour; each client gets one kind of each sort (see `population`). Shares are shares of
-requests, not of clients.
+A file has the keys of `servegen_gpu.clients.preset_toml`. Every number says where it comes from, in a comment on its
+line or on a line of its own above a paragraph:
+
+- published: ServeGen, arXiv 2505.09999 and NSDI '26;
+- fitted: to figures that are named, of the released profiles of the workload that is named or of the paper;
+- assumed: neither has it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from servegen_gpu.clients.preset import Preset
+
+PRESETS = (
+    *("m-large", "m-mid", "m-small", "m-long", "m-rp", "m-code"),
+    *("mm-image", "mm-audio", "mm-video", "mm-omni"),
+    *("deepseek-r1", "deepqwen-r1"),
+)
+"""Names of the built-in populations, in the order of the paper's Table 1."""
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A length in tokens: a log-normal body and, for some requests, a Pareto tail.
-
-    Attributes
-    ----------
-    median, sigma : float
-        Of the body; `sigma` is the standard deviation of the natural logarithm.
-    max : int
-        Longer draws are cut to this.
-    tail_share, tail_from, tail_exponent : float
-        Share of the requests in the tail, its smallest length and its exponent.
-    """
-
-    median: float
-    sigma: float
-    max: int
-    tail_share: float = 0.0
-    tail_from: float = 1.0
-    tail_exponent: float = 1.0
+def preset_text(name: str) -> str:
+    """The file of a built-in population."""
+    return (resources.files(__package__) / f"{name}.toml").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Style:
-    """What the requests of some clients look like: lengths, and how often little of the output is reasoning."""
+@lru_cache(maxsize=len(PRESETS))
+def built_in(name: str) -> Preset:
+    """A built-in population by its name, one of `PRESETS`."""
+    from servegen_gpu.clients.preset_toml import parse_preset
 
-    name: str
-    share: float
-    input_tokens: Tokens
-    output_tokens: Tokens
-    low_ratio_share: float
+    return parse_preset(preset_text(name), Path(f"{name}.toml"))
 
 
-@dataclass(frozen=True)
-class Gaps:
-    """Inter-arrival times of some clients."""
-
-    name: str
-    share: float
-    family: Literal["Exponential", "Gamma", "Weibull"]
-    shape: float
-
-
-@dataclass(frozen=True)
-class Rhythm:
-    """The day of some clients: a rate proportional to exp(swing · cos(2π (hour − peak_hour) / 24))."""
-
-    name: str
-    share: float
-    swing: float
-    peak_hour: float
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A population of a workload with reasoning.
-
-    Attributes
-    ----------
-    clients : int
-        How many there are, unless asked otherwise.
-    requests_per_week : float
-        Of all clients together, however many.
-    head_offset, head_exponent : float
-        The rate of client i is proportional to ``(i + 1 + head_offset) ** -head_exponent``.
-    low_ratio, high_ratio : (float, float)
-        Beta distributions of reason tokens over output tokens: the two modes.
-    styles, gaps, rhythms : tuple
-        The shares of each add up to 1.
-    """
-
-    name: str
-    clients: int
-    requests_per_week: float
-    head_offset: float
-    head_exponent: float
-    low_ratio: tuple[float, float]
-    high_ratio: tuple[float, float]
-    styles: tuple[Style, ...]
-    gaps: tuple[Gaps, ...]
-    rhythms: tuple[Rhythm, ...]
+def describe_presets() -> list[dict[str, Any]]:
+    """Name, category, clients, rate and what it is, of every built-in population."""
+    rows = []
+    for preset in map(built_in, PRESETS):
+        what = preset.text.splitlines()[0].partition(": ")[2].rstrip(".")
+        rows.append(
+            {
+                "name": preset.name,
+                "category": preset.category,
+                "clients": preset.clients,
+                "rate_rps": preset.rate_rps,
+                "what": what,
+            }
+        )
+    return rows
