@@ -152,7 +152,7 @@ struct Expected {
     uint8_t rule;
 };
 
-// What `cells_of` of plan.py and `begin` of numpy_arrivals.py know of a client in a window.
+// What `cells_of` of plan.py and `begin` of cell_state.py know of a client in a window.
 SG_DEVICE Expected expected_at(const SlabJob& job, int64_t cell) {
     const int64_t window = cell / job.clients, client = cell % job.clients;
     const int64_t profile = job.profile[client], law = profile * job.rows + job.window_row[window];

@@ -9,10 +9,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, ServeGenError
@@ -220,7 +218,7 @@ def _generate(options: argparse.Namespace) -> int:
         "rate scale peak start duration seed replica counts dependence occupancy empty past_end backend memory shard"
     )
     keywords = {name: getattr(options, name) for name in names.split()}
-    workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation, pool), **keywords)
+    workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation), **keywords)
     if not options.quiet:
         for note in notes + workload.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -238,26 +236,19 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _correlations(pairs: Sequence[str], pool: sg.ClientPool) -> Any:
-    """Spearman matrix from ``a:b=rho`` arguments, or None without any."""
-    import numpy as np
-
-    if not pairs:
-        return None
-    names = pool.fields[: scalar_field_count(pool.category)]
-    matrix = np.eye(len(names))
+def _correlations(pairs: Sequence[str]) -> dict[str, float] | None:
+    """Rank correlations from ``a:b=rho`` arguments, or None without any."""
+    stated = {}
     for pair in pairs:
         fields, _, rho = pair.partition("=")
-        a, _, b = fields.partition(":")
         try:
-            if a == b:
-                raise ValueError
-            matrix[names.index(a), names.index(b)] = matrix[names.index(b), names.index(a)] = float(rho)
+            number = float(rho)
         except ValueError:
-            raise OptionError(
-                f"--rank-correlation as FIELD:FIELD=RHO with two of {', '.join(names)}", repr(pair), "change it"
-            ) from None
-    return matrix
+            raise OptionError("--rank-correlation as FIELD:FIELD=RHO", repr(pair), "change it") from None
+        if fields in stated:
+            raise OptionError("--rank-correlation once for a pair", repr(pair), "leave out one of them")
+        stated[fields] = number
+    return stated or None
 
 
 def _with_progress(workload: sg.Workload, show: bool) -> Iterator[sg.Trace]:

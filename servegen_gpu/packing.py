@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, MODALITIES, ClientPool, scalar_field_count
 from servegen_gpu.clock import ClockTables
-from servegen_gpu.errors import OptionError, RateError
+from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.tables import PackedTables, pack_tables
@@ -141,8 +141,8 @@ class PackedWorkload:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> PackedWorkload:
-        """Read what `save` wrote."""
-        return _unflatten(*load_arrays(path))
+        """Read what `save` wrote; a ProfileError if it is anything else."""
+        return _unflatten(*load_arrays(path), path)
 
 
 def pack(
@@ -155,7 +155,7 @@ def pack(
     replica: int = 0,
     counts: str = "auto",
     dependence: str = "auto",
-    rank_correlation: NDArray[np.float64] | None = None,
+    rank_correlation: Any = None,
     occupancy: str = "profile",
     empty: str = "error",
 ) -> tuple[PackedWorkload, float]:
@@ -172,8 +172,8 @@ def pack(
         ``auto`` keeps the counts of measured clients and draws those of intensities.
     dependence : {"auto", "independent", "comonotone", "copula"}
         ``auto`` is every client's own.
-    rank_correlation : float64[scalar fields, scalar fields], optional
-        Spearman matrix of the copula, for all clients.
+    rank_correlation : mapping or float64[scalar fields, scalar fields], optional
+        Of the copula, for all clients, in any form of `spearman_matrix`.
     occupancy : {"profile", "window"}
         Whether bursts fill the part of the window that the profile says, or all of it.
     empty : {"error", "skip"}
@@ -342,11 +342,15 @@ def _pack_clock(clock: ClockTables) -> PackedClock:
     )
 
 
+FILE_FORMAT = 2
+"""Of files of packed workloads; raised whenever their fields change."""
+
 _SCALARS = ("category", "window_us", "start_us", "end_us", "first_window", "dependence")
 
 
 def _flatten(packed: PackedWorkload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    header: dict[str, Any] = {name: getattr(packed, name) for name in _SCALARS} | {"key": list(packed.key)}
+    header: dict[str, Any] = {name: getattr(packed, name) for name in _SCALARS}
+    header |= {"key": list(packed.key), "format": FILE_FORMAT}
     arrays: dict[str, NDArray[Any]] = {}
     parts = {"": packed, "tables.": packed.tables, "clock.": packed.clock, "clock.segments.": packed.clock.segments}
     for prefix, part in parts.items():
@@ -359,7 +363,11 @@ def _flatten(packed: PackedWorkload) -> tuple[dict[str, Any], dict[str, NDArray[
     return header, arrays
 
 
-def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> PackedWorkload:
+def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]], source: str | PathLike[str]) -> PackedWorkload:
+    if (found := header.pop("format", None)) != FILE_FORMAT:
+        raise ProfileError(
+            f"a packed workload in format {FILE_FORMAT}", f"format {found} in {source}", "pack and save it again"
+        )
     everything: dict[str, Any] = header | arrays
 
     def part(prefix: str) -> dict[str, Any]:

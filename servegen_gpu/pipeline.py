@@ -5,7 +5,7 @@ profiles ─► clients ─► rates ─► packing ─► plan ══► backen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, empty_columns, on_device, sampled
+from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool, PastEnd
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packing import PackedWorkload, pack
@@ -91,7 +92,7 @@ class Options(TypedDict, total=False):
     replica: int
     counts: str
     dependence: str
-    rank_correlation: NDArray[np.float64] | None
+    rank_correlation: Mapping[str, float] | NDArray[np.float64] | None
     occupancy: str
     empty: str
     past_end: PastEnd
@@ -120,7 +121,7 @@ def stream(
     replica: int = 0,
     counts: str = "auto",
     dependence: str = "auto",
-    rank_correlation: NDArray[np.float64] | None = None,
+    rank_correlation: Mapping[str, float] | NDArray[np.float64] | None = None,
     occupancy: str = "profile",
     empty: str = "error",
     past_end: PastEnd = "wrap",
@@ -151,8 +152,8 @@ def stream(
     dependence : {"auto", "independent", "comonotone", "copula"}
         How the fields of one request depend on each other: as every client's profile says (independent where it says
         nothing), or the same for all clients.
-    rank_correlation : float64[fields, fields], optional
-        Spearman matrix of all clients under ``copula``.
+    rank_correlation : mapping or float64[fields, fields], optional
+        Spearman correlations of all clients under ``copula``: ``{"input_tokens:output_tokens": 0.3}``, or the matrix.
     occupancy : {"profile", "window"}
         Keep bursts to the part of the window that the profile says, or spread them over all of it.
     empty : {"error", "skip"}
@@ -201,7 +202,7 @@ def stream(
     chosen = on_device(choose_backend(backend)) if device else choose_backend(backend)
     rules = {"counts": counts, "dependence": dependence, "occupancy": occupancy, "empty": empty, "past_end": past_end}
     if rank_correlation is not None:
-        rules["rank_correlation"] = np.asarray(rank_correlation).tolist()
+        rules["rank_correlation"] = spearman_matrix(rank_correlation, pool.category).tolist()
     shares = options.shard(shard)
     note = (f"{shortfall:,.0f} requests were asked for where no client is active",) if shortfall else ()
     return Workload(

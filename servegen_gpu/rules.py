@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool, scalar_field_count
 from servegen_gpu.errors import OptionError
-from servegen_gpu.law.dependence import KINDS, is_rank_correlation, mixing_matrix
+from servegen_gpu.law.dependence import KINDS, mixing_matrix
 
 COUNT_RULES = ("auto", "exact", "renewal", "servegen")
 DEPENDENCES = ("auto", *KINDS)
@@ -50,17 +52,15 @@ def count_rules(counts: str, measured: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.full(len(measured), CountRule[counts.upper()], np.uint8)
 
 
-def mixings(
-    dependence: str, spearman: NDArray[np.float64] | None, pool: ClientPool
-) -> tuple[str, NDArray[np.float64], NDArray[np.int32]]:
+def mixings(dependence: str, spearman: Any, pool: ClientPool) -> tuple[str, NDArray[np.float64], NDArray[np.int32]]:
     """What ties the fields of every profile's requests.
 
     Parameters
     ----------
     dependence : str
         Among `DEPENDENCES`.
-    spearman : float64[scalar fields, scalar fields], optional
-        One matrix for all clients; needed by ``copula``, refused elsewhere.
+    spearman : mapping or float64[scalar fields, scalar fields], optional
+        Of all clients, in any form of `spearman_matrix`; needed by ``copula``, refused elsewhere.
     pool : ClientPool
 
     Returns
@@ -72,11 +72,12 @@ def mixings(
     mixing_of : int32[profiles]
         Row of `mixing`.
     """
-    names = pool.fields[: scalar_field_count(pool.category)]
     row = np.full(len(pool.rate_rps), -1)
     matrices = pool.correlations
     if dependence == "copula":
-        matrices, row = _checked(spearman, names)[None], np.zeros_like(row)
+        if spearman is None:
+            raise OptionError("a rank correlation for the copula", "none", "pass rank_correlation=")
+        matrices, row = spearman_matrix(spearman, pool.category)[None], np.zeros_like(row)
     elif spearman is not None:
         raise OptionError(
             "a rank correlation only with dependence='copula'", f"dependence={dependence!r}", "drop one of the two"
@@ -84,25 +85,8 @@ def mixings(
     elif dependence == "auto":
         row[pool.profile] = pool.correlation[pool.profile]
     used = np.unique(row[row >= 0])
-    mixing = np.stack([np.eye(len(names)), *(mixing_matrix(matrices[n]) for n in used)])
+    mixing = np.stack([np.eye(scalar_field_count(pool.category)), *(mixing_matrix(matrices[n]) for n in used)])
     of = np.where(row >= 0, np.searchsorted(used, row) + 1, 0)
     of = np.where((mixing != mixing[0]).any(axis=(1, 2))[of], of, 0)
     kind = "comonotone" if dependence == "comonotone" else "copula" if of.any() else "independent"
     return kind, mixing, of.astype(np.int32)
-
-
-def _checked(spearman: NDArray[np.float64] | None, names: tuple[str, ...]) -> NDArray[np.float64]:
-    """The matrix that a user gave for the copula."""
-    if spearman is None:
-        raise OptionError("a rank correlation for the copula", "none", "pass rank_correlation=")
-    try:
-        matrix = np.asarray(spearman, np.float64)
-    except (TypeError, ValueError):
-        matrix = np.empty(0)  # ragged, or no numbers at all
-    if matrix.shape != (len(names), len(names)) or not is_rank_correlation(matrix):
-        raise OptionError(
-            f"a symmetric matrix of Spearman correlations in [-1, 1] for {names}, ones on the diagonal",
-            repr(spearman.tolist() if isinstance(spearman, np.ndarray) else spearman),
-            "mend rank_correlation",
-        )
-    return matrix

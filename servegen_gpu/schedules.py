@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import RateError
+from servegen_gpu.text import read_text
 
 Kind = Literal["steps", "linear"]
 KINDS = ("steps", "linear")
@@ -107,19 +108,13 @@ def read_schedule(path: str | Path) -> Schedule:
     ``{"kind": "linear", "times_s": […], "rates_rps": […]}``.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise RateError("a rate in req/s or a readable schedule file", f"{path}: {error}", "check the path") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise RateError(f"a schedule file of at most {MAX_FILE_BYTES >> 20} MiB", f"{path}: more", "use fewer knots")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RateError(f"UTF-8 text: {FORMATS}", f"{path}, line {line}: other bytes", "save it as text") from None
+    readable = "a rate in req/s or a readable schedule file"
+    text = read_text(path, "schedule file", MAX_FILE_BYTES, _refuse, smaller="use fewer knots", readable=readable)
     return _from_json(text, path) if text.lstrip()[:1] in ("[", "{") else _from_csv(text, path)
+
+
+def _refuse(expected: str, got: object, fix: str) -> NoReturn:
+    raise RateError(expected, f"{got}", fix)
 
 
 def _from_csv(text: str, path: Path) -> Schedule:

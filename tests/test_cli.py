@@ -140,6 +140,7 @@ def test_past_the_end_of_the_data(profiles, tmp_path, capsys):
         (["tiny", "--rank-correlation", "input_tokens:output_tokens=0.5"], "copula"),
         (["tiny", "--dependence", "copula", "--rank-correlation", "input:output=0.5"], "input:output"),
         (["tiny", "--dependence", "copula", "--rank-correlation", "input_tokens:output_tokens=7"], "7"),
+        (["tiny", "--dependence", "copula", *2 * ("--rank-correlation", "input_tokens:output_tokens=0.5")], "once"),
         (["tiny", "--dependence", "copula", "--rank-correlation", "input_tokens:output_tokens=nan"], "nan"),
         (["tiny", "--clones", "0"], "clones"),
         (["tiny", "--clients", "5"], "--clients"),

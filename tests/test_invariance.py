@@ -59,7 +59,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def survey_all(monkeypatch: pytest.MonkeyPatch, chunk: int = 256, limit: int = 64) -> None:
     """Sample slab by slab of about `limit` requests, so that every window but the smallest is surveyed."""
     monkeypatch.setattr("servegen_gpu.pipeline.options.requests_in", lambda memory, size: limit)
-    monkeypatch.setattr("servegen_gpu.backends.numpy_arrivals.CHUNK", chunk)
+    for module in ("run_gaps", "numpy_survey"):
+        monkeypatch.setattr(f"servegen_gpu.backends.{module}.CHUNK", chunk)
 
 
 def is_sorted(trace: Trace, span_us: int) -> bool:

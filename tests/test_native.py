@@ -20,9 +20,9 @@ from traces import same
 import servegen_gpu as sg
 from servegen_gpu.backends import choose_backend, describe_backends, native_build, native_library
 from servegen_gpu.backends import native as native_module
+from servegen_gpu.backends.cell_state import begin
 from servegen_gpu.backends.native import NativeBackend
 from servegen_gpu.backends.native_library import Library
-from servegen_gpu.backends.numpy_arrivals import begin
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packing import pack

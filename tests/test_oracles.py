@@ -22,7 +22,7 @@ from scipy.special import gammainc
 
 import servegen_gpu as sg
 from servegen_gpu import pipeline
-from servegen_gpu.backends import numpy_arrivals, numpy_gaps, numpy_lengths
+from servegen_gpu.backends import cell_state, numpy_arrivals, numpy_gaps, numpy_lengths
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, WEIBULL, ClientPool
 from servegen_gpu.law.address import Purpose
@@ -233,13 +233,13 @@ def test_exact_counts_are_rounded_without_bias(mean: float, monkeypatch: Patch) 
         return float(stats.binomtest(int((count > low).sum()), len(count), mean - low).pvalue)
 
     check(p(), f"share rounded up of {mean}")
-    right = numpy_arrivals.draw
+    right = cell_state.draw
 
     def up(*arguments: Any, **address: Any) -> Any:
         words = right(*arguments, **address)
         return (np.full_like(words[0], 2**32 - 1), *words[1:])
 
-    monkeypatch.setattr(numpy_arrivals, "draw", up)
+    monkeypatch.setattr(cell_state, "draw", up)
     assert rejects(p())
 
 
@@ -282,7 +282,7 @@ def ordinary_start(law: numpy_gaps.CellLaw) -> Array:
 @pytest.mark.parametrize(("k", "mean"), [(0.05, 3.0), (0.3, 0.5), (0.3, 20.0), (2.0, 1.0), (9.0, 5.5)])
 def test_renewal_counts_are_in_equilibrium(k: float, mean: float, monkeypatch: Patch) -> None:
     check(equilibrium_counts(k, mean), f"counts of shape {k}, mean {mean}")
-    monkeypatch.setattr(numpy_arrivals, "log_first_gaps", ordinary_start)
+    monkeypatch.setattr(cell_state, "log_first_gaps", ordinary_start)
     assert rejects(equilibrium_counts(k, mean))
 
 
@@ -315,7 +315,7 @@ def test_weibull_renewals_are_in_equilibrium(k: float, mean: float, monkeypatch:
     counts, first = weibull_equilibrium(k, mean)
     check(counts, f"counts of shape {k}, mean {mean}")
     check(first, f"first arrival of shape {k}, mean {mean}")
-    monkeypatch.setattr(numpy_arrivals, "log_first_gaps", ordinary_start)
+    monkeypatch.setattr(cell_state, "log_first_gaps", ordinary_start)
     assert all(map(rejects, weibull_equilibrium(k, mean)))
 
 
@@ -645,12 +645,12 @@ def test_cells_and_replicas_are_independent() -> None:
     ("part", "shift", "found"), [("client", 1, "clients 1 apart"), ("window", 1, "windows 1 apart")]
 )
 def test_shared_addresses_are_found(part: str, shift: int, found: str, monkeypatch: Patch) -> None:
-    right = numpy_arrivals.draw
+    right = cell_state.draw
 
     def shared(*arguments: Any, **address: Any) -> Any:
         return right(*arguments, **(address | {part: address[part] >> np.uint64(shift)}))
 
-    monkeypatch.setattr(numpy_arrivals, "draw", shared)
+    monkeypatch.setattr(cell_state, "draw", shared)
     assert rejects(cells_apart()[found])
 
 

@@ -9,8 +9,10 @@ import pytest
 from profiles import tables_of, tiny_pool
 
 import servegen_gpu as sg
+from servegen_gpu.arrays import load_arrays, save_arrays
+from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.dependence import mixing_matrix
-from servegen_gpu.packing import pack
+from servegen_gpu.packing import PackedWorkload, pack
 from servegen_gpu.plan import cells_of
 from servegen_gpu.rates import resolve_rate
 
@@ -135,3 +137,14 @@ def test_matrices_that_are_no_correlations(matrix):
 def test_unknown_rules(option):
     with pytest.raises(sg.OptionError, match="choose one"):
         sg.generate(tiny_pool(), **option)
+
+
+def test_files_of_another_format_are_refused(tmp_path):
+    path = tmp_path / "packed.npz"
+    packed(tiny_pool(), scale=1.0).save(path)
+    header, arrays = load_arrays(path)
+    assert np.array_equal(PackedWorkload.load(path).rate_rps, arrays["rate_rps"])
+    for other in (header | {"format": 1}, {name: value for name, value in header.items() if name != "format"}):
+        save_arrays(path, other, arrays)
+        with pytest.raises(ProfileError, match=r"packed\.npz; pack and save it again"):
+            PackedWorkload.load(path)

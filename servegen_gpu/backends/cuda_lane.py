@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.cell_state import CellState, Runs
 from servegen_gpu.backends.cuda_device import Copy, CudaDevice
 from servegen_gpu.backends.cuda_slab import SlabSampler
-from servegen_gpu.backends.numpy_arrivals import CellState, Renewals, Runs, cut
 from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.backends.run_gaps import Renewals, cut
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import MIN_SLAB_REQUESTS
 from servegen_gpu.packing import PackedWorkload

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.cell_state import CellState, Runs
 from servegen_gpu.backends.cuda_job import SCALAR_FIELDS, TILE
 from servegen_gpu.backends.cuda_sort import sort_bits
-from servegen_gpu.backends.numpy_arrivals import CellState, Runs, Survey
 from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
+from servegen_gpu.backends.numpy_survey import Survey
 from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packing import PackedWorkload
@@ -162,7 +163,7 @@ class SlabSampler:
             self._launch("tick", own, n)
         return Drawn(layout, xp.cumsum(ticks) if n else ticks)
 
-    # Surveys: what servegen_gpu.backends.numpy_arrivals.Gaps asks for
+    # Surveys: what servegen_gpu.backends.run_gaps.Gaps asks for
 
     def peaks(self, packed: PackedWorkload, state: CellState, runs: Runs) -> Any:
         """Logarithm of the largest gap of every run, as ordered integers on the device."""

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import thread_count
+from servegen_gpu.backends.cell_state import CellState, Runs, begin
 from servegen_gpu.backends.contract import Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
-from servegen_gpu.backends.numpy_arrivals import CellState, Runs, SummedGaps, begin
 from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.backends.run_gaps import SummedGaps
 from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packing import PackedWorkload

@@ -8,20 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import for_blocks
+from servegen_gpu.backends.cell_state import CellState, begin
 from servegen_gpu.backends.contract import Columns
-from servegen_gpu.backends.numpy_arrivals import (
-    Arrivals,
-    CellState,
-    Gaps,
-    NumpyGaps,
-    Survey,
-    begin,
-    redraw,
-    spans_of_runs,
-    survey,
-    whole,
-)
+from servegen_gpu.backends.numpy_arrivals import Arrivals, NumpyGaps, whole
 from servegen_gpu.backends.numpy_lengths import item_lists, limited_output, lookup, scalar_fields, split_output
+from servegen_gpu.backends.numpy_survey import Survey, redraw, spans_of_runs, survey
+from servegen_gpu.backends.run_gaps import Gaps
 from servegen_gpu.clients.pool import scalar_field_count
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.merge import merge_order

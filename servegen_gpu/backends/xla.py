@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.cell_state import WINDOW_TICKS, CellState, Runs, pieces
 from servegen_gpu.backends.contract import Columns, empty_columns
-from servegen_gpu.backends.numpy_arrivals import WINDOW_TICKS, CellState, Runs, pieces
 from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.backends.xla_arrivals import DeviceState, Drawn, Requests, begin, draw_runs, join, nothing

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from servegen_gpu.backends.numpy_arrivals import WINDOW_TICKS, Runs
+from servegen_gpu.backends.cell_state import WINDOW_TICKS, Runs
 from servegen_gpu.backends.xla_exact import exact
 from servegen_gpu.backends.xla_gaps import log_gammas, log_gaps, words_of
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.numpy_arrivals import Runs
+from servegen_gpu.backends.cell_state import Runs
 from servegen_gpu.backends.xla_exact import x64
 from servegen_gpu.law.tables import PackedTables
 from servegen_gpu.law.variates import GammaConstants

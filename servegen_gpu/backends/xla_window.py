@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from servegen_gpu.backends.numpy_arrivals import WINDOW_TICKS, Runs
+from servegen_gpu.backends.cell_state import WINDOW_TICKS, Runs
 from servegen_gpu.backends.xla_arrivals import Drawn, begin, draw_runs
 from servegen_gpu.backends.xla_exact import x64
 from servegen_gpu.backends.xla_rows import finish

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.where import Where, shown
+from servegen_gpu.text import read_text
 
 MAX_DATA_BYTES = 64 << 20
 
@@ -37,18 +38,7 @@ def read_columns(name: object, wanted: tuple[str, ...], where: Where) -> list[ND
         Of the name.
     """
     path = file_beside(name, where)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_DATA_BYTES + 1)
-    except OSError as error:
-        where.refuse("a readable CSV file", error, "check the path")
-    if len(data) > MAX_DATA_BYTES:
-        where.refuse(f"a CSV file of at most {MAX_DATA_BYTES >> 20} MiB", f"{path.name} is larger", "use a sample")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        where.refuse("UTF-8 text", f"{path.name}, line {line}: other bytes", "save it as text")
+    text = read_text(path, "CSV file", MAX_DATA_BYTES, where.refuse, smaller="use a sample")
     return _parse(text, path.name, wanted, where)
 
 

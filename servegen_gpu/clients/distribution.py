@@ -11,6 +11,7 @@ functions is rounded to 2**-28 for the same reason.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields
 
 import numpy as np
@@ -22,7 +23,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Distribution:
+class Distribution(ABC):
     """Base of all distributions.
 
     Parameters
@@ -48,9 +49,9 @@ class Distribution:
         inside = ", ".join(f"{name}={value!r}" for name, value in stated.items() if value is not None)
         return f"{type(self).__name__}({inside})"
 
+    @abstractmethod
     def at_most(self, k: Array, unit: int) -> Array:
         """Share of the values that round to at most k / unit, float64[n], before `min` and `max`."""
-        raise NotImplementedError
 
     def atoms(self) -> Array:
         """Values that need a bin of their own: explicit ones, and ends of the support."""

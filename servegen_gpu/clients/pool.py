@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.errors import OptionError, ProfileError
-from servegen_gpu.law.dependence import is_rank_correlation
+from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
     from servegen_gpu.clients.cdfs import Cdfs, Per, Skew
@@ -186,8 +185,10 @@ class ClientPool:
     context_tokens: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     def __post_init__(self) -> None:
-        _fill_in(self)
-        _check(self)
+        from servegen_gpu.clients.pool_check import check, fill_in
+
+        fill_in(self)
+        check(self)
         for array in self.arrays().values():
             array.setflags(write=False)
 
@@ -447,85 +448,3 @@ class ClientPool:
             hasher.update(f"{name} {array.dtype.str} {array.shape} ".encode())
             hasher.update(np.ascontiguousarray(array).data)
         return hasher.hexdigest()
-
-
-def _fill_in(pool: ClientPool) -> None:
-    """Arrays that were left out: fields are independent, contexts have no limit."""
-    if pool.category not in FIELDS:
-        return  # refused by `_check`
-    scalar, profiles = scalar_field_count(pool.category), len(pool.rate_rps)
-    defaults: dict[str, NDArray[Any]] = {
-        "correlations": np.empty((0, scalar, scalar)),
-        "correlation": np.full(profiles, -1, np.int32),
-        "context_tokens": np.zeros(profiles, np.int32),
-    }
-    for name, default in defaults.items():
-        if not getattr(pool, name).size:
-            object.__setattr__(pool, name, default)
-
-
-def _check(pool: ClientPool) -> None:
-    """Refuse a pool that cannot be sampled, naming the first client and window at fault."""
-    if pool.category not in FIELDS:
-        raise ProfileError(f"a category among {list(FIELDS)}", repr(pool.category), "change it")
-    if not 1 <= pool.window_s <= 4294:
-        raise ProfileError("windows of 1 to 4,294 s", f"{pool.window_s} s", "regrid the profiles")
-    if pool.rate_rps.ndim != 2 or not len(pool.client_ids) or not pool.rate_rps.size:
-        raise ProfileError("at least one client and one window", "none", "give a pool with clients")
-    sizes = {"clients": len(pool.client_ids), "profiles": len(pool.rate_rps)}
-    sizes |= {"windows": pool.windows, "fields": len(pool.fields), "scalar fields": scalar_field_count(pool.category)}
-    sizes["correlations"] = len(pool.correlations)
-    for name, axes in AXES.items():
-        array, shape = getattr(pool, name), tuple(sizes[axis] for axis in axes)
-        if array.shape != shape:
-            raise ProfileError(f"{name} of shape {shape}, [{', '.join(axes)}]", f"{array.shape}", f"mend `{name}`")
-    ids = pool.client_ids
-    if ids[0] < 0 or ids[-1] > MAX_CLIENT_ID or (np.diff(ids) <= 0).any():
-        raise ProfileError("client ids unique, ascending, below 2**31", "others", "renumber the clients")
-    if pool.profile.min() < 0 or pool.profile.max() >= len(pool.rate_rps):
-        raise ProfileError("clients that point at profiles", "one that does not", "mend `profile`")
-    if not (np.isfinite(pool.rate_factor) & (pool.rate_factor > 0)).all():
-        raise ProfileError("positive, finite rate factors", "others", "mend `rate_factor`")
-    _check_profiles(pool)
-
-    active = pool.rate_rps > 0
-    faults = {
-        "a finite rate >= 0": ~(np.isfinite(pool.rate_rps) & (pool.rate_rps >= 0)),
-        "a known gap family": active & ((pool.family < EXPONENTIAL) | (pool.family > WEIBULL)),
-        "a finite shape > 0": active & ~(np.isfinite(pool.shape) & (pool.shape > 0)),
-        "an occupancy in (0, 1]": active & ~((pool.occupancy > 0) & (pool.occupancy <= 1)),
-        "a length table for every field": active & ((pool.table < 0) | (pool.table >= len(pool.tables))).any(axis=2),
-    }
-    for expected, fault in faults.items():
-        if fault.any():
-            p, w = np.argwhere(fault)[0]
-            users = pool.client_ids[pool.profile == p]
-            start_s = (pool.first_window + w) * pool.window_s
-            raise ProfileError(
-                expected,
-                f"rate {pool.rate_rps[p, w]}, shape {pool.shape[p, w]}, occupancy {pool.occupancy[p, w]}, "
-                f"tables {pool.table[p, w].tolist()} at client {users[:1].tolist()}, window {start_s} s",
-                "mend the profile",
-            )
-
-
-def _check_profiles(pool: ClientPool) -> None:
-    """Refuse correlations and context limits that no client can have, naming the first at fault."""
-    wrong = np.flatnonzero(~is_rank_correlation(pool.correlations))
-    if len(wrong):
-        raise ProfileError(
-            "symmetric matrices of Spearman correlations in [-1, 1], ones on the diagonal",
-            f"{pool.correlations[wrong[0]].tolist()} in row {wrong[0]} of `correlations`",
-            "mend the matrix",
-        )
-    limits = {
-        "correlation": (f"-1, or a row of the {len(pool.correlations):,} `correlations`", -1, len(pool.correlations)),
-        "context_tokens": ("0, or the most tokens of input and output together", 0, 2**31),
-    }
-    for name, (expected, low, end) in limits.items():
-        wrong = np.flatnonzero((getattr(pool, name) < low) | (getattr(pool, name) >= end))
-        if len(wrong):
-            users = pool.client_ids[pool.profile == wrong[0]]
-            raise ProfileError(
-                expected, f"{getattr(pool, name)[wrong[0]]} at client {users[:1].tolist()}", f"mend `{name}`"
-            )

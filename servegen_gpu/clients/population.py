@@ -23,7 +23,7 @@ from servegen_gpu.clients.presets import PRESETS, built_in
 from servegen_gpu.clients.scaled import scaled
 from servegen_gpu.clients.skew import weights
 from servegen_gpu.clients.strata import HEAD, stratified
-from servegen_gpu.clients.tabulate import Table, grid_of, tables_of, tabulate
+from servegen_gpu.clients.tabulate import Table, grid_of, new_table, tables_of
 from servegen_gpu.errors import OptionError
 
 WINDOW_S = 600
@@ -188,8 +188,8 @@ def _tables(preset: Preset) -> tuple[NDArray[np.int32], LengthTables]:
             row = []
             for factor in _factors(kind, field):
                 row.append(len(made) + held)
-                # not through the cache of `tabulate`, where tables of every file ever read would stay
-                made += [tabulate.__wrapped__(scaled(value, factor), grid_of(field)) for value in lengths.values]
+                # not remembered: tables of every file ever read would stay
+                made += [new_table(scaled(value, factor), grid_of(field)) for value in lengths.values]
             rows[i, ..., lane] = np.array(row).reshape(*(axes if len(row) > 1 else (1, 1)), preset.windows)
     return rows, tables_of(made)
 

@@ -41,7 +41,8 @@ def scaled(distribution: d.Distribution, factor: float) -> d.Distribution:
         distribution = d.Pmf(counted.values, counted.weights, min=distribution.min, max=distribution.max)
     names = SCALES.get(type(distribution))
     if names is None:
-        kinds = ", ".join(kind.__name__.lower() for kind in (*SCALES, d.Samples))
+        with_scale: list[type] = [*SCALES, d.Samples]
+        kinds = ", ".join(kind.__name__.lower() for kind in with_scale)
         raise OptionError(
             f"distributions with a scale where lengths are spread ({kinds}, mixture)",
             type(distribution).__name__,

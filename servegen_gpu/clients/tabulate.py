@@ -86,6 +86,11 @@ class Table(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def tabulate(distribution: Distribution, grid: Grid) -> Table:
+    """`new_table`, remembered: many clients share a distribution."""
+    return new_table(distribution, grid)
+
+
+def new_table(distribution: Distribution, grid: Grid) -> Table:
     """Table of a distribution on a grid.
 
     Raises

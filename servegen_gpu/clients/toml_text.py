@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from servegen_gpu.clients.where import Where
 from servegen_gpu.errors import ProfileError
+from servegen_gpu.text import read_text
 
 MAX_FILE_BYTES = 4 << 20
 MAX_DOTS = 8
@@ -21,20 +22,12 @@ _AFTER_QUOTES = re.compile(r"[\"'][ \t]*\.")
 
 def read_toml(path: Path) -> tuple[dict[str, Any], Where]:
     """The top-level table of a TOML file of at most 4 MiB, and its place."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ProfileError("a readable TOML file", f"{path}: {error}", "check the path") from None
-    if len(data) > MAX_FILE_BYTES:
-        limit = f"a TOML file of at most {MAX_FILE_BYTES >> 20} MiB"
-        raise ProfileError(limit, f"{path}: more", "put samples into CSV files beside it")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ProfileError("UTF-8 text", f"{path}, line {line}: other bytes", "save it as text") from None
+    text = read_text(path, "TOML file", MAX_FILE_BYTES, _refuse, smaller="put samples into CSV files beside it")
     return parse_toml(text, path)
+
+
+def _refuse(expected: str, got: object, fix: str) -> NoReturn:
+    raise ProfileError(expected, f"{got}", fix)
 
 
 def parse_toml(text: str, path: Path) -> tuple[dict[str, Any], Where]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from servegen_gpu.compat.workload_types import ArrivalPat, Category, ClientWindo
 __all__ = ["ArrivalPat", "Category", "Client", "ClientPool", "ClientPoolView", "ClientWindow"]
 
 
-class _Selecting:
+class _Selecting(ABC):
     """What a pool and a view of it can both do."""
 
+    @abstractmethod
     def _view(self) -> ClientPoolView:
-        raise NotImplementedError
+        """All that is in it."""
 
     def filter(self, condition: Condition) -> ClientPoolView:
         """A new view with the windows for which `condition` is true."""

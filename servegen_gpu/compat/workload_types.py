@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -55,14 +56,14 @@ class ClientWindow:
     dataset: dict[str, list[float]] | None = None
 
 
-class Unbuilt:
+class Unbuilt(ABC):
     """A dataset that builds its lists when somebody looks."""
 
     __slots__ = ()
 
+    @abstractmethod
     def build(self) -> dict[str, list[float]]:
         """The lists by field."""
-        raise NotImplementedError
 
 
 def _look(window: ClientWindow) -> Any:

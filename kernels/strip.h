@@ -1,0 +1,58 @@
+// Strips of lanes: what the loops of the CPU driver work on together. Only strips.cpp includes this and the strip_*.h;
+// nothing in them may be shared between builds for different vector extensions, so no standard library.
+#pragma once
+
+#include "elementary.h"
+#include "job.h"
+#include "philox.h"
+#include "variates.h"
+
+namespace SG_NAMESPACE {
+
+constexpr int STRIP = 256;  // lanes that are worked on together
+constexpr int LANES = 16;   // strips are filled up to a multiple of this
+
+static inline int whole_lanes(int n) { return (n + LANES - 1) & -LANES; }
+
+static inline Key key_of(const SgJob& job) {
+    return {static_cast<uint32_t>(job.key0), static_cast<uint32_t>(job.key1)};
+}
+
+// The addresses of a strip and its words.
+struct Addresses {
+    alignas(64) uint32_t ordinal[STRIP], client[STRIP], place[STRIP], detail[STRIP];
+    alignas(64) uint32_t w0[STRIP], w1[STRIP], w2[STRIP], w3[STRIP];
+};
+
+static void draw_strip(Addresses& at, int n, Key key) {
+    const int whole = whole_lanes(n);
+    for (int i = 0; i < whole; ++i) {
+        const Words words = philox4x32({at.ordinal[i], at.client[i], at.place[i], at.detail[i]}, key);
+        at.w0[i] = words.w0;
+        at.w1[i] = words.w1;
+        at.w2[i] = words.w2;
+        at.w3[i] = words.w3;
+    }
+}
+
+// Standard normals from words: the centre everywhere, then the tails of those few lanes that need them.
+static void normals_of(const uint32_t* word, int n, double* z) {
+    alignas(64) double q[STRIP], tail[STRIP];
+    int lane[STRIP], tails = 0;
+    const int whole = whole_lanes(n);
+    for (int i = 0; i < whole; ++i) {
+        q[i] = uniform32(word[i]) - 0.5;
+        z[i] = quantile_centre(q[i]);
+    }
+    for (int i = 0; i < whole; ++i) {
+        lane[tails] = i;
+        tails += fabs(q[i]) > QUANTILE_SPLIT;
+    }
+    for (int i = 0; i < tails; ++i) tail[i] = q[lane[i]];
+    const int whole_tails = whole_lanes(tails);
+    for (int i = tails; i < whole_tails; ++i) tail[i] = 0.0;
+    for (int i = 0; i < whole_tails; ++i) tail[i] = quantile_tail(tail[i] + 0.5, tail[i]);
+    for (int i = 0; i < tails; ++i) z[lane[i]] = tail[i];
+}
+
+}  // namespace SG_NAMESPACE

@@ -1,0 +1,172 @@
+// Fields of requests: words, dependence, lookups, and records by bin of time.
+#pragma once
+
+#include "context.h"
+#include "dependence.h"
+#include "strip.h"
+#include "tables.h"
+
+namespace SG_NAMESPACE {
+
+constexpr int LINEAR_STEPS = 1;  // bins that all lanes of a lookup pass before the rest is halved
+
+struct FieldStrip {
+    Addresses at;
+    alignas(64) int64_t us[STRIP];
+    alignas(64) int32_t cell[STRIP];
+    alignas(64) uint32_t word[SG_MAX_FIELDS][STRIP];
+    int n;
+};
+
+// Words after the copulas of the clients; a strip of clients without one pays for the look at its cells.
+static void mix_words(const SgJob& job, int fields, FieldStrip& s, int n) {
+    const int scalar = static_cast<int>(job.scalar_fields);
+    alignas(64) int32_t of[STRIP];  // the first number of the lane's matrix
+    int32_t any = 0;
+    for (int i = 0; i < n; ++i) any |= of[i] = job.mixing_of[s.cell[i]] * scalar * scalar;
+    if (!any) return;
+    alignas(64) double normals[STRIP][SG_MAX_FIELDS], z[STRIP];
+    for (int f = 0; f < fields; ++f) {
+        normals_of(s.word[f], s.n, z);
+        for (int i = 0; i < n; ++i) normals[i][f] = z[i];
+    }
+    for (int f = 1; f < fields; ++f) {
+        for (int i = 0; i < n; ++i) {
+            const double* row = job.mixing + of[i] + f * scalar;
+            const uint32_t mixed = mix_word(normals[i], row, f);
+            s.word[f][i] = is_mixed(row, f) ? mixed : s.word[f][i];
+        }
+    }
+}
+
+// Words of the fields 0 .. fields - 1.
+static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
+    const int n = whole_lanes(s.n);
+    Addresses& at = s.at;
+    draw_strip(at, s.n, key);
+    const uint32_t* first[4] = {at.w0, at.w1, at.w2, at.w3};
+    if (job.dependence == SG_COMONOTONE) {
+        for (int f = 0; f < fields; ++f) memcpy(s.word[f], at.w0, n * sizeof(uint32_t));
+        return;
+    }
+    for (int f = 0; f < fields && f < 4; ++f) memcpy(s.word[f], first[f], n * sizeof(uint32_t));
+    if (fields > 4) {
+        for (int i = 0; i < n; ++i) at.detail[i] = detail_of(0, 0, 1);
+        draw_strip(at, s.n, key);
+        for (int f = 4; f < fields; ++f) memcpy(s.word[f], first[f - 4], n * sizeof(uint32_t));
+        for (int i = 0; i < n; ++i) at.detail[i] = 0;
+    }
+    if (job.dependence == SG_COPULA) mix_words(job, fields, s, n);
+}
+
+// Values that the words of a strip select, in the place of the words. Most words fall in one of the first bins that the
+// guide names: a few steps for all lanes, and then halving for the lanes that are left.
+static void look_up(const Tables& tables, uint32_t* __restrict word, const int32_t* __restrict table, int n) {
+    alignas(64) int32_t at[STRIP], bin[STRIP];
+    alignas(64) uint32_t threshold[STRIP];
+    int32_t lane[STRIP];
+    const int whole = whole_lanes(n);
+    for (int i = 0; i < whole; ++i) at[i] = guide_at(word[i], table[i], tables);
+    for (int i = 0; i < whole; ++i) bin[i] = tables.guide[at[i]];
+    for (int step = 0; step < LINEAR_STEPS; ++step)
+        for (int i = 0; i < whole; ++i) bin[i] = next_bin(word[i], bin[i], tables);
+    for (int i = 0; i < whole; ++i) threshold[i] = tables.thresholds[bin[i]];
+    int left = 0;
+    for (int i = 0; i < n; ++i) {
+        lane[left] = i;
+        left += threshold[i] < word[i];
+    }
+    for (int k = 0; k < left; ++k) {
+        const int i = lane[k];
+        bin[i] = halve_bins(word[i], bin[i] + 1, tables.guide[at[i] + 1], tables);
+    }
+    for (int i = 0; i < whole; ++i) word[i] = static_cast<uint32_t>(tables.values[bin[i]]);
+}
+
+template <int FIELDS, bool ORDINAL>
+static void scatter(const FieldStrip& s, const SgFields& fields, const SgBins& bins, uint32_t* next) {
+    constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
+    const uint64_t low = (uint64_t{1} << bins.shift) - 1;
+    const uint32_t* word[FIELDS + 1];
+    for (int f = 0; f < FIELDS; ++f) word[f] = s.word[fields.lane[f]];
+    uint32_t* of_bin = next - bins.first;
+    for (int i = 0; i < s.n; ++i) {
+        const uint64_t us = static_cast<uint64_t>(s.us[i]);
+        uint32_t* __restrict record = bins.records + static_cast<int64_t>(of_bin[us >> bins.shift]++) * WORDS_EACH;
+        record[0] = static_cast<uint32_t>(us & low);
+        record[1] = static_cast<uint32_t>(s.cell[i]);
+        for (int f = 0; f < FIELDS; ++f) record[2 + f] = word[f][i];
+        if (ORDINAL) record[2 + FIELDS] = s.at.ordinal[i];
+    }
+}
+
+static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& s, Key key, const SgBins& bins,
+                          uint32_t* next) {
+    const Tables tables = {job.thresholds, job.values, job.guide, static_cast<int32_t>(job.guide_bits)};
+    const int ratio = static_cast<int>(job.ratio_field), whole = whole_lanes(s.n);
+    for (int i = s.n; i < whole; ++i) s.cell[i] = s.cell[0];
+    field_words(job, fields.lane[fields.count - 1] + 1, s, key);
+    for (int k = 0; k < fields.count; ++k) {
+        const int f = fields.lane[k];
+        alignas(64) int32_t table[STRIP];
+        for (int i = 0; i < whole; ++i) table[i] = job.table[s.cell[i] * static_cast<int>(job.fields) + f];
+        look_up(tables, s.word[f], table, s.n);
+    }
+    if (job.context && !job.modalities) {  // with items, the input is not known yet
+        for (int i = 0; i < whole; ++i) {
+            const int32_t context = job.context[s.cell[i]];
+            const int32_t tokens = cut_input(static_cast<int32_t>(s.word[0][i]), context);
+            s.word[0][i] = static_cast<uint32_t>(tokens);
+            s.word[1][i] = static_cast<uint32_t>(cut_output(static_cast<int32_t>(s.word[1][i]), tokens, context));
+        }
+    }
+    if (ratio > 0) {  // share k / 501 of the field before it, rounded half up
+        for (int i = 0; i < whole; ++i) {
+            const uint64_t twice = 2 * static_cast<uint64_t>(s.word[ratio - 1][i]) * s.word[ratio][i];
+            s.word[ratio][i] = static_cast<uint32_t>((twice + 501) / 1002);
+        }
+    }
+    if (fields.ordinal) {
+        switch (fields.count) {
+            case 2: scatter<2, true>(s, fields, bins, next); break;
+            case 3: scatter<3, true>(s, fields, bins, next); break;
+            case 4: scatter<4, true>(s, fields, bins, next); break;
+            default: scatter<5, true>(s, fields, bins, next);
+        }
+    } else if (fields.count == 2) {
+        scatter<2, false>(s, fields, bins, next);
+    } else {
+        scatter<3, false>(s, fields, bins, next);
+    }
+    s.n = 0;
+}
+
+static void records(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,
+                    uint32_t* next) {
+    const Key key = key_of(job);
+    FieldStrip s;
+    s.n = 0;
+    memset(s.at.detail, 0, sizeof s.at.detail);
+    for (int64_t k = 0; k < count; ++k) {
+        const SgRun& run = runs[k];
+        const uint32_t client = static_cast<uint32_t>(job.client[run.cell]);
+        const uint32_t place = place_of(static_cast<uint32_t>(job.window[run.cell]), DATA);
+        for (uint32_t done = 0; done < run.count;) {
+            const int a = s.n, room = STRIP - a;
+            const uint32_t rest = run.count - done;
+            const int n = rest < static_cast<uint32_t>(room) ? static_cast<int>(rest) : room;
+            const uint32_t* times = run.times + done;
+            for (int i = 0; i < n; ++i) s.us[a + i] = int64_t{times[i]} + run.origin_us;
+            for (int i = 0; i < n; ++i) s.at.ordinal[a + i] = run.first + done + i;
+            for (int i = 0; i < n; ++i) s.at.client[a + i] = client;
+            for (int i = 0; i < n; ++i) s.at.place[a + i] = place;
+            for (int i = 0; i < n; ++i) s.cell[a + i] = run.cell;
+            s.n += n;
+            done += static_cast<uint32_t>(n);
+            if (s.n == STRIP) write_records(job, fields, s, key, bins, next);
+        }
+    }
+    if (s.n) write_records(job, fields, s, key, bins, next);
+}
+
+}  // namespace SG_NAMESPACE

@@ -1,0 +1,112 @@
+// Addresses into logarithms of gaps.
+#pragma once
+
+#include "strip.h"
+
+namespace SG_NAMESPACE {
+
+constexpr int MAX_ATTEMPTS = 256;
+
+// Lanes that wait for a gap. Rejected lanes stay for the next attempt, and new ones fill up the strip behind them.
+struct GapStrip {
+    Addresses at;
+    alignas(64) double d[STRIP], c[STRIP], log_d[STRIP], boost[STRIP];  // of Weibull: boost is 1 / shape
+    alignas(64) double log_gap[STRIP], accepted[STRIP];
+    double* to[STRIP];
+    int n;
+};
+
+static void attempt_gamma(GapStrip& s, Key key) {
+    draw_strip(s.at, s.n, key);
+    alignas(64) double z[STRIP];
+    normals_of(s.at.w0, s.n, z);
+    const int whole = whole_lanes(s.n);
+    for (int i = 0; i < whole; ++i) {
+        const Words words = {s.at.w0[i], s.at.w1[i], s.at.w2[i], s.at.w3[i]};
+        const LogGamma gap = try_log_gamma_at(z[i], words, {s.d[i], s.c[i], s.log_d[i], s.boost[i]});
+        s.log_gap[i] = gap.log_gap;
+        s.accepted[i] = gap.accepted ? 1.0 : 0.0;
+    }
+    int left = 0;
+    for (int i = 0; i < s.n; ++i) {
+        *s.to[i] = s.log_gap[i];
+        if (s.accepted[i] == 0.0) {
+            s.at.ordinal[left] = s.at.ordinal[i];
+            s.at.client[left] = s.at.client[i];
+            s.at.place[left] = s.at.place[i];
+            s.at.detail[left] = s.at.detail[i] + 1;
+            s.d[left] = s.d[i];
+            s.c[left] = s.c[i];
+            s.log_d[left] = s.log_d[i];
+            s.boost[left] = s.boost[i];
+            s.to[left] = s.to[i];
+            ++left;
+        }
+    }
+    s.n = left;
+}
+
+static void draw_weibull(GapStrip& s, Key key) {
+    draw_strip(s.at, s.n, key);
+    const int whole = whole_lanes(s.n);
+    for (int i = 0; i < whole; ++i) {
+        const Words words = {s.at.w0[i], s.at.w1[i], s.at.w2[i], s.at.w3[i]};
+        s.log_gap[i] = log_weibull(words, s.boost[i]);
+    }
+    for (int i = 0; i < s.n; ++i) *s.to[i] = s.log_gap[i];
+    s.n = 0;
+}
+
+static void gaps(const SgJob& job, SgSegment* segments, int64_t count) {
+    const Key key = key_of(job);
+    GapStrip gamma, weibull;
+    gamma.n = weibull.n = 0;
+    for (int64_t k = 0; k < count; ++k) {
+        const SgSegment& segment = segments[k];
+        const int32_t cell = segment.cell;
+        const bool is_gamma = job.is_gamma[cell];
+        GapStrip& s = is_gamma ? gamma : weibull;
+        const uint32_t client = static_cast<uint32_t>(job.client[cell]);
+        const uint32_t place = place_of(static_cast<uint32_t>(job.window[cell]), GAP);
+        const double d = job.d[cell], c = job.c[cell], log_d = job.log_d[cell];
+        const double boost = is_gamma ? job.boost[cell] : job.inverse_shape[cell];
+        double* data = reinterpret_cast<double*>(segment.data);
+        uint32_t done = 0;
+        while (done < segment.count) {
+            const int a = s.n, room = STRIP - a, rest = static_cast<int>(segment.count - done);
+            const int b = a + (rest < room ? rest : room);
+            for (int i = a; i < b; ++i) s.at.ordinal[i] = segment.first + done + (i - a);
+            for (int i = a; i < b; ++i) s.at.client[i] = client;
+            for (int i = a; i < b; ++i) s.at.place[i] = place;
+            for (int i = a; i < b; ++i) s.at.detail[i] = 0;
+            for (int i = a; i < b; ++i) s.boost[i] = boost;
+            for (int i = a; i < b; ++i) s.to[i] = data + done + (i - a);
+            if (is_gamma) {
+                for (int i = a; i < b; ++i) s.d[i] = d;
+                for (int i = a; i < b; ++i) s.c[i] = c;
+                for (int i = a; i < b; ++i) s.log_d[i] = log_d;
+            }
+            s.n = b;
+            done += static_cast<uint32_t>(b - a);
+            if (s.n == STRIP) is_gamma ? attempt_gamma(s, key) : draw_weibull(s, key);
+        }
+    }
+    draw_weibull(weibull, key);
+    for (int attempt = 0; gamma.n && attempt < 2 * MAX_ATTEMPTS; ++attempt) attempt_gamma(gamma, key);
+
+    for (int64_t k = 0; k < count; ++k) {
+        const double* gap = reinterpret_cast<const double*>(segments[k].data);
+        const uint32_t n = segments[k].count;
+        double best[8];
+        for (int j = 0; j < 8; ++j) best[j] = gap[0];
+        uint32_t i = 0;
+        for (; i + 8 <= n; i += 8)
+            for (int j = 0; j < 8; ++j) best[j] = best[j] > gap[i + j] ? best[j] : gap[i + j];
+        for (; i < n; ++i) best[0] = best[0] > gap[i] ? best[0] : gap[i];
+        double peak = best[0];
+        for (int j = 1; j < 8; ++j) peak = peak > best[j] ? peak : best[j];
+        segments[k].peak = peak;
+    }
+}
+
+}  // namespace SG_NAMESPACE
