@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from servegen_gpu.clients.pool import ClientPool
@@ -40,3 +41,9 @@ def provenance_of(
         "backend": backend,
         "shard": f"{shard[0] + 1}/{shard[1]}",
     }
+
+
+def noted(provenance: Mapping[str, Any], change: dict[str, Any], duration_s: float | None) -> dict[str, Any]:
+    """Provenance of a trace after a change: what it was made from, and under ``changes`` all that was done to it."""
+    with_change = dict(provenance) | {"changes": [*provenance.get("changes", ()), change]}
+    return with_change if duration_s is None else with_change | {"duration_s": duration_s}

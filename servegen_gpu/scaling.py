@@ -8,7 +8,7 @@ Fig. 16). Each takes a trace, or a stream of slabs in order of time, and gives b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal, overload
 
@@ -22,6 +22,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.philox import MASK
 from servegen_gpu.merge import merge_order
+from servegen_gpu.provenance import noted
 from servegen_gpu.trace import Trace
 
 Method = Literal["itt", "naive"]
@@ -158,7 +159,7 @@ def _squeezed(slab: Trace, factor: float) -> Trace:
     arrival_us = _divided(_times(slab), factor)
     duration_s = slab.provenance.get("duration_s")
     note = {"rescale": factor, "method": "naive"}
-    about = _noted(slab.provenance, note, None if duration_s is None else duration_s / factor)
+    about = noted(slab.provenance, note, None if duration_s is None else duration_s / factor)
     return replace(slab, columns=slab.columns | {"arrival_us": arrival_us}, provenance=about)
 
 
@@ -182,7 +183,7 @@ def _starts_moved(trace: Trace, factor: float, tails: Tails) -> Trace:
         arrival_us = arrival_us[: len(order)]
     elif len(arrival_us):
         span_us = max(span_us, int(arrival_us[-1]) + 1)
-    about = _noted(trace.provenance, {"rescale": factor, "method": "itt", "tails": tails}, span_us / 1e6)
+    about = noted(trace.provenance, {"rescale": factor, "method": "itt", "tails": tails}, span_us / 1e6)
     moved = trace.take(order)
     return Trace(moved.columns | {"arrival_us": arrival_us}, about)
 
@@ -209,7 +210,7 @@ def _slices(slabs: Iterable[Trace], from_us: int, to_us: int, keep_times: bool) 
         low, high = np.searchsorted(_times(slab), [from_us, to_us]).tolist()
         part = slab.rows(low, high)
         ends_s = [s for s in (note.get("to_s"), slab.provenance.get("duration_s")) if s is not None]
-        about = _noted(slab.provenance, note, max(min(ends_s) - shift_us / 1e6, 0.0) if ends_s else None)
+        about = noted(slab.provenance, note, max(min(ends_s) - shift_us / 1e6, 0.0) if ends_s else None)
         part = Trace(part.columns | {"arrival_us": part["arrival_us"] - shift_us}, about, rows)
         rows += len(part)
         if len(part):
@@ -242,7 +243,7 @@ def _thinned(slabs: Iterable[Trace], share: float, seed: int) -> Iterator[Trace]
         for_blocks(len(word), fill)
         kept = slab.take(np.flatnonzero(word < np.uint64(round(share * 2**32))))
         note = {"thin": share, "seed": seed, "by": by}
-        yield Trace(kept.columns, _noted(slab.provenance, note, slab.provenance.get("duration_s")), rows)
+        yield Trace(kept.columns, noted(slab.provenance, note, slab.provenance.get("duration_s")), rows)
         rows += len(kept)
 
 
@@ -274,9 +275,3 @@ def _microseconds(name: str, value: float | str) -> int:
     if not 0 <= found < MAX_TIME_US / 1e6:
         raise OptionError(f"{name} from 0 s on", repr(value), "count it from the start of the trace")
     return round(found * 1e6)
-
-
-def _noted(provenance: Mapping[str, Any], change: dict[str, Any], duration_s: float | None) -> dict[str, Any]:
-    """Provenance of a trace that was changed: what it was made from, and all changes since."""
-    noted = dict(provenance) | {"changes": [*provenance.get("changes", ()), change]}
-    return noted if duration_s is None else noted | {"duration_s": duration_s}
