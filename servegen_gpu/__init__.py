@@ -19,10 +19,13 @@ from servegen_gpu.clients.resample import resample
 from servegen_gpu.clients.servegen import load_servegen
 from servegen_gpu.clients.spec import ClientSpec, client
 from servegen_gpu.clients.toml_file import read_clients
+from servegen_gpu.dataset import with_lengths
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
+from servegen_gpu.formats.arrivals import read_arrivals
 from servegen_gpu.pipeline import Workload, generate, stream
 from servegen_gpu.provenance import VERSION as __version__
 from servegen_gpu.rules import DEPENDENCES as DEPENDENCE_KINDS
+from servegen_gpu.scaling import between, rescale, thin
 from servegen_gpu.schedules import Schedule, read_schedule
 from servegen_gpu.trace import Ragged, Trace, read_trace
 
@@ -44,6 +47,7 @@ __all__ = [
     "Trace",
     "Workload",
     "__version__",
+    "between",
     "client",
     "distributions",
     "generate",
@@ -51,10 +55,14 @@ __all__ = [
     "load_servegen",
     "pool",
     "population",
+    "read_arrivals",
     "read_clients",
     "read_schedule",
     "read_trace",
     "resample",
+    "rescale",
     "sample_from_cdf",
     "stream",
+    "thin",
+    "with_lengths",
 ]

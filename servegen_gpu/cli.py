@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import servegen_gpu as sg
+from servegen_gpu import cli_scale
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, ServeGenError
@@ -105,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_pool(show, "a trace file, a directory of parts, or a workload: its name, or a TOML file of your own clients")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
+
+    cli_scale.add(commands)
 
     built_in = commands.add_parser(
         "presets",

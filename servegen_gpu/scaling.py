@@ -189,13 +189,15 @@ def _starts_moved(trace: Trace, factor: float, tails: Tails) -> Trace:
 
 
 def first_arrivals(time_us: NDArray[np.int64], conversation: NDArray[np.int64]) -> NDArray[np.int64]:
-    """When the conversation of each request begins, int64[n]: its first arrival among ascending times."""
-    order = np.argsort(conversation, kind="stable")
+    """When the conversation of each request begins, int64[n]: its first arrival."""
+    if not len(time_us):
+        return time_us
+    order = np.argsort(conversation)
     grouped = conversation[order]
-    begins = np.ones(len(order), bool)
-    np.not_equal(grouped[1:], grouped[:-1], out=begins[1:])
+    begins = np.concatenate(([True], grouped[1:] != grouped[:-1]))
+    first_us = np.minimum.reduceat(time_us[order], np.flatnonzero(begins))
     start_us = np.empty_like(time_us)
-    start_us[order] = time_us[order[begins]][np.cumsum(begins) - 1]
+    start_us[order] = first_us[np.cumsum(begins) - 1]
     return start_us
 
 

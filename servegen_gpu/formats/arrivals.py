@@ -1,8 +1,8 @@
 """Arrivals from CSV files that others wrote: one column of times, and lengths where the file has them.
 
 Published traces of Azure (``TIMESTAMP``, ISO 8601), BurstGPT (``Timestamp``, seconds), Vidur (``arrived_at``, seconds)
-and their like differ in names and units only. A file is read block by block, and nothing but the wanted columns is kept:
-8 bytes a request for its time, 4 for a length.
+and their like differ in names and units only. A file is read block by block, and nothing but the wanted columns is
+kept: 8 bytes a request for its time, 4 for a length.
 """
 
 from __future__ import annotations
@@ -186,10 +186,8 @@ def _from_first(
         span_s = (float(last) - float(first)) * unit_us / 1e6
         raise OptionError(f"times within {MAX_SPAN_US / 1e6:.3g} s", f"{span_s:.3g} s in {path}", "check the unit")
     since = time - first
-    if since.dtype == np.int64:  # nanoseconds: whole numbers all the way
-        arrival_us = (since + 500) // 1000
-    else:
-        arrival_us = np.rint(since * unit_us).astype(np.int64)
+    # nanoseconds of dates are whole numbers all the way
+    arrival_us = (since + 500) // 1000 if since.dtype == np.int64 else np.rint(since * unit_us).astype(np.int64)
     if (arrival_us[1:] >= arrival_us[:-1]).all():
         return arrival_us, None
     order = np.argsort(arrival_us, kind="stable")

@@ -1,0 +1,377 @@
+"""Traces rescaled, cut and thinned: exact to the microsecond, and as steady as the paper says (Fig. 16)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from gates import check
+from profiles import REAL_DATA, needs_real_data
+from scipy import stats
+from traces import rows, same
+
+import servegen_gpu as sg
+from servegen_gpu import Ragged, Trace
+from servegen_gpu.cli import main
+from servegen_gpu.errors import OptionError
+from servegen_gpu.formats import read_slabs
+
+FACTOR = 10.4
+"""All requests over those of multi-turn conversations in the paper's 12 hours: 1,964,415 / 188,986."""
+
+
+def conversations(n: int = 400, seed: int = 0, ties: bool = True) -> Trace:
+    """Requests of conversations of 1 to 5 turns in time order, with lists, and with many equal arrivals."""
+    rng = np.random.default_rng(seed)
+    step = 1_000_000 if ties else 1
+    of = np.sort(rng.integers(0, n // 3, n))
+    begins = np.concatenate(([True], of[1:] != of[:-1]))
+    turn = np.arange(n) - np.maximum.accumulate(np.where(begins, np.arange(n), 0)) + 1
+    gap = np.where(begins, 0, rng.integers(0, 200_000_000 // step, n) * step)
+    start = rng.integers(0, 3_600_000_000 // step, n) * step
+    arrival = start[np.maximum.accumulate(np.where(begins, np.arange(n), 0))]
+    elapsed = np.cumsum(gap)
+    arrival = arrival + elapsed - elapsed[np.maximum.accumulate(np.where(begins, np.arange(n), 0))]
+    order = np.argsort(arrival, kind="stable")
+    sizes = rng.integers(0, 4, n)
+    trace = Trace(
+        {
+            "arrival_us": arrival.astype(np.int64),
+            "client": rng.integers(0, 9, n).astype(np.int32),
+            "input_tokens": np.arange(n, dtype=np.int32),
+            "output_tokens": rng.integers(1, 99, n).astype(np.int32),
+            "image_tokens": Ragged(
+                np.concatenate(([0], np.cumsum(sizes))), rng.integers(1, 9, sizes.sum()).astype(np.int32)
+            ),
+            "conversation": (of * 1_000_003).astype(np.int64),
+            "turn": turn.astype(np.int32),
+        },
+        {"workload": "made", "duration_s": 3_600.0},
+    )
+    return trace.take(order)
+
+
+def slabs_of(trace: Trace, size: int) -> list[Trace]:
+    return [trace.rows(a, a + size) for a in range(0, len(trace), size)]
+
+
+def joined(slabs) -> Trace:
+    return Trace.concat(list(slabs))
+
+
+def by_conversation(trace: Trace) -> dict[int, list[tuple[int, int]]]:
+    found = defaultdict(list)
+    for name, turn, time in zip(*(trace[c].tolist() for c in ("conversation", "turn", "arrival_us")), strict=True):
+        found[name].append((turn, time))
+    return found
+
+
+# -- rescale -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [10.4, 3, 1, 0.25])
+@pytest.mark.parametrize("ties", [True, False])
+def test_itt_moves_starts_and_nothing_else(factor, ties):
+    """Against a plain loop over conversations and Python's stable sort."""
+    trace = conversations(ties=ties)
+    starts: dict[int, int] = {}
+    expected = []
+    for row in rows(trace):
+        start = starts.setdefault(row[5], row[0])
+        expected.append((round(start / factor) + row[0] - start, *row[1:]))
+    expected.sort(key=lambda row: row[0])
+    scaled = trace.rescaled(factor)
+    assert rows(scaled) == expected
+    before, after = by_conversation(trace), by_conversation(scaled)
+    for name, turns in before.items():
+        assert [turn for turn, _ in after[name]] == [turn for turn, _ in turns]
+        assert np.array_equal(np.diff([t for _, t in after[name]]), np.diff([t for _, t in turns]))
+
+
+def test_conversations_of_one_turn_are_scaled_as_naive_scales_them():
+    trace = conversations()
+    alone = Trace(trace.columns | {"conversation": np.arange(len(trace))})
+    assert np.array_equal(alone.rescaled(FACTOR)["arrival_us"], alone.rescaled(FACTOR, "naive")["arrival_us"])
+
+
+@pytest.mark.parametrize("factor", [10.4, 0.5])
+def test_naive_divides_every_arrival(factor):
+    trace = conversations()
+    scaled = sg.rescale(trace, factor, "naive")
+    assert scaled["arrival_us"].tolist() == [round(t / factor) for t in trace["arrival_us"].tolist()]
+    assert same(Trace(scaled.columns | {"arrival_us": trace["arrival_us"]}), trace)
+    assert scaled.provenance["duration_s"] == 3_600 / factor
+    assert scaled.provenance["changes"] == [{"rescale": factor, "method": "naive"}]
+
+
+def test_tails_are_kept_or_cut_at_the_scaled_end():
+    trace = conversations()
+    kept, cut = trace.rescaled(FACTOR), trace.rescaled(FACTOR, tails="cut")
+    end_us = round(3_600e6 / FACTOR)
+    assert len(kept) == len(trace)
+    inside = int((kept["arrival_us"] < end_us).sum())
+    assert 0 < inside < len(kept)
+    assert same(cut, kept.rows(0, inside))
+    assert cut.provenance["duration_s"] == pytest.approx(3_600 / FACTOR, abs=1e-6)
+    assert kept.provenance["duration_s"] == (kept["arrival_us"][-1] + 1) / 1e6
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_streams_give_what_whole_traces_give(size):
+    trace = conversations()
+    for change in (
+        lambda t: sg.rescale(t, FACTOR, "naive"),
+        lambda t: sg.rescale(t, FACTOR),
+        lambda t: sg.between(t, "10m", "25m"),
+        lambda t: sg.between(t, "10m", "25m", keep_times=True),
+        lambda t: sg.between(t, "9h"),
+        lambda t: sg.thin(t, 0.3, seed=5),
+    ):
+        whole, stream = change(trace), joined(change(iter(slabs_of(trace, size))))
+        assert same(whole, stream)
+        assert whole.provenance == stream.provenance
+        assert stream.first_row == 0
+
+
+def test_requests_without_conversations_are_thinned_alike_in_slabs():
+    trace = conversations()
+    plain = Trace({name: column for name, column in trace.columns.items() if name not in ("conversation", "turn")})
+    assert same(plain.thinned(0.4), joined(sg.thin(iter(slabs_of(plain, 33)), 0.4)))
+
+
+def test_empty_traces_stay_empty():
+    none = conversations().rows(0, 0)
+    for changed in (none.rescaled(2), none.rescaled(2, "naive"), none.between("1m", "2m"), none.thinned(0.5)):
+        assert len(changed) == 0
+        assert changed.schema() == none.schema()
+
+
+# -- between -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_slice_has_the_requests_of_its_time():
+    trace = conversations()
+    time = trace["arrival_us"]
+    part = trace.between("10m", 1_200)
+    inside = np.flatnonzero((time >= 600_000_000) & (time < 1_200_000_000))
+    assert 0 < len(inside) < len(trace)
+    assert np.array_equal(part["arrival_us"], time[inside] - 600_000_000)
+    assert np.array_equal(part["turn"], trace["turn"][inside])
+    assert part.provenance["duration_s"] == 600
+    kept = trace.between("10m", "20m", keep_times=True)
+    assert np.array_equal(kept["arrival_us"], time[inside])
+    parts = [trace.between(0, "10m", keep_times=True), kept, trace.between("20m", keep_times=True)]
+    assert same(joined(parts), trace)
+    assert trace.between("50m").provenance["duration_s"] == 600
+    assert trace.between("50m", "90m").provenance["duration_s"] == 600
+
+
+def test_a_stream_is_read_no_further_than_the_end():
+    def slabs():
+        yield from slabs_of(conversations(), 50)[:4]
+        pytest.fail("read on")
+
+    third = conversations().rows(100, 150)["arrival_us"][-1] / 1e6
+    assert len(joined(sg.between(slabs(), 0, third))) > 0
+
+
+# -- thin --------------------------------------------------------------------------------------------------------------
+
+
+def test_conversations_are_kept_whole_and_nested():
+    trace = conversations(3_000)
+    names = {share: set(trace.thinned(share, seed=1)["conversation"].tolist()) for share in (0.1, 0.5, 1)}
+    assert names[0.1] < names[0.5] < names[1] == set(trace["conversation"].tolist())
+    before, after = by_conversation(trace), by_conversation(trace.thinned(0.5, seed=1))
+    assert all(before[name] == turns for name, turns in after.items())
+    assert set(trace.thinned(0.5, seed=2)["conversation"].tolist()) != names[0.5]
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("column", ["conversation", None])
+def test_the_share_is_kept(column):
+    n = 50_000
+    columns = {"arrival_us": np.arange(n)} | ({column: np.arange(n) << 33} if column else {})
+    kept = Trace(columns).thinned(0.3, seed=11)["arrival_us"]
+    check(stats.binomtest(len(kept), n, 0.3).pvalue, "share kept")
+    gaps = np.bincount(np.minimum(np.diff(kept), 12))[1:]
+    p = 0.3 * 0.7 ** np.arange(12)
+    p[-1] = 1 - p[:-1].sum()
+    check(stats.chisquare(gaps, p * gaps.sum()).pvalue, "kept independently")
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.rescaled(0), "factor as a number, above 0"),
+        (lambda t: t.rescaled(float("nan")), "factor"),
+        (lambda t: t.rescaled("2"), "factor"),
+        (lambda t: t.rescaled(1e-9), "arrivals below"),
+        (lambda t: t.rescaled(1e-9, "naive"), "arrivals below"),
+        (lambda t: t.rescaled(2, "both"), "method as itt or naive"),
+        (lambda t: t.rescaled(2, tails="drop"), "tails as keep or cut"),
+        (lambda t: Trace({"arrival_us": t["arrival_us"]}).rescaled(2), 'a column "conversation".*arrival_us'),
+        (lambda t: Trace({"client": t["client"]}).rescaled(2, "naive"), "a column arrival_us"),
+        (lambda t: Trace(t.columns | {"arrival_us": t["arrival_us"][::-1]}).rescaled(2), "in order of time.*row"),
+        (lambda t: Trace(t.columns | {"arrival_us": t["arrival_us"] - 10**12}).between(0, 1), "in order of time"),
+        (lambda t: Trace(t.columns, {"shard": "1/8"}).rescaled(2), "shard 1/8.*join the shards"),
+        (lambda t: t.between("20m", "10m"), "a start before the end"),
+        (lambda t: t.between("-1s"), "start from 0 s on"),
+        (lambda t: t.between(0, "10 parsecs"), "units are"),
+        (lambda t: t.thinned(0), "share as a number, above 0"),
+        (lambda t: t.thinned(1.1), "share"),
+        (lambda t: t.thinned(0.5, seed=-1), "seed"),
+        (lambda t: t.thinned(0.5).thinned(0.5), "thin with another seed"),
+    ],
+)
+def test_refusals(change, message):
+    with pytest.raises(OptionError, match=message):
+        change(conversations())
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl", "parts"])
+def test_the_command_writes_what_the_library_makes(tmp_path, capsys, name):
+    trace = conversations()
+    source, out = tmp_path / f"source-{name}", tmp_path / name
+    trace.write(source)
+    assert run("scale", source, "-o", out, "--factor", FACTOR) == 0
+    assert f"{len(trace):,} requests" in capsys.readouterr().out
+    if name.endswith("jsonl"):
+        assert len(out.read_text().splitlines()) == len(trace)
+        return
+    assert same(sg.read_trace(out), trace.rescaled(FACTOR))
+    arguments = ("--from", "10m", "--to", "40m", "--thin", 0.5, "--seed", 3, "--factor", 2, "--method", "naive")
+    assert run("scale", source, "-o", out, *arguments, "--quiet") == 0
+    assert capsys.readouterr().out == ""
+    ours = trace.between("10m", "40m").thinned(0.5, seed=3).rescaled(2, "naive")
+    back = sg.read_trace(out)
+    assert same(back, ours)
+    assert back.provenance == ours.provenance
+    assert [{"from_s", "thin", "rescale"} & set(c) for c in back.provenance["changes"]] == [
+        {"from_s"},
+        {"thin"},
+        {"rescale"},
+    ]
+    assert sum(map(len, read_slabs(out))) == len(ours)
+    assert run("inspect", out) == 0
+    assert "changes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--factor, --thin, --from or --to"),
+        (("--factor", "-1"), "factor as a number, above 0"),
+        (("--factor", "2"), 'a column "conversation"'),
+        (("--from", "2h"), "requests in .* at the times asked for"),
+        (("--from", "2m", "--to", "1m"), "a start before the end"),
+        (("--thin", "2"), "share"),
+    ],
+)
+def test_the_command_refuses_and_writes_nothing(tmp_path, capsys, arguments, message):
+    source, out = tmp_path / "source.parquet", tmp_path / "out.parquet"
+    trace = conversations()
+    Trace({name: trace[name] for name in ("arrival_us", "client")}, trace.provenance).write(source)
+    assert run("scale", source, "-o", out, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert re.search(message, said.err)
+    assert [path.name for path in tmp_path.iterdir()] == ["source.parquet"]
+
+
+def test_the_command_refuses_what_is_no_trace(tmp_path, capsys):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing more")
+    for source in ("a.parquet", "missing.parquet"):
+        assert run("scale", tmp_path / source, "-o", tmp_path / "out.parquet", "--factor", 2) == 2
+    assert not (tmp_path / "out.parquet").exists()
+    assert "error: expected" in capsys.readouterr().err
+
+
+# -- A9: Fig. 16 of the paper ------------------------------------------------------------------------------------------
+#
+# The paper takes the requests of multi-turn conversations of deepseek-r1, scales them to the size of the original
+# workload, and finds naive scaling burstier than the original and ITT scaling even steadier than it; it prints no
+# numbers. Original is here the whole workload of a day, 9.6 % of whose requests are in conversations of 3.5 turns. All
+# three have one mean rate, so that their figures compare.
+#
+# Burstiness is that of counts in 10 s, within windows of 5 minutes, median over windows: their CV, and their index of
+# dispersion (variance / mean, 1 for Poisson). A scaled day has 27 windows only, so means of several draws are compared.
+#
+# What does not show the order: inter-arrival times, because thousands of clients together are nearly Poisson from one
+# request to the next however they are scaled; and counts in 30 s or more, because the day is squeezed into two hours
+# under both methods, and ITT scaling begins with few later turns. Against the multi-turn requests alone, at their own
+# tenfold smaller rate, counts do not compare, and naive scaling divides all gaps and so keeps their CV.
+
+COUNT_S, WINDOW_S, HOURS, DRAWS = 10, 300, 24, 6
+
+
+def multi_turn(sessions_us: np.ndarray, seed: int, share: float = 0.096, turns: float = 3.5) -> tuple[Trace, Trace]:
+    """The whole workload, and its requests in multi-turn conversations alone, if sessions begin at these times."""
+    rng = np.random.default_rng(seed)
+    several = rng.random(len(sessions_us)) < share / (share + turns * (1 - share))
+    size = 1 + rng.geometric(1 / (turns - 1), several.sum())
+    of = np.repeat(np.arange(len(size)), size)
+    first = np.repeat(np.cumsum(size) - size, size)
+    gap_us = np.rint(rng.lognormal(np.log(100e6), 1.5, len(of))).astype(np.int64)
+    gap_us[np.unique(first)] = 0
+    elapsed = np.cumsum(gap_us)
+    arrival_us = sessions_us[several][of] + elapsed - elapsed[first]
+    arrival_us, of = arrival_us[arrival_us < HOURS * 3_600e6], of[arrival_us < HOURS * 3_600e6]
+    order = np.argsort(arrival_us, kind="stable")
+    about = {"duration_s": HOURS * 3_600.0}
+    alone = Trace({"arrival_us": arrival_us[order], "conversation": of[order]}, about)
+    return Trace({"arrival_us": np.sort(np.concatenate((sessions_us[~several], arrival_us)))}, about), alone
+
+
+def burstiness(trace: Trace) -> tuple[float, float]:
+    """CV and index of dispersion of counts, medians over windows."""
+    windows = int(trace.provenance["duration_s"] // WINDOW_S)
+    counts = np.bincount(trace["arrival_us"] // (COUNT_S * 10**6), minlength=windows * WINDOW_S // COUNT_S)
+    counts = counts[: windows * WINDOW_S // COUNT_S].reshape(windows, -1)
+    mean, variance = counts.mean(1), counts.var(1, ddof=1)
+    return float(np.median(np.sqrt(variance) / mean)), float(np.median(variance / mean))
+
+
+def as_in_fig_16(itt: np.ndarray, original: np.ndarray, naive: np.ndarray) -> bool:
+    """Whether means over draws, float64[draws, 2] each, are in the paper's order, the dispersion by 5 % at least."""
+    (cv_i, d_i), (cv_o, d_o), (cv_n, d_n) = (figures.mean(0) for figures in (itt, original, naive))
+    return bool(cv_i <= cv_o < cv_n and 1.05 * d_i < d_o < d_n / 1.05)
+
+
+def check_fig_16(sessions_us: np.ndarray) -> None:
+    figures = np.empty((3, DRAWS, 2))
+    for seed in range(DRAWS):
+        original, alone = multi_turn(sessions_us, seed)
+        factor = len(original) / len(alone)
+        assert factor == pytest.approx(FACTOR, rel=0.1)
+        scaled = alone.rescaled(factor, "itt", tails="cut"), original, alone.rescaled(factor, "naive")
+        figures[:, seed] = [burstiness(trace) for trace in scaled]
+    itt, original, naive = figures
+    assert as_in_fig_16(itt, original, naive), figures.mean(1)
+    # planted: inter-turn times that shrink with the rest, and naive scaling that leaves them alone
+    assert not as_in_fig_16(naive, original, naive)
+    assert not as_in_fig_16(itt, original, itt)
+
+
+def test_burstiness_is_as_in_fig_16():
+    pool = sg.population("deepseek-r1", clients=1_000)
+    check_fig_16(sg.generate(pool, duration=f"{HOURS}h", seed=1)["arrival_us"])
+
+
+@needs_real_data
+def test_burstiness_is_as_in_fig_16_on_released_clients():
+    pool = sg.load_servegen(REAL_DATA, "deepseek-r1", cache=False)
+    check_fig_16(sg.generate(pool, duration=f"{HOURS}h", seed=1)["arrival_us"])
