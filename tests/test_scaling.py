@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from traces import rows, same
 import servegen_gpu as sg
 from servegen_gpu import Ragged, Trace
 from servegen_gpu.cli import main
+from servegen_gpu.clients import distributions as d
+from servegen_gpu.clients.scaled import scaled_turns
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import read_slabs
 
@@ -375,3 +378,24 @@ def test_burstiness_is_as_in_fig_16():
 def test_burstiness_is_as_in_fig_16_on_released_clients():
     pool = sg.load_servegen(REAL_DATA, "deepseek-r1", cache=False)
     check_fig_16(sg.generate(pool, duration=f"{HOURS}h", seed=1)["arrival_us"])
+
+
+# -- pools -------------------------------------------------------------------------------------------------------------
+
+
+def test_inter_turn_times_of_a_model_are_scaled():
+    @dataclass(frozen=True)
+    class Model:
+        share: float
+        gap_s: d.Distribution
+        session_s: float
+
+    gap = d.Mixture([d.LogNormal(median=100, sigma=2, max=3_600), d.Pmf([30, 45], [1, 3]), d.Constant(7)], min=2)
+    scaled = scaled_turns(Model(0.1, gap, 7_200.0), 1 / 8)
+    assert (scaled.share, scaled.session_s) == (0.1, 900)
+    body, fixed, constant = scaled.gap_s.parts
+    assert (body.median, body.sigma, body.max, scaled.gap_s.min) == (12.5, 2, 450, 0.25)
+    assert np.asarray(fixed.values).tolist() == [3.75, 5.625]
+    assert constant.value == 0.875
+    with pytest.raises(OptionError, match="factor"):
+        scaled_turns(Model(0.1, gap, 7_200.0), 0)
