@@ -75,13 +75,13 @@ class Ragged:
         offsets = self.offsets[lo : max(lo, hi) + 1]
         return Ragged(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
 
-    def take(self, rows: NDArray[np.integer]) -> Ragged:
-        """The rows at given numbers, in their order, in memory of their own."""
-        lengths = self.lengths[rows]
-        offsets = np.zeros(len(lengths) + 1, np.int64)
+    def take(self, index: NDArray[np.integer]) -> Ragged:
+        """The rows at `index`, in that order, in memory of their own."""
+        begins, lengths = self.offsets[:-1][index], self.lengths[index]
+        offsets = np.zeros(len(index) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        at = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(offsets, self.values[at])
+        items = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)
+        return Ragged(offsets, self.values[items])
 
     @staticmethod
     def concat(parts: Sequence[Ragged]) -> Ragged:
