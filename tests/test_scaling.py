@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -310,58 +309,50 @@ def test_the_command_refuses_what_is_no_trace(tmp_path, capsys):
 # numbers. Original is here the whole workload of a day, 9.6 % of whose requests are in conversations of 3.5 turns. All
 # three have one mean rate, so that their figures compare.
 #
-# Burstiness is that of counts in 10 s, within windows of 5 minutes, median over windows: their CV, and their index of
-# dispersion (variance / mean, 1 for Poisson). A scaled day has 27 windows only, so means of several draws are compared.
+# Burstiness is how requests per minute change from one minute to the next (two-sample variance, which a slow trend
+# does not move), in windows of five such changes, median over windows: as CV, and as index of dispersion (variance /
+# mean, 1 for Poisson). A scaled day has 27 windows only, so means of replicas are compared.
 #
-# What does not show the order: inter-arrival times, because thousands of clients together are nearly Poisson from one
-# request to the next however they are scaled; and counts in 30 s or more, because the day is squeezed into two hours
-# under both methods, and ITT scaling begins with few later turns. Against the multi-turn requests alone, at their own
+# Not every figure shows the order. Inter-arrival times do not: thousands of clients together are nearly Poisson from
+# one request to the next. Counts in seconds show both methods below the original: its clients send bursts of seconds,
+# of which conversations keep little, because the model gives them to all clients alike. In counts over 100 s and more
+# ITT comes up to the original, because it, too, squeezes the day. Against the multi-turn requests alone, at their own
 # tenfold smaller rate, counts do not compare, and naive scaling divides all gaps and so keeps their CV.
 
-COUNT_S, WINDOW_S, HOURS, DRAWS = 10, 300, 24, 6
+COUNT_S, WINDOW, REPLICAS = 60, 5, 2
 
 
-def multi_turn(sessions_us: np.ndarray, seed: int, share: float = 0.096, turns: float = 3.5) -> tuple[Trace, Trace]:
-    """The whole workload, and its requests in multi-turn conversations alone, if sessions begin at these times."""
-    rng = np.random.default_rng(seed)
-    several = rng.random(len(sessions_us)) < share / (share + turns * (1 - share))
-    size = 1 + rng.geometric(1 / (turns - 1), several.sum())
-    of = np.repeat(np.arange(len(size)), size)
-    first = np.repeat(np.cumsum(size) - size, size)
-    gap_us = np.rint(rng.lognormal(np.log(100e6), 1.5, len(of))).astype(np.int64)
-    gap_us[np.unique(first)] = 0
-    elapsed = np.cumsum(gap_us)
-    arrival_us = sessions_us[several][of] + elapsed - elapsed[first]
-    arrival_us, of = arrival_us[arrival_us < HOURS * 3_600e6], of[arrival_us < HOURS * 3_600e6]
-    order = np.argsort(arrival_us, kind="stable")
-    about = {"duration_s": HOURS * 3_600.0}
-    alone = Trace({"arrival_us": arrival_us[order], "conversation": of[order]}, about)
-    return Trace({"arrival_us": np.sort(np.concatenate((sessions_us[~several], arrival_us)))}, about), alone
+def multi_turn(trace: Trace) -> Trace:
+    """The requests whose conversation has others in the trace."""
+    _, of, size = np.unique(trace["conversation"], return_inverse=True, return_counts=True)
+    return trace.take(np.flatnonzero(size[of] > 1))
 
 
 def burstiness(trace: Trace) -> tuple[float, float]:
-    """CV and index of dispersion of counts, medians over windows."""
-    windows = int(trace.provenance["duration_s"] // WINDOW_S)
-    counts = np.bincount(trace["arrival_us"] // (COUNT_S * 10**6), minlength=windows * WINDOW_S // COUNT_S)
-    counts = counts[: windows * WINDOW_S // COUNT_S].reshape(windows, -1)
-    mean, variance = counts.mean(1), counts.var(1, ddof=1)
+    """CV and index of dispersion of counts, from their changes, medians over windows."""
+    n = int(trace.provenance["duration_s"] // COUNT_S)
+    count = np.bincount(trace["arrival_us"] // (COUNT_S * 10**6), minlength=n)[:n].astype(float)
+    windows = (n - 1) // WINDOW
+    variance = (np.diff(count) ** 2 / 2)[: windows * WINDOW].reshape(windows, WINDOW).mean(1)
+    mean = ((count[1:] + count[:-1]) / 2)[: windows * WINDOW].reshape(windows, WINDOW).mean(1)
     return float(np.median(np.sqrt(variance) / mean)), float(np.median(variance / mean))
 
 
 def as_in_fig_16(itt: np.ndarray, original: np.ndarray, naive: np.ndarray) -> bool:
-    """Whether means over draws, float64[draws, 2] each, are in the paper's order, the dispersion by 5 % at least."""
+    """Whether means over replicas, float64[replicas, 2], are in the paper's order, dispersions by 5 % at least."""
     (cv_i, d_i), (cv_o, d_o), (cv_n, d_n) = (figures.mean(0) for figures in (itt, original, naive))
     return bool(cv_i <= cv_o < cv_n and 1.05 * d_i < d_o < d_n / 1.05)
 
 
-def check_fig_16(sessions_us: np.ndarray) -> None:
-    figures = np.empty((3, DRAWS, 2))
-    for seed in range(DRAWS):
-        original, alone = multi_turn(sessions_us, seed)
+def check_fig_16(pool: sg.ClientPool) -> None:
+    figures = np.empty((3, REPLICAS, 2))
+    for replica in range(REPLICAS):
+        original = sg.generate(pool, duration="24h", seed=1, replica=replica)
+        alone = multi_turn(original)
         factor = len(original) / len(alone)
         assert factor == pytest.approx(FACTOR, rel=0.1)
         scaled = alone.rescaled(factor, "itt", tails="cut"), original, alone.rescaled(factor, "naive")
-        figures[:, seed] = [burstiness(trace) for trace in scaled]
+        figures[:, replica] = [burstiness(trace) for trace in scaled]
     itt, original, naive = figures
     assert as_in_fig_16(itt, original, naive), figures.mean(1)
     # planted: inter-turn times that shrink with the rest, and naive scaling that leaves them alone
@@ -370,32 +361,54 @@ def check_fig_16(sessions_us: np.ndarray) -> None:
 
 
 def test_burstiness_is_as_in_fig_16():
-    pool = sg.population("deepseek-r1", clients=1_000)
-    check_fig_16(sg.generate(pool, duration=f"{HOURS}h", seed=1)["arrival_us"])
+    check_fig_16(sg.population("deepseek-r1", clients=1_000))
 
 
 @needs_real_data
 def test_burstiness_is_as_in_fig_16_on_released_clients():
-    pool = sg.load_servegen(REAL_DATA, "deepseek-r1", cache=False)
-    check_fig_16(sg.generate(pool, duration=f"{HOURS}h", seed=1)["arrival_us"])
+    check_fig_16(sg.load_servegen(REAL_DATA, "deepseek-r1", cache=False).with_conversations("deepseek-r1"))
+
+
+def test_generated_conversations_keep_their_inter_turn_times():
+    trace = multi_turn(sg.generate(sg.population("deepseek-r1", clients=100), duration="2h"))
+    before, after = by_conversation(trace), by_conversation(trace.rescaled(FACTOR))
+    assert len(before) > 1_000
+    for name, turns in before.items():
+        (first, start_us), *_ = after[name]
+        assert after[name] == [(turn, time - turns[0][1] + start_us) for turn, time in turns]
+        assert start_us == round(turns[0][1] / FACTOR)
+        assert first == turns[0][0]
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------
 
 
 def test_inter_turn_times_of_a_model_are_scaled():
-    @dataclass(frozen=True)
-    class Model:
-        share: float
-        gap_s: d.Distribution
-        session_s: float
-
+    turns = d.Pmf([2, 4], [1, 1])
     gap = d.Mixture([d.LogNormal(median=100, sigma=2, max=3_600), d.Pmf([30, 45], [1, 3]), d.Constant(7)], min=2)
-    scaled = scaled_turns(Model(0.1, gap, 7_200.0), 1 / 8)
+    scaled = scaled_turns(sg.TurnModel(0.1, turns=turns, gap_s=gap, session_s=7_200), 1 / 8)
     assert (scaled.share, scaled.session_s) == (0.1, 900)
+    assert isinstance(scaled.gap_s, d.Mixture)
     body, fixed, constant = scaled.gap_s.parts
     assert (body.median, body.sigma, body.max, scaled.gap_s.min) == (12.5, 2, 450, 0.25)
     assert np.asarray(fixed.values).tolist() == [3.75, 5.625]
     assert constant.value == 0.875
     with pytest.raises(OptionError, match="factor"):
-        scaled_turns(Model(0.1, gap, 7_200.0), 0)
+        scaled_turns(scaled, 0)
+
+
+@pytest.mark.parametrize("factor", [4, 0.5])
+def test_a_pool_with_scaled_inter_turn_times_is_scaled_naively(factor):
+    """Sessions at X times the rate, turns at 1 / X of the distance: mean inter-turn times and rates say so."""
+    model = sg.TurnModel(0.8, turns=d.Pmf([2, 4], [1, 1]), gap_s=d.LogNormal(median=60, sigma=0.5, max=600))
+    pool = sg.pool([sg.client(rate=2, input_tokens=100, output_tokens=100)]).with_conversations(model)
+    faster = pool.with_conversations(scaled_turns(model, 1 / factor))
+    plain = sg.generate(pool, duration="4h", seed=2)
+    naive = sg.generate(faster, duration=f"{4 / factor}h", scale=factor, seed=2)
+    assert len(naive) == pytest.approx(len(plain), rel=0.04)
+
+    def mean_gap_us(trace: Trace) -> float:
+        turns = by_conversation(trace).values()
+        return float(np.mean(np.concatenate([np.diff([time for _, time in t]) for t in turns])))
+
+    assert mean_gap_us(naive) == pytest.approx(mean_gap_us(plain) / factor, rel=0.03)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from servegen_gpu.clients import distributions as d
 from servegen_gpu.clients.distribution import number
 from servegen_gpu.errors import OptionError
+
+if TYPE_CHECKING:
+    from servegen_gpu.clients.turns import TurnModel
 
 SCALES: dict[type[d.Distribution], tuple[str, ...]] = {
     d.Constant: ("value",),
@@ -24,28 +27,21 @@ SCALES: dict[type[d.Distribution], tuple[str, ...]] = {
 """Parameters that are lengths; values that are stated one by one stay whole tokens."""
 WHOLE = (d.Constant, d.Uniform, d.Pmf)
 
-Turns = TypeVar("Turns")
 
-
-def scaled_turns(model: Turns, factor: float) -> Turns:
-    """A model of conversations with inter-turn times `factor` times as long; all else stays.
+def scaled_turns(model: TurnModel, factor: float) -> TurnModel:
+    """A model of conversations with inter-turn times `factor` times as long, and as long a time to end in.
 
     A pool at X times its rate has the conversations that it had, only more of them (``itt``). With inter-turn times of
     1 / X as well, it is what ``naive`` scaling makes of it, see `servegen_gpu.rescale`.
 
     Parameters
     ----------
-    model : frozen dataclass
-        With a distribution `gap_s` and, where conversations end at the latest some time after their first turn,
-        a number `session_s`.
+    model : TurnModel
     factor : float
         Above 0.
     """
     factor = number("factor", factor, above=0)
-    changes: dict[str, Any] = {"gap_s": scaled(model.gap_s, factor, times=True)}  # type: ignore[attr-defined]
-    if hasattr(model, "session_s"):
-        changes["session_s"] = model.session_s * factor
-    return replace(model, **changes)  # type: ignore[type-var]
+    return replace(model, gap_s=scaled(model.gap_s, factor, times=True), session_s=model.session_s * factor)
 
 
 def scaled(distribution: d.Distribution, factor: float, *, times: bool = False) -> d.Distribution:
