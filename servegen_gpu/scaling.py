@@ -22,8 +22,8 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.philox import MASK
 from servegen_gpu.merge import merge_order
-from servegen_gpu.provenance import noted
-from servegen_gpu.trace import Trace
+from servegen_gpu.provenance import changes_of, duration_of, noted
+from servegen_gpu.trace import Ragged, Trace
 
 Method = Literal["itt", "naive"]
 Tails = Literal["keep", "cut"]
@@ -157,14 +157,14 @@ def thin(trace: Trace | Iterable[Trace], share: float, *, seed: int = 0) -> Trac
 
 def _squeezed(slab: Trace, factor: float) -> Trace:
     arrival_us = _divided(_times(slab), factor)
-    duration_s = slab.provenance.get("duration_s")
+    duration_s = duration_of(slab.provenance)
     note = {"rescale": factor, "method": "naive"}
     about = noted(slab.provenance, note, None if duration_s is None else duration_s / factor)
     return replace(slab, columns=slab.columns | {"arrival_us": arrival_us}, provenance=about)
 
 
 def _starts_moved(trace: Trace, factor: float, tails: Tails) -> Trace:
-    if "conversation" not in trace:
+    if "conversation" not in trace or isinstance(trace["conversation"], Ragged):
         raise OptionError(
             'a column "conversation", whose inter-turn times are to stay',
             f"columns {', '.join(trace)}",
@@ -175,7 +175,7 @@ def _starts_moved(trace: Trace, factor: float, tails: Tails) -> Trace:
     time_us = _times(trace)
     start_us = first_arrivals(time_us, trace["conversation"])
     moved_us = _divided(start_us, factor) + (time_us - start_us)
-    duration_s = trace.provenance.get("duration_s", (int(time_us[-1]) + 1) / 1e6 if len(time_us) else 0.0)
+    duration_s = duration_of(trace.provenance) or (int(time_us.max(initial=-1)) + 1) / 1e6
     span_us = round(duration_s * 1e6 / factor)
     arrival_us, order = merge_order(moved_us, int(moved_us.max(initial=0)) + 1)
     if tails == "cut":
@@ -211,7 +211,7 @@ def _slices(slabs: Iterable[Trace], from_us: int, to_us: int, keep_times: bool) 
     for slab in slabs:
         low, high = np.searchsorted(_times(slab), [from_us, to_us]).tolist()
         part = slab.rows(low, high)
-        ends_s = [s for s in (note.get("to_s"), slab.provenance.get("duration_s")) if s is not None]
+        ends_s = [s for s in (note.get("to_s"), duration_of(slab.provenance)) if s is not None]
         about = noted(slab.provenance, note, max(min(ends_s) - shift_us / 1e6, 0.0) if ends_s else None)
         part = Trace(part.columns | {"arrival_us": part["arrival_us"] - shift_us}, about, rows)
         rows += len(part)
@@ -229,9 +229,9 @@ def _thinned(slabs: Iterable[Trace], share: float, seed: int) -> Iterator[Trace]
     key = derive_key(seed)
     rows = 0
     for slab in slabs:
-        if any(change.get("thin") and change.get("seed") == seed for change in slab.provenance.get("changes", ())):
+        if any(change.get("thin") and change.get("seed") == seed for change in changes_of(slab.provenance)):
             raise OptionError("a seed that has not thinned this trace before", f"{seed}", "thin with another seed")
-        by = "conversation" if "conversation" in slab else "request"
+        by = "conversation" if isinstance(slab.columns.get("conversation"), np.ndarray) else "request"
         names = slab["conversation"] if by == "conversation" else np.arange(slab.first_row, slab.first_row + len(slab))
         word = np.empty(len(slab), np.uint64)
 
@@ -245,7 +245,7 @@ def _thinned(slabs: Iterable[Trace], share: float, seed: int) -> Iterator[Trace]
         for_blocks(len(word), fill)
         kept = slab.take(np.flatnonzero(word < np.uint64(round(share * 2**32))))
         note = {"thin": share, "seed": seed, "by": by}
-        yield Trace(kept.columns, noted(slab.provenance, note, slab.provenance.get("duration_s")), rows)
+        yield Trace(kept.columns, noted(slab.provenance, note, None), rows)
         rows += len(kept)
 
 
@@ -255,8 +255,8 @@ def _mapped(trace: Trace | Iterable[Trace], change: Callable[[Trace], Trace]) ->
 
 def _times(slab: Trace) -> NDArray[np.int64]:
     """Arrivals, checked to ascend from 0 on."""
-    if "arrival_us" not in slab:
-        raise OptionError("a column arrival_us", f"columns {', '.join(slab)}", "give a trace")
+    if "arrival_us" not in slab or isinstance(slab["arrival_us"], Ragged):
+        raise OptionError("a column arrival_us of numbers", f"columns {', '.join(slab)}", "give a trace")
     time_us: NDArray[np.int64] = slab["arrival_us"]
     back = time_us[1:] < time_us[:-1]
     if back.any() or (len(time_us) and not 0 <= time_us[0] <= time_us[-1] < MAX_TIME_US):

@@ -79,7 +79,8 @@ def test_items_are_pooled_by_items():
 
 def test_reasoning_is_a_part_of_the_output():
     found = sg.with_lengths(arrivals(), {"input_tokens": 5, "output_tokens": 1_002, "reason_ratio": {0.25: 1, 0.5: 1}})
-    assert found.schema() == sg.generate(sg.population("deepseek-r1", clients=20), duration="1m").schema()
+    pool = sg.population("deepseek-r1", clients=20).with_conversations(None)
+    assert found.schema() == sg.generate(pool, duration="1m").schema()
     assert set(found["reason_tokens"].tolist()) == {250, 500} or set(found["reason_tokens"].tolist()) <= set(
         range(1_003)
     )

@@ -219,6 +219,8 @@ def test_the_share_is_kept(column):
         (lambda t: t.rescaled(2, tails="drop"), "tails as keep or cut"),
         (lambda t: Trace({"arrival_us": t["arrival_us"]}).rescaled(2), 'a column "conversation".*arrival_us'),
         (lambda t: Trace({"client": t["client"]}).rescaled(2, "naive"), "a column arrival_us"),
+        (lambda t: Trace(t.columns | {"conversation": t["image_tokens"]}).rescaled(2), 'a column "conversation"'),
+        (lambda t: Trace(t.columns | {"arrival_us": t["image_tokens"]}).between(0, 1), "arrival_us of numbers"),
         (lambda t: Trace(t.columns | {"arrival_us": t["arrival_us"][::-1]}).rescaled(2), "in order of time.*row"),
         (lambda t: Trace(t.columns | {"arrival_us": t["arrival_us"] - 10**12}).between(0, 1), "in order of time"),
         (lambda t: Trace(t.columns, {"shard": "1/8"}).rescaled(2), "shard 1/8.*join the shards"),
@@ -234,6 +236,15 @@ def test_the_share_is_kept(column):
 def test_refusals(change, message):
     with pytest.raises(OptionError, match=message):
         change(conversations())
+
+
+def test_provenance_of_a_file_may_be_anything():
+    odd = {"duration_s": "long", "changes": "none", "shard": None}
+    trace = Trace(conversations().columns, odd | {"shard": "1/1"})
+    for changed in (trace.rescaled(2), trace.rescaled(2, "naive"), trace.between("1m", "2m"), trace.thinned(0.5)):
+        assert len(changed.provenance["changes"]) == 1
+    with pytest.raises(OptionError, match="shard None"):
+        Trace(trace.columns, odd).rescaled(2)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
