@@ -19,9 +19,10 @@ import servegen_gpu as sg
 from servegen_gpu import Trace, TurnModel
 from servegen_gpu import distributions as d
 from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.carry import Carry
 from servegen_gpu.clients.pool import FIELDS
 from servegen_gpu.clients.turns_toml import turn_model
+from servegen_gpu.conversations.carry import Carry
+from servegen_gpu.conversations.stage import merged
 from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.growth import with_history
@@ -29,7 +30,6 @@ from servegen_gpu.law.tables import find_bin
 from servegen_gpu.packing import PackedWorkload, pack
 from servegen_gpu.plan import plan
 from servegen_gpu.rates import Rate
-from servegen_gpu.turns import merged
 
 US = 1_000_000
 CATEGORIES = tuple(FIELDS)
@@ -277,7 +277,7 @@ def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytes
     spilled: list[int] = []
     spill = Carry._spill
     monkeypatch.setattr(Carry, "_spill", lambda carry: (spilled.append(1), spill(carry)))
-    monkeypatch.setattr("servegen_gpu.turns.BUCKET_TURNS", 300)
+    monkeypatch.setattr("servegen_gpu.conversations.stage.BUCKET_TURNS", 300)
     monkeypatch.setattr("servegen_gpu.pipeline.options.requests_in", lambda memory, size: 500)
     found = Trace.concat(list(replace(sg.stream(pool, **keywords), carry_bytes=20_000)))
     assert same(found, whole)
@@ -315,7 +315,8 @@ def test_merging_breaks_ties_by_conversation() -> None:
             rows = np.stack((rng.integers(0, 25, n), rng.integers(0, 10**6, n), np.ones(n, np.int64)))
             parts.append(rows[:, np.lexsort(rows[::-1])])
         both = np.concatenate(parts, axis=1)
-        found = merged(*(dict(zip(("arrival_us", "conversation", "turn"), part, strict=True)) for part in parts))
+        alone, turns = (dict(zip(("arrival_us", "conversation", "turn"), part, strict=True)) for part in parts)
+        found = merged(alone, np.arange(parts[0].shape[1]), turns)
         np.testing.assert_array_equal(np.stack(list(found.values())), both[:, np.lexsort(both[::-1])])
 
 
