@@ -1,6 +1,6 @@
 """The whole program: one line per stage. Open this first.
 
-profiles ─► clients ─► rates ─► packing ─► plan ══► backend: arrivals → lengths → merge ══► conversations ─► trace ─► formats
+profiles ─► clients ─► rates ─► packing ─► plan ══► backend: arrivals → lengths → merge ══► turns ─► trace ─► formats
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import servegen_gpu as sg
 from servegen_gpu import Trace, TurnModel
 from servegen_gpu import distributions as d
 from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.clients.describe import describe_pool, format_description
 from servegen_gpu.clients.pool import FIELDS
 from servegen_gpu.clients.turns_toml import turn_model
 from servegen_gpu.conversations.carry import Carry
@@ -423,6 +424,39 @@ def test_packed_workloads_keep_their_conversations(tmp_path: Any) -> None:
     workload.packed.save(tmp_path / "packed.bin")
     again = replace(workload, packed=PackedWorkload.load(tmp_path / "packed.bin"))
     assert same(again.joined(), workload.joined())
+
+
+@pytest.mark.parametrize("name", ["sorted", "new"])
+def test_models_are_fitted_to_traces(name: str) -> None:
+    model = TURNS[name]
+    pool = sg.pool([sg.client(rate=4.0, input_tokens=d.LogNormal(median=200, sigma=1), output_tokens=50)])
+    trace = sg.generate(pool.with_conversations(model), duration="3h", seed=6)
+    fitted = sg.fit_turns(trace, session_s=model.session_s, growth=model.growth)
+    assert fitted.share == pytest.approx(model.share, abs=0.03)
+    assert fitted.mean_turns == pytest.approx(model.mean_turns, rel=0.03)
+    again = sg.generate(pool.with_conversations(fitted), duration="3h", seed=7)
+    gaps = [np.array(list(gaps_by_turn(t).values())) for t in (trace, again)]
+    check(float(stats.ks_2samp(*gaps).pvalue), "fitted inter-turn times")
+    new = [t["new_tokens"][t["turn"] > 1] for t in (trace, again)]
+    check(float(stats.ks_2samp(*new).pvalue), "new tokens of a fitted model")
+
+
+def test_there_must_be_something_to_fit() -> None:
+    pool = talking().with_conversations(TURNS["new"])
+    trace = sg.generate(pool, duration=300)
+    with pytest.raises(OptionError, match="lower session_s"):
+        sg.fit_turns(trace)
+    with pytest.raises(OptionError, match="'conversation'"):
+        sg.fit_turns(sg.generate(pool.with_conversations(None), duration=300))
+
+
+def test_figures_of_a_pool_name_its_conversations() -> None:
+    figures = describe_pool(sg.population("deepseek-r1", clients=50))
+    (found,) = figures["conversations"]
+    assert (found["clients"], found["share"], found["growth"]) == (50, 0.096, "sorted")
+    assert found["mean_turns"] == pytest.approx(3.5, abs=0.1)
+    assert "conversations of 3.48 turns" in format_description(figures)
+    assert describe_pool(tiny_pool())["conversations"] == []
 
 
 TOML = """
