@@ -10,6 +10,7 @@ from servegen_gpu.clients import distributions
 from servegen_gpu.clients.arrivals import Arrivals
 from servegen_gpu.clients.cdfs import sample_from_cdf
 from servegen_gpu.clients.diurnal import Diurnal
+from servegen_gpu.clients.fit_turns import fit_turns
 from servegen_gpu.clients.joined import join
 from servegen_gpu.clients.parametric import pool
 from servegen_gpu.clients.pool import Client, ClientPool
@@ -52,6 +53,7 @@ __all__ = [
     "between",
     "client",
     "distributions",
+    "fit_turns",
     "generate",
     "join",
     "load_servegen",
