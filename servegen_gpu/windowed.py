@@ -60,7 +60,8 @@ class InWindows:
     @property
     def rate_rps(self) -> NDArray[np.float64]:
         """Requests per second of each window."""
-        return np.asarray(self.requests / self.window_s, np.float64)
+        rates: NDArray[np.float64] = self.requests / self.window_s
+        return rates
 
     @property
     def rate_cv(self) -> float:
@@ -116,13 +117,13 @@ def in_windows(trace: Slabs, window_s: float = 3.0) -> InWindows:
         window = windows_of(slab["arrival_us"], window_us)
         end_us = max(end_us, int(slab["arrival_us"][-1]))
         first, size = int(window[0]), int(window[-1]) + 1
-        requests = _grown(requests, size)
+        requests = grown(requests, size)
         requests[first:size] += np.bincount(window - first)
         for name, total in totals.items():
             column = slab[name]
             weights = column.values if isinstance(column, Ragged) else column
             at = np.repeat(window, column.lengths) if isinstance(column, Ragged) else window
-            totals[name] = _grown(total, size)
+            totals[name] = grown(total, size)
             totals[name][first:size] += np.bincount(at - first, weights, minlength=size - first)
     whole = _checked(end_us // window_us)
     if not whole:
@@ -131,7 +132,7 @@ def in_windows(trace: Slabs, window_s: float = 3.0) -> InWindows:
         )
     # memory grew by doubling, with room for more windows than there are, and for fewer where the end is silent
     return InWindows(
-        window_us / 1e6, _grown(requests, whole)[:whole], {name: _grown(x, whole)[:whole] for name, x in totals.items()}
+        window_us / 1e6, grown(requests, whole)[:whole], {name: grown(x, whole)[:whole] for name, x in totals.items()}
     )
 
 
@@ -199,13 +200,13 @@ class Gaps:
         if not len(window):
             return
         first, size = int(window[0]), self.windows
-        self.sums = _grown(self.sums, size)
+        self.sums = grown(self.sums, size)
         for power in range(3):
             self.sums[first:size, power] += np.bincount(window - first, weights=gap_s**power)
 
     def cvs(self) -> NDArray[np.float64]:
         """CV of every window so far, float64[windows]; NaN where there are few gaps."""
-        n, total, squares = _grown(self.sums, self.windows)[: self.windows].T
+        n, total, squares = grown(self.sums, self.windows)[: self.windows].T
         enough = (n >= MIN_GAPS) & (total > 0)
         cv = np.full(len(n), np.nan)
         mean = total[enough] / n[enough]
@@ -248,7 +249,7 @@ def _checked(windows: int) -> int:
     return windows
 
 
-def _grown(array: NDArray[Number], size: int) -> NDArray[Number]:
+def grown(array: NDArray[Number], size: int) -> NDArray[Number]:
     """The array with room for at least `size` rows, zeros behind what there is; doubled, so that growing is rare."""
     if size <= len(array):
         return array

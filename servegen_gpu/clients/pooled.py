@@ -28,6 +28,8 @@ MAX_BINS = 1 << 26
 RANK_BITS = 20
 """Rank correlations are rounded to 2**-20, so that the last bit of a sum never shows."""
 
+TINY = 1e-300
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -129,45 +131,43 @@ def pooled_rank_correlation(pool: ClientPool, cells: Cells, spans: int) -> NDArr
         of_table = words @ rank / WORDS
         mean[lane] = of_table[column]
         spread[lane] = np.sqrt(np.maximum(words @ rank**2 / WORDS - of_table**2, 0))[column]
-    own = np.append(pool.correlations, np.eye(scalar)[None], axis=0)[pool.correlation[cells.profile]]
-    return rank_correlation(mean, cells.span, cells.requests, spread, own, spans)
+    inside = np.zeros((scalar, scalar))
+    own, of = np.append(pool.correlations, np.eye(scalar)[None], axis=0), pool.correlation[cells.profile]
+    for i, j in np.ndindex(inside.shape):
+        inside[i, j] = (cells.requests * spread[i] * spread[j]) @ own[of, i, j]
+    return rank_correlation(mean, cells.span, cells.requests, spans, inside)
 
 
 def rank_correlation(
     rank: NDArray[np.float64],
     span: NDArray[np.int64],
     weight: NDArray[np.float64],
-    spread: NDArray[np.float64] | None = None,
-    own: NDArray[np.float64] | None = None,
-    spans: int = 1,
+    spans: int,
+    inside: NDArray[np.float64] | float = 0.0,
 ) -> NDArray[np.float64]:
     """Correlations of ranks within spans, of requests or of cells of requests.
 
     Parameters
     ----------
     rank : float64[fields, n]
-        Rank of each request, or mean rank of each cell.
+        From 0 to 1: rank of each request, or mean rank of each cell.
     span : int[n]
     weight : float64[n]
-    spread : float64[fields, n], optional
-        Standard deviation of ranks inside each cell; none by default.
-    own : float64[n, fields, fields], optional
-        Correlations inside each cell, needed with `spread`.
+    spans : int
+    inside : float64[fields, fields]
+        Covariance of ranks inside cells, summed with the same weights.
 
     Returns
     -------
     float64[fields, fields]
         Symmetric with ones on the diagonal; 0 for a field that does not vary.
     """
-    total = np.bincount(span, weight, spans)
-    off = np.stack([r - (np.bincount(span, weight * r, spans) / np.maximum(total, 1e-300))[span] for r in rank])
-    covariance = (off * weight) @ off.T
-    if spread is not None and own is not None:
-        for i, j in np.ndindex(covariance.shape):
-            covariance[i, j] += (weight * spread[i] * spread[j]) @ own[:, i, j]
+    total = np.maximum(np.bincount(span, weight, spans), TINY)
+    off = np.stack([r - (np.bincount(span, weight * r, spans) / total)[span] for r in rank])
+    covariance = (off * weight) @ off.T + inside
     deviation = np.sqrt(np.diagonal(covariance))
     scale = np.outer(deviation, deviation)
-    known = scale > 1e-12 * max(float(weight.sum()), 1e-300)
+    known = scale > 1e-12 * total.sum()
     found = np.divide(covariance, scale, out=np.zeros_like(scale), where=known)
     rounded = np.clip(np.rint(found * 2.0**RANK_BITS) * 2.0**-RANK_BITS, -1, 1)
     lower = np.tril(rounded, -1)
