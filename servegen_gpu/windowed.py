@@ -55,13 +55,12 @@ class InWindows:
     @property
     def start_s(self) -> NDArray[np.float64]:
         """Where each window begins, seconds from the start of the trace."""
-        return np.arange(len(self)) * self.window_s
+        return np.arange(len(self), dtype=np.float64) * self.window_s
 
     @property
     def rate_rps(self) -> NDArray[np.float64]:
         """Requests per second of each window."""
-        rates: NDArray[np.float64] = self.requests / self.window_s
-        return rates
+        return self.requests / self.window_s
 
     @property
     def rate_cv(self) -> float:

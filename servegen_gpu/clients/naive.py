@@ -35,7 +35,7 @@ def naive(
     *,
     family: str = "gamma",
     cv: float | str = "fit",
-    lengths_over: float | str = "window",
+    lengths_over: float | str = "whole",
     dependence: str = "independent",
     window_s: int | None = None,
 ) -> ClientPool:
@@ -55,9 +55,10 @@ def naive(
         Coefficient of variation of the inter-arrival times, 0.01 to 1,000. By default that of the source: the median
         of windows of five minutes (`fitted_cv`), to four digits. For a pool it comes from a sample at own rates, of
         up to 24 stretches spread evenly over the data and about 4 million requests at most.
-    lengths_over : {"window", "whole"}, or a time
-        Over what lengths are pooled: each window for itself; the whole data (cut it with ``pool.span`` to the hours
-        that the paper would look at); or spans such as ``"6h"``, counted from 0 on the time axis.
+    lengths_over : {"whole", "window"}, or a time
+        Over what lengths are pooled: the whole data, as in the paper (which looks at three hours: ``pool.span`` cuts
+        them out); each window for itself, which keeps how mean lengths move with the rate of windows; or spans such
+        as ``"6h"``, counted from 0 on the time axis.
     dependence : {"independent", "pooled"}
         Fields of a request are independent of each other; or tied by the rank correlations that they have among all
         requests of a span, by a Gaussian copula. For the latter, a trace must be in memory.
@@ -77,7 +78,7 @@ def naive(
     Examples
     --------
     >>> sg.naive(pool.span(9 * 3600, 12 * 3600), family="weibull", cv=1.3)
-    >>> sg.naive(sg.read_trace("trace.parquet"), lengths_over="whole")
+    >>> sg.naive(sg.read_trace("trace.parquet"), lengths_over="window")
     """
     family = POISSON if family == "poisson" else family
     if family not in FAMILIES:
