@@ -78,10 +78,16 @@ class InWindows:
         return means
 
     def rank_correlation(self, column: str) -> float:
-        """Spearman correlation between the rate and the mean of a column, over windows with requests."""
+        """Spearman correlation between the rate and the mean of a column, over windows with requests.
+
+        NaN if either is the same in all of them. With long-tailed lengths it is a little above 0 even where nothing
+        ties them to the rate: a mean over few requests more often is below the expected one than above it.
+        """
         from scipy.stats import rankdata
 
         some = self.requests > 0
+        if not some.any():
+            return float("nan")
         ranks = [rankdata(x[some]) for x in (self.requests, self.mean(column))]
         a, b = (rank - rank.mean() for rank in ranks)
         spread = np.sqrt((a @ a) * (b @ b))
