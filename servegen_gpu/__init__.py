@@ -20,6 +20,7 @@ from servegen_gpu.clients.resample import resample
 from servegen_gpu.clients.servegen import load_servegen
 from servegen_gpu.clients.spec import ClientSpec, client
 from servegen_gpu.clients.toml_file import read_clients
+from servegen_gpu.clients.turns import TurnModel
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.pipeline import Workload, generate, stream
 from servegen_gpu.provenance import VERSION as __version__
@@ -45,6 +46,7 @@ __all__ = [
     "Schedule",
     "ServeGenError",
     "Trace",
+    "TurnModel",
     "Workload",
     "__version__",
     "client",

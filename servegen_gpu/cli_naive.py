@@ -49,7 +49,7 @@ def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
     """The baseline of a trace file, which is read slab by slab."""
     from servegen_gpu.formats import read_slabs
 
-    of_pools = ("population", "clients", "resample", "only", "largest", "smallest", "clones")
+    of_pools = ("population", "clients", "resample", "only", "largest", "smallest", "clones", "conversations")
     given = [name for name in of_pools if getattr(options, name) is not None] + ["where"] * bool(options.where)
     if given:
         raise OptionError("a trace without options of clients", f"--{given[0]}", "leave it out")
