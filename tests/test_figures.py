@@ -43,7 +43,7 @@ def at_most_one_off(counts: np.ndarray, wanted: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("name", ["m-small", "deepseek-r1", "mm-image"])
 def test_sums_and_shares_of_exact_counts(name):
-    pool, rates = sg.population(name, clients=400), np.array([3.0, 30, 12, 0.5, 60, 7])
+    pool, rates = sg.population(name, clients=400).with_conversations(None), np.array([3.0, 30, 12, 0.5, 60, 7])
     steps = {600 * w: rate for w, rate in enumerate(rates)}
     trace = sg.generate(pool, rate=steps, duration="1h", counts="exact", seed=11)
     counts = counts_of(trace, 6, len(pool))
@@ -152,7 +152,7 @@ def test_figure_19_on_released_clients(name, hour):
 )
 def test_presets_vary_more_than_their_baselines(name, hour, wider):
     """Rates of short windows spread more; where large clients have lengths of their own, lengths go with the rate."""
-    pool = sg.population(name)
+    pool = sg.population(name).with_conversations(None)
     where = {"start": f"{hour}h", "duration": "3h", "rate": 20}
     columns = COLUMNS.get(name, ("input_tokens", "output_tokens"))
     part = pool.span(hour * 3600, (hour + 3) * 3600)

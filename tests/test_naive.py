@@ -126,6 +126,16 @@ def test_the_fitted_cv_is_that_of_the_clients_together(family, cv):
     assert sg.naive(pool, family="poisson").cv.max() == 1
 
 
+def test_conversations_are_not_the_baselines():
+    """Half of the requests are second turns; the baseline has none, and its CV is fitted without them."""
+    model = sg.TurnModel(1.0, turns=sg.distributions.Constant(2), gap_s=sg.distributions.Constant(60))
+    pool = sg.pool([sg.client(rate=5, arrivals="gamma", cv=2, input_tokens=10, output_tokens=10)])
+    talking = pool.with_conversations(model)
+    assert sg.naive(talking).digest() == sg.naive(pool).digest()
+    assert "turn" not in sg.generate(sg.naive(talking), duration="10m")
+    np.testing.assert_array_equal(sg.naive(talking, cv=1.0).own_rps, talking.own_rps)
+
+
 def test_a_sample_for_the_cv_is_bounded(monkeypatch):
     pool = sg.pool([sg.client(rate=200, arrivals="gamma", cv=2, input_tokens=10, output_tokens=10)])
     seen = []

@@ -43,6 +43,8 @@ def naive(
 
     In every window the client has the rate of all clients together; its number of requests is random (`measured` is
     False: counts rule ``renewal``). Like any pool it takes ``rate=``, ``scale=`` and schedules, on every backend.
+    Every request stands alone. Inputs that conversations make longer than a pool's tables (``growth="history"``) are
+    in its traces only: take the baseline of one of those.
 
     Parameters
     ----------
@@ -127,12 +129,15 @@ def sampled_cv(pool: ClientPool) -> float:
 
     The sample has up to 24 stretches, spread evenly over the windows with requests and as long as a window, but at
     least five minutes; fewer where they would have more than 2**22 requests together, and a shorter one where one
-    alone would.
+    alone would. Conversations are left out: their later turns, spread over hours, hardly change it.
     """
     from servegen_gpu.pipeline import stream
 
-    own_rps = pool.own_rps
+    pool = pool.with_conversations(None)
+    own_rps = pool.own_rps[: pool.period_windows]
     active = np.flatnonzero(own_rps > 0)
+    if not len(active):
+        raise OptionError("a pool with requests in the whole days that repeat", "silence there", "state cv=")
     stretch_s = max(float(pool.window_s), BURST_WINDOW_S)
     each = float(own_rps[active].mean()) * stretch_s
     stretches = int(np.clip(SAMPLE_REQUESTS / max(each, 1.0), 1, min(SAMPLE_STRETCHES, len(active))))
