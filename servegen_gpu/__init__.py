@@ -10,6 +10,7 @@ from servegen_gpu.clients import distributions
 from servegen_gpu.clients.arrivals import Arrivals
 from servegen_gpu.clients.cdfs import sample_from_cdf
 from servegen_gpu.clients.diurnal import Diurnal
+from servegen_gpu.clients.fit_turns import fit_turns
 from servegen_gpu.clients.joined import join
 from servegen_gpu.clients.naive import naive
 from servegen_gpu.clients.parametric import pool
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "client",
     "distributions",
+    "fit_turns",
     "fitted_cv",
     "generate",
     "in_windows",

@@ -17,15 +17,15 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, empty_columns, on_device, sampled
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool, PastEnd
+from servegen_gpu.conversations.packed import longest_session_us
+from servegen_gpu.conversations.stage import BYTES_PER_SESSION, with_turns
 from servegen_gpu.errors import OptionError
-from servegen_gpu.packed_turns import longest_session_us
 from servegen_gpu.packing import PackedWorkload, pack
 from servegen_gpu.plan import plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.rules import check_rules
 from servegen_gpu.trace import Trace
-from servegen_gpu.turns import BYTES_PER_SESSION, with_turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,9 +239,11 @@ def stream(
     if warmup_s is not None:
         rules["warmup_s"] = warmup_s
     shares = options.shard(shard)
-    note = (f"{shortfall:,.0f} requests were asked for where no client is active",) if shortfall else ()
+    notes = list(span_notes)
+    if shortfall:
+        notes.append(f"{shortfall:,.0f} requests were asked for where no client is active")
     if packed.turns and packed.turns.warmup_us < longest_session_us(pool):
-        note += (f"conversations that began more than {warmup_s:g} s before the start are left out",)
+        notes.append(f"conversations that began more than {warmup_s:g} s before the start are left out")
     bytes_per_request = chosen.bytes_per_request(pool.category)
     if packed.turns:
         bytes_per_request = (bytes_per_request + BYTES_PER_SESSION) * 4 // 3  # a quarter is for turns that wait
@@ -252,5 +254,5 @@ def stream(
         carry_bytes=options.budget_bytes(memory) // 4,
         shard=shares,
         provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
-        notes=span_notes + note,
+        notes=tuple(notes),
     )
