@@ -12,6 +12,7 @@ from servegen_gpu.clients.cdfs import sample_from_cdf
 from servegen_gpu.clients.diurnal import Diurnal
 from servegen_gpu.clients.fit_turns import fit_turns
 from servegen_gpu.clients.joined import join
+from servegen_gpu.clients.naive import naive
 from servegen_gpu.clients.parametric import pool
 from servegen_gpu.clients.pool import Client, ClientPool
 from servegen_gpu.clients.population import population
@@ -30,6 +31,7 @@ from servegen_gpu.rules import DEPENDENCES as DEPENDENCE_KINDS
 from servegen_gpu.scaling import between, rescale, thin
 from servegen_gpu.schedules import Schedule, read_schedule
 from servegen_gpu.trace import Ragged, Trace, read_trace
+from servegen_gpu.windowed import InWindows, fitted_cv, in_windows
 
 __all__ = [
     "DEPENDENCE_KINDS",
@@ -39,6 +41,7 @@ __all__ = [
     "ClientPool",
     "ClientSpec",
     "Diurnal",
+    "InWindows",
     "OptionError",
     "OutputError",
     "ProfileError",
@@ -54,9 +57,12 @@ __all__ = [
     "client",
     "distributions",
     "fit_turns",
+    "fitted_cv",
     "generate",
+    "in_windows",
     "join",
     "load_servegen",
+    "naive",
     "pool",
     "population",
     "read_arrivals",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import servegen_gpu as sg
-from servegen_gpu import cli_scale
+from servegen_gpu import cli_naive, cli_scale
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, ServeGenError
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
     )
     make.add_argument("--format", help="file format, if the suffix does not tell")
+    cli_naive.add(make)
     make.add_argument("--rate", metavar="RPS|FILE", help="target total rate in req/s, or a schedule (CSV or JSON)")
     make.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
     make.add_argument("--peak", type=float, metavar="RPS", help="scale own rates down to this in the busiest window")
@@ -228,7 +229,12 @@ def _is_toml(workload: str) -> bool:
 
 def _generate(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
-    pool, notes = _pool(options)
+    as_one = cli_naive.wanted(options)
+    from_trace = as_one and cli_naive.is_trace(options)
+    pool, notes = cli_naive.of_trace(options) if from_trace else _pool(options)
+    if as_one and not from_trace:
+        pool, chosen = cli_naive.of(pool, options)
+        notes += chosen
     keywords = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
     workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation), **keywords)
     if not options.quiet:

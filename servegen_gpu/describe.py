@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, microseconds
 
-BURST_WINDOW_US = 300_000_000
-"""Burstiness is measured in windows of five minutes, as the paper does (Fig. 2)."""
-
-MIN_GAPS = 30
 QUANTILES = (0.5, 0.9, 0.99)
 SHARES = (1, 5, 10, 20)
 
@@ -44,37 +41,6 @@ class _Tally:
         return {"mean": mean} | quantiles | {"max": float(self.values[-1])}
 
 
-class _Gaps:
-    """Count, sum and sum of squares of inter-arrival times in windows of five minutes."""
-
-    def __init__(self) -> None:
-        self.sums = np.zeros((0, 3))
-        self.last_us: int | None = None
-
-    def add(self, arrival_us: NDArray[np.int64]) -> None:
-        before = arrival_us[:1] if self.last_us is None else np.array([self.last_us])
-        gap_s = np.diff(arrival_us, prepend=before) / 1e6
-        window = arrival_us // BURST_WINDOW_US
-        if self.last_us is None:
-            gap_s, window = gap_s[1:], window[1:]
-        self.last_us = int(arrival_us[-1])
-        if not len(window):
-            return
-        size = int(window[-1]) + 1
-        if size > len(self.sums):
-            self.sums = np.concatenate((self.sums, np.zeros((size - len(self.sums), 3))))
-        first = int(window[0])
-        for power in range(3):
-            self.sums[first:size, power] += np.bincount(window - first, weights=gap_s**power)
-
-    def median_cv(self) -> float | None:
-        n, total, squares = self.sums[self.sums[:, 0] >= MIN_GAPS].T
-        if not len(n):
-            return None
-        variance = np.maximum(squares / n - (total / n) ** 2, 0)
-        return float(np.median(np.sqrt(variance) / (total / n)))
-
-
 def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
     """Figures of a trace.
 
@@ -91,7 +57,7 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
         lengths of items), and provenance.
     """
     tallies: dict[str, _Tally] = {}
-    gaps, rows, last_us = _Gaps(), 0, 0
+    gaps, rows, last_us = Gaps(microseconds(BURST_WINDOW_S)), 0, 0
     provenance: dict[str, Any] = {}
     for slab in slabs:
         provenance = dict(slab.provenance)
@@ -109,6 +75,8 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
             gaps.add(slab["arrival_us"])
     clients = tallies.pop("client", _Tally())
     busiest = np.cumsum(np.sort(clients.counts)[::-1])
+    cvs = gaps.cvs()
+    cvs = cvs[~np.isnan(cvs)]
     duration_s = float(provenance.get("duration_s", last_us / 1e6))
     return {
         "requests": rows,
@@ -116,7 +84,7 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
         "rate_rps": rows / duration_s if duration_s else 0.0,
         "clients": len(busiest),
         "share_of_top": {str(n): float(busiest[min(n, len(busiest)) - 1] / rows) for n in SHARES} if rows else {},
-        "median_5_minute_cv": gaps.median_cv(),
+        "median_5_minute_cv": float(np.median(cvs)) if len(cvs) else None,
         "lengths": {name: tally.summary() for name, tally in tallies.items()},
         "provenance": provenance,
     }
