@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     cli_naive.add(make)
     make.add_argument("--rate", metavar="RPS|FILE", help="target total rate in req/s, or a schedule (CSV or JSON)")
     make.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
+    make.add_argument(
+        "--squeeze-turns", action="store_true", help="divide inter-turn times by --scale, too (naive upsampling)"
+    )
     make.add_argument("--peak", type=float, metavar="RPS", help="scale own rates down to this in the busiest window")
     make.add_argument("--start", metavar="TIME", help="on the profiles' time axis, such as 10h (default: their begin)")
     make.add_argument("--duration", default="1h", metavar="TIME", help="such as 600s, 1h or 7d (default: 1h)")
@@ -236,6 +239,10 @@ def _generate(options: argparse.Namespace) -> int:
         pool, chosen = cli_naive.of(pool, options)
         notes += chosen
     keywords = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
+    if options.squeeze_turns:
+        if options.scale is None:
+            raise OptionError("--scale with --squeeze-turns", "none", "say how much")
+        pool = pool.rescaled(keywords.pop("scale"), "naive")
     workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation), **keywords)
     if not options.quiet:
         for note in notes + workload.notes:

@@ -267,6 +267,25 @@ def gaps_by_turn(trace: Trace) -> dict[tuple[int, int], int]:
     return dict(zip(zip(conversation[inside].tolist(), turn[inside].tolist(), strict=True), gaps.tolist(), strict=True))
 
 
+def test_naive_rescaling_of_a_pool_squeezes_its_conversations() -> None:
+    pool = talking(measured=False, silent=False).with_conversations(TURNS["sorted"])
+    keywords: dict[str, Any] = {"duration": 3000, "seed": 4, "warmup": 0}
+    naive, itt = (sg.generate(pool.rescaled(4, method), **keywords) for method in ("naive", "itt"))
+    slow = sg.generate(pool, **keywords)
+    times = [gaps_by_turn(trace) for trace in (slow, itt, naive)]
+    common = times[0].keys() & times[1].keys() & times[2].keys()
+    assert len(common) > 100
+    ratios = np.array([times[0][key] / max(times[2][key], 1) for key in common])
+    assert np.median(ratios) == pytest.approx(4, rel=0.02)
+    assert all(times[0][key] == times[1][key] for key in common)
+    assert same(itt, sg.generate(pool, scale=4, **keywords))
+    assert len(naive) == pytest.approx(4 * len(slow), rel=0.15)
+    with pytest.raises(OptionError, match="itt or naive"):
+        pool.rescaled(2, "other")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="factor"):
+        pool.rescaled(0)
+
+
 # -- how turns wait ----------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from servegen_gpu.clients.distribution import number
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
+    from servegen_gpu.clients.pool import ClientPool
     from servegen_gpu.clients.turns import TurnModel
 
 SCALES: dict[type[d.Distribution], tuple[str, ...]] = {
@@ -42,6 +43,17 @@ def scaled_turns(model: TurnModel, factor: float) -> TurnModel:
     """
     factor = number("factor", factor, above=0)
     return replace(model, gap_s=scaled(model.gap_s, factor, times=True), session_s=model.session_s * factor)
+
+
+def rescaled_pool(pool: ClientPool, factor: float, method: str) -> ClientPool:
+    """A pool at `factor` times its rates; see `ClientPool.rescaled`."""
+    factor = number("factor", factor, above=0)
+    if method not in ("itt", "naive"):
+        raise OptionError("method as itt or naive", repr(method), "change method")
+    models = pool.turn_models
+    if method == "naive":
+        models = tuple(scaled_turns(model, 1 / factor) for model in models)
+    return replace(pool, rate_factor=pool.rate_factor * factor, turn_models=models)
 
 
 def scaled(distribution: d.Distribution, factor: float, *, times: bool = False) -> d.Distribution:
