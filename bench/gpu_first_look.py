@@ -96,7 +96,7 @@ class Look:
         counts: str = "auto",
     ) -> sg.Workload:
         """The workload that all end-to-end figures are of: one hour, budget 16 GB."""
-        pool = sg.population("deepseek-r1", clients=self.sizes.clients, seed=1)
+        pool = sg.population("deepseek-r1", clients=self.sizes.clients, seed=1).with_conversations(None)
         rate, chosen = (requests or self.requests) / 3600, backend or self.backend(stay)
         most = int(16e9 / chosen.bytes_per_request(pool.category))
         made = sg.stream(pool, rate=rate, duration=3600, seed=7, counts=counts, backend="numpy")

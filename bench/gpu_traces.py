@@ -40,7 +40,7 @@ def bytes_of(trace: Trace) -> int:
 def check(look: Look) -> Rows:
     """Whether the device makes the rows of NumPy, before anything is timed."""
     for counts in ("exact", "renewal"):
-        pool = sg.population("deepseek-r1", clients=500, seed=1)
+        pool = sg.population("deepseek-r1", clients=500, seed=1).with_conversations(None)
         keywords: dict[str, Any] = {"rate": 100, "duration": 1800, "counts": counts, "seed": 3}
         ours = Trace.concat(list(replace(sg.stream(pool, backend="numpy", **keywords), backend=look.backend())))
         theirs = sg.generate(pool, backend="numpy", **keywords)

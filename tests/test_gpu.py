@@ -126,12 +126,12 @@ def test_many_cells_around_warps_and_blocks(count: int) -> None:
 
 @pytest.mark.parametrize("counts", ["exact", "renewal"])
 def test_thousands_of_clients_beside_large_ones_equal_numpy(counts: str) -> None:
-    pool = sg.population("deepseek-r1", clients=500 if STAND_IN else 25_913, seed=1)
+    pool = sg.population("deepseek-r1", clients=500 if STAND_IN else 25_913, seed=1).with_conversations(None)
     equal(pool, rate=3000 * (10 * LARGE if STAND_IN else 1), duration=1800, counts=counts)
 
 
 def test_shards_are_the_whole() -> None:
-    pool = sg.population("deepseek-r1", clients=500, seed=1)
+    pool = sg.population("deepseek-r1", clients=500, seed=1).with_conversations(None)
     keywords: dict[str, Any] = {"rate": 30_000 * LARGE, "duration": 1200, "backend": "cupy"}
     rows = [len(sg.generate(pool, shard=(k, 3), **keywords)) for k in range(3)]
     assert sum(rows) == len(sg.generate(pool, **keywords))
@@ -233,7 +233,7 @@ def test_all_devices_make_the_rows_of_one(cupy: Any) -> None:
 
 
 def test_memory_is_limited_and_given_back(device: CudaDevice, cupy: Any) -> None:
-    pool = sg.population("deepseek-r1", clients=1000, seed=1)
+    pool = sg.population("deepseek-r1", clients=1000, seed=1).with_conversations(None)
     workload = sg.stream(pool, rate=100_000 * LARGE, duration=1800, backend="numpy")
     workload = replace(workload, backend=CupyBackend([device]), max_requests=int(1.1e8 * LARGE))
     device.release()

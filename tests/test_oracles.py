@@ -22,7 +22,7 @@ from scipy.special import gammainc
 
 import servegen_gpu as sg
 from servegen_gpu import pipeline
-from servegen_gpu.backends import cell_state, numpy_arrivals, numpy_gaps, numpy_lengths
+from servegen_gpu.backends import addresses, cell_state, numpy_arrivals, numpy_gaps, numpy_lengths
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, WEIBULL, ClientPool
 from servegen_gpu.law.address import Purpose
@@ -177,12 +177,12 @@ def test_gaps_of_one_cell_are_independent(monkeypatch: Patch) -> None:
         return unrelated(x[:, 0], (x[:, 1] - x[:, 0]) / (1 - x[:, 0]))  # independent for Gamma gaps only
 
     check(p(), "first gap and the share of the second in the rest")
-    right = numpy_gaps.draw
+    right = addresses.draw
 
     def shared(xp: Any, key: Any, purpose: Any, **address: Any) -> Any:
         return right(xp, key, purpose, **(address | {"ordinal": address["ordinal"] & 0xFFFFFFFE}))
 
-    monkeypatch.setattr(numpy_gaps, "draw", shared)
+    monkeypatch.setattr(addresses, "draw", shared)
     assert rejects(p())
 
 

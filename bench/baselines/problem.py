@@ -53,7 +53,7 @@ class Problem:
 
 def problem(clients: int, requests: float, duration_s: int = 3600, seed: int = 1) -> Problem:
     """A population of `clients` that sends `requests` in all."""
-    pool = sg.population("deepseek-r1", clients=clients, seed=seed)
+    pool = sg.population("deepseek-r1", clients=clients, seed=seed).with_conversations(None)
     rate = pool.rate_rps[pool.profile, : duration_s // WINDOW_S].T * pool.rate_factor
     count = np.rint(rate * (requests / rate.sum())).astype(np.int64)
     family = pool.family[pool.profile, 0]
