@@ -21,6 +21,7 @@ from servegen_gpu.clients.spec import ClientSpec, client
 from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.pipeline import Workload, generate, stream
+from servegen_gpu.prefixes import hash_ids, hash_slabs, prefix_hits
 from servegen_gpu.provenance import VERSION as __version__
 from servegen_gpu.rules import DEPENDENCES as DEPENDENCE_KINDS
 from servegen_gpu.schedules import Schedule, read_schedule
@@ -47,10 +48,13 @@ __all__ = [
     "client",
     "distributions",
     "generate",
+    "hash_ids",
+    "hash_slabs",
     "join",
     "load_servegen",
     "pool",
     "population",
+    "prefix_hits",
     "read_clients",
     "read_schedule",
     "read_trace",
