@@ -1,12 +1,17 @@
-"""Ids of blocks: Philox at the address of what a block stands for.
+"""Ids of blocks: a word for each owner of a run of blocks, then one mixing step for each block of the run.
+
+The owner's word is 64 bits of Philox at its address:
 
 ====  ================================================================================
 word  content
 ====  ================================================================================
-0     block, 32 bits
-1, 2  number of its owner: conversation or client, or row 32 bits + arrival 32 bits
-3     kind of owner 2 bits + turn 30 bits (0: shared by all turns), or more of the arrival
+0, 1  number of the owner: conversation or client, or row 32 bits + arrival 32 bits
+2     kind of owner 2 bits + turn 30 bits (0: shared by all turns), or more of the arrival
+3     0
 ====  ================================================================================
+
+Block k of the run has value k of the SplitMix64 sequence that begins there (Steele, Lea, Flood, OOPSLA 2014), without
+its last bit: five times as fast as Philox for every block, and blocks of one owner differ before that bit is dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.blocks import for_blocks
+from servegen_gpu.backends.blocks import BLOCK, for_blocks
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import STREAM_VERSION
 from servegen_gpu.law.philox import MASK, philox4x32
@@ -31,6 +36,7 @@ BLOCK_TOKENS = 512
 TURN_COLUMNS = ("conversation", "turn", "new_tokens")
 MAX_TURN = (1 << 30) - 1
 CONVERSATION, CLIENT, ROW, PROMPT = (np.uint64(kind << 30) for kind in range(4))
+STEP, MIX = np.uint64(0x9E3779B97F4A7C15), (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 LOW = np.uint64(MASK)
 HALF = np.uint64(32)
 
@@ -80,11 +86,10 @@ def ids_of(trace: Trace, rule: Rule) -> Ragged:
     owners = _owner_columns(trace, tokens)
     ids = np.empty(offsets[-1], np.int64)
     key = rule.key
+    steps = np.arange(1, min(len(ids), BLOCK) + 1).astype(np.uint64) * STEP
 
     def prompt_words(client: NDArray[Any]) -> NDArray[np.uint64]:
-        who = client.astype(np.uint64)
-        words: NDArray[np.uint64] = philox4x32(np, (np.uint64(0), who & LOW, who >> HALF, PROMPT), key)[0]
-        return words
+        return _words(client.astype(np.uint64), PROMPT, key) >> HALF
 
     def work(a: int, b: int) -> None:
         """Ids a to b of all, end to end."""
@@ -97,11 +102,13 @@ def ids_of(trace: Trace, rule: Rule) -> Ragged:
         ends = np.stack((prompt, np.where(shares, full, prompt), np.diff(offsets[lo : hi + 1])), axis=1)
         ends += offsets[lo:hi, None]
         counts = np.diff(np.clip(ends.ravel(), a, b), prepend=a)
-        number = np.repeat(np.stack((who.astype(np.uint64), owner, owner), axis=1).ravel(), counts)
-        place = np.repeat(np.stack(np.broadcast_arrays(CLIENT, CONVERSATION, own), axis=1).ravel(), counts)
-        block = np.arange(a, b) - np.repeat(np.repeat(offsets[lo:hi], 3), counts)
-        high, low, _, _ = philox4x32(np, (block.astype(np.uint64), number & LOW, number >> HALF, place), key)
-        ids[a:b] = (high << np.uint64(31)) | (low >> np.uint64(1))
+        runs = np.flatnonzero(counts)
+        number = np.stack((who.astype(np.uint64), owner, owner), axis=1).ravel()[runs]
+        place = np.stack(np.broadcast_arrays(CLIENT, CONVERSATION, own), axis=1).ravel()[runs]
+        begin = offsets[lo + runs // 3] - a  # where block 0 of the input is, seen from a
+        state = np.repeat(_words(number, place, key) - begin.astype(np.uint64) * STEP, counts[runs])
+        state += steps[: b - a]
+        ids[a:b] = _mixed(state) >> np.uint64(1)
 
     for_blocks(len(ids), work)
     if rule.dense:
@@ -109,6 +116,22 @@ def ids_of(trace: Trace, rule: Rule) -> Ragged:
 
         ids = pd.factorize(ids)[0].astype(np.int64, copy=False)
     return Ragged(offsets, ids)
+
+
+def _words(number: NDArray[np.uint64], place: Any, key: tuple[int, int]) -> NDArray[np.uint64]:
+    """The 64-bit words of owners."""
+    high, low, _, _ = philox4x32(np, (number & LOW, number >> HALF, place, np.uint64(0)), key)
+    words: NDArray[np.uint64] = (high << HALF) | low
+    return words
+
+
+def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's output at a state, in the state's memory."""
+    for shift, factor in zip((30, 27), MIX, strict=True):
+        state ^= state >> np.uint64(shift)
+        state *= factor
+    state ^= state >> np.uint64(31)
+    return state
 
 
 def _owner_columns(trace: Trace, tokens: NDArray[Any]) -> list[NDArray[Any]]:
@@ -130,7 +153,7 @@ def _owner_columns(trace: Trace, tokens: NDArray[Any]) -> list[NDArray[Any]]:
 def _owners(
     columns: list[NDArray[Any]], lo: int, hi: int, first_row: int, length: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
-    """Of rows `lo` to `hi`: their owners, whether they share a history, and word 3 of blocks that are theirs alone."""
+    """Of rows `lo` to `hi`: their owners, whether they share a history, and word 2 of blocks that are theirs alone."""
     if len(columns) == 1:  # row numbers alone would come back in every shard
         arrival = columns[0][lo:hi].astype(np.uint64)
         row = np.arange(first_row + lo, first_row + hi).astype(np.uint64) & LOW
