@@ -11,7 +11,7 @@ word  content
 ====  ================================================================================
 
 Block k of the run has value k of the SplitMix64 sequence that begins there (Steele, Lea, Flood, OOPSLA 2014), without
-its last bit: five times as fast as Philox for every block, and blocks of one owner differ before that bit is dropped.
+its last bit: a third of the time of Philox for every block, and blocks of one owner differ until that bit is dropped.
 """
 
 from __future__ import annotations
