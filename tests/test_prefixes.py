@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
@@ -17,6 +18,7 @@ from traces import same
 import servegen_gpu as sg
 from servegen_gpu import OptionError, Ragged, Trace
 from servegen_gpu.cli import main
+from servegen_gpu.formats.flow import chunks
 from servegen_gpu.prefixes import ids as module
 
 SIZES = (1, 7, 16, 512)
@@ -320,7 +322,8 @@ def test_lengths_drawn_by_client():
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl", "parts/"])
 def test_files_carry_ids(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("servegen_gpu.formats.LONG_LIST_ROWS", 16)
+    cut = functools.partial(chunks, most_ids=300)
+    monkeypatch.setattr("servegen_gpu.formats.chunks", cut)
     trace, _ = random_trace("history", 64, 5)
     trace = trace.with_hash_ids(16, system_tokens=64)
     assert trace.schema()["hash_ids"] == "list<int64>"
@@ -336,15 +339,28 @@ def test_files_carry_ids(tmp_path, monkeypatch, name):
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
 
 
-def test_long_lists_come_in_small_chunks(tmp_path):
-    import pyarrow.parquet as pq
-
-    n = sg.formats.LONG_LIST_ROWS + 5
-    columns = {"arrival_us": np.arange(n), "client": np.zeros(n, np.int32), "input_tokens": np.full(n, 3)}
-    Trace(columns).with_hash_ids(2).write(tmp_path / "t.parquet")
-    Trace(columns).write(tmp_path / "without.parquet")
-    groups = [pq.read_metadata(tmp_path / f"{name}.parquet").num_row_groups for name in ("t", "without")]
-    assert groups == [2, 1]
+def test_long_lists_come_in_small_chunks():
+    """As many rows as fit, the same for every way to cut a trace into slabs, never across a whole chunk's end."""
+    rng = np.random.default_rng(2)
+    n, most, rows = 5000, 100, 64
+    tokens = rng.choice([0, 1, 3, 40, 150], n, p=[0.1, 0.6, 0.2, 0.09, 0.01])
+    trace = Trace({"arrival_us": np.arange(n), "client": tokens, "input_tokens": tokens}).with_hash_ids(1)
+    sizes, ids, left = [0], 0, rows
+    for row in range(n):  # a row at a time
+        if left == 0 or (sizes[-1] and ids + tokens[row] > most):
+            sizes.append(0)
+            ids, left = 0, left or rows
+        sizes[-1] += 1
+        ids += tokens[row]
+        left -= 1
+    for pieces in (1, 7, 900):
+        edges = [0, *np.sort(rng.integers(0, n, pieces)).tolist(), n]
+        slabs = [trace.rows(a, b) for a, b in itertools.pairwise(edges)]
+        found = list(chunks(slabs, rows, most))
+        assert [len(chunk) for chunk in found] == sizes
+        assert same(Trace.concat(found), trace)
+    without = Trace({name: trace[name] for name in ("arrival_us", "client")})
+    assert [len(chunk) for chunk in chunks([without], rows, most)] == [64] * 78 + [8]
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])
@@ -414,6 +430,7 @@ def test_refuses_arguments(keywords, message):
         ({"conversation": None, "turn": None, "new_tokens": None, "arrival_us": None}, "the column 'arrival_us'"),
         ({"input_tokens": [4, -1, 4]}, "input_tokens from 0 to 2,147,483,647, got -1 in row 1,001"),
         ({"input_tokens": [4, 2**31, 4]}, "got 2147483648 in row 1,001"),
+        ({"input_tokens": [4, 2**31 - 1, 4]}, "input_tokens of at most 67,108,864 blocks, got 2147483647 in row 1,001"),
         ({"new_tokens": [4, 4, 5]}, "new_tokens of at most input_tokens, got 5 in row 1,002"),
         ({"turn": [1, 0, 1]}, "turn from 1 to 1,073,741,823, got 0 in row 1,001"),
         ({"turn": [1, 1, 2**30]}, "got 1073741824 in row 1,002"),

@@ -19,7 +19,7 @@ from servegen_gpu.formats.atomic import explained, is_special, new_directory, ne
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.flow import chunks, overlap
 from servegen_gpu.formats.text import sidecar, sidecar_path
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.trace import Trace
 
 FORMATS: dict[str, Format] = {
     "parquet": parquet.FORMAT,
@@ -27,8 +27,6 @@ FORMATS: dict[str, Format] = {
     "jsonl": jsonl.FORMAT,
 }
 PART_ROWS = 2**26
-LONG_LIST_ROWS = 2**14
-"""Rows of a chunk with a list of 64-bit items, ids of blocks, of which a request may have thousands."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +156,6 @@ def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
         del slab
 
 
-def _chunk_rows(head: Trace, chosen: Format) -> int:
-    long = any(isinstance(c, Ragged) and c.values.dtype.itemsize == 8 for c in head.columns.values())
-    return min(chosen.chunk_rows, LONG_LIST_ROWS) if long else chosen.chunk_rows
-
-
 def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format) -> WriteSummary:
     rows = 0
 
@@ -173,7 +166,7 @@ def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format)
 
     with new_file(path) as sink:
         with chosen.encoder(head, sink) as encode:
-            overlap(chunks(slabs, _chunk_rows(head, chosen)), counted)
+            overlap(chunks(slabs, chosen.chunk_rows), counted)
         size = sink.size
         if chosen.sidecar and not is_special(path):
             sink.finish()
@@ -185,10 +178,9 @@ def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format)
 
 
 def _write_parts(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format, part_rows: int) -> WriteSummary:
-    most_rows = _chunk_rows(head, chosen)
-    chunk_rows = min(most_rows, part_rows)
+    chunk_rows = min(chosen.chunk_rows, part_rows)
     if part_rows < 1 or part_rows % chunk_rows:
-        raise OptionError(f"parts of a multiple of {most_rows:,} rows", f"{part_rows:,}", "change part_rows")
+        raise OptionError(f"parts of a multiple of {chosen.chunk_rows:,} rows", f"{part_rows:,}", "change part_rows")
     with new_directory(path) as directory, _Parts(head, directory, path, chosen, part_rows) as parts:
         overlap(chunks(slabs, chunk_rows), parts.encode)
     return WriteSummary(parts.rows, parts.bytes, path, parts.files)

@@ -33,6 +33,9 @@ from servegen_gpu.trace import Ragged, Trace
 BLOCK_TOKENS = 512
 """As in the traces of Mooncake (FAST '25)."""
 
+MAX_BLOCKS = 1 << 26
+"""Of one request: what a field of a text file can hold."""
+
 TURN_COLUMNS = ("conversation", "turn", "new_tokens")
 MAX_TURN = (1 << 30) - 1
 CONVERSATION, CLIENT, ROW, PROMPT = (np.uint64(kind << 30) for kind in range(4))
@@ -74,6 +77,7 @@ def rule_of(block_tokens: int, system_tokens: Any, seed: int, dense: bool = Fals
 def offsets_of(trace: Trace, rule: Rule) -> NDArray[np.int64]:
     """Where each request's blocks begin, int64[n + 1]."""
     tokens = _column(trace, "input_tokens", MAX_TOKENS)
+    _refuse(tokens > rule.block_tokens * MAX_BLOCKS, trace, "input_tokens", f"of at most {MAX_BLOCKS:,} blocks")
     offsets = np.zeros(len(tokens) + 1, np.int64)
     np.cumsum(-(-tokens.astype(np.int64) // rule.block_tokens), out=offsets[1:])
     return offsets
