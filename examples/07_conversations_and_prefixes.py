@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 import servegen_gpu as sg
-from servegen_gpu.clients.distributions import LogNormal
+from servegen_gpu.clients.distributions import Exponential, LogNormal
 
 directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 
 # Requests of 20 clients, dealt out to 1,000 chats round by round: what they ask and answer adds up to their contexts.
-user = sg.client(count=20, rate=0.1, input_tokens=LogNormal(median=150, sigma=1), output_tokens=LogNormal(median=300))
+user = sg.client(count=20, rate=0.1, input_tokens=LogNormal(median=150, sigma=1), output_tokens=Exponential(400))
 dealt = sg.generate(sg.pool([user]), duration="1h", seed=7)
 chats, turns = 1_000, len(dealt) // 1_000
 arrival, new, output = (dealt[c][: chats * turns] for c in ("arrival_us", "input_tokens", "output_tokens"))
