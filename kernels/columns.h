@@ -24,7 +24,7 @@ class Sorting {
         : strips_(strips), job_(job), drawn_(std::move(drawn)), threads_(std::max<int64_t>(job.threads, 1)) {
         for (int64_t f = 0; f < job.scalar_fields; ++f)
             if (!is_silent(f)) fields_.lane[fields_.count++] = static_cast<int32_t>(f);
-        fields_.ordinal = job.modalities > 0;
+        fields_.ordinal = job.modalities > 0 || job.ordinals;
         fields_.words = 2 + fields_.count + (fields_.ordinal ? 1 : 0);
         for (int64_t m = 0; m < job.modalities; ++m) items_[m].resize(is_silent(job.count_field + m) ? 0 : drawn_.bins());
     }
@@ -132,9 +132,9 @@ class Sorting {
             const int64_t f = fields_.lane[k], m = f - job_.count_field;
             rows.field[k] = job_.modalities && m >= 0 ? counts + m * count : out.field[f] + row;
         }
-        if (job_.modalities) {
+        if (fields_.ordinal) {
             rows.cell = worker.cell.of(count);
-            rows.ordinal = worker.ordinal.of(count);
+            rows.ordinal = job_.ordinals ? out.ordinal + row : worker.ordinal.of(count);
         }
         strips_.columns(job_, fields_, bins, row - row_of_chunk, count, rows, worker.words.of(2 * count));
         if (!job_.modalities) return;

@@ -42,6 +42,7 @@ struct SgJob {
     const int32_t* context;    // [cells], or null: no limits
     // items: how many modalities, and which fields are the number and the size of the first one's
     int64_t modalities, count_field, item_field;
+    int64_t ordinals;  // 1 if the ordinals of rows are wanted
     // the slab: times count from its begin, and requests outside [0, span_us) are dropped
     int64_t span_us;
     int64_t threads;
@@ -78,7 +79,8 @@ struct SgRun {
     int32_t cell;
 };
 
-// Which fields are drawn, and what a record holds: low part of the time, cell, fields, and the ordinal where items follow.
+// Which fields are drawn, and what a record holds: low part of the time, cell, fields, and the ordinal where it is wanted
+// or items follow.
 struct SgFields {
     int64_t count, words;
     int32_t lane[SG_MAX_FIELDS];
@@ -97,7 +99,7 @@ struct SgRows {
     int64_t base_us;  // added to the low part of a time
     int64_t* arrival_us;
     int32_t *client, *field[SG_MAX_FIELDS];  // in the order of SgFields::lane
-    int32_t* cell;                           // this and the next where items follow
+    int32_t* cell;                           // this and the next where records hold ordinals
     uint32_t* ordinal;
 };
 
@@ -105,6 +107,7 @@ struct SgRows {
 struct SgOut {
     int64_t* arrival_us;
     int32_t *client, *inputs, *field[SG_MAX_FIELDS];
+    uint32_t* ordinal;  // or null
     int64_t* offsets[SG_MODALITIES];
     int64_t offset_us;  // added to every time
 };

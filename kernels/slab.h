@@ -29,7 +29,7 @@
 struct SlabJob {
     // the workload
     uint64_t key0, key1;
-    int64_t clients, rows, fields, scalar_fields, dependence, ratio_field, window_us;
+    int64_t clients, rows, fields, scalar_fields, dependence, ratio_field, items, window_us;  // items: 1 if rows have some
     const uint32_t* client_id;  // [clients]
     const int32_t* profile;
     const double* rate_factor;
@@ -395,7 +395,7 @@ SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
     int32_t value[SCALAR_FIELDS] = {0, 0, 0, 0, 0};
     SG_UNROLL for (int f = 0; f < SCALAR_FIELDS; ++f)
         if (f < fields) value[f] = tables.values[find_bin(words[f], table[f], tables)];
-    if (job.context_tokens && !job.row_ordinal) {  // with items, the input is not known yet
+    if (job.context_tokens && !job.items) {  // with items, the input is not known yet
         const int32_t context = job.context_tokens[profile_of(job, at.cell)];
         value[0] = cut_input(value[0], context);
         value[1] = cut_output(value[1], value[0], context);

@@ -19,6 +19,7 @@ from servegen_gpu.clients.resample import resample
 from servegen_gpu.clients.servegen import load_servegen
 from servegen_gpu.clients.spec import ClientSpec, client
 from servegen_gpu.clients.toml_file import read_clients
+from servegen_gpu.clients.turns import TurnModel
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.pipeline import Workload, generate, stream
 from servegen_gpu.prefixes import hash_ids, hash_slabs, prefix_hits
@@ -43,6 +44,7 @@ __all__ = [
     "Schedule",
     "ServeGenError",
     "Trace",
+    "TurnModel",
     "Workload",
     "__version__",
     "client",

@@ -22,7 +22,7 @@ PROGRESS_EVERY_S = 0.2
 WORKLOAD_HELP = "name of a workload (see `servegen-gpu presets`), or a TOML file of your own population or clients"
 SAMPLING_OPTIONS = (
     *("rate", "scale", "peak", "start", "duration", "seed", "replica"),
-    *("counts", "dependence", "occupancy", "empty", "past_end", "backend", "memory", "shard"),
+    *("counts", "dependence", "occupancy", "empty", "past_end", "warmup", "backend", "memory", "shard"),
 )
 
 
@@ -93,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--occupancy", choices=OCCUPANCIES, default="profile", help="keep bursts short, or spread them")
     make.add_argument("--empty", choices=EMPTIES, default="error", help="windows where nobody is active")
     make.add_argument("--past-end", choices=PAST_ENDS, default="wrap", help="repeat whole days, or stop")
+    make.add_argument(
+        "--warmup",
+        metavar="TIME",
+        help="how long before the start conversations may have begun (default: as long as they last)",
+    )
     make.add_argument("--backend", default="auto", help="what computes: see `servegen-gpu backends`")
     make.add_argument("--memory", default="2GB", help="budget for sampling (default: 2GB); never changes the trace")
     make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")
@@ -146,6 +151,11 @@ def _add_pool(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> Non
     )
     parser.add_argument("--largest", type=int, metavar="K", help="the K clients with most requests in the data")
     parser.add_argument("--smallest", type=int, metavar="K", help="the K clients with fewest requests, but some")
+    parser.add_argument(
+        "--conversations",
+        metavar="NAME|FILE|none",
+        help="of a population with conversations, or from the [turns] of a TOML file, for all clients; or none",
+    )
     parser.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
 
 
@@ -183,6 +193,8 @@ def _pool(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
     pool, selected = _select(pool, options)
     if options.resample is not None:
         pool = sg.resample(pool, options.resample, seed=options.clients_seed)
+    if options.conversations is not None:
+        pool = pool.with_conversations(None if options.conversations == "none" else options.conversations)
     return (pool if options.clones is None else pool.clone(options.clones)), (*notes, *selected)
 
 
@@ -216,10 +228,7 @@ def _is_toml(workload: str) -> bool:
 def _generate(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     pool, notes = _pool(options)
-    names = (
-        "rate scale peak start duration seed replica counts dependence occupancy empty past_end backend memory shard"
-    )
-    keywords = {name: getattr(options, name) for name in names.split()}
+    keywords = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
     workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation), **keywords)
     if not options.quiet:
         for note in notes + workload.notes:

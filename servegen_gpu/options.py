@@ -54,10 +54,14 @@ def integer(name: str, value: int, largest: int) -> int:
     return int(value)
 
 
+def budget_bytes(memory: float | str) -> int:
+    """A memory budget in bytes."""
+    return int(_quantity("memory", memory, MEMORY_UNITS, '"2GB"'))
+
+
 def requests_in(memory: float | str, bytes_per_request: int) -> int:
     """How many requests may be alive at once under a memory budget."""
-    budget = _quantity("memory", memory, MEMORY_UNITS, '"2GB"')
-    most = int(budget / bytes_per_request)
+    most = budget_bytes(memory) // bytes_per_request
     if most < MIN_SLAB_REQUESTS:
         raise OptionError(
             f"memory of at least {MIN_SLAB_REQUESTS * bytes_per_request / 1e6:.1f}MB", repr(memory), "allow more"

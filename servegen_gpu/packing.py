@@ -8,7 +8,7 @@ A cell is one client in one window. Its expected number of requests is ``rate_fa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any
 
@@ -22,7 +22,15 @@ from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.tables import PackedTables, pack_tables
-from servegen_gpu.rates import Rate, targets
+from servegen_gpu.packed_turns import (
+    MAX_SESSIONS,
+    PackedTurns,
+    longest_session_us,
+    mean_turns,
+    pack_turns,
+    used_models,
+)
+from servegen_gpu.rates import Rate, known_before, targets
 from servegen_gpu.rules import CountRule, count_rules, mixings
 
 MAX_EXPECTED = 2.0**31 - 2**24
@@ -90,6 +98,9 @@ class PackedWorkload:
         Most tokens of input and output together; 0 where there is no limit.
     tables : PackedTables
     clock : PackedClock
+    turns : PackedTurns or None
+        How requests continue as conversations: then rates and counts above are those of sessions, requests that
+        begin one or stand alone, and the span begins before the trace does.
     """
 
     key: tuple[int, int]
@@ -118,6 +129,17 @@ class PackedWorkload:
     context_tokens: NDArray[np.int32]
     tables: PackedTables
     clock: PackedClock
+    turns: PackedTurns | None = None
+
+    @property
+    def addressed(self) -> bool:
+        """Whether backends are to give the ordinals of rows: conversations continue from their addresses."""
+        return self.turns is not None
+
+    @property
+    def trace_start_us(self) -> int:
+        """Where the trace begins on the absolute time axis."""
+        return self.start_us + (self.turns.warmup_us if self.turns else 0)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -158,6 +180,7 @@ def pack(
     rank_correlation: Any = None,
     occupancy: str = "profile",
     empty: str = "error",
+    warmup_s: float | None = None,
 ) -> tuple[PackedWorkload, float]:
     """Pack a pool, a rate and a span.
 
@@ -178,6 +201,8 @@ def pack(
         Whether bursts fill the part of the window that the profile says, or all of it.
     empty : {"error", "skip"}
         What to do about windows with a target but no active client.
+    warmup_s : float, optional
+        How long before the trace conversations begin to be looked for; as long as any may last by default.
 
     Returns
     -------
@@ -186,8 +211,10 @@ def pack(
         Requests that the target asks for in windows where nobody is active (``empty="skip"``).
     """
     window_us = pool.window_s * 1_000_000
-    start_us, end_us = round(start_s * 1e6), round(end_s * 1e6)
+    end_us, warmup_us = round(end_s * 1e6), _warmup_us(pool, warmup_s)
+    start_us = round(start_s * 1e6) - warmup_us
     first = start_us // window_us
+    warm = round(start_s * 1e6) // window_us - first  # windows that end before the trace
     stop = -(-end_us // window_us)
     if stop > MAX_WINDOW:
         raise OptionError(
@@ -198,11 +225,13 @@ def pack(
     windows = np.arange(first, stop)
     rows = pool.row(windows)
     own_rps = pool.own_rps[rows]
+    if warm:
+        rate = known_before(rate, own_rps[warm:], int(first) * pool.window_s, pool.start_s)
     target = targets(rate, own_rps, int(first), pool.window_s)
     target_rps, silent = target.rps, (target.rps > 0) & (own_rps <= 0)
-    if silent.any() and empty == "error":
-        raise _nobody_active(pool, windows[silent])
-    shortfall = float(target_rps[silent].sum() * pool.window_s)
+    if silent[warm:].any() and empty == "error":
+        raise _nobody_active(pool, windows[warm:][silent[warm:]])
+    shortfall = float(target_rps[warm:][silent[warm:]].sum() * pool.window_s)
 
     clock, length_s = target.clock, np.full(len(windows), float(pool.window_s))
     if counts == "servegen":
@@ -212,7 +241,9 @@ def pack(
         scale = np.where(own_rps > 0, rate.value, 0.0)  # exactly, so that no client depends on another
 
     used_rows, row = np.unique(rows, return_inverse=True)
-    rate_rps, family = pool.rate_rps[:, used_rows], pool.family[:, used_rows]
+    sessions = sessions_of(pool)
+    sessions_rps = sessions.own_rps[rows]
+    rate_rps, family = sessions.rate_rps[:, used_rows], pool.family[:, used_rows]
     active = rate_rps > 0
     shape = np.where(active & (family != EXPONENTIAL), pool.shape[:, used_rows], 1.0)
     is_gamma = family == GAMMA
@@ -222,7 +253,11 @@ def pack(
     if len(used_tables) and used_tables[0] < 0:
         used_tables, table = used_tables[1:], table - 1
 
-    _check_largest(pool, rate_rps, np.max(scale * length_s, initial=0.0))
+    turns = None
+    if sessions is not pool:
+        each = np.divide(own_rps, sessions_rps, out=np.ones(len(windows)), where=sessions_rps > 0)
+        turns = pack_turns(pool, each, warmup_us, int(stop))
+    _check_largest(pool, rate_rps, np.max(scale * length_s, initial=0.0), MAX_SESSIONS if turns else MAX_EXPECTED)
     if pool.category == "multimodal":
         _check_items(pool, pool.table[:, used_rows], active)
     kind, mixing, mixing_of = mixings(dependence, rank_correlation, pool)
@@ -252,14 +287,27 @@ def pack(
         row=row.astype(np.int64),
         window_scale=scale,
         window_length_s=length_s,
-        expected=np.where(own_rps > 0, target_rps, 0.0) * length_s,
+        expected=(scale * sessions_rps if turns else np.where(own_rps > 0, target_rps, 0.0)) * length_s,
         mixing=mixing,
         mixing_of=mixing_of,
         context_tokens=context_tokens,
         tables=pack_tables(pool.tables.select(used_tables)),
         clock=_pack_clock(clock),
+        turns=turns,
     )
     return packed, shortfall
+
+
+def sessions_of(pool: ClientPool) -> ClientPool:
+    """The pool with rates of sessions instead of requests; itself where there are no conversations."""
+    if not used_models(pool):
+        return pool
+    return replace(pool, rate_rps=pool.rate_rps / mean_turns(pool)[:, None])
+
+
+def _warmup_us(pool: ClientPool, warmup_s: float | None) -> int:
+    longest = longest_session_us(pool)
+    return longest if warmup_s is None else min(round(warmup_s * 1e6), longest)
 
 
 def _nobody_active(pool: ClientPool, windows: NDArray[np.int64]) -> RateError:
@@ -272,14 +320,14 @@ def _nobody_active(pool: ClientPool, windows: NDArray[np.int64]) -> RateError:
     )
 
 
-def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float) -> None:
-    """Ordinals are 32-bit and counts are drawn in 32.32 fixed point: refuse a cell beyond either."""
+def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float, most: float) -> None:
+    """Ordinals have 32 bits, or what an id of a conversation leaves, and counts are drawn in 32.32 fixed point."""
     busiest = np.zeros(len(rate_rps))
     np.maximum.at(busiest, pool.profile, pool.rate_factor)
     expected = float((busiest * rate_rps.max(axis=1)).max()) * scale
-    if expected > MAX_EXPECTED:
+    if expected > most:
         raise RateError(
-            f"at most {MAX_EXPECTED:,.0f} requests of one client in a window",
+            f"at most {most:,.0f} requests of one client in a window",
             f"up to {expected:,.0f}",
             "lower the rate, or split clients with pool.clone(n)",
         )
@@ -342,9 +390,10 @@ def _pack_clock(clock: ClockTables) -> PackedClock:
     )
 
 
-FILE_FORMAT = 2
+FILE_FORMAT = 3
 """Of files of packed workloads; raised whenever their fields change."""
 
+_TURN_TABLES = ("counts", "gaps", "new")
 _SCALARS = ("category", "window_us", "start_us", "end_us", "first_window", "dependence")
 
 
@@ -352,9 +401,13 @@ def _flatten(packed: PackedWorkload) -> tuple[dict[str, Any], dict[str, NDArray[
     header: dict[str, Any] = {name: getattr(packed, name) for name in _SCALARS}
     header |= {"key": list(packed.key), "format": FILE_FORMAT}
     arrays: dict[str, NDArray[Any]] = {}
-    parts = {"": packed, "tables.": packed.tables, "clock.": packed.clock, "clock.segments.": packed.clock.segments}
+    parts: dict[str, Any] = {"": packed, "tables.": packed.tables}
+    parts |= {"clock.": packed.clock, "clock.segments.": packed.clock.segments}
+    if packed.turns:
+        parts |= {"turns.": packed.turns}
+        parts |= {f"turns.{name}.": getattr(packed.turns, name) for name in _TURN_TABLES}
     for prefix, part in parts.items():
-        for field in fields(part):  # type: ignore[arg-type]
+        for field in fields(part):
             value = getattr(part, field.name)
             if isinstance(value, np.ndarray):
                 arrays[prefix + field.name] = value
@@ -377,4 +430,8 @@ def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]], source: 
     own = part("")
     own["key"] = tuple(own["key"])
     clock = PackedClock(segments=PackedTables(**part("clock.segments.")), **part("clock."))
-    return PackedWorkload(**own, tables=PackedTables(**part("tables.")), clock=clock)
+    turns = None
+    if conversations := part("turns."):
+        conversations |= {name: PackedTables(**part(f"turns.{name}.")) for name in _TURN_TABLES}
+        turns = PackedTurns(**conversations)
+    return PackedWorkload(**own, tables=PackedTables(**part("tables.")), clock=clock, turns=turns)

@@ -1,6 +1,6 @@
 """The whole program: one line per stage. Open this first.
 
-profiles ─► clients ─► rates ─► packing ─► plan ══► backend: arrivals → lengths → merge ══► trace ─► formats
+profiles ─► clients ─► rates ─► packing ─► plan ══► backend: arrivals → lengths → merge ══► turns ─► trace ─► formats
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from servegen_gpu.backends.contract import Backend, empty_columns, on_device, sa
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool, PastEnd
 from servegen_gpu.errors import OptionError
+from servegen_gpu.packed_turns import longest_session_us
 from servegen_gpu.packing import PackedWorkload, pack
 from servegen_gpu.plan import plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.rules import check_rules
 from servegen_gpu.trace import Trace
+from servegen_gpu.turns import BYTES_PER_SESSION, with_turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,8 @@ class Workload:
     backend : Backend
     max_requests : int
         How many requests may be alive at once.
+    carry_bytes : int
+        What turns of conversations may take while they wait for their time.
     shard : tuple of int
     provenance : dict
         What the trace was made from.
@@ -46,6 +50,7 @@ class Workload:
     packed: PackedWorkload
     backend: Backend
     max_requests: int
+    carry_bytes: int
     shard: tuple[int, int]
     provenance: dict[str, Any]
     notes: tuple[str, ...]
@@ -56,9 +61,11 @@ class Workload:
         packed, last = self.packed, len(self.packed.expected) - 1
         if last < 0:
             return 0.0
-        before = packed.expected[0] * share_before(packed, 0, packed.start_us)
-        after = packed.expected[last] * (1.0 - share_before(packed, last, packed.end_us))
-        return float(packed.expected.sum() - before - after)
+        requests = packed.expected * (packed.turns.requests_per_session if packed.turns else 1.0)
+        first = packed.trace_start_us // packed.window_us - packed.first_window
+        before = requests[first] * share_before(packed, first, packed.trace_start_us)
+        after = requests[last] * (1.0 - share_before(packed, last, packed.end_us))
+        return float(requests[first:].sum() - before - after)
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
@@ -66,18 +73,23 @@ class Workload:
 
     def joined(self) -> Trace:
         """Sample all of it into memory; in slabs as large as the budget allows where the backend gains by that."""
-        slabs = list(self._slabs(getattr(self.backend, "joined_slab_requests", None)))
+        large = None if self.packed.turns else getattr(self.backend, "joined_slab_requests", None)
+        slabs = list(self._slabs(large))
         return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
 
     def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
         first_row, columns = 0, None
-        slabs = plan(self.packed, self.max_requests, self.shard, slab_requests)
-        for columns in sampled(self.backend, self.packed, slabs):
+        packed, conversations = self.packed, self.packed.turns is not None
+        shard = (0, 1) if conversations else self.shard  # turns come from sessions of all shards
+        rows = sampled(self.backend, packed, plan(packed, self.max_requests, shard, slab_requests))
+        if conversations:
+            rows = with_turns(packed, rows, self.shard, self.carry_bytes)
+        for columns in rows:
             trace = Trace(columns, self.provenance, first_row)
             first_row += len(trace)
             yield trace
         if columns is None:
-            yield Trace(empty_columns(self.packed.category), self.provenance)
+            yield Trace(empty_columns(packed.category, conversations), self.provenance)
 
 
 class Options(TypedDict, total=False):
@@ -96,6 +108,7 @@ class Options(TypedDict, total=False):
     occupancy: str
     empty: str
     past_end: PastEnd
+    warmup: float | str | None
     backend: str
     memory: float | str
     shard: str | tuple[int, int]
@@ -125,6 +138,7 @@ def stream(
     occupancy: str = "profile",
     empty: str = "error",
     past_end: PastEnd = "wrap",
+    warmup: float | str | None = None,
     backend: str = "auto",
     memory: float | str = "2GB",
     shard: str | tuple[int, int] = (0, 1),
@@ -160,6 +174,9 @@ def stream(
         What to do with windows that have a target but no active client.
     past_end : {"wrap", "end"}
         Past the end of the data, repeat whole days, or end the trace.
+    warmup : float or str, optional
+        How long before the start conversations may have begun whose later turns are in the trace; as long as any can
+        last by default, so that every trace is a slice of a longer one. Sampling costs that much more time.
     backend : {"auto", "cupy", "native", "numpy", "jax"}
         What computes, the same rows in any case; by default the first of a CUDA device, compiled kernels, NumPy that is
         here.
@@ -186,6 +203,9 @@ def stream(
     check_rules(counts, dependence, occupancy, empty, past_end)
     start_s, end_s, span_notes = options.span(pool, start, duration, past_end)
     target = resolve_rate(rate, scale, peak)
+    warmup_s = None if warmup is None else options.seconds("warmup", warmup)
+    if warmup_s is not None and warmup_s < 0:
+        raise OptionError("a warm-up of 0 s or more", repr(warmup), "change warmup")
     packed, shortfall = pack(
         pool,
         target,
@@ -198,17 +218,38 @@ def stream(
         rank_correlation=rank_correlation,
         occupancy=occupancy,
         empty=empty,
+        warmup_s=warmup_s,
     )
+    if device and packed.turns:
+        raise OptionError(
+            "requests that stand alone for device=True",
+            f"conversations of {pool.name}, which continue on the host",
+            "pass pool.with_conversations(None), or leave device out",
+        )
     chosen = on_device(choose_backend(backend)) if device else choose_backend(backend)
-    rules = {"counts": counts, "dependence": dependence, "occupancy": occupancy, "empty": empty, "past_end": past_end}
+    rules: dict[str, Any] = {
+        "counts": counts,
+        "dependence": dependence,
+        "occupancy": occupancy,
+        "empty": empty,
+        "past_end": past_end,
+    }
     if rank_correlation is not None:
         rules["rank_correlation"] = spearman_matrix(rank_correlation, pool.category).tolist()
+    if warmup_s is not None:
+        rules["warmup_s"] = warmup_s
     shares = options.shard(shard)
     note = (f"{shortfall:,.0f} requests were asked for where no client is active",) if shortfall else ()
+    if packed.turns and packed.turns.warmup_us < longest_session_us(pool):
+        note += (f"conversations that began more than {warmup_s:g} s before the start are left out",)
+    bytes_per_request = chosen.bytes_per_request(pool.category)
+    if packed.turns:
+        bytes_per_request = (bytes_per_request + BYTES_PER_SESSION) * 4 // 3  # a quarter is for turns that wait
     return Workload(
         packed=packed,
         backend=chosen,
-        max_requests=options.requests_in(memory, chosen.bytes_per_request(pool.category)),
+        max_requests=options.requests_in(memory, bytes_per_request),
+        carry_bytes=options.budget_bytes(memory) // 4,
         shard=shares,
         provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
         notes=span_notes + note,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.law.address import MAX_WINDOW
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.law.tables import find_bin
 from servegen_gpu.packing import PackedWorkload
@@ -75,9 +76,19 @@ class Cells:
     def __len__(self) -> int:
         return len(self.client)
 
+    @property
+    def number(self) -> NDArray[np.uint64]:
+        """The window in addresses, uint64[cells]: windows before the time axis begins are counted from the last."""
+        return number_of(self.window)
+
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Cells:
         """The cells at `index`."""
         return Cells(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+def number_of(window: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Windows as addresses have them, uint64[n]: 24 bits."""
+    return (window % MAX_WINDOW).astype(np.uint64)
 
 
 def cells_of(packed: PackedWorkload, windows: NDArray[np.int64]) -> Cells:

@@ -150,6 +150,34 @@ def targets(rate: Rate, own_rps: NDArray[np.float64], first_window: int, window_
     return Targets(rps, constant_clock(windows, window_s))
 
 
+def known_before(rate: Rate, own_rps: NDArray[np.float64], from_s: int, begin_s: int) -> Rate:
+    """The same rate, known from an earlier time on, for conversations that begin before a trace does.
+
+    A schedule has its first rate before it begins, and a function its value at the begin of the data; a bounded peak
+    is that of the trace's own span.
+
+    Parameters
+    ----------
+    own_rps : float64[windows]
+        Total of the clients' own rates in each window of the trace.
+    from_s : int
+        From when on.
+    begin_s : int
+        Where the data begins.
+    """
+    if rate.kind == "peak":
+        return Rate("scaled", min(1.0, rate.value / max(float(own_rps.max(initial=0.0)), 1e-300)))
+    if rate.function is not None:
+        function = rate.function
+        return Rate("function", function=lambda time_s: function(np.maximum(time_s, begin_s)))
+    schedule = rate.schedule
+    if schedule is None or from_s * US >= schedule.times_us[0]:
+        return rate
+    times_s = np.concatenate(([float(from_s)], schedule.times_us / US))
+    rates_rps = np.concatenate((schedule.rates_rps[:1], schedule.rates_rps))
+    return Rate("schedule", schedule=Schedule(times_s, rates_rps, schedule.kind))
+
+
 def _schedule_pieces(schedule: Schedule, first_window: int, windows: int, window_s: int) -> Pieces:
     """Cut a schedule at its knots and at the edges of the windows."""
     knots = schedule.times_us

@@ -75,6 +75,14 @@ class Ragged:
         offsets = self.offsets[lo : max(lo, hi) + 1]
         return Ragged(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
 
+    def take(self, index: NDArray[np.integer]) -> Ragged:
+        """The rows at `index`, in that order, in memory of their own."""
+        begins, lengths = self.offsets[:-1][index], self.lengths[index]
+        offsets = np.zeros(len(index) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        items = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)
+        return Ragged(offsets, self.values[items])
+
     @staticmethod
     def concat(parts: Sequence[Ragged]) -> Ragged:
         """All rows of `parts`, in order, in memory of their own."""

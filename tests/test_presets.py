@@ -301,12 +301,12 @@ def test_reasoning_shifts_by_rates_not_by_clients():
 def test_turns_are_as_published():
     from servegen_gpu.clients.tabulate import ITEMS, TOKENS, tabulate
 
-    turns = built_in("deepseek-r1").turns
-    assert turns["share"] == 0.096
-    table = tabulate(turns["turns"], ITEMS)
+    model = built_in("deepseek-r1").turns
+    assert model.share == 0.096
+    table = tabulate(model.turns, ITEMS)
     assert table.values @ table.words / 2**32 == pytest.approx(3.5, abs=0.1)
-    gap = tabulate(turns["gap_s"], TOKENS)
-    density = np.diff(turns["gap_s"].at_most(np.arange(0.0, 1000, 10), 1))
+    gap = tabulate(model.gap_s, TOKENS)
+    density = np.diff(model.gap_s.at_most(np.arange(0.0, 1000, 10), 1))
     assert 60 <= 10 * density.argmax() <= 140
     at_most = np.cumsum(gap.words) / 2**32
     for q, seconds in ((0.5, 308), (0.9, 3_222), (0.99, 22_354)):  # of conversations released later, within a third

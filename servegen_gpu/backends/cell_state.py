@@ -104,7 +104,7 @@ def begin(packed: PackedWorkload, cells: Cells) -> CellState:
     n = len(cells)
     rule = packed.count_rule[cells.profile]
     count, rotation = np.empty(n, np.int64), np.empty(n, np.int64)
-    client, window = packed.client_id[cells.client], cells.window.astype(np.uint64)
+    client, window = packed.client_id[cells.client], cells.number
 
     def block(a: int, b: int) -> None:
         words = draw(np, packed.key, Purpose.COUNT, ordinal=0, client=client[a:b], window=window[a:b])

@@ -6,7 +6,8 @@ microsecond off in one row of a million.
 
 Columns (n rows): ``arrival_us`` int64[n] from the start of the trace; ``client`` int32[n]; ``input_tokens``,
 ``output_tokens`` int32[n]; reasoning adds ``reason_tokens`` int32[n]; multimodal has ``text_tokens`` int32[n] and lists
-``image_tokens``, ``audio_tokens``, ``video_tokens`` of int32.
+``image_tokens``, ``audio_tokens``, ``video_tokens`` of int32. Where later stages continue from the requests' addresses
+(`PackedWorkload.addressed`), there is ``ordinal`` uint32[n]: number of the request inside its client and window.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from servegen_gpu.plan import Slab
 from servegen_gpu.trace import Ragged
 
 Columns = dict[str, NDArray[Any] | Ragged]
+ORDINAL = "ordinal"
+"""Name of the column of ordinals."""
 
 
 class Backend(Protocol):
@@ -58,7 +61,7 @@ def on_device(backend: Backend) -> Backend:
     return stays
 
 
-def empty_columns(category: str) -> Columns:
+def empty_columns(category: str, conversations: bool = False) -> Columns:
     """Columns of no rows."""
 
     def none() -> NDArray[np.int32]:
@@ -71,4 +74,6 @@ def empty_columns(category: str) -> Columns:
     if category == "multimodal":
         columns["text_tokens"] = none()
         columns |= {f"{m}_tokens": Ragged(np.zeros(1, np.int64), none()) for m in MODALITIES}
+    if conversations:
+        columns |= {"conversation": np.empty(0, np.int64), "turn": none(), "new_tokens": none()}
     return columns

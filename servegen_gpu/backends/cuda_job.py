@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 NAMES: tuple[str, ...] = (
     # the workload
-    *("key0", "key1", "clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "window_us"),
+    *("key0", "key1", "clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "items", "window_us"),
     *("client_id", "profile", "rate_factor", "count_rule", "rate_rps", "shape", "occupancy", "log_mean_gap"),
     *("is_gamma", "table", "mixing", "mixing_of", "context_tokens", "thresholds", "values", "guide", "guide_bits"),
     *("clock_thresholds", "clock_guide", "clock_guide_bits", "clock_first", "clock_start_us", "clock_slope"),

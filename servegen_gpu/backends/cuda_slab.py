@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.cell_state import CellState, Runs
+from servegen_gpu.backends.contract import ORDINAL
 from servegen_gpu.backends.cuda_job import SCALAR_FIELDS, TILE
 from servegen_gpu.backends.cuda_sort import sort_bits
 from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
 from servegen_gpu.backends.numpy_survey import Survey
 from servegen_gpu.clients.pool import MODALITIES
+from servegen_gpu.law.address import MAX_WINDOW
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab
@@ -205,11 +207,12 @@ class SlabSampler:
         """From words to the slab's columns: lengths client by client, sort, and one gather of whole records."""
         xp, lists = self.device.xp, packed.category == "multimodal"
         names = packed.fields[: packed.scalar_fields]
-        width = 4 if len(names) < 4 else 8
+        located = lists or packed.addressed
+        width = 4 if len(names) + located < 4 else 8
         record = xp.empty(len(word) * width, np.uint32)
         job = job | {"record": record, "record_words": width, "position_bits": position_bits or 0}
         # a null pointer would say that there is no ordinal
-        marker = {"row_ordinal": xp.empty(1, np.uint32)} if lists else {}
+        marker = {"row_ordinal": xp.empty(1, np.uint32)} if located else {}
         self._launch("record", job | layout | marker | {"word": word}, len(word))
         order = {}
         if position_bits:
@@ -222,13 +225,15 @@ class SlabSampler:
         columns: dict[str, Any] = {"arrival_us": xp.empty(rows, np.int64), "client": xp.empty(rows, np.int32)}
         drawn = {name: xp.empty(rows, np.int32) for name in names}
         out = columns | {f"field{f}": column for f, column in enumerate(drawn.values())}
-        if lists:
+        if located:
             out |= {"row_cell": xp.empty(rows, np.int32), "row_ordinal": xp.empty(rows, np.uint32)}
         self._launch("row", job | order | out | {"word": word}, rows)
         del record, word, order
         job = job | {"record": 0} | {name: out[name] for name in ("row_cell", "row_ordinal") if lists}
         if packed.category == "reason":
             drawn["reason_tokens"] = drawn.pop("reason_ratio")
+        if packed.addressed:
+            columns[ORDINAL] = out["row_ordinal"]
         return columns | (self._lists(packed, job, drawn) if lists else drawn)
 
     def _lists(self, packed: PackedWorkload, job: Job, drawn: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +300,7 @@ class SlabSampler:
         base = max(first, slab.from_us)
         of_windows = {
             "window_row": row_of.astype(np.int64),
-            "window_number": number.astype(np.uint32),
+            "window_number": (number % MAX_WINDOW).astype(np.uint32),
             "window_scale": packed.window_scale[windows] * packed.window_length_s[windows],
             "window_clock": packed.clock.table[windows],
             "window_origin_us": number.astype(np.int64) * packed.window_us - base,
@@ -335,6 +340,7 @@ class SlabSampler:
                 "scalar_fields": packed.scalar_fields,
                 "dependence": KINDS.index(packed.dependence),
                 "ratio_field": packed.fields.index("reason_ratio") if packed.category == "reason" else 0,
+                "items": int(packed.category == "multimodal"),
                 "window_us": packed.window_us,
                 "guide_bits": tables.guide_bits,
                 "clock_guide_bits": clock.segments.guide_bits,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import thread_count
 from servegen_gpu.backends.cell_state import CellState, Runs, begin
-from servegen_gpu.backends.contract import Columns
+from servegen_gpu.backends.contract import ORDINAL, Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.backends.run_gaps import SummedGaps
@@ -79,15 +79,19 @@ class NativeBackend(NumpyBackend):
         drawn = {name: np.empty(n, np.int32) for name in fields}
         inputs = np.empty(n if items else 0, np.int32)
         offsets = [self._offsets(handle, m, n) for m in range(len(MODALITIES) if items else 0)]
+        ordinal = np.empty(n if packed.addressed else 0, np.uint32)
         out = Out(
             arrival_us=address(columns["arrival_us"]),
             client=address(columns["client"]),
             inputs=address(inputs),
             field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in drawn.values())),
+            ordinal=address(ordinal),
             offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
             offset_us=offset_us,
         )
         self.library.call("sg_columns", handle, ctypes.byref(out), stop=stop)
+        if packed.addressed:
+            columns[ORDINAL] = ordinal
         if packed.category == "reason":
             drawn["reason_tokens"] = drawn.pop("reason_ratio")
         if not items:
@@ -204,6 +208,7 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         "modalities": len(MODALITIES) if items else 0,
         "count_field": packed.fields.index(f"{MODALITIES[0]}_count") if items else 0,
         "item_field": packed.fields.index(f"{MODALITIES[0]}_tokens") if items else 0,
+        "ordinals": int(packed.addressed),
     }
 
 

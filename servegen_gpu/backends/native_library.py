@@ -56,7 +56,7 @@ _JOB: tuple[tuple[str, Any], ...] = (
     *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
     ("mixing", np.float64),
     *((name, np.int32) for name in ("mixing_of", "context")),
-    *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "span_us", "threads")),
+    *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "ordinals", "span_us", "threads")),
     ("stop", np.int32),
 )
 """Fields of SgJob in kernels/job.h: arrays by their type, numbers by their C type."""
@@ -78,6 +78,7 @@ class Out(ctypes.Structure):
     _fields_ = (
         *((name, _POINTERS) for name in ("arrival_us", "client", "inputs")),
         ("field", _POINTERS * MAX_FIELDS),
+        ("ordinal", _POINTERS),
         ("offsets", _POINTERS * len(MODALITIES)),
         ("offset_us", ctypes.c_int64),
     )

@@ -6,14 +6,13 @@ Axes: cells, requests (of one call; any selection, each with its cell and its or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.addresses import Addresses, Index
 from servegen_gpu.backends.blocks import for_blocks
-from servegen_gpu.law.address import MAX_ATTEMPTS, Purpose, draw
-from servegen_gpu.law.philox import Words
+from servegen_gpu.law.address import MAX_ATTEMPTS, Purpose
 from servegen_gpu.law.variates import (
     GammaConstants,
     equilibrium_constants,
@@ -24,36 +23,23 @@ from servegen_gpu.law.variates import (
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Cells
 
-Index = slice | NDArray[np.integer]
-
 
 @dataclass(frozen=True, eq=False)
-class CellLaw:
-    """What drawing needs of every cell.
+class CellLaw(Addresses):
+    """What drawing gaps needs of every cell, beside its address.
 
     Attributes
     ----------
-    key : tuple of int
-    client, window : uint64[cells]
-        Id and absolute number: the cell's address.
     is_gamma : bool[cells]
     shape, inverse_shape : float64[cells]
     gamma : GammaConstants
         float64[cells] each.
     """
 
-    key: tuple[int, int]
-    client: NDArray[np.uint64]
-    window: NDArray[np.uint64]
     is_gamma: NDArray[np.bool_]
     shape: NDArray[np.float64]
     inverse_shape: NDArray[np.float64]
     gamma: GammaConstants
-
-    def words(self, purpose: Purpose, cell: Index, ordinal: Any, attempt: int = 0, item: Any = 0) -> Words:
-        """The four words of requests of the given cells."""
-        client, window = self.client[cell], self.window[cell]
-        return draw(np, self.key, purpose, ordinal=ordinal, client=client, window=window, attempt=attempt, item=item)
 
     def take(self, index: NDArray[np.integer]) -> CellLaw:
         """The law of some cells."""
@@ -75,7 +61,7 @@ def cell_law(packed: PackedWorkload, cells: Cells) -> CellLaw:
     return CellLaw(
         key=packed.key,
         client=packed.client_id[cells.client],
-        window=cells.window.astype(np.uint64),
+        window=cells.number,
         is_gamma=packed.is_gamma[at],
         shape=shape,
         inverse_shape=1.0 / shape,

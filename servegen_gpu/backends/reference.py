@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import for_blocks
 from servegen_gpu.backends.cell_state import CellState, begin
-from servegen_gpu.backends.contract import Columns
+from servegen_gpu.backends.contract import ORDINAL, Columns
 from servegen_gpu.backends.numpy_arrivals import Arrivals, NumpyGaps, whole
-from servegen_gpu.backends.numpy_lengths import item_lists, limited_output, lookup, scalar_fields, split_output
+from servegen_gpu.backends.numpy_lengths import later_fields, lookup, scalar_fields
 from servegen_gpu.backends.numpy_survey import Survey, redraw, spans_of_runs, survey
 from servegen_gpu.backends.run_gaps import Gaps
 from servegen_gpu.clients.pool import scalar_field_count
@@ -19,7 +19,6 @@ from servegen_gpu.law.position import clock_us
 from servegen_gpu.merge import merge_order
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
-from servegen_gpu.trace import Ragged
 
 
 class NumpyBackend:
@@ -113,24 +112,18 @@ def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab:
 
     cell, ordinal = arrivals.cell, arrivals.ordinal
     drawn = scalar_fields(packed, cells, state.law, cell, ordinal)
-    if packed.category == "reason":
-        drawn["reason_tokens"] = split_output(drawn["output_tokens"], drawn.pop("reason_ratio"))
     sorted_us, order = merge_order(time, min(slab.to_us, last) - base)
     sorted_us += base - packed.start_us
     drawn = {name: _gather(column, order) for name, column in drawn.items()}
     cell = _gather(cell, order)
     client = _gather(packed.client_id[cells.client].astype(np.int32), cell)
     columns: dict[str, Any] = {"arrival_us": sorted_us, "client": client}
-    if packed.category != "multimodal":
-        return columns | drawn
+    if packed.addressed or packed.category == "multimodal":
+        ordinal = _gather(ordinal, order)
+    if packed.addressed:
+        columns[ORDINAL] = ordinal
     # items are drawn after the sort, from addresses: lists need not be moved
-    counts = {name: drawn.pop(name) for name in tuple(drawn) if name.endswith("_count")}
-    lists = item_lists(packed, cells, state.law, cell, _gather(ordinal, order), counts)
-    text = drawn["text_tokens"]
-    inputs = text + sum(_row_sums(items) for items in lists.values())
-    output = limited_output(packed, cells, cell, inputs, drawn["output_tokens"])
-    columns |= {"input_tokens": inputs, "output_tokens": output, "text_tokens": text}
-    return columns | lists
+    return columns | later_fields(packed, cells, state.law, cell, ordinal, drawn)
 
 
 def _gather(column: NDArray[Any], order: NDArray[np.integer]) -> NDArray[Any]:
@@ -142,11 +135,3 @@ def _gather(column: NDArray[Any], order: NDArray[np.integer]) -> NDArray[Any]:
 
     for_blocks(len(order), block)
     return out
-
-
-def _row_sums(items: Ragged) -> NDArray[np.int32]:
-    """Sum of every list, int32[n]."""
-    if not len(items.values):
-        return np.zeros(len(items), np.int32)
-    ends = np.concatenate(([0], np.cumsum(items.values, dtype=np.int64)))
-    return np.diff(ends[items.offsets]).astype(np.int32)

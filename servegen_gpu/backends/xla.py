@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.cell_state import WINDOW_TICKS, CellState, Runs, pieces
-from servegen_gpu.backends.contract import Columns, empty_columns
+from servegen_gpu.backends.contract import ORDINAL, Columns, empty_columns
 from servegen_gpu.backends.numpy_lengths import ITEM_PURPOSES
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.backends.xla_arrivals import DeviceState, Drawn, Requests, begin, draw_runs, join, nothing
@@ -184,6 +184,8 @@ def _columns(tables: DeviceTables, packed: PackedWorkload, slab: Slab, cells: De
 
     columns: dict[str, Any] = {"arrival_us": column(rows["time_us"]), "client": column(rows["client"])}
     columns["arrival_us"] += first_us - packed.start_us
+    if packed.addressed:
+        columns[ORDINAL] = column(rows["ordinal"])
     if packed.category != "multimodal":
         names = ("input_tokens", "output_tokens", "reason_tokens")
         return columns | {name: column(rows[name]) for name in names if name in rows}

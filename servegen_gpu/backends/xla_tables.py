@@ -218,7 +218,7 @@ def device_cells(packed: PackedWorkload, cells: Cells, first_window: int) -> Dev
     offset_us = (cells.window_index - first_window) * packed.window_us
     on_host = DeviceCells(
         client=padded(packed.client_id[cells.client], size),
-        window=padded(cells.window.astype(np.uint64), size),
+        window=padded(cells.number, size),
         window_index=padded(cells.window_index.astype(np.int32), size),
         offset_us=padded(offset_us, size),
         rule=padded(packed.count_rule[cells.profile], size),

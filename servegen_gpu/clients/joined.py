@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool
@@ -54,16 +55,12 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
     ]
 
     profiles = np.cumsum([0] + [len(pool.rate_rps) for pool in pools])
-    tables = np.cumsum([0] + [len(pool.tables) for pool in pools])
-    matrices = np.cumsum([0] + [len(pool.correlations) for pool in pools])
     in_time = {
         field: np.concatenate([getattr(pool, field)[:, row] for pool, row in zip(pools, rows, strict=True)])
         for field in IN_TIME[:-1]
     }
     cut = [pool.table[:, row] for pool, row in zip(pools, rows, strict=True)]
-    in_time["table"] = np.concatenate(
-        [np.where(t < 0, t, t + base).astype(np.int32) for t, base in zip(cut, tables, strict=False)]
-    )
+    in_time["table"] = _rows(cut, [len(pool.tables) for pool in pools])
     return ClientPool(
         name="+".join(pool.name for pool in pools) if name is None else name,
         category=pools[0].category,
@@ -75,15 +72,19 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
         tables=LengthTables.join([pool.tables for pool in pools]),
         measured=np.concatenate([pool.measured for pool in pools]),
         correlations=np.concatenate([pool.correlations for pool in pools]),
-        correlation=np.concatenate(
-            [
-                np.where(p.correlation < 0, -1, p.correlation + base).astype(np.int32)
-                for p, base in zip(pools, matrices, strict=False)
-            ]
-        ),
+        correlation=_rows([pool.correlation for pool in pools], [len(pool.correlations) for pool in pools]),
         context_tokens=np.concatenate([pool.context_tokens for pool in pools]),
+        turn_models=tuple(model for pool in pools for model in pool.turn_models),
+        turn_model=_rows([pool.turn_model for pool in pools], [len(pool.turn_models) for pool in pools]),
         **in_time,
     )
+
+
+def _rows(parts: Sequence[NDArray[np.int32]], sizes: Sequence[int]) -> NDArray[np.int32]:
+    """Rows of what pools have `sizes` of, counted through; -1 stays."""
+    before = np.cumsum([0, *sizes])
+    shifted = [np.where(rows < 0, -1, rows + base) for rows, base in zip(parts, before, strict=False)]
+    return np.concatenate(shifted).astype(np.int32)
 
 
 def _common_windows(pools: Sequence[ClientPool]) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from servegen_gpu.errors import OptionError
 if TYPE_CHECKING:
     from servegen_gpu.clients.cdfs import Cdfs, Per, Skew
     from servegen_gpu.clients.selection import Clients, Range, Windows
+    from servegen_gpu.clients.turns import TurnModel
 
 DAY_S = 86_400
 MAX_CLIENT_ID = 2**31 - 1
@@ -53,7 +55,7 @@ AXES = (
     dict.fromkeys(("client_ids", "profile", "rate_factor"), ("clients",))
     | dict.fromkeys(("rate_rps", "cv", "family", "shape", "occupancy"), ("profiles", "windows"))
     | {"table": ("profiles", "windows", "fields")}
-    | dict.fromkeys(("measured", "correlation", "context_tokens"), ("profiles",))
+    | dict.fromkeys(("measured", "correlation", "context_tokens", "turn_model"), ("profiles",))
     | {"correlations": ("correlations", "scalar fields", "scalar fields")}
 )
 """Axes of the tensors of a pool."""
@@ -163,6 +165,10 @@ class ClientPool:
         Row of `correlations`; -1, the default, where fields are independent.
     context_tokens : int32[profiles], optional
         Most tokens of a request's input and output together; 0, the default, where there is no limit.
+    turn_models : tuple of TurnModel, optional
+        How clients hold conversations; none by default.
+    turn_model : int32[profiles], optional
+        Row of `turn_models`; -1, the default, where every request stands alone.
     """
 
     name: str
@@ -183,6 +189,8 @@ class ClientPool:
     correlations: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     correlation: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     context_tokens: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    turn_models: tuple[TurnModel, ...] = ()
+    turn_model: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
     def __post_init__(self) -> None:
         from servegen_gpu.clients.pool_check import check, fill_in
@@ -207,7 +215,7 @@ class ClientPool:
         return named | tables
 
     def header(self) -> dict[str, Any]:
-        """What `arrays` does not say: name, category and time axis."""
+        """What `arrays` does not say, but for models of conversations: name, category and time axis."""
         return {name: getattr(self, name) for name in ("name", "category", "window_s", "first_window")}
 
     @classmethod
@@ -437,6 +445,26 @@ class ClientPool:
 
         return skew_of(self)
 
+    def with_conversations(self, model: TurnModel | str | os.PathLike[str] | None) -> ClientPool:
+        """The pool with all of its clients holding conversations as a model says.
+
+        Rates stay those of requests: fewer sessions begin, so that with their later turns they are as many.
+
+        Parameters
+        ----------
+        model : TurnModel, str, path or None
+            A model; the name of a built-in workload with conversations, such as ``"deepseek-r1"``; a TOML file with
+            the section ``[turns]``; or None for requests that all stand alone.
+
+        Examples
+        --------
+        >>> load_servegen("ServeGen/data", "deepseek-r1").with_conversations("deepseek-r1")
+        """
+        from servegen_gpu.clients.turns_toml import turn_model
+
+        models = () if model is None else (turn_model(model),)
+        return replace(self, turn_models=models, turn_model=np.full(len(self.rate_rps), len(models) - 1, np.int32))
+
     def digest(self) -> str:
         """SHA-256 over everything that sampling depends on, as hexadecimal text."""
         return self._digest
@@ -447,4 +475,6 @@ class ClientPool:
         for name, array in sorted(self.arrays().items()):
             hasher.update(f"{name} {array.dtype.str} {array.shape} ".encode())
             hasher.update(np.ascontiguousarray(array).data)
+        for model in self.turn_models:
+            hasher.update(model.digest())
         return hasher.hexdigest()

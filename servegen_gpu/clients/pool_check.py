@@ -21,7 +21,7 @@ from servegen_gpu.law.dependence import is_rank_correlation
 
 
 def fill_in(pool: ClientPool) -> None:
-    """Arrays that were left out: fields are independent, contexts have no limit."""
+    """Arrays that were left out: fields are independent, contexts have no limit, requests stand alone."""
     if pool.category not in FIELDS:
         return  # refused by `check`
     scalar, profiles = scalar_field_count(pool.category), len(pool.rate_rps)
@@ -29,6 +29,7 @@ def fill_in(pool: ClientPool) -> None:
         "correlations": np.empty((0, scalar, scalar)),
         "correlation": np.full(profiles, -1, np.int32),
         "context_tokens": np.zeros(profiles, np.int32),
+        "turn_model": np.full(profiles, -1, np.int32),
     }
     for name, default in defaults.items():
         if not getattr(pool, name).size:
@@ -81,7 +82,7 @@ def check(pool: ClientPool) -> None:
 
 
 def _check_profiles(pool: ClientPool) -> None:
-    """Refuse correlations and context limits that no client can have, naming the first at fault."""
+    """Refuse correlations, context limits and models that no client can have, naming the first at fault."""
     wrong = np.flatnonzero(~is_rank_correlation(pool.correlations))
     if len(wrong):
         raise ProfileError(
@@ -91,6 +92,7 @@ def _check_profiles(pool: ClientPool) -> None:
         )
     limits = {
         "correlation": (f"-1, or a row of the {len(pool.correlations):,} `correlations`", -1, len(pool.correlations)),
+        "turn_model": (f"-1, or a row of the {len(pool.turn_models):,} `turn_models`", -1, len(pool.turn_models)),
         "context_tokens": ("0, or the most tokens of input and output together", 0, 2**31),
     }
     for name, (expected, low, end) in limits.items():

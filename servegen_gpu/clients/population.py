@@ -99,6 +99,8 @@ def population(
         correlations=np.array(matrices).reshape(-1, scalar, scalar),
         correlation=np.where(given, np.cumsum(given) - 1, -1)[k].astype(np.int32),
         context_tokens=np.array([spec.context_tokens for spec in specs], np.int32)[k],
+        turn_models=() if preset.turns is None else (preset.turns,),
+        turn_model=np.full(len(k), -1 if preset.turns is None else 0, np.int32),
     )
 
 

@@ -7,14 +7,14 @@ and a few dozen tables.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.skew import Skew
 from servegen_gpu.clients.spec import ClientSpec
+from servegen_gpu.clients.turns import TurnModel
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Preset:
         The largest clients, one by one.
     kinds : tuple of Kind
         Of all others; their shares add up to 1.
-    turns : dict
-        Conversations, as `servegen_gpu.clients.turns_toml` reads them; empty without.
+    turns : TurnModel or None
+        How clients hold conversations.
     text : str
         The file it comes from.
     """
@@ -91,5 +91,5 @@ class Preset:
     skew: Skew
     top: tuple[Kind, ...]
     kinds: tuple[Kind, ...]
-    turns: dict[str, Any] = field(default_factory=dict)
+    turns: TurnModel | None = None
     text: str = ""

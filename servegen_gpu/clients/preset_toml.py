@@ -29,6 +29,11 @@ rate = { kind = "diurnal", swing = 0.8, peak_hour = 15 }
 input_tokens = { kind = "lognormal", median = 300, sigma = 1.1 }
 output_tokens = { kind = "exponential", mean = 400 }
 
+[turns]                     # conversations of all clients, if they hold any: see `turns_toml`
+share = 0.1
+turns = { kind = "pmf", values = [2, 3, 5], weights = [5, 3, 2] }
+gap_s = { kind = "lognormal", median = 100, sigma = 1.5 }
+
 Clients have the keys of a ``[[client]]`` in `toml_file`, but `count`. Of a rate, only the shape in time counts; it is
 steady if left out, and a diurnal one needs no mean.
 """
@@ -139,7 +144,7 @@ def _preset(table: dict[str, Any], where: Where) -> Preset:
         skew=_skew((where / "skew").table(table["skew"]), clients, where / "skew"),
         top=top,
         kinds=kinds,
-        turns=read_turns((where / "turns").table(table["turns"]), where / "turns") if "turns" in table else {},
+        turns=read_turns((where / "turns").table(table["turns"]), where / "turns") if "turns" in table else None,
         text=where.text,
     )
 

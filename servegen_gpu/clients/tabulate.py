@@ -56,7 +56,7 @@ class Grid:
 
 TOKENS = Grid("tokens", 1, 1, 1 << 20, 2**31 - 1)
 ITEMS = Grid("items", 1, 0, 1 << 10, MAX_ITEMS)
-RATIO = Grid("share of the output", RATIO_STEPS, 0, RATIO_STEPS - 1, RATIO_STEPS - 1)
+RATIO = Grid("shares", RATIO_STEPS, 0, RATIO_STEPS - 1, RATIO_STEPS - 1)
 
 
 def grid_of(field: str) -> Grid:
@@ -127,8 +127,9 @@ def _on_grid(values: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
     """Explicit values as whole numbers of the grid."""
     steps = np.rint(values * grid.unit)
     if grid.unit > 1:
-        wrong = values > 1
-        expected = "shares from 0 to 1"
+        most = max(1.0, grid.limit / grid.unit)
+        wrong = values > most
+        expected = f"{grid.what} from 0 to {most:,.10g}"
     else:
         wrong = (steps != values) | (values > grid.limit)
         expected = f"whole numbers of {grid.what} from 0 to {grid.limit:,}"

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     IMAGE = 3  # lanes: items 4i .. 4i + 3 of the request
     AUDIO = 4
     VIDEO = 5
+    TURN = 6  # turn 0, word 0: turns of a session; turn j, words 0 and 1: time to the turn after, word 2: new tokens
     DESCRIPTION = 255  # draws from distributions over clients: four to an ordinal, of no client and no window
 
 

@@ -1,0 +1,131 @@
+"""The stage after the backend where clients hold conversations: slabs of sessions in, slabs of requests out.
+
+Slabs follow one another in time, so as soon as the first session of the next one is known, all that arrives before it
+is complete: sessions of the slab, and turns that have waited. Order is (arrival, conversation, turn); the id of a
+conversation begins with the client and ends with the ordinal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.contract import Columns
+from servegen_gpu.carry import Carry
+from servegen_gpu.columns import concat, rows_between, take
+from servegen_gpu.conversations import split_sessions
+from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.plan import slice_edges_us, slices_of
+
+BUCKET_TURNS = 1 << 18
+"""Turns that a bucket of the carry should hold at most."""
+BYTES_PER_SESSION = 96
+"""That this stage adds to what a backend needs for a request."""
+
+
+def with_turns(
+    packed: PackedWorkload, slabs: Iterable[Columns], shard: tuple[int, int], memory_bytes: int
+) -> Iterator[Columns]:
+    """Requests of a trace, slab by slab.
+
+    Parameters
+    ----------
+    packed : PackedWorkload
+        With conversations.
+    slabs : iterable of Columns
+        Sessions of the whole packed span, in order; times count from its begin.
+    shard : tuple of int
+        (k, n): only what arrives in every n-th slice of time, beginning with slice k.
+    memory_bytes : int
+        What turns may take while they wait; beyond, they wait in files.
+
+    Yields
+    ------
+    Columns
+        Times count from the begin of the trace.
+    """
+    assert packed.turns is not None
+    begin_us, end_us = packed.turns.warmup_us, packed.end_us - packed.start_us
+    mine = None if shard == (0, 1) else _spans_us(packed, shard)
+    with Carry(_bucket_us(packed), memory_bytes) as carry:
+        waiting: Columns | None = None
+        for sessions in slabs:
+            arrival_us = np.asarray(sessions["arrival_us"])
+            if not len(arrival_us):
+                continue
+            if waiting is not None:
+                yield from _finished(waiting, carry.due(int(arrival_us[0])), begin_us, mine)
+            alone, turns = split_sessions(packed, sessions)
+            waiting = _between(alone, begin_us, end_us)
+            if turns is not None:
+                at = np.asarray(turns["arrival_us"])
+                carry.add(take(turns, np.flatnonzero((at >= begin_us) & (at < end_us))))
+        if waiting is not None:
+            yield from _finished(waiting, carry.due(None), begin_us, mine)
+
+
+def _between(columns: Columns, begin_us: int, end_us: int) -> Columns:
+    lo, hi = np.searchsorted(np.asarray(columns["arrival_us"]), (begin_us, end_us))
+    return rows_between(columns, int(lo), int(hi))
+
+
+def _finished(
+    alone: Columns, turns: Columns | None, begin_us: int, mine: NDArray[np.int64] | None
+) -> Iterator[Columns]:
+    """Both in one order, times from the begin of the trace, only what is ours; nothing where that is nothing."""
+    rows = alone if turns is None else merged(alone, turns)
+    arrival_us = np.asarray(rows["arrival_us"]) - begin_us
+    rows = rows | {"arrival_us": arrival_us}
+    if mine is not None:
+        # spans begin at even places: an arrival inside of one is after an odd number of edges
+        rows = take(rows, np.flatnonzero(np.searchsorted(mine, arrival_us, side="right") % 2 == 1))
+    if len(np.asarray(rows["arrival_us"])):
+        yield rows
+
+
+def merged(alone: Columns, turns: Columns) -> Columns:
+    """Rows of both, each of which is in the order (arrival, conversation, turn), in that order."""
+    arrival_us, conversation = np.asarray(alone["arrival_us"]), np.asarray(alone["conversation"])
+    due_us, of = np.asarray(turns["arrival_us"]), np.asarray(turns["conversation"])
+    low = np.searchsorted(arrival_us, due_us)
+    high = np.searchsorted(arrival_us, due_us, side="right")
+    while (open_ := np.flatnonzero(low < high)).size:  # among equal arrivals, by conversation
+        middle = (low[open_] + high[open_]) >> 1
+        after = conversation[middle] < of[open_]
+        low[open_] = np.where(after, middle + 1, low[open_])
+        high[open_] = np.where(after, high[open_], middle)
+    order = np.empty(len(arrival_us) + len(due_us), np.int64)
+    place = low + np.arange(len(low))
+    others = np.ones(len(order), np.bool_)
+    others[place] = False
+    order[place] = len(arrival_us) + np.arange(len(low))
+    order[others] = np.arange(len(arrival_us))
+    return take(concat([alone, turns]), order)
+
+
+def _bucket_us(packed: PackedWorkload) -> int:
+    """A window, or the part of it in which at most `BUCKET_TURNS` are expected."""
+    assert packed.turns is not None
+    later = packed.expected * (packed.turns.requests_per_session - 1)
+    parts = 1 << max(0, int(later.max(initial=0.0) // BUCKET_TURNS)).bit_length()
+    return max(packed.window_us // parts, 1)
+
+
+def _spans_us(packed: PackedWorkload, shard: tuple[int, int]) -> NDArray[np.int64]:
+    """Begins and ends of a shard's slices in time, by turns, from the begin of the trace."""
+    spans: list[NDArray[np.int64]] = []
+    before = 0
+    for w, expected in enumerate(packed.expected):
+        parts = slices_of(float(expected))
+        edges = slice_edges_us(packed, w, parts) - packed.trace_start_us
+        chosen = np.flatnonzero((before + np.arange(parts)) % shard[1] == shard[0])
+        spans.append(np.stack((edges[chosen], edges[chosen + 1]), axis=1).ravel())
+        before += parts
+    joined = np.concatenate(spans)
+    # where one span ends another may begin: both edges go
+    apart = np.ones(len(joined), np.bool_)
+    same = np.flatnonzero(joined[1:-1:2] == joined[2::2])
+    apart[2 * same + 1] = apart[2 * same + 2] = False
+    return joined[apart]
