@@ -53,10 +53,9 @@ class Carry:
         self._names = self._names or {name: isinstance(column, Ragged) for name, column in rows.items()}
         bucket = np.asarray(rows["arrival_us"]) // self._bucket_us
         order = np.argsort(bucket, kind="stable")
-        sorted_ = bucket[order]
-        begins = np.flatnonzero(np.diff(sorted_, prepend=sorted_[:1] - 1)) if len(order) else np.empty(0, np.int64)
-        for a, b in zip(begins, np.append(begins[1:], len(order)), strict=True):
-            self._put(int(sorted_[a]), take(rows, order[a:b]))  # of memory of their own: the rest may go
+        numbers, begins = np.unique(bucket[order], return_index=True)
+        for number, a, b in zip(numbers.tolist(), begins, np.append(begins[1:], len(order)), strict=False):
+            self._put(number, take(rows, order[a:b]))  # in memory of their own: the rest may go
         if self._held_bytes > self._memory_bytes:
             self._spill()
 

@@ -239,9 +239,11 @@ def stream(
     if warmup_s is not None:
         rules["warmup_s"] = warmup_s
     shares = options.shard(shard)
-    note = (f"{shortfall:,.0f} requests were asked for where no client is active",) if shortfall else ()
+    notes = list(span_notes)
+    if shortfall:
+        notes.append(f"{shortfall:,.0f} requests were asked for where no client is active")
     if packed.turns and packed.turns.warmup_us < longest_session_us(pool):
-        note += (f"conversations that began more than {warmup_s:g} s before the start are left out",)
+        notes.append(f"conversations that began more than {warmup_s:g} s before the start are left out")
     bytes_per_request = chosen.bytes_per_request(pool.category)
     if packed.turns:
         bytes_per_request = (bytes_per_request + BYTES_PER_SESSION) * 4 // 3  # a quarter is for turns that wait
@@ -252,5 +254,5 @@ def stream(
         carry_bytes=options.budget_bytes(memory) // 4,
         shard=shares,
         provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
-        notes=span_notes + note,
+        notes=tuple(notes),
     )

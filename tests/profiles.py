@@ -10,8 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servegen_gpu.clients import distributions as d
 from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, NO_FAMILY, WEIBULL, ClientPool, scalar_field_count
+from servegen_gpu.clients.turns import TurnModel
+
+TURNS = {
+    "sorted": TurnModel(
+        0.4, turns=d.Pmf([2, 3, 7], [3, 2, 1]), gap_s=d.LogNormal(median=60, sigma=1.5), session_s=2500
+    ),
+    "history": TurnModel(
+        0.6, turns=d.Pmf([2, 5], [1, 1]), gap_s=d.Exponential(mean=200), growth="history", session_s=1800
+    ),
+    "new": TurnModel(
+        0.5,
+        turns=d.Constant(4),
+        gap_s=d.Uniform(0, 300),
+        growth="history",
+        new_tokens=d.LogNormal(median=40, sigma=1),
+        session_s=700.5,
+    ),
+}
+"""Models of conversations, short enough for small traces."""
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "data" / "servegen"
