@@ -6,28 +6,28 @@ from pathlib import Path
 import numpy as np
 
 import servegen_gpu as sg
-from servegen_gpu.clients.distributions import Exponential, LogNormal
+from servegen_gpu.clients.distributions import LogNormal
 
 directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 
-# Requests of 20 clients, dealt out to 1,000 chats round by round: what they ask and answer adds up to their contexts.
-user = sg.client(count=20, rate=0.1, input_tokens=LogNormal(median=150, sigma=1), output_tokens=Exponential(400))
-dealt = sg.generate(sg.pool([user]), duration="1h", seed=7)
-chats, turns = 1_000, len(dealt) // 1_000
-arrival, new, output = (dealt[c][: chats * turns] for c in ("arrival_us", "input_tokens", "output_tokens"))
-new[:chats] += 800  # the system prompt of the chat's client
-said = np.cumsum((new + output).reshape(turns, chats), axis=0, dtype=np.int32).ravel()
-chat, turn = np.tile(np.arange(chats), turns), np.repeat(np.arange(1, turns + 1, dtype=np.int32), chats)
-columns = {"arrival_us": arrival, "client": (chat % 20).astype(np.int32), "input_tokens": said - output}
-trace = sg.Trace(columns | {"output_tokens": output, "conversation": chat, "turn": turn, "new_tokens": new})
+pool = sg.population("deepseek-r1", clients=500)  # a tenth of its requests are in conversations
+trace = sg.generate(pool, rate=20, duration="1h", seed=7)
+print(trace)
 
-size = 64
-hits = sg.prefix_hits(trace, size, system_tokens=800)
-print("turn  requests  input tokens  in earlier inputs  or answers")
-for at in range(1, turns + 1):
-    rows = trace["turn"] == at
-    tokens, fresh = trace["input_tokens"][rows], trace["new_tokens"][rows]
-    seen, answered = (blocks.sum() * size / tokens.sum() for blocks in (hits[rows], (tokens - fresh) // size))
-    print(f"{at:4}  {rows.sum():8,}  {tokens.mean():12,.0f}  {seen:17.0%}  {max(seen, answered):10.0%}")
-written = trace.with_hash_ids(size, system_tokens=800).write(directory / "prefixes.parquet")
-print(f"{written.rows:,} requests, {written.bytes / written.rows:.1f} bytes each with ids of their blocks")
+rule = {"block_tokens": 64, "system_tokens": LogNormal(median=200, sigma=0.7, max=4_000)}  # drawn once for a client
+hits = sg.prefix_hits(trace, **rule)
+print("turn  requests  input tokens  held by a cache  of conversations alone")
+for turn in range(1, 9):
+    rows = trace["turn"] == turn
+    tokens, new = trace["input_tokens"][rows].sum(), trace["new_tokens"][rows].sum()
+    held, own = hits[rows].sum() * 64 / tokens, 1 - new / tokens
+    print(f"{turn:4}  {rows.sum():8,}  {tokens / rows.sum():12,.0f}  {held:15.0%}  {own:22.0%}")
+
+ids = sg.hash_ids(trace, **rule, dense=True)  # small numbers, as in the traces of Mooncake
+longest = np.argmax(np.where(trace["turn"] == 4, trace["input_tokens"], 0))
+for row in np.flatnonzero(trace["conversation"] == trace["conversation"][longest])[:4]:
+    print(f"turn {trace['turn'][row]}: {len(ids[row])} blocks: {' '.join(map(str, ids[row][:12]))} …")
+
+pieces = sg.hash_slabs(sg.stream(pool, rate=20, duration="1h", seed=7), **rule)  # any length, bounded memory
+print(f"{sum(len(piece['hash_ids'].values) for piece in pieces):,} blocks in the stream")
+trace.with_hash_ids(**rule).write(directory / "prefixes.parquet")

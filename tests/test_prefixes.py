@@ -6,12 +6,12 @@ import functools
 import itertools
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 from gates import check, passes
-from profiles import write_servegen
+from profiles import TURNS, tiny_pool, write_servegen
 from scipy import stats
 from traces import same
 
@@ -27,6 +27,7 @@ PINNED = [
     [3673753739152271273, 235914949253256858, 5391187063297727857, 68015106382511061],
     [3673753739152271273, 5728848763466796708],
 ]
+ZEROS = np.zeros(5, np.int32)
 KINDS = ("history", "sorted")
 LIMIT = 1500
 
@@ -207,6 +208,30 @@ def test_an_empty_input_before_shares_nothing_too_much():
     assert ids.lengths.tolist() == [0, 2, 3, 4]
     assert not set(ids[1].tolist()) & set(ids[2].tolist())
     assert ids[3][:3].tolist() == ids[2].tolist()
+
+
+@pytest.mark.parametrize("growth", KINDS)
+def test_conversations_of_the_package(growth):
+    pool = replace(tiny_pool("language", 5, contexts=(3000, 0, 900)), turn_models=(TURNS[growth],), turn_model=ZEROS)
+    trace = sg.generate(pool, rate=2, duration=3000, seed=3, memory="50MB")
+    ids, before, cuts = sg.hash_ids(trace, 16), {}, 0
+    for row, chat in enumerate(trace["conversation"].tolist()):
+        tokens, turn = int(trace["input_tokens"][row]), int(trace["turn"][row])
+        cut = turn > 1 and trace["new_tokens"][row] == tokens
+        shared = set(ids[row].tolist()) & set(before.get(chat, []))
+        assert len(shared) == (0 if cut else len(before.get(chat, [])))
+        before.setdefault(chat, [])
+        if not cut:
+            before[chat] = ids[row][: tokens // 16].tolist()
+        cuts += cut
+    assert (cuts > 20) == (growth == "history")
+    for shards in (1, 3):
+        parts = [sg.stream(pool, rate=2, duration=3000, seed=3, shard=(k, shards)) for k in range(shards)]
+        slabs = [slab for part in parts for slab in sg.hash_slabs(part, 16)]
+        joined = Trace.concat(slabs)
+        order = np.lexsort((joined["turn"], joined["conversation"], joined["arrival_us"]))
+        ours = [joined["hash_ids"][row].tolist() for row in order]
+        assert ours == [row.tolist() for row in ids]
 
 
 def test_single_requests_share_system_prompts_only():
