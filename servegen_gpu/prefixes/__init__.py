@@ -26,7 +26,7 @@ their context limit under ``growth="history"``, and then they share too much. An
 holds its beginning, and the conversation goes on with the rest of it: state lengths below a client's inputs. A
 request without a conversation shares its client's system prompt only.
 
-An id is 63 bits of Philox at the address of what it stands for: nothing is stored, and ids are the same however a trace
+An id is 63 bits at the address of what it stands for (`ids`): nothing is stored, and ids are the same however a trace
 is cut into slabs. Among m different blocks some two get one id with a probability of about m**2 / 2**64: 5e-8 for a
 million, 5 % for a billion.
 """
