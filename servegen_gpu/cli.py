@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import servegen_gpu as sg
+from servegen_gpu import cli_naive, cli_scale
 from servegen_gpu.clients.servegen import load_servegen_with_notes
 from servegen_gpu.clients.toml_file import read_clients
 from servegen_gpu.errors import OptionError, ServeGenError
@@ -69,8 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
     )
     make.add_argument("--format", help="file format, if the suffix does not tell")
+    cli_naive.add(make)
     make.add_argument("--rate", metavar="RPS|FILE", help="target total rate in req/s, or a schedule (CSV or JSON)")
     make.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
+    make.add_argument(
+        "--squeeze-turns", action="store_true", help="divide inter-turn times by --scale, too (naive upsampling)"
+    )
     make.add_argument("--peak", type=float, metavar="RPS", help="scale own rates down to this in the busiest window")
     make.add_argument("--start", metavar="TIME", help="on the profiles' time axis, such as 10h (default: their begin)")
     make.add_argument("--duration", default="1h", metavar="TIME", help="such as 600s, 1h or 7d (default: 1h)")
@@ -112,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_pool(show, "a trace file, a directory of parts, or a workload: its name, or a TOML file of your own clients")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
+
+    cli_scale.add(commands)
 
     built_in = commands.add_parser(
         "presets",
@@ -227,8 +234,17 @@ def _is_toml(workload: str) -> bool:
 
 def _generate(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
-    pool, notes = _pool(options)
+    as_one = cli_naive.wanted(options)
+    from_trace = as_one and cli_naive.is_trace(options)
+    pool, notes = cli_naive.of_trace(options) if from_trace else _pool(options)
+    if as_one and not from_trace:
+        pool, chosen = cli_naive.of(pool, options)
+        notes += chosen
     keywords = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
+    if options.squeeze_turns:
+        if options.scale is None:
+            raise OptionError("--scale with --squeeze-turns", "none", "say how much")
+        pool = pool.rescaled(keywords.pop("scale"), "naive")
     workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation), **keywords)
     if not options.quiet:
         for note in notes + workload.notes:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.blocks import gather
 from servegen_gpu.trace import Column, Ragged
 
 
 def take(columns: Mapping[str, Column], index: NDArray[np.integer]) -> dict[str, Any]:
     """The rows at `index`, in that order."""
-    return {name: c.take(index) if isinstance(c, Ragged) else c[index] for name, c in columns.items()}
+    return {name: c.take(index) if isinstance(c, Ragged) else gather(c, index) for name, c in columns.items()}
 
 
 def rows_between(columns: Mapping[str, Column], lo: int, hi: int) -> dict[str, Any]:

@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, microseconds
 
-BURST_WINDOW_US = 300_000_000
-"""Burstiness is measured in windows of five minutes, as the paper does (Fig. 2)."""
-
-MIN_GAPS = 30
 QUANTILES = (0.5, 0.9, 0.99)
 SHARES = (1, 5, 10, 20)
-IDENTITIES = ("hash_ids",)
+IDENTITIES = ("conversation", "hash_ids")
 """Columns of names: how large they are says nothing."""
 
 
@@ -46,37 +43,6 @@ class _Tally:
         return {"mean": mean} | quantiles | {"max": float(self.values[-1])}
 
 
-class _Gaps:
-    """Count, sum and sum of squares of inter-arrival times in windows of five minutes."""
-
-    def __init__(self) -> None:
-        self.sums = np.zeros((0, 3))
-        self.last_us: int | None = None
-
-    def add(self, arrival_us: NDArray[np.int64]) -> None:
-        before = arrival_us[:1] if self.last_us is None else np.array([self.last_us])
-        gap_s = np.diff(arrival_us, prepend=before) / 1e6
-        window = arrival_us // BURST_WINDOW_US
-        if self.last_us is None:
-            gap_s, window = gap_s[1:], window[1:]
-        self.last_us = int(arrival_us[-1])
-        if not len(window):
-            return
-        size = int(window[-1]) + 1
-        if size > len(self.sums):
-            self.sums = np.concatenate((self.sums, np.zeros((size - len(self.sums), 3))))
-        first = int(window[0])
-        for power in range(3):
-            self.sums[first:size, power] += np.bincount(window - first, weights=gap_s**power)
-
-    def median_cv(self) -> float | None:
-        n, total, squares = self.sums[self.sums[:, 0] >= MIN_GAPS].T
-        if not len(n):
-            return None
-        variance = np.maximum(squares / n - (total / n) ** 2, 0)
-        return float(np.median(np.sqrt(variance) / (total / n)))
-
-
 def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
     """Figures of a trace.
 
@@ -93,7 +59,7 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
         lengths of items), and provenance.
     """
     tallies: dict[str, _Tally] = {}
-    gaps, rows, last_us = _Gaps(), 0, 0
+    gaps, rows, last_us = Gaps(microseconds(BURST_WINDOW_S)), 0, 0
     provenance: dict[str, Any] = {}
     for slab in slabs:
         provenance = dict(slab.provenance)
@@ -113,6 +79,8 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
             gaps.add(slab["arrival_us"])
     clients = tallies.pop("client", _Tally())
     busiest = np.cumsum(np.sort(clients.counts)[::-1])
+    cvs = gaps.cvs()
+    cvs = cvs[~np.isnan(cvs)]
     duration_s = float(provenance.get("duration_s", last_us / 1e6))
     return {
         "requests": rows,
@@ -120,7 +88,7 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
         "rate_rps": rows / duration_s if duration_s else 0.0,
         "clients": len(busiest),
         "share_of_top": {str(n): float(busiest[min(n, len(busiest)) - 1] / rows) for n in SHARES} if rows else {},
-        "median_5_minute_cv": gaps.median_cv(),
+        "median_5_minute_cv": float(np.median(cvs)) if len(cvs) else None,
         "lengths": {name: tally.summary() for name, tally in tallies.items()},
         "provenance": provenance,
     }
@@ -145,7 +113,7 @@ def format_trace_description(description: dict[str, Any]) -> str:
         cells = [format(v, ",.1f" if n == "mean" else ",.0f") for n, v in summary.items()] if summary else ["–"] * 5
         lines.append(f"  {name:26}" + "".join(f"{cell:>11}" for cell in cells))
     lines.append("")
-    for name in ("seed", "rate", "rules", "backend", "shard", "pool_digest", "version", "stream_version"):
+    for name in ("seed", "rate", "rules", "backend", "shard", "changes", "pool_digest", "version", "stream_version"):
         if name in made:
             lines.append(f"  {name:15} {made[name]}")
     return "\n".join(lines)

@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, MODALITIES, ClientPool, scalar_field_count
 from servegen_gpu.clock import ClockTables
-from servegen_gpu.errors import OptionError, ProfileError, RateError
-from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
-from servegen_gpu.law.elementary import log
-from servegen_gpu.law.tables import PackedTables, pack_tables
-from servegen_gpu.packed_turns import (
+from servegen_gpu.conversations.packed import (
     MAX_SESSIONS,
     PackedTurns,
     longest_session_us,
@@ -30,6 +26,10 @@ from servegen_gpu.packed_turns import (
     pack_turns,
     used_models,
 )
+from servegen_gpu.errors import OptionError, ProfileError, RateError
+from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
+from servegen_gpu.law.elementary import log
+from servegen_gpu.law.tables import PackedTables, pack_tables
 from servegen_gpu.rates import Rate, known_before, targets
 from servegen_gpu.rules import CountRule, count_rules, mixings
 

@@ -17,15 +17,15 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, empty_columns, on_device, sampled
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool, PastEnd
+from servegen_gpu.conversations.packed import longest_session_us
+from servegen_gpu.conversations.stage import BYTES_PER_SESSION, with_turns
 from servegen_gpu.errors import OptionError
-from servegen_gpu.packed_turns import longest_session_us
 from servegen_gpu.packing import PackedWorkload, pack
 from servegen_gpu.plan import plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.rules import check_rules
 from servegen_gpu.trace import Trace
-from servegen_gpu.turns import BYTES_PER_SESSION, with_turns
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from servegen_gpu.clients.pool import ClientPool
@@ -40,3 +41,22 @@ def provenance_of(
         "backend": backend,
         "shard": f"{shard[0] + 1}/{shard[1]}",
     }
+
+
+def duration_of(provenance: Mapping[str, Any]) -> float | None:
+    """Length of a trace in seconds, if its provenance says so; a file may say anything."""
+    duration_s = provenance.get("duration_s")
+    real = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
+    return float(duration_s) if real and 0 < duration_s < 2.0**33 else None  # type: ignore[arg-type, operator]
+
+
+def changes_of(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was done to a trace since it was made, in order."""
+    changes = provenance.get("changes")
+    return [change for change in changes if isinstance(change, dict)] if isinstance(changes, list) else []
+
+
+def noted(provenance: Mapping[str, Any], change: dict[str, Any], duration_s: float | None) -> dict[str, Any]:
+    """Provenance of a trace after a change: what it was made from, and under ``changes`` all that was done to it."""
+    with_change = dict(provenance) | {"changes": [*changes_of(provenance), change]}
+    return with_change if duration_s is None else with_change | {"duration_s": duration_s}

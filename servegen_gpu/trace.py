@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,6 +149,34 @@ class Trace:
         lo, hi, _ = slice(lo, hi).indices(len(self))
         cut = {name: c.rows(lo, hi) if isinstance(c, Ragged) else c[lo:hi] for name, c in self.columns.items()}
         return Trace(cut, self.provenance, self.first_row + lo)
+
+    def take(self, rows: NDArray[np.integer]) -> Trace:
+        """The rows at given numbers, counted from the first row of this object, in their order and numbered anew."""
+        return Trace(
+            {n: c.take(rows) if isinstance(c, Ragged) else c[rows] for n, c in self.columns.items()}, self.provenance
+        )
+
+    def rescaled(
+        self, factor: float, method: Literal["itt", "naive"] = "itt", *, tails: Literal["keep", "cut"] = "keep"
+    ) -> Trace:
+        """The same requests at `factor` times the rate; see `servegen_gpu.rescale`."""
+        from servegen_gpu.scaling import rescale
+
+        return rescale(self, factor, method, tails=tails)
+
+    def between(
+        self, start: float | str | None = None, end: float | str | None = None, *, keep_times: bool = False
+    ) -> Trace:
+        """The requests that arrive from `start` up to, not at, `end`; see `servegen_gpu.between`."""
+        from servegen_gpu.scaling import between
+
+        return between(self, start, end, keep_times=keep_times)
+
+    def thinned(self, share: float, *, seed: int = 0) -> Trace:
+        """A share of the conversations, or of the requests where there are none; see `servegen_gpu.thin`."""
+        from servegen_gpu.scaling import thin
+
+        return thin(self, share, seed=seed)
 
     @staticmethod
     def concat(parts: Sequence[Trace]) -> Trace:

@@ -92,6 +92,9 @@ def test_purposes_are_part_of_the_stream():
         "IMAGE": 3,
         "AUDIO": 4,
         "VIDEO": 5,
+        "TURN": 6,
+        "DATASET": 253,
+        "THINNING": 254,
         "DESCRIPTION": 255,
     }
 

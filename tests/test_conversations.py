@@ -19,9 +19,11 @@ import servegen_gpu as sg
 from servegen_gpu import Trace, TurnModel
 from servegen_gpu import distributions as d
 from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.carry import Carry
+from servegen_gpu.clients.describe import describe_pool, format_description
 from servegen_gpu.clients.pool import FIELDS
 from servegen_gpu.clients.turns_toml import turn_model
+from servegen_gpu.conversations.carry import Carry
+from servegen_gpu.conversations.stage import merged
 from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.growth import with_history
@@ -29,7 +31,6 @@ from servegen_gpu.law.tables import find_bin
 from servegen_gpu.packing import PackedWorkload, pack
 from servegen_gpu.plan import plan
 from servegen_gpu.rates import Rate
-from servegen_gpu.turns import merged
 
 US = 1_000_000
 CATEGORIES = tuple(FIELDS)
@@ -266,6 +267,25 @@ def gaps_by_turn(trace: Trace) -> dict[tuple[int, int], int]:
     return dict(zip(zip(conversation[inside].tolist(), turn[inside].tolist(), strict=True), gaps.tolist(), strict=True))
 
 
+def test_naive_rescaling_of_a_pool_squeezes_its_conversations() -> None:
+    pool = talking(measured=False, silent=False).with_conversations(TURNS["sorted"])
+    keywords: dict[str, Any] = {"duration": 3000, "seed": 4, "warmup": 0}
+    naive, itt = (sg.generate(pool.rescaled(4, method), **keywords) for method in ("naive", "itt"))
+    slow = sg.generate(pool, **keywords)
+    times = [gaps_by_turn(trace) for trace in (slow, itt, naive)]
+    common = times[0].keys() & times[1].keys() & times[2].keys()
+    assert len(common) > 100
+    ratios = np.array([times[0][key] / max(times[2][key], 1) for key in common])
+    assert np.median(ratios) == pytest.approx(4, rel=0.02)
+    assert all(times[0][key] == times[1][key] for key in common)
+    assert same(itt, sg.generate(pool, scale=4, **keywords))
+    assert len(naive) == pytest.approx(4 * len(slow), rel=0.15)
+    with pytest.raises(OptionError, match="itt or naive"):
+        pool.rescaled(2, "other")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="factor"):
+        pool.rescaled(0)
+
+
 # -- how turns wait ----------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +297,7 @@ def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytes
     spilled: list[int] = []
     spill = Carry._spill
     monkeypatch.setattr(Carry, "_spill", lambda carry: (spilled.append(1), spill(carry)))
-    monkeypatch.setattr("servegen_gpu.turns.BUCKET_TURNS", 300)
+    monkeypatch.setattr("servegen_gpu.conversations.stage.BUCKET_TURNS", 300)
     monkeypatch.setattr("servegen_gpu.pipeline.options.requests_in", lambda memory, size: 500)
     found = Trace.concat(list(replace(sg.stream(pool, **keywords), carry_bytes=20_000)))
     assert same(found, whole)
@@ -315,7 +335,8 @@ def test_merging_breaks_ties_by_conversation() -> None:
             rows = np.stack((rng.integers(0, 25, n), rng.integers(0, 10**6, n), np.ones(n, np.int64)))
             parts.append(rows[:, np.lexsort(rows[::-1])])
         both = np.concatenate(parts, axis=1)
-        found = merged(*(dict(zip(("arrival_us", "conversation", "turn"), part, strict=True)) for part in parts))
+        alone, turns = (dict(zip(("arrival_us", "conversation", "turn"), part, strict=True)) for part in parts)
+        found = merged(alone, np.arange(parts[0].shape[1]), turns)
         np.testing.assert_array_equal(np.stack(list(found.values())), both[:, np.lexsort(both[::-1])])
 
 
@@ -422,6 +443,39 @@ def test_packed_workloads_keep_their_conversations(tmp_path: Any) -> None:
     workload.packed.save(tmp_path / "packed.bin")
     again = replace(workload, packed=PackedWorkload.load(tmp_path / "packed.bin"))
     assert same(again.joined(), workload.joined())
+
+
+@pytest.mark.parametrize("name", ["sorted", "new"])
+def test_models_are_fitted_to_traces(name: str) -> None:
+    model = TURNS[name]
+    pool = sg.pool([sg.client(rate=4.0, input_tokens=d.LogNormal(median=200, sigma=1), output_tokens=50)])
+    trace = sg.generate(pool.with_conversations(model), duration="3h", seed=6)
+    fitted = sg.fit_turns(trace, session_s=model.session_s, growth=model.growth)
+    assert fitted.share == pytest.approx(model.share, abs=0.03)
+    assert fitted.mean_turns == pytest.approx(model.mean_turns, rel=0.03)
+    again = sg.generate(pool.with_conversations(fitted), duration="3h", seed=7)
+    gaps = [np.array(list(gaps_by_turn(t).values())) for t in (trace, again)]
+    check(float(stats.ks_2samp(*gaps).pvalue), "fitted inter-turn times")
+    new = [t["new_tokens"][t["turn"] > 1] for t in (trace, again)]
+    check(float(stats.ks_2samp(*new).pvalue), "new tokens of a fitted model")
+
+
+def test_there_must_be_something_to_fit() -> None:
+    pool = talking().with_conversations(TURNS["new"])
+    trace = sg.generate(pool, duration=300)
+    with pytest.raises(OptionError, match="lower session_s"):
+        sg.fit_turns(trace)
+    with pytest.raises(OptionError, match="'conversation'"):
+        sg.fit_turns(sg.generate(pool.with_conversations(None), duration=300))
+
+
+def test_figures_of_a_pool_name_its_conversations() -> None:
+    figures = describe_pool(sg.population("deepseek-r1", clients=50))
+    (found,) = figures["conversations"]
+    assert (found["clients"], found["share"], found["growth"]) == (50, 0.096, "sorted")
+    assert found["mean_turns"] == pytest.approx(3.5, abs=0.1)
+    assert "conversations of 3.48 turns" in format_description(figures)
+    assert describe_pool(tiny_pool())["conversations"] == []
 
 
 TOML = """

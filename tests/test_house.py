@@ -26,6 +26,12 @@ def test_the_readme_lists_every_module_and_no_other():
     assert listed - nested == there - {"__init__.py"}
 
 
+def test_the_table_of_speeds_is_the_one_of_the_results():
+    check = "import readme_table as t; text = t.README.read_text(encoding='utf-8'); assert t.written(text) == text"
+    done = subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY / "bench", capture_output=True, check=False)
+    assert done.returncode == 0, "run python bench/readme_table.py --write"
+
+
 def test_the_commands_of_the_readme_are_known():
     from servegen_gpu.cli import _parser
 

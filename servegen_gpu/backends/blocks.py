@@ -6,9 +6,10 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 BLOCK = 1 << 16
 """Elements a block: long enough that a ufunc hides the interpreter's lock, short enough for the L2 cache."""
@@ -30,6 +31,17 @@ def for_blocks(n: int, work: Callable[[int, int], T]) -> list[T]:
     if len(begins) <= 1 or thread_count() == 1:
         return [work(a, min(a + BLOCK, n)) for a in begins]
     return list(_threads(thread_count()).map(lambda a: work(a, min(a + BLOCK, n)), begins))
+
+
+def gather(column: NDArray[Any], index: NDArray[np.integer]) -> NDArray[Any]:
+    """``column[index]`` in blocks."""
+    out = np.empty(len(index), column.dtype)
+
+    def block(a: int, b: int) -> None:
+        np.take(column, index[a:b], out=out[a:b], mode="clip")
+
+    for_blocks(len(index), block)
+    return out
 
 
 @functools.cache

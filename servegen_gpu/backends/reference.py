@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.blocks import for_blocks
+from servegen_gpu.backends.blocks import for_blocks, gather
 from servegen_gpu.backends.cell_state import CellState, begin
 from servegen_gpu.backends.contract import ORDINAL, Columns
 from servegen_gpu.backends.numpy_arrivals import Arrivals, NumpyGaps, whole
@@ -114,24 +114,13 @@ def _columns(packed: PackedWorkload, state: CellState, arrivals: Arrivals, slab:
     drawn = scalar_fields(packed, cells, state.law, cell, ordinal)
     sorted_us, order = merge_order(time, min(slab.to_us, last) - base)
     sorted_us += base - packed.start_us
-    drawn = {name: _gather(column, order) for name, column in drawn.items()}
-    cell = _gather(cell, order)
-    client = _gather(packed.client_id[cells.client].astype(np.int32), cell)
+    drawn = {name: gather(column, order) for name, column in drawn.items()}
+    cell = gather(cell, order)
+    client = gather(packed.client_id[cells.client].astype(np.int32), cell)
     columns: dict[str, Any] = {"arrival_us": sorted_us, "client": client}
     if packed.addressed or packed.category == "multimodal":
-        ordinal = _gather(ordinal, order)
+        ordinal = gather(ordinal, order)
     if packed.addressed:
         columns[ORDINAL] = ordinal
     # items are drawn after the sort, from addresses: lists need not be moved
     return columns | later_fields(packed, cells, state.law, cell, ordinal, drawn)
-
-
-def _gather(column: NDArray[Any], order: NDArray[np.integer]) -> NDArray[Any]:
-    """``column[order]`` in blocks."""
-    out = np.empty(len(order), column.dtype)
-
-    def block(a: int, b: int) -> None:
-        np.take(column, order[a:b], out=out[a:b], mode="clip")
-
-    for_blocks(len(order), block)
-    return out

@@ -35,7 +35,8 @@ def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
         Plain numbers, texts, lists and dicts, ready for JSON. Rates are requests per second, lengths tokens; shares
         are of the requests. Lengths are weighted by requests, those of single images, audio or video clips by the
         expected number of them, and None where a pool has none. ``lengths_across_clients`` has quantiles, weighted
-        by requests, of the mean, median and so on of every window of every client.
+        by requests, of the mean, median and so on of every window of every client. ``conversations`` has the models
+        of conversations, and how many clients follow each.
     """
     factor = np.bincount(pool.profile, weights=pool.rate_factor, minlength=len(pool.rate_rps))
     weight = factor[:, None] * pool.rate_rps * pool.window_s
@@ -70,6 +71,7 @@ def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
         "families": {FAMILY_NAMES[f]: _ratio(by_family[f], total) for f in range(EXPONENTIAL, len(FAMILY_NAMES))},
         "lengths": _lengths(pool, weight),
         "lengths_across_clients": _across(pool) if active.any() else {},
+        "conversations": _conversations(pool),
         "digest": pool.digest(),
     }
 
@@ -115,6 +117,28 @@ def _across(pool: ClientPool) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
+def _conversations(pool: ClientPool) -> list[dict[str, Any]]:
+    """The models of conversations that clients follow."""
+    found = []
+    for row, model in enumerate(pool.turn_models):
+        clients = int((pool.turn_model[pool.profile] == row).sum())
+        turns, share = model.tables.count.table(0)
+        several = turns > 1
+        bins, widths = model.tables.gap.values, model.tables.gap.widths()
+        middle_s = (model.tables.gap_us + model.tables.gap_width_us // 2)[bins] / 1e6
+        found.append(
+            {
+                "clients": clients,
+                "share": model.share,
+                "mean_turns": float(turns[several] @ share[several] / share[several].sum()) if several.any() else 1.0,
+                "gap_s": _summary(middle_s, widths.astype(np.float64), moments=False),
+                "growth": model.growth,
+                "session_s": model.session_s,
+            }
+        )
+    return [model for model in found if model["clients"]]
+
+
 def _summary(
     values: NDArray[Any], weights: NDArray[np.float64], *, moments: bool, unit: float = 1
 ) -> dict[str, float] | None:
@@ -150,6 +174,13 @@ def format_description(description: dict[str, Any]) -> str:
     ]
     if d["cv"]:
         lines.append("  gap CV      " + " · ".join(f"{q} {cv:.2f}" for q, cv in d["cv"].items()))
+    for model in d["conversations"]:
+        gaps = " · ".join(f"{q} {gap:,.0f} s" for q, gap in model["gap_s"].items())
+        lines += [
+            f"  turns       {model['share']:.1%} of the requests of {model['clients']:,} clients in conversations of "
+            f"{model['mean_turns']:.2f} turns; {model['growth']} inputs",
+            f"  turn gap    {gaps}; at most {model['session_s'] / 3600:g} h in all",
+        ]
     names, across = ("mean", "p50", "p90", "p99", "max"), d["lengths_across_clients"]
     lines += ["", f"  {'':69}{'means of windows':>27}"]
     lines += [

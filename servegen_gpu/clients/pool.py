@@ -343,6 +343,22 @@ class ClientPool:
             rate_factor=np.repeat(self.rate_factor / n, n),
         )
 
+    def rescaled(self, factor: float, method: Literal["itt", "naive"] = "itt") -> ClientPool:
+        """The pool at `factor` times its rates, up or down, as `servegen_gpu.rescale` does with a trace.
+
+        Parameters
+        ----------
+        factor : float
+            Above 0.
+        method : {"itt", "naive"}
+            ``itt`` begins more conversations, whose inter-turn times stay what they are, as ``scale=`` does.
+            ``naive`` divides inter-turn times by `factor` as well (paper, section 5.2, Fig. 16). Without conversations
+            both are the same.
+        """
+        from servegen_gpu.clients.scaled import rescaled_pool
+
+        return rescaled_pool(self, factor, method)
+
     def filter(self, **ranges: Range) -> ClientPool:
         """The pool with only the windows whose figures all lie in closed ranges.
 

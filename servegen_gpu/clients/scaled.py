@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from servegen_gpu.clients import distributions as d
+from servegen_gpu.clients.distribution import number
 from servegen_gpu.errors import OptionError
+
+if TYPE_CHECKING:
+    from servegen_gpu.clients.pool import ClientPool
+    from servegen_gpu.clients.turns import TurnModel
 
 SCALES: dict[type[d.Distribution], tuple[str, ...]] = {
     d.Constant: ("value",),
@@ -24,8 +29,37 @@ SCALES: dict[type[d.Distribution], tuple[str, ...]] = {
 WHOLE = (d.Constant, d.Uniform, d.Pmf)
 
 
-def scaled(distribution: d.Distribution, factor: float) -> d.Distribution:
+def scaled_turns(model: TurnModel, factor: float) -> TurnModel:
+    """A model of conversations with inter-turn times `factor` times as long, and as long a time to end in.
+
+    A pool at X times its rate has the conversations that it had, only more of them (``itt``). With inter-turn times of
+    1 / X as well, it is what ``naive`` scaling makes of it, see `servegen_gpu.rescale`.
+
+    Parameters
+    ----------
+    model : TurnModel
+    factor : float
+        Above 0.
+    """
+    factor = number("factor", factor, above=0)
+    return replace(model, gap_s=scaled(model.gap_s, factor, times=True), session_s=model.session_s * factor)
+
+
+def rescaled_pool(pool: ClientPool, factor: float, method: str) -> ClientPool:
+    """A pool at `factor` times its rates; see `ClientPool.rescaled`."""
+    factor = number("factor", factor, above=0)
+    if method not in ("itt", "naive"):
+        raise OptionError("method as itt or naive", repr(method), "change method")
+    models = pool.turn_models
+    if method == "naive":
+        models = tuple(scaled_turns(model, 1 / factor) for model in models)
+    return replace(pool, rate_factor=pool.rate_factor * factor, turn_models=models)
+
+
+def scaled(distribution: d.Distribution, factor: float, *, times: bool = False) -> d.Distribution:
     """The distribution of lengths `factor` times as long; bounds (`min`, `max`) stay where they are.
+
+    With `times`, of times instead of tokens: bounds move along, and nothing is rounded to whole numbers.
 
     Raises
     ------
@@ -35,7 +69,9 @@ def scaled(distribution: d.Distribution, factor: float) -> d.Distribution:
     if factor == 1:
         return distribution
     if isinstance(distribution, d.Mixture):
-        return replace(distribution, parts=tuple(scaled(part, factor) for part in distribution.parts))
+        parts = tuple(scaled(part, factor, times=times) for part in distribution.parts)
+        moved: dict[str, Any] = {"parts": parts} | (_bounds(distribution, factor) if times else {})
+        return replace(distribution, **moved)
     if isinstance(distribution, d.Samples):  # whose counts are not among its values
         counted = distribution.pmf
         distribution = d.Pmf(counted.values, counted.weights, min=distribution.min, max=distribution.max)
@@ -48,11 +84,17 @@ def scaled(distribution: d.Distribution, factor: float) -> d.Distribution:
             type(distribution).__name__,
             "choose another, or state a spread of 0",
         )
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = _bounds(distribution, factor) if times else {}
     for name in names:
         if (value := getattr(distribution, name)) is not None:
             longer = np.asarray(value) * factor
-            if isinstance(distribution, WHOLE):
+            if isinstance(distribution, WHOLE) and not times:
                 longer = np.maximum(np.rint(longer), np.minimum(value, 1))
             changes[name] = longer if longer.ndim else float(longer)
     return replace(distribution, **changes)
+
+
+def _bounds(distribution: d.Distribution, factor: float) -> dict[str, float]:
+    """Stated bounds, `factor` times as large."""
+    stated = {"min": distribution.min, "max": distribution.max}
+    return {name: bound * factor for name, bound in stated.items() if bound is not None}

@@ -45,6 +45,8 @@ class Purpose(IntEnum):
     AUDIO = 4
     VIDEO = 5
     TURN = 6  # turn 0, word 0: turns of a session; turn j, words 0 and 1: time to the turn after, word 2: new tokens
+    DATASET = 253  # lengths from a dataset, by row: lanes as in DATA; turn: 0, or which kind of items
+    THINNING = 254  # word 0: whether to keep a conversation (window 0) or row (window 1): its number is client, ordinal
     DESCRIPTION = 255  # draws from distributions over clients: four to an ordinal, of no client and no window
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.blocks import for_blocks
 from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError, RateError
@@ -125,7 +126,7 @@ def _joined(parts: Sequence[LengthTables]) -> LengthTables:
 
 
 def conversation_id(
-    client: NDArray[np.int64], window: NDArray[np.int64], ordinal: NDArray[np.uint32]
+    client: NDArray[np.integer], window: NDArray[np.int64], ordinal: NDArray[np.uint32]
 ) -> NDArray[np.int64]:
     """Ids of conversations, int64[n]: client, window and ordinal of the first turn, side by side in 63 bits.
 
@@ -140,5 +141,13 @@ def conversation_id(
             f"{most + 1:,}",
             "lower the rate, or split clients with pool.clone(n)",
         )
-    within = window & ((1 << WINDOW_BITS) - 1)
-    return (client << (WINDOW_BITS + ORDINAL_BITS)) | (within << ORDINAL_BITS) | ordinal.astype(np.int64)
+    out = np.empty(len(ordinal), np.int64)
+
+    def block(a: int, b: int) -> None:
+        np.left_shift(client[a:b].astype(np.int64), WINDOW_BITS, out=out[a:b])
+        out[a:b] |= window[a:b] & ((1 << WINDOW_BITS) - 1)
+        out[a:b] <<= ORDINAL_BITS
+        out[a:b] |= ordinal[a:b]
+
+    for_blocks(len(out), block)
+    return out

@@ -8,16 +8,19 @@ conversation begins with the client and ends with the ordinal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.blocks import gather
 from servegen_gpu.backends.contract import Columns
-from servegen_gpu.carry import Carry
-from servegen_gpu.columns import concat, rows_between, take
-from servegen_gpu.conversations import split_sessions
+from servegen_gpu.columns import take
+from servegen_gpu.conversations.carry import Carry
+from servegen_gpu.conversations.draw import split_sessions
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import slice_edges_us, slices_of
+from servegen_gpu.trace import Ragged
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""
@@ -50,32 +53,27 @@ def with_turns(
     begin_us, end_us = packed.turns.warmup_us, packed.end_us - packed.start_us
     mine = None if shard == (0, 1) else _spans_us(packed, shard)
     with Carry(_bucket_us(packed), memory_bytes) as carry:
-        waiting: Columns | None = None
+        waiting: tuple[Columns, NDArray[np.int64]] | None = None
         for sessions in slabs:
             arrival_us = np.asarray(sessions["arrival_us"])
             if not len(arrival_us):
                 continue
             if waiting is not None:
-                yield from _finished(waiting, carry.due(int(arrival_us[0])), begin_us, mine)
-            alone, turns = split_sessions(packed, sessions)
-            waiting = _between(alone, begin_us, end_us)
+                yield from _finished(*waiting, carry.due(int(arrival_us[0])), begin_us, mine)
+            sessions, alone, turns = split_sessions(packed, sessions)
+            waiting = sessions, alone[np.searchsorted(alone, np.searchsorted(arrival_us, begin_us)) :]
             if turns is not None:
                 at = np.asarray(turns["arrival_us"])
                 carry.add(take(turns, np.flatnonzero((at >= begin_us) & (at < end_us))))
         if waiting is not None:
-            yield from _finished(waiting, carry.due(None), begin_us, mine)
-
-
-def _between(columns: Columns, begin_us: int, end_us: int) -> Columns:
-    lo, hi = np.searchsorted(np.asarray(columns["arrival_us"]), (begin_us, end_us))
-    return rows_between(columns, int(lo), int(hi))
+            yield from _finished(*waiting, carry.due(None), begin_us, mine)
 
 
 def _finished(
-    alone: Columns, turns: Columns | None, begin_us: int, mine: NDArray[np.int64] | None
+    sessions: Columns, alone: NDArray[np.int64], turns: Columns | None, begin_us: int, mine: NDArray[np.int64] | None
 ) -> Iterator[Columns]:
-    """Both in one order, times from the begin of the trace, only what is ours; nothing where that is nothing."""
-    rows = alone if turns is None else merged(alone, turns)
+    """All rows in one order, times from the begin of the trace, only what is ours; nothing where that is nothing."""
+    rows = take(sessions, alone) if turns is None else merged(sessions, alone, turns)
     arrival_us = np.asarray(rows["arrival_us"]) - begin_us
     rows = rows | {"arrival_us": arrival_us}
     if mine is not None:
@@ -85,9 +83,9 @@ def _finished(
         yield rows
 
 
-def merged(alone: Columns, turns: Columns) -> Columns:
-    """Rows of both, each of which is in the order (arrival, conversation, turn), in that order."""
-    arrival_us, conversation = np.asarray(alone["arrival_us"]), np.asarray(alone["conversation"])
+def merged(sessions: Columns, alone: NDArray[np.int64], turns: Columns) -> Columns:
+    """The sessions that stand alone and turns in the order (arrival, conversation, turn), which both are in already."""
+    arrival_us, conversation = (gather(np.asarray(sessions[name]), alone) for name in ("arrival_us", "conversation"))
     due_us, of = np.asarray(turns["arrival_us"]), np.asarray(turns["conversation"])
     low = np.searchsorted(arrival_us, due_us)
     high = np.searchsorted(arrival_us, due_us, side="right")
@@ -96,13 +94,17 @@ def merged(alone: Columns, turns: Columns) -> Columns:
         after = conversation[middle] < of[open_]
         low[open_] = np.where(after, middle + 1, low[open_])
         high[open_] = np.where(after, high[open_], middle)
-    order = np.empty(len(arrival_us) + len(due_us), np.int64)
     place = low + np.arange(len(low))
-    others = np.ones(len(order), np.bool_)
-    others[place] = False
-    order[place] = len(arrival_us) + np.arange(len(low))
-    order[others] = np.arange(len(arrival_us))
-    return take(concat([alone, turns]), order)
+    source = np.insert(alone, low, len(sessions["turn"]) + np.arange(len(low)))  # turns behind the sessions
+    rows: Columns = {}
+    for name, column in sessions.items():
+        due: Any = turns[name]
+        if isinstance(column, Ragged):
+            rows[name] = Ragged.concat([column, due]).take(source)
+        else:
+            rows[name] = gathered = gather(column, source)  # which clips what lies behind
+            gathered[place] = due
+    return rows
 
 
 def _bucket_us(packed: PackedWorkload) -> int:

@@ -23,9 +23,9 @@ from servegen_gpu.backends.blocks import for_blocks
 from servegen_gpu.backends.contract import ORDINAL, Columns
 from servegen_gpu.backends.numpy_lengths import later_fields, lookup, scalar_fields
 from servegen_gpu.columns import concat, take
+from servegen_gpu.conversations.packed import PackedTurns, conversation_id
 from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.growth import with_history
-from servegen_gpu.packed_turns import PackedTurns, conversation_id
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Cells, number_of
 
@@ -33,8 +33,8 @@ PLACE = ("arrival_us", "client", "conversation", "turn")
 """Columns that say when and whose a turn is; the rest says what is asked."""
 
 
-def split_sessions(packed: PackedWorkload, sessions: Columns) -> tuple[Columns, Columns | None]:
-    """Split sessions into requests that stand alone and all turns of the others.
+def split_sessions(packed: PackedWorkload, sessions: Columns) -> tuple[Columns, NDArray[np.int64], Columns | None]:
+    """Tell sessions that stand alone from the others, and draw all turns of these.
 
     Parameters
     ----------
@@ -44,8 +44,10 @@ def split_sessions(packed: PackedWorkload, sessions: Columns) -> tuple[Columns, 
 
     Returns
     -------
-    alone : Columns
-        In the order of the slab, with the columns `conversation`, `turn` and `new_tokens`.
+    sessions : Columns
+        All of them with the columns `conversation`, `turn` and `new_tokens`.
+    alone : int64[n]
+        Which of them stand alone, ascending.
     turns : Columns or None
         Rows of conversations, one after another, turns ascending; None if there are none.
     """
@@ -53,21 +55,17 @@ def split_sessions(packed: PackedWorkload, sessions: Columns) -> tuple[Columns, 
     found = _locate(packed, sessions)
     sessions = {name: column for name, column in sessions.items() if name != ORDINAL}
     some = np.flatnonzero(found.turns > 1)
-    turns = None
+    alone, turns = np.ones(len(found.turns), np.bool_), None
     if len(some):
         talks, turns = _conversations(packed, packed.turns, sessions, found, some)
-        if len(talks):
-            alone = np.ones(len(found.turns), np.bool_)
-            alone[talks] = False
-            at = np.flatnonzero(alone)
-            sessions, found = take(sessions, at), found.rows(at)
-    alone_columns: Columns = {
+        alone[talks] = False
+    columns: Columns = {
         **sessions,
-        "conversation": conversation_id(packed.client_id[found.client].astype(np.int64), found.window, found.ordinal),
+        "conversation": conversation_id(np.asarray(sessions["client"]), found.window, found.ordinal),
         "turn": np.ones(len(found.client), np.int32),
-        "new_tokens": np.array(sessions["input_tokens"]),
+        "new_tokens": sessions["input_tokens"],
     }
-    return alone_columns, turns
+    return columns, np.flatnonzero(alone), turns if turns and len(np.asarray(turns["turn"])) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +155,7 @@ def _conversations(
     session = session[order]
     rows = take(rows, order)
     rows["turn"] = np.concatenate((np.ones(len(at), np.int32), (turn + 1).astype(np.int32)))[order]
-    client_id = packed.client_id[held.client].astype(np.int64)
-    rows["conversation"] = conversation_id(client_id, held.window, held.ordinal)[session]
+    rows["conversation"] = conversation_id(client, held.window, held.ordinal)[session]
     rows = _grown(packed, rows, session, turns.history[model][session], packed.context_tokens[profile][session])
     return some[at], rows
 

@@ -1,0 +1,69 @@
+"""Naive baselines on the command line: ``servegen-gpu generate WORKLOAD --naive gamma``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from servegen_gpu.clients.arrivals import FAMILIES
+from servegen_gpu.clients.naive import naive
+from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.errors import OptionError
+from servegen_gpu.trace import Trace
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--naive",
+        choices=("poisson", *FAMILIES),
+        metavar="FAMILY",
+        help="instead of clients, one renewal process with pooled lengths: poisson, gamma or weibull; "
+        "WORKLOAD may then be a trace file, too",
+    )
+    parser.add_argument("--naive-cv", type=float, metavar="CV", help="of its inter-arrival times (default: fitted)")
+    parser.add_argument(
+        "--naive-lengths",
+        metavar="SPAN",
+        help="over what lengths are pooled: whole (the default), window, or a time such as 6h",
+    )
+
+
+def wanted(options: argparse.Namespace) -> bool:
+    """Whether a naive baseline is asked for; refuses its details without it."""
+    if options.naive is None:
+        for name in ("naive_cv", "naive_lengths"):
+            if getattr(options, name) is not None:
+                raise OptionError(f"--naive with --{name.replace('_', '-')}", "none", "choose --naive gamma or weibull")
+    return options.naive is not None
+
+
+def is_trace(options: argparse.Namespace) -> bool:
+    """Whether the workload is the path of a trace."""
+    path = options.workload
+    return bool(path) and options.profiles is None and not path.lower().endswith(".toml") and Path(path).exists()
+
+
+def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
+    """The baseline of a trace file, which is read slab by slab."""
+    from servegen_gpu.formats import read_slabs
+
+    of_pools = ("population", "clients", "resample", "only", "largest", "smallest", "clones", "conversations")
+    given = [name for name in of_pools if getattr(options, name) is not None] + ["where"] * bool(options.where)
+    if given:
+        raise OptionError("a trace without options of clients", f"--{given[0]}", "leave it out")
+    return of(read_slabs(options.workload), options)
+
+
+def of(source: ClientPool | Iterable[Trace], options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
+    """The baseline of clients or of a trace, and a note on what was chosen."""
+    pool = naive(
+        source,
+        family=options.naive,
+        cv="fit" if options.naive_cv is None else options.naive_cv,
+        lengths_over=options.naive_lengths or "whole",
+    )
+    fitted = options.naive_cv is None and options.naive in FAMILIES[1:]
+    cv = f"CV {pool.cv.max():g}{' (fitted)' if fitted else ''}"
+    return pool, (f"naive baseline: one {options.naive} process, {cv}, lengths of all requests together",)

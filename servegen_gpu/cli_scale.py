@@ -1,0 +1,80 @@
+"""The command ``scale``: a trace cut, thinned and rescaled, in this order."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from servegen_gpu import scaling
+from servegen_gpu.errors import OptionError
+from servegen_gpu.trace import Trace
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers of the program."""
+    scale = commands.add_parser(
+        "scale",
+        help="change the rate of a trace, or cut it",
+        description="Cut a trace in time, thin it, and rescale its time: in this order, each only if asked for.",
+        usage="servegen-gpu scale TRACE -o PATH [--from TIME] [--to TIME] [--thin SHARE] [--factor X --method M]",
+    )
+    scale.set_defaults(run=run)
+    scale.add_argument("trace", metavar="TRACE", help="a trace file or a directory of parts")
+    scale.add_argument(
+        "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
+    )
+    scale.add_argument("--format", help="file format of the output, if the suffix does not tell")
+    scale.add_argument("--from", dest="start", metavar="TIME", help="requests from this time of the trace, such as 10m")
+    scale.add_argument("--to", dest="end", metavar="TIME", help="requests before this time of the trace, such as 20m")
+    scale.add_argument(
+        "--thin", type=float, metavar="SHARE", help="keep this share of the conversations (of the requests without)"
+    )
+    scale.add_argument("--seed", type=int, default=0, help="which of them --thin keeps (default: 0)")
+    scale.add_argument("--factor", type=float, metavar="X", help="X times the rate, in an X-th of the time")
+    scale.add_argument(
+        "--method",
+        choices=scaling.METHODS,
+        default="itt",
+        help="scale the time between conversations (itt, the default; in memory), or all times (naive)",
+    )
+    scale.add_argument(
+        "--tails",
+        choices=scaling.TAILS,
+        default="keep",
+        help="turns past the end under itt: keep (default) or cut them",
+    )
+    scale.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from servegen_gpu.formats import read_slabs, write_stream
+
+    begun = time.perf_counter()
+    if all(value is None for value in (options.start, options.end, options.thin, options.factor)):
+        raise OptionError("--factor, --thin, --from or --to", "none of them", "say what to change")
+    slabs: Iterator[Trace] = read_slabs(options.trace)
+    if options.start is not None or options.end is not None:
+        slabs = _some(scaling.between(slabs, options.start, options.end), options)
+    if options.thin is not None:
+        slabs = scaling.thin(slabs, options.thin, seed=options.seed)
+    if options.factor is not None:
+        slabs = scaling.rescale(slabs, options.factor, options.method, tails=options.tails)
+    written = write_stream(slabs, options.output, options.format)
+    if not options.quiet:
+        spent_s = time.perf_counter() - begun
+        files = f" in {written.files} files" if written.files > 1 else ""
+        print(f"{options.output}: {written.rows:,} requests, {written.bytes / 1e6:,.1f} MB{files}; {spent_s:.2f} s")
+    return 0
+
+
+def _some(slabs: Iterator[Trace], options: argparse.Namespace) -> Iterator[Trace]:
+    """The slabs of a slice, which must not be empty: more likely a time was meant differently."""
+    first = next(slabs)
+    if not len(first):
+        span = f"--from {options.start or 0} --to {options.end or 'the end'}"
+        raise OptionError(f"requests in {options.trace} at the times asked for", f"none ({span})", "change the times")
+    return chain([first], slabs)
