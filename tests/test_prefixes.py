@@ -210,14 +210,17 @@ def test_an_empty_input_before_shares_nothing_too_much():
     assert ids[3][:3].tolist() == ids[2].tolist()
 
 
+@pytest.mark.parametrize("category", ["language", "reason"])
 @pytest.mark.parametrize("growth", KINDS)
-def test_conversations_of_the_package(growth):
-    pool = replace(tiny_pool("language", 5, contexts=(3000, 0, 900)), turn_models=(TURNS[growth],), turn_model=ZEROS)
+def test_conversations_of_the_package(growth, category):
+    pool = replace(tiny_pool(category, 5, contexts=(3000, 0, 900)), turn_models=(TURNS[growth],), turn_model=ZEROS)
     trace = sg.generate(pool, rate=2, duration=3000, seed=3, memory="50MB")
-    ids, before, cuts = sg.hash_ids(trace, 16), {}, 0
+    ids, before, cuts, lost = sg.hash_ids(trace, 16), {}, 0, set()
     for row, chat in enumerate(trace["conversation"].tolist()):
         tokens, turn = int(trace["input_tokens"][row]), int(trace["turn"][row])
         cut = turn > 1 and trace["new_tokens"][row] == tokens
+        assert cut or chat not in lost
+        lost |= {chat} if cut else set()
         shared = set(ids[row].tolist()) & set(before.get(chat, []))
         assert len(shared) == (0 if cut else len(before.get(chat, [])))
         before.setdefault(chat, [])

@@ -19,12 +19,10 @@ had: a cache that keeps inputs only misses them, one that keeps what was decoded
 ``(input_tokens - new_tokens) // block_tokens`` blocks of a turn (less where reasoning came before the answer, which
 later inputs leave out).
 
-The history is cut where a turn after the first has ``new_tokens == input_tokens``; the system prompt stays. What goes
-on after a cut as if nothing had been lost, with fewer new tokens than input, is taken to go on with the whole
-history: columns do not say where it begins. Traces of this package have such turns only where reasoning clients reach
-their context limit under ``growth="history"``, and then they share too much. An input shorter than the system prompt
-holds its beginning, and the conversation goes on with the rest of it: state lengths below a client's inputs. A
-request without a conversation shares its client's system prompt only.
+The history is cut where a turn after the first has ``new_tokens == input_tokens``; the system prompt stays. From then
+on every input of the conversation counts as new. An input shorter than the system prompt holds its beginning, and the
+conversation goes on with the rest of it: state lengths below a client's inputs. A request without a conversation
+shares its client's system prompt only.
 
 An id is 63 bits at the address of what it stands for (`ids`): nothing is stored, and ids are the same however a trace
 is cut into slabs. Among m different blocks some two get one id with a probability of about m**2 / 2**64: 5e-8 for a
