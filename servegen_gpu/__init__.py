@@ -26,6 +26,7 @@ from servegen_gpu.dataset import with_lengths
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
 from servegen_gpu.formats.arrivals import read_arrivals
 from servegen_gpu.pipeline import Workload, generate, stream
+from servegen_gpu.prefixes import hash_ids, hash_slabs, prefix_hits
 from servegen_gpu.provenance import VERSION as __version__
 from servegen_gpu.rules import DEPENDENCES as DEPENDENCE_KINDS
 from servegen_gpu.scaling import between, rescale, thin
@@ -59,12 +60,15 @@ __all__ = [
     "fit_turns",
     "fitted_cv",
     "generate",
+    "hash_ids",
+    "hash_slabs",
     "in_windows",
     "join",
     "load_servegen",
     "naive",
     "pool",
     "population",
+    "prefix_hits",
     "read_arrivals",
     "read_clients",
     "read_schedule",

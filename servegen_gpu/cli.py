@@ -106,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--backend", default="auto", help="what computes: see `servegen-gpu backends`")
     make.add_argument("--memory", default="2GB", help="budget for sampling (default: 2GB); never changes the trace")
     make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")
+    make.add_argument("--hash-ids", type=int, metavar="TOKENS", help="add ids of the inputs' blocks of so many tokens")
+    make.add_argument("--system-tokens", type=int, metavar="N", help="of every client's system prompt, for --hash-ids")
     make.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     show = commands.add_parser(
@@ -248,6 +250,10 @@ def _generate(options: argparse.Namespace) -> int:
         for note in notes + workload.notes:
             print(f"note: {note}", file=sys.stderr)
     slabs = _with_progress(workload, sys.stderr.isatty() and not options.quiet)
+    if options.hash_ids is not None:
+        slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=options.system_tokens or 0)
+    elif options.system_tokens is not None:
+        raise OptionError("--hash-ids with --system-tokens", "--system-tokens alone", "add --hash-ids 512")
     from servegen_gpu.formats import write_stream
 
     written = write_stream(slabs, options.output, options.format)

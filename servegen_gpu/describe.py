@@ -13,6 +13,8 @@ from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, microseconds
 
 QUANTILES = (0.5, 0.9, 0.99)
 SHARES = (1, 5, 10, 20)
+IDENTITIES = ("conversation", "hash_ids")
+"""Columns of names: how large they are says nothing."""
 
 
 class _Tally:
@@ -68,6 +70,8 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
             if isinstance(column, Ragged):
                 tallies.setdefault(f"{name} per request", _Tally()).add(column.lengths)
                 column = column.values
+            if name in IDENTITIES:
+                continue
             tallies.setdefault(name, _Tally()).add(column)
         if len(slab):
             rows += len(slab)

@@ -37,12 +37,12 @@ class Ragged:
     ----------
     offsets : int64[n + 1]
         From 0 to m, never falling: row i is ``values[offsets[i]:offsets[i + 1]]``.
-    values : int32[m]
-        The items of all rows, end to end.
+    values : int32[m] or int64[m]
+        The items of all rows, end to end: tokens are int32, ids of blocks int64.
     """
 
     offsets: NDArray[np.int64]
-    values: NDArray[np.int32]
+    values: NDArray[np.int32] | NDArray[np.int64]
 
     def __post_init__(self) -> None:
         ends = (int(self.offsets[0]), int(self.offsets[-1])) if len(self.offsets) else ()
@@ -236,6 +236,18 @@ class Trace:
         }
         index = pd.RangeIndex(self.first_row, self.first_row + len(self), name="request")
         return pd.DataFrame(series, index=index, copy=False)
+
+    def with_hash_ids(
+        self, block_tokens: int = 512, *, system_tokens: Any = 0, seed: int = 0, dense: bool = False
+    ) -> Trace:
+        """This trace with one more column: ``hash_ids``, ids of the blocks of every input (list of int64).
+
+        Parameters are those of `servegen_gpu.hash_ids`; provenance notes them.
+        """
+        from servegen_gpu.prefixes import with_hash_ids
+        from servegen_gpu.prefixes.ids import rule_of
+
+        return with_hash_ids(self, rule_of(block_tokens, system_tokens, seed, dense))
 
     def write(self, path: str | os.PathLike[str], format: str | None = None) -> WriteSummary:
         """Write to a file, or to a directory of Parquet parts; see `servegen_gpu.formats.write_stream`."""

@@ -97,6 +97,7 @@ def oracle(pool: sg.ClientPool, start_s: float, duration_s: float, seed: int) ->
                 drawn = [(drawn[j][0], *drawn[k][1:]) for j, k in enumerate(order)]
                 reason = [reason[k] for k in order]
             said = before = 0
+            lost = False
             identity = client << 37 | (window % (1 << 16)) << 21 | ordinal
             for turn, ((time_us, tokens, output), thought) in enumerate(zip(drawn, reason, strict=True)):
                 whole, new = tokens, tokens - (before if turn else 0)
@@ -105,7 +106,8 @@ def oracle(pool: sg.ClientPool, start_s: float, duration_s: float, seed: int) ->
                     if context:
                         history = min(history, context - tokens - output)
                     whole = tokens + history
-                    new = tokens if history == before + said else whole
+                    lost |= history < before + said
+                    new = whole if lost else tokens
                 before, said = whole, output - thought
                 rows.append((time_us - turns.warmup_us, identity, turn + 1, client, whole, output, thought, new))
     return sorted(row for row in rows if 0 <= row[0] < duration_s * US)

@@ -22,8 +22,8 @@ class Format:
     suffix : str
         Files with this suffix have this format unless told otherwise; empty if only asking by name gives it.
     chunk_rows : int
-        Rows that `encoder` receives at a time: always exactly so many, except in the last chunk, however the trace was
-        cut into slabs. That makes files of equal rows equal byte by byte.
+        Rows that `encoder` receives at a time: always exactly so many, except in the last chunk and before long lists
+        of ids (`flow.chunks`), however the trace was cut into slabs. That makes files of equal rows equal byte by byte.
     encoder : callable
         ``encoder(head, sink)`` is a context whose value writes one chunk; `head` is the trace without its rows.
         Chunks come from another thread, one after the other.

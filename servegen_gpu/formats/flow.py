@@ -7,35 +7,56 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from servegen_gpu.trace import Trace
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.trace import Ragged, Trace
 
 T = TypeVar("T")
+CHUNK_IDS = 1 << 22
+"""32 MB, and at most 80 MB of text, which Arrow's text columns can hold."""
 
 
-def chunks(slabs: Iterable[Trace], rows: int) -> Iterator[Trace]:
+def chunks(slabs: Iterable[Trace], rows: int, most_ids: int = CHUNK_IDS) -> Iterator[Trace]:
     """The same rows in chunks of exactly `rows`, the last one shorter; never an empty one.
 
-    A chunk inside one slab is a view. What is left of a slab is copied, so that it does not keep the whole slab alive.
+    Where a column has lists of 64-bit ids, of which one request may have thousands, such a chunk comes in pieces of as
+    many rows as have `most_ids` or fewer together, or of one row. A chunk inside one slab is a view. What is left of a
+    slab is copied, so that it does not keep the whole slab alive.
     """
     carry: list[Trace] = []
-    carried = 0
+    carried = ids = 0  # of the piece so far
+    missing = rows  # until the chunk is full
     for slab in slabs:
-        at = min(rows - carried, len(slab)) if carried else 0
-        if at:
-            carry.append(Trace.concat([slab.rows(0, at)]))
-            carried += at
-        if carried == rows:
-            yield Trace.concat(carry)
-            carry, carried = [], 0
-        while len(slab) - at >= rows:
-            yield slab.rows(at, at + rows)
-            at += rows
-        if at < len(slab):
-            carry.append(Trace.concat([slab.rows(at, len(slab))]))
-            carried += len(slab) - at
+        ends = _ids_before(slab)
+        at = 0
+        while at < len(slab):
+            n = wanted = min(missing, len(slab) - at)
+            if ends is not None:
+                fits = int(np.searchsorted(ends, ends[at] + most_ids - ids, side="right")) - 1 - at
+                n = min(wanted, max(fits, 0 if carried else 1))
+            full = n < wanted or n == missing
+            if full and not carried:
+                yield slab.rows(at, at + n)
+            else:
+                carry.append(Trace.concat([slab.rows(at, at + n)]))
+                carried += n
+                ids += int(ends[at + n] - ends[at]) if ends is not None else 0
+                if full:
+                    yield Trace.concat(carry)
+            if full:
+                carry, carried, ids = [], 0, 0
+            missing = missing - n or rows
+            at += n
         del slab  # not kept while the next one is made
     if carried:
         yield Trace.concat(carry)
+
+
+def _ids_before(slab: Trace) -> NDArray[np.int64] | None:
+    """How many ids come before each row, int64[n + 1], if there is a column of lists of them."""
+    lists = [c.offsets for c in slab.columns.values() if isinstance(c, Ragged) and c.values.dtype == np.int64]
+    return sum(lists[1:], start=lists[0]) if lists else None
 
 
 def overlap(items: Iterable[T], consume: Callable[[T], None], depth: int = 2) -> None:

@@ -2,8 +2,9 @@
 
 An input is the input before, what was said in answer, and new tokens. Where that and the output pass the context
 limit, the oldest tokens of the history are cut, so that new tokens and output keep the room that they would have in a
-request of their own. What is left then begins elsewhere in the conversation, so nothing of it is a prefix of what came
-before: all of such an input counts as new.
+request of their own. What is left then begins elsewhere in the conversation, so nothing of it is a prefix of what
+came before: all of such an input counts as new. So does all of every later input of the conversation: a column says
+how many tokens are new, not where in the conversation the rest begins.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def with_history(
     Returns
     -------
     input_tokens, new_tokens : int32[rows]
-        New tokens are those of the input that do not continue the input and the answer before.
+        New tokens are those of the input that do not continue the input and the answer before; all of them, from
+        the first cut on.
     """
     begins = np.flatnonzero(first)
     turns = np.diff(begins, append=len(first))
@@ -47,11 +49,12 @@ def with_history(
     room = np.where(context > 0, context, NO_LIMIT).astype(np.int64) - new - output
     by_length = begins[np.argsort(-turns, kind="stable")]
     still = len(begins) - np.searchsorted(np.sort(turns), np.arange(int(turns.max(initial=1))), side="right")
+    lost = np.zeros(len(first), np.bool_)
     for turn in range(1, len(still)):
         at = by_length[: still[turn]] + turn
         before = inputs[at - 1] + said[at - 1]
         history = np.minimum(before, np.maximum(room[at], 0))
         inputs[at] += history
-        cut = history < before
-        fresh[at[cut]] = inputs[at[cut]].astype(np.int32)
+        lost[at] = lost[at - 1] | (history < before)
+    fresh[lost] = inputs[lost].astype(np.int32)
     return inputs.astype(np.int32), fresh
