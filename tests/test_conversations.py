@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -292,10 +292,10 @@ def test_naive_rescaling_of_a_pool_squeezes_its_conversations() -> None:
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pool, keywords = talking(category), {"rate": 10.0, "duration": 2400}
     whole = sg.generate(pool, **keywords)
-    before = set(glob.glob(f"{tempfile.gettempdir()}/servegen_gpu-*"))
     spilled: list[int] = []
     spill = Carry._spill
     monkeypatch.setattr(Carry, "_spill", lambda carry: (spilled.append(1), spill(carry)))
@@ -306,9 +306,9 @@ def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytes
     assert len(spilled) >= 5
     unfinished = iter(replace(sg.stream(pool, **keywords), carry_bytes=0))
     next(unfinished)
-    assert set(glob.glob(f"{tempfile.gettempdir()}/servegen_gpu-*")) > before
+    assert list(tmp_path.iterdir())
     unfinished.close()
-    assert set(glob.glob(f"{tempfile.gettempdir()}/servegen_gpu-*")) == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_come_out_of_the_carry_in_order() -> None:
