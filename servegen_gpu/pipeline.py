@@ -81,9 +81,11 @@ class Workload:
         first_row, columns = 0, None
         packed, conversations = self.packed, self.packed.turns is not None
         shard = (0, 1) if conversations else self.shard  # turns come from sessions of all shards
-        rows = sampled(self.backend, packed, plan(packed, self.max_requests, shard, slab_requests))
+        slabs = plan(packed, self.max_requests, shard, slab_requests)
         if conversations:
-            rows = with_turns(packed, rows, self.shard, self.carry_bytes)
+            rows = with_turns(self.backend, packed, slabs, self.shard, self.carry_bytes)
+        else:
+            rows = sampled(self.backend, packed, slabs)
         for columns in rows:
             trace = Trace(columns, self.provenance, first_row)
             first_row += len(trace)

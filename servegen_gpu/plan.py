@@ -144,6 +144,7 @@ def plan(
             continue
         alone = parts > 1 or expected > max_requests
         room = group_requests + expected <= most and group_cells + cells <= SLAB_CELLS
+        room = room and is_after_start(packed, w) == is_after_start(packed, group[0] if group else w)
         if group and (alone or not room):
             yield whole()
             group, group_requests, group_cells = [], 0.0, 0
@@ -155,6 +156,11 @@ def plan(
             group_cells += int(cells)
     if group:
         yield whole()
+
+
+def is_after_start(packed: PackedWorkload, w: int) -> bool:
+    """Whether a window ends after the trace's start; those before it are there for conversations that go on."""
+    return (packed.first_window + w + 1) * packed.window_us > packed.trace_start_us
 
 
 def slices_of(expected: float) -> int:

@@ -7,7 +7,8 @@ microsecond off in one row of a million.
 Columns (n rows): ``arrival_us`` int64[n] from the start of the trace; ``client`` int32[n]; ``input_tokens``,
 ``output_tokens`` int32[n]; reasoning adds ``reason_tokens`` int32[n]; multimodal has ``text_tokens`` int32[n] and lists
 ``image_tokens``, ``audio_tokens``, ``video_tokens`` of int32. Where later stages continue from the requests' addresses
-(`PackedWorkload.addressed`), there is ``ordinal`` uint32[n]: number of the request inside its client and window.
+(`PackedWorkload.addressed`), there is ``ordinal`` uint32[n]: number of the request inside its client and window. A
+backend may also say ``several`` bool[n]: whether the session has several turns.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from servegen_gpu.trace import Ragged
 
 Columns = dict[str, NDArray[Any] | Ragged]
 ORDINAL = "ordinal"
-"""Name of the column of ordinals."""
+SEVERAL = "several"
+"""Names of these two."""
 
 
 class Backend(Protocol):

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.addresses import Addresses
 from servegen_gpu.backends.blocks import for_blocks
-from servegen_gpu.backends.contract import ORDINAL, Columns
+from servegen_gpu.backends.contract import ORDINAL, SEVERAL, Columns
 from servegen_gpu.backends.numpy_lengths import later_fields, lookup, scalar_fields
-from servegen_gpu.columns import concat, take
+from servegen_gpu.columns import take
 from servegen_gpu.conversations.packed import PackedTurns, conversation_id
 from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.growth import with_history
@@ -33,146 +33,124 @@ PLACE = ("arrival_us", "client", "conversation", "turn")
 """Columns that say when and whose a turn is; the rest says what is asked."""
 
 
-def split_sessions(packed: PackedWorkload, sessions: Columns) -> tuple[Columns, NDArray[np.int64], Columns | None]:
-    """Tell sessions that stand alone from the others, and draw all turns of these.
-
-    Parameters
-    ----------
-    packed : PackedWorkload
-    sessions : Columns
-        Of a slab, with `ORDINAL`; times count from the begin of the packed span.
-
-    Returns
-    -------
-    sessions : Columns
-        All of them with the columns `conversation`, `turn` and `new_tokens`.
-    alone : int64[n]
-        Which of them stand alone, ascending.
-    turns : Columns or None
-        Rows of conversations, one after another, turns ascending; None if there are none.
-    """
-    assert packed.turns is not None
-    found = _locate(packed, sessions)
-    sessions = {name: column for name, column in sessions.items() if name != ORDINAL}
-    some = np.flatnonzero(found.turns > 1)
-    alone, turns = np.ones(len(found.turns), np.bool_), None
-    if len(some):
-        talks, turns = _conversations(packed, packed.turns, sessions, found, some)
-        alone[talks] = False
-    columns: Columns = {
-        **sessions,
-        "conversation": conversation_id(np.asarray(sessions["client"]), found.window, found.ordinal),
-        "turn": np.ones(len(found.client), np.int32),
-        "new_tokens": sessions["input_tokens"],
-    }
-    return columns, np.flatnonzero(alone), turns if turns and len(np.asarray(turns["turn"])) else None
-
-
 @dataclass(frozen=True, eq=False)
-class Located:
-    """Addresses of sessions, and how many turns each has.
+class Talks:
+    """Sessions of several turns.
 
     Attributes
     ----------
+    arrival_us : int64[sessions]
+        From the begin of the packed span.
     client, window : int64[sessions]
         Index of the client, absolute number of the window.
     ordinal : uint32[sessions]
-    turns : int32[sessions]
     """
 
+    arrival_us: NDArray[np.int64]
     client: NDArray[np.int64]
     window: NDArray[np.int64]
     ordinal: NDArray[np.uint32]
-    turns: NDArray[np.int32]
-
-    def rows(self, at: NDArray[np.int64]) -> Located:
-        """Some sessions."""
-        return Located(self.client[at], self.window[at], self.ordinal[at], self.turns[at])
 
 
-def _locate(packed: PackedWorkload, sessions: Columns) -> Located:
+def find_talks(packed: PackedWorkload, sessions: Columns) -> NDArray[np.bool_]:
+    """Which sessions of a slab have several turns, where a backend does not say so itself."""
     turns = packed.turns
     assert turns is not None
     client_id, ordinal, arrival_us = (np.asarray(sessions[name]) for name in ("client", ORDINAL, "arrival_us"))
-    n = len(ordinal)
-    client, window, count = np.empty(n, np.int64), np.empty(n, np.int64), np.ones(n, np.int32)
-    in_order = bool(packed.client_id[-1] == len(packed.client_id) - 1)  # ids are 0, 1, 2, …
+    several, last = np.empty(len(ordinal), np.bool_), turns.last_single[packed.profile]
 
     def block(a: int, b: int) -> None:
-        ids = client_id[a:b].astype(np.uint64)
-        client[a:b] = ids if in_order else np.searchsorted(packed.client_id, ids)
-        # a session arrives in the window that it comes from
-        window[a:b] = (arrival_us[a:b] + packed.start_us) // packed.window_us
-        model = turns.model[packed.profile[client[a:b]]]
-        cells = Addresses(packed.key, ids, number_of(window[a:b]))
-        word = cells.words(Purpose.TURN, slice(None), ordinal[a:b])[0].astype(np.uint32)
-        values = turns.counts.values[lookup(word, np.maximum(model, 0), turns.counts)]
-        count[a:b] = np.where(model >= 0, values, 1)
+        addresses = Addresses(packed.key, client_id[a:b].astype(np.uint64), number_of(_window(packed, arrival_us[a:b])))
+        word = addresses.words(Purpose.TURN, slice(None), ordinal[a:b])[0]
+        several[a:b] = word.astype(np.int64) > last[_index(packed, client_id[a:b])]
 
-    for_blocks(n, block)
-    return Located(client, window, ordinal, count)
+    for_blocks(len(several), block)
+    return several
 
 
-def _conversations(
-    packed: PackedWorkload, turns: PackedTurns, sessions: Columns, found: Located, some: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], Columns]:
-    """Sessions that do go on, as slab rows, and all turns of theirs."""
-    held = found.rows(some)
-    profile = packed.profile[held.client]
-    window_index = held.window - packed.first_window
+def talks_at(packed: PackedWorkload, sessions: Columns, rows: NDArray[np.int64] | slice) -> Talks:
+    """Some sessions of a slab."""
+    client_id, ordinal, arrival_us = (np.asarray(sessions[name])[rows] for name in ("client", ORDINAL, "arrival_us"))
+    return Talks(arrival_us, _index(packed, client_id), _window(packed, arrival_us), ordinal)
+
+
+def standing_alone(packed: PackedWorkload, sessions: Columns) -> Columns:
+    """The columns of a trace for sessions of one turn; others may be among them, to be left out afterwards."""
+    client, ordinal, arrival_us = (np.asarray(sessions[name]) for name in ("client", ORDINAL, "arrival_us"))
+    columns = {name: column for name, column in sessions.items() if name not in (ORDINAL, SEVERAL)}
+    columns["conversation"] = conversation_id(client, _window(packed, arrival_us), ordinal)
+    columns["turn"] = np.ones(len(client), np.int32)
+    columns["new_tokens"] = columns["input_tokens"]
+    return columns
+
+
+def _window(packed: PackedWorkload, arrival_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Absolute window of each session: one arrives in the window that it comes from."""
+    return (arrival_us + packed.start_us) // packed.window_us
+
+
+def _index(packed: PackedWorkload, client_id: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Index of each client."""
+    if packed.client_id[-1] == len(packed.client_id) - 1:  # ids are 0, 1, 2, …
+        return client_id.astype(np.int64)
+    return np.searchsorted(packed.client_id, client_id.astype(np.uint64))
+
+
+def all_turns(packed: PackedWorkload, talks: Talks) -> Columns:
+    """All turns of sessions, one session after another, with the columns of a trace."""
+    turns = packed.turns
+    assert turns is not None
+    profile = packed.profile[talks.client]
+    window_index = talks.window - packed.first_window
     cells = Cells(
-        client=held.client,
+        client=talks.client,
         profile=profile,
         row=packed.row[window_index],
-        window=held.window,
+        window=talks.window,
         window_index=window_index,
-        expected_q32=np.zeros(len(some), np.int64),
+        expected_q32=np.zeros(len(profile), np.int64),
     )
-    addresses = Addresses(packed.key, packed.client_id[held.client], cells.number)
-    model = turns.model[profile]
-    later = held.turns - 1
-    cell = np.repeat(np.arange(len(some), dtype=np.int32), later)
-    first = np.repeat(np.cumsum(later) - later, later)
-    turn = np.arange(len(cell)) - first + 1
-    words = addresses.words(Purpose.TURN, cell, held.ordinal[cell], turn=turn)
-    since_us = _times(turns, model[cell], words, first)
+    client_id = packed.client_id[talks.client]
+    addresses, model = Addresses(packed.key, client_id, cells.number), turns.model[profile]
+    word = addresses.words(Purpose.TURN, slice(None), talks.ordinal)[0].astype(np.uint32)
+    count = turns.counts.values[lookup(word, model, turns.counts)]
+    cell = np.repeat(np.arange(len(count), dtype=np.int32), count)
+    begin = np.repeat(np.cumsum(count) - count, count)
+    turn = np.arange(len(cell)) - begin
+    words = addresses.words(Purpose.TURN, cell, talks.ordinal[cell], turn=turn)
+    since_us = _times(turns, model[cell], words, turn, begin)
     inside = since_us <= turns.session_us[model[cell]]
     cell, turn, since_us = cell[inside], turn[inside], since_us[inside]
-    new = _new_tokens(turns, model[cell], words[2][inside])
-    ordinal = held.ordinal[cell]
+    ordinal, new = talks.ordinal[cell], _new_tokens(turns, model[cell], words[2][inside], turn)
     drawn = scalar_fields(packed, cells, addresses, cell, ordinal, turn, new)
-    fields = later_fields(packed, cells, addresses, cell, ordinal, drawn, turn)
-
-    goes_on = np.zeros(len(some), np.bool_)
-    goes_on[cell] = True
-    at = np.flatnonzero(goes_on)
-    starts = take(sessions, some[at])
-    start_us = np.asarray(sessions["arrival_us"])[some]
-    session: NDArray[np.int64] = np.concatenate((at, cell.astype(np.int64)))
-    client = np.asarray(sessions["client"])[some]
-    rows = concat([starts, {"arrival_us": start_us[cell] + since_us, "client": client[cell], **fields}])
-    order = np.argsort(session, kind="stable")
-    session = session[order]
-    rows = take(rows, order)
-    rows["turn"] = np.concatenate((np.ones(len(at), np.int32), (turn + 1).astype(np.int32)))[order]
-    rows["conversation"] = conversation_id(client, held.window, held.ordinal)[session]
-    rows = _grown(packed, rows, session, turns.history[model][session], packed.context_tokens[profile][session])
-    return some[at], rows
+    rows: Columns = {
+        "arrival_us": talks.arrival_us[cell] + since_us,
+        "client": client_id.astype(np.int32)[cell],
+        **later_fields(packed, cells, addresses, cell, ordinal, drawn, turn),
+        "conversation": conversation_id(client_id.astype(np.int64), talks.window, talks.ordinal)[cell],
+        "turn": (turn + 1).astype(np.int32),
+    }
+    return _grown(packed, rows, cell, turns.history[model][cell], packed.context_tokens[profile][cell])
 
 
-def _times(turns: PackedTurns, model: NDArray[np.int64], words: Any, first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """From the first turn to each of the later ones, int64[rows]; `first` is the session's first row."""
+def _times(
+    turns: PackedTurns, model: NDArray[np.int64], words: Any, turn: NDArray[np.int64], begin: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """From the first turn to each turn, int64[rows]; `begin` is the session's first row."""
     bins = turns.gaps.values[lookup(words[0].astype(np.uint32), model, turns.gaps)]
     width_us = turns.gap_width_us[bins].astype(np.uint64)  # below 2**32: bins are at most 0.2 % wide
     gap_us = turns.gap_us[bins] + ((width_us * words[1]) >> np.uint64(32)).astype(np.int64)
-    upto = np.concatenate(([0], np.cumsum(gap_us)))
-    since: NDArray[np.int64] = upto[1:] - upto[first]
+    gap_us[turn == 0] = 0
+    upto = np.cumsum(gap_us)
+    since: NDArray[np.int64] = upto - upto[begin]
     return since
 
 
-def _new_tokens(turns: PackedTurns, model: NDArray[np.int64], word: Any) -> NDArray[np.int32] | None:
+def _new_tokens(
+    turns: PackedTurns, model: NDArray[np.int64], word: Any, turn: NDArray[np.int64]
+) -> NDArray[np.int32] | None:
     """New tokens of later turns where models have some of their own, -1 elsewhere; None if no model has any."""
-    table = turns.new_table[model]
+    table = np.where(turn > 0, turns.new_table[model], -1)
     if not (table >= 0).any():
         return None
     values = turns.new.values[lookup(word.astype(np.uint32), np.maximum(table, 0), turns.new)]
@@ -182,7 +160,7 @@ def _new_tokens(turns: PackedTurns, model: NDArray[np.int64], word: Any) -> NDAr
 def _grown(
     packed: PackedWorkload,
     rows: Columns,
-    session: NDArray[np.int64],
+    session: NDArray[np.integer],
     history: NDArray[np.bool_],
     context: NDArray[np.int32],
 ) -> Columns:

@@ -33,6 +33,8 @@ class PackedTurns:
         -1 where requests stand alone.
     counts : PackedTables
         A table a model: turns of a session.
+    last_single : int64[profiles]
+        Last word that means a session of one turn: -1 if none does, 2**32 - 1 where requests stand alone.
     gaps : PackedTables
         A table a model, whose values are bins.
     gap_us, gap_width_us : int64[bins]
@@ -52,6 +54,7 @@ class PackedTurns:
 
     model: NDArray[np.int64]
     counts: PackedTables
+    last_single: NDArray[np.int64]
     gaps: PackedTables
     gap_us: NDArray[np.int64]
     gap_width_us: NDArray[np.int64]
@@ -107,6 +110,7 @@ def pack_turns(
     return PackedTurns(
         model=np.asarray(pool.turn_model, np.int64),
         counts=pack_tables(LengthTables.join([model.count for model in tables])),
+        last_single=np.array([_last_single(model.count) for model in tables] + [2**32 - 1])[pool.turn_model],
         gaps=pack_tables(LengthTables.join(gaps)),
         gap_us=np.concatenate([model.gap_us for model in tables]),
         gap_width_us=np.concatenate([model.gap_width_us for model in tables]),
@@ -117,6 +121,10 @@ def pack_turns(
         requests_per_session=requests_per_session,
         warmup_us=warmup_us,
     )
+
+
+def _last_single(count: LengthTables) -> int:
+    return int(count.thresholds[0]) if count.values[0] == 1 else -1
 
 
 def _joined(parts: Sequence[LengthTables]) -> LengthTables:

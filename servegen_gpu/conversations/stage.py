@@ -8,18 +8,19 @@ conversation begins with the client and ends with the ordinal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import gather
-from servegen_gpu.backends.contract import Columns
-from servegen_gpu.columns import take
+from servegen_gpu.backends.contract import SEVERAL, Backend, Columns, sampled
+from servegen_gpu.columns import rows_between, take
 from servegen_gpu.conversations.carry import Carry
-from servegen_gpu.conversations.draw import split_sessions
+from servegen_gpu.conversations.draw import Talks, all_turns, find_talks, standing_alone, talks_at
 from servegen_gpu.packing import PackedWorkload
-from servegen_gpu.plan import slice_edges_us, slices_of
+from servegen_gpu.plan import Slab, is_after_start, slice_edges_us, slices_of
 from servegen_gpu.trace import Ragged
 
 BUCKET_TURNS = 1 << 18
@@ -29,16 +30,18 @@ BYTES_PER_SESSION = 96
 
 
 def with_turns(
-    packed: PackedWorkload, slabs: Iterable[Columns], shard: tuple[int, int], memory_bytes: int
+    backend: Backend, packed: PackedWorkload, slabs: Iterable[Slab], shard: tuple[int, int], memory_bytes: int
 ) -> Iterator[Columns]:
     """Requests of a trace, slab by slab.
 
     Parameters
     ----------
+    backend : Backend
+        Samples sessions; one that finds those of several turns by itself has a ``sample_talks``.
     packed : PackedWorkload
         With conversations.
-    slabs : iterable of Columns
-        Sessions of the whole packed span, in order; times count from its begin.
+    slabs : iterable of Slab
+        Of the whole packed span, in order of time; none is partly before the window in which the trace begins.
     shard : tuple of int
         (k, n): only what arrives in every n-th slice of time, beginning with slice k.
     memory_bytes : int
@@ -50,37 +53,73 @@ def with_turns(
         Times count from the begin of the trace.
     """
     assert packed.turns is not None
-    begin_us, end_us = packed.turns.warmup_us, packed.end_us - packed.start_us
     mine = None if shard == (0, 1) else _spans_us(packed, shard)
     with Carry(_bucket_us(packed), memory_bytes) as carry:
-        waiting: tuple[Columns, NDArray[np.int64]] | None = None
-        for sessions in slabs:
-            arrival_us = np.asarray(sessions["arrival_us"])
-            if not len(arrival_us):
-                continue
-            if waiting is not None:
-                yield from _finished(*waiting, carry.due(int(arrival_us[0])), begin_us, mine)
-            sessions, alone, turns = split_sessions(packed, sessions)
-            waiting = sessions, alone[np.searchsorted(alone, np.searchsorted(arrival_us, begin_us)) :]
-            if turns is not None:
-                at = np.asarray(turns["arrival_us"])
-                carry.add(take(turns, np.flatnonzero((at >= begin_us) & (at < end_us))))
+        slabs = iter(slabs)
+        for slab in slabs:
+            if is_after_start(packed, int(slab.windows[-1])):
+                slabs = chain([slab], slabs)
+                break
+            _keep(packed, carry, _talks_before(backend, packed, slab))
+        rows = _from_start(packed, sampled(backend, packed, slabs), carry)
+        yield from (part for part in (_from_begin(packed, columns, mine) for columns in rows) if len(part["turn"]))
+
+
+def _talks_before(backend: Backend, packed: PackedWorkload, slab: Slab) -> Talks:
+    """Conversations that begin in a slab before the trace, of which nobody wants the sessions of one turn."""
+    if find := getattr(backend, "sample_talks", None):
+        return talks_at(packed, find(packed, slab), slice(None))
+    sessions = backend.sample_slab(packed, slab)
+    return talks_at(packed, sessions, np.flatnonzero(find_talks(packed, sessions)))
+
+
+def _from_start(packed: PackedWorkload, slabs: Iterable[Columns], carry: Carry) -> Iterator[Columns]:
+    """All requests since the window in which the trace begins; times count from the begin of the packed span."""
+    waiting: tuple[Columns, NDArray[np.int64]] | None = None
+    for sessions in slabs:
+        arrival_us = np.asarray(sessions["arrival_us"])
+        if not len(arrival_us):
+            continue
+        due = carry.due(int(arrival_us[0]))
         if waiting is not None:
-            yield from _finished(*waiting, carry.due(None), begin_us, mine)
+            yield _together(*waiting, due)
+        elif due is not None:
+            yield due
+        several = np.asarray(sessions[SEVERAL]) if SEVERAL in sessions else find_talks(packed, sessions)
+        _keep(packed, carry, talks_at(packed, sessions, np.flatnonzero(several)))
+        waiting = standing_alone(packed, sessions), np.flatnonzero(~several)
+    due = carry.due(None)
+    if waiting is not None:
+        yield _together(*waiting, due)
+    elif due is not None:
+        yield due
 
 
-def _finished(
-    sessions: Columns, alone: NDArray[np.int64], turns: Columns | None, begin_us: int, mine: NDArray[np.int64] | None
-) -> Iterator[Columns]:
-    """All rows in one order, times from the begin of the trace, only what is ours; nothing where that is nothing."""
-    rows = take(sessions, alone) if turns is None else merged(sessions, alone, turns)
-    arrival_us = np.asarray(rows["arrival_us"]) - begin_us
-    rows = rows | {"arrival_us": arrival_us}
-    if mine is not None:
-        # spans begin at even places: an arrival inside of one is after an odd number of edges
-        rows = take(rows, np.flatnonzero(np.searchsorted(mine, arrival_us, side="right") % 2 == 1))
-    if len(np.asarray(rows["arrival_us"])):
-        yield rows
+def _keep(packed: PackedWorkload, carry: Carry, talks: Talks) -> None:
+    """Draw all turns and let them wait, those of the trace's own span."""
+    assert packed.turns is not None
+    if not len(talks.client):
+        return
+    rows = all_turns(packed, talks)
+    at = np.asarray(rows["arrival_us"])
+    inside = (at >= packed.turns.warmup_us) & (at < packed.end_us - packed.start_us)
+    carry.add(rows if inside.all() else take(rows, np.flatnonzero(inside)))
+
+
+def _together(sessions: Columns, alone: NDArray[np.int64], turns: Columns | None) -> Columns:
+    return take(sessions, alone) if turns is None else merged(sessions, alone, turns)
+
+
+def _from_begin(packed: PackedWorkload, rows: Columns, mine: NDArray[np.int64] | None) -> Columns:
+    """Times from the begin of the trace; only what is in it, and ours."""
+    assert packed.turns is not None
+    arrival_us = np.asarray(rows["arrival_us"]) - packed.turns.warmup_us
+    rows = rows_between(rows | {"arrival_us": arrival_us}, int(np.searchsorted(arrival_us, 0)), len(arrival_us))
+    if mine is None:
+        return rows
+    # spans begin at even places: an arrival inside of one is after an odd number of edges
+    place = np.searchsorted(mine, np.asarray(rows["arrival_us"]), side="right")
+    return take(rows, np.flatnonzero(place % 2 == 1))
 
 
 def merged(sessions: Columns, alone: NDArray[np.int64], turns: Columns) -> Columns:
