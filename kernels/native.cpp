@@ -4,6 +4,7 @@
 
 #include "columns.h"
 #include "draw.h"
+#include "talks.h"
 
 #if defined(_WIN32)
 #define SG_EXPORT extern "C" __declspec(dllexport)
@@ -27,6 +28,8 @@ namespace {
 
 constexpr int64_t NO_MEMORY = -1, TOO_MANY = -2, GIVEN_UP = -3;
 constexpr int64_t MAX_REQUESTS = (int64_t{1} << 32) - 1;
+
+using Talks = std::vector<std::vector<Talk>>;
 
 template <class Work>
 int64_t guarded(const Work& work) {
@@ -98,6 +101,31 @@ SG_EXPORT int64_t sg_items(const SgStrips*, void* handle, int64_t modality, int6
         static_cast<Sorting*>(handle)->write_items(modality, offsets, values);
         return 0;
     });
+}
+
+// The same for sessions of several turns alone. Returns how many there are, and a handle for `sg_talk_rows`.
+SG_EXPORT int64_t sg_talks(const SgStrips* strips, const SgJob* job, const Runs* runs, void** handle) {
+    *handle = nullptr;
+    return guarded([&]() -> int64_t {
+        Drawing drawing(*strips, *job);
+        auto found = std::make_unique<Talks>(find_talks(*strips, *job, runs ? drawing.known(*runs) : drawing.whole()));
+        int64_t count = 0;
+        for (const auto& part : *found) count += static_cast<int64_t>(part.size());
+        *handle = found.release();
+        return count;
+    });
+}
+
+// Writes them, and lets go of the handle.
+SG_EXPORT int64_t sg_talk_rows(const SgStrips*, void* handle, int64_t* us, int32_t* cell, uint32_t* ordinal) {
+    const std::unique_ptr<Talks> found(static_cast<Talks*>(handle));
+    for (const auto& part : *found)
+        for (const Talk& talk : part) {
+            *us++ = talk.us;
+            *cell++ = talk.cell;
+            *ordinal++ = talk.ordinal;
+        }
+    return 0;
 }
 
 SG_EXPORT void sg_free(void* handle) { delete static_cast<Sorting*>(handle); }

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.blocks import thread_count
 from servegen_gpu.backends.cell_state import CellState, Runs, begin
-from servegen_gpu.backends.contract import ORDINAL, Columns
+from servegen_gpu.backends.contract import ORDINAL, SEVERAL, Columns
 from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.backends.run_gaps import SummedGaps
@@ -25,6 +28,28 @@ from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
 from servegen_gpu.trace import Ragged
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What the library has drawn of a slab.
+
+    Attributes
+    ----------
+    handle : c_void_p
+    count : int
+    state : CellState
+    offset_us : int
+        From the begin of the packed span to when its times count from.
+    stop : int32[1]
+        Ends the library's work when it is not 0.
+    """
+
+    handle: ctypes.c_void_p
+    count: int
+    state: CellState
+    offset_us: int
+    stop: NDArray[np.int32]
 
 
 class NativeBackend(NumpyBackend):
@@ -52,51 +77,69 @@ class NativeBackend(NumpyBackend):
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
-        if slab.surveyed:
-            known, reached = self.reaching_runs(packed, slab)
-            return self._columns(packed, known.state, known.runs.take(reached), slab)
-        return self._columns(packed, begin(packed, cells_of(packed, slab.windows)), None, slab)
+        with self._drawn("sg_draw", packed, slab) as drawn:
+            try:
+                return self._written(packed, drawn)
+            finally:
+                self.library.free(drawn.handle)
 
-    def _columns(self, packed: PackedWorkload, state: CellState, chosen: Runs | None, slab: Slab) -> Columns:
+    def sample_talks(self, packed: PackedWorkload, slab: Slab) -> Columns:
+        """Arrival, client and ordinal of the slab's sessions of several turns, in any order."""
+        with self._drawn("sg_talks", packed, slab) as drawn:
+            us, ordinal = np.empty(drawn.count, np.int64), np.empty(drawn.count, np.uint32)
+            cell = np.empty(drawn.count, np.int32)
+            self.library.call("sg_talk_rows", drawn.handle, us, cell, ordinal, stop=drawn.stop)
+        client = packed.client_id[drawn.state.cells.client[cell]].astype(np.int32)
+        return {"arrival_us": us + drawn.offset_us, "client": client, ORDINAL: ordinal}
+
+    @contextmanager
+    def _drawn(self, function: str, packed: PackedWorkload, slab: Slab) -> Iterator[Drawn]:
+        """What a function draws of a slab; arrays that the library points into live as long."""
+        state, runs = self._state(packed, slab)
         first = (packed.first_window + int(slab.windows[0])) * packed.window_us
         last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
-        base = max(first, slab.from_us)
-        stop = np.zeros(1, np.int32)
+        base, stop = max(first, slab.from_us), np.zeros(1, np.int32)
         task = job(_job(packed, state) | _slab(packed, state, base, min(slab.to_us, last) - base) | {"stop": stop})
-        handle = ctypes.c_void_p()
-        known = None if chosen is None else ctypes.byref(_runs(chosen))
-        n = self.library.call("sg_draw", ctypes.byref(task), known, ctypes.byref(handle), stop=stop)
-        try:
-            return self._written(packed, handle, n, base - packed.start_us, stop)
-        finally:
-            self.library.free(handle)
+        handle, known = ctypes.c_void_p(), None if runs is None else ctypes.byref(_runs(runs))
+        count = self.library.call(function, ctypes.byref(task), known, ctypes.byref(handle), stop=stop)
+        yield Drawn(handle, count, state, base - packed.start_us, stop)
 
-    def _written(self, packed: PackedWorkload, handle: Any, n: int, offset_us: int, stop: NDArray[np.int32]) -> Columns:
-        """The columns; `handle` is of `n` requests that were drawn."""
+    def _state(self, packed: PackedWorkload, slab: Slab) -> tuple[CellState, Runs | None]:
+        """The slab's cells, and which of their runs are to be drawn; None for all requests."""
+        if slab.surveyed:
+            known, reached = self.reaching_runs(packed, slab)
+            return known.state, known.runs.take(reached)
+        return begin(packed, cells_of(packed, slab.windows)), None
+
+    def _written(self, packed: PackedWorkload, drawn: Drawn) -> Columns:
+        """The columns of what was drawn."""
+        handle, n, stop = drawn.handle, drawn.count, drawn.stop
         columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
         items = packed.category == "multimodal"
         fields = [name for name in packed.fields[: packed.scalar_fields] if not name.endswith("_count")]
-        drawn = {name: np.empty(n, np.int32) for name in fields}
+        scalars = {name: np.empty(n, np.int32) for name in fields}
         inputs = np.empty(n if items else 0, np.int32)
         offsets = [self._offsets(handle, m, n) for m in range(len(MODALITIES) if items else 0)]
         ordinal = np.empty(n if packed.addressed else 0, np.uint32)
+        several = np.empty(len(ordinal), np.bool_)
         out = Out(
             arrival_us=address(columns["arrival_us"]),
             client=address(columns["client"]),
             inputs=address(inputs),
-            field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in drawn.values())),
+            field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in scalars.values())),
             ordinal=address(ordinal),
+            several=address(several),
             offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
-            offset_us=offset_us,
+            offset_us=drawn.offset_us,
         )
         self.library.call("sg_columns", handle, ctypes.byref(out), stop=stop)
         if packed.addressed:
-            columns[ORDINAL] = ordinal
+            columns |= {ORDINAL: ordinal, SEVERAL: several}
         if packed.category == "reason":
-            drawn["reason_tokens"] = drawn.pop("reason_ratio")
+            scalars["reason_tokens"] = scalars.pop("reason_ratio")
         if not items:
-            return columns | drawn
-        columns |= {"input_tokens": inputs} | {name: drawn[name] for name in ("output_tokens", "text_tokens")}
+            return columns | scalars
+        columns |= {"input_tokens": inputs} | {name: scalars[name] for name in ("output_tokens", "text_tokens")}
         for m, modality in enumerate(MODALITIES):
             count = self.library.call("sg_item_count", handle, ctypes.c_int64(m))
             values = np.empty(count, np.int32)
@@ -186,6 +229,8 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
     if packed.limited:
         known["context"] = packed.context_tokens[cells.profile]
+    if packed.turns:
+        known["last_single"] = packed.turns.last_single[cells.profile]
     return known | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],

@@ -56,6 +56,7 @@ _JOB: tuple[tuple[str, Any], ...] = (
     *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
     ("mixing", np.float64),
     *((name, np.int32) for name in ("mixing_of", "context")),
+    ("last_single", np.int64),
     *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "ordinals", "span_us", "threads")),
     ("stop", np.int32),
 )
@@ -78,7 +79,7 @@ class Out(ctypes.Structure):
     _fields_ = (
         *((name, _POINTERS) for name in ("arrival_us", "client", "inputs")),
         ("field", _POINTERS * MAX_FIELDS),
-        ("ordinal", _POINTERS),
+        *((name, _POINTERS) for name in ("ordinal", "several")),
         ("offsets", _POINTERS * len(MODALITIES)),
         ("offset_us", ctypes.c_int64),
     )
@@ -127,7 +128,17 @@ class Library:
         self._c = ctypes.CDLL(str(path))
         self._c.sg_strips.restype = ctypes.c_void_p
         self._c.sg_function.restype = ctypes.c_void_p
-        for name in ("sg_draw", "sg_has_items", "sg_columns", "sg_item_count", "sg_items", "sg_survey", "sg_sums"):
+        for name in (
+            "sg_draw",
+            "sg_talks",
+            "sg_talk_rows",
+            "sg_has_items",
+            "sg_columns",
+            "sg_item_count",
+            "sg_items",
+            "sg_survey",
+            "sg_sums",
+        ):
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
         if wanted not in self.extensions():
