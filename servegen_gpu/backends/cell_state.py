@@ -101,9 +101,43 @@ class CellState:
 
 def begin(packed: PackedWorkload, cells: Cells) -> CellState:
     """Draw what is drawn once per cell: counts, rotations, first arrivals. Cells that stay empty are left out."""
-    n = len(cells)
     rule = packed.count_rule[cells.profile]
-    count, rotation = np.empty(n, np.int64), np.empty(n, np.int64)
+    renewal = rule == CountRule.RENEWAL
+    if not (packed.count_rule == CountRule.RENEWAL).all():
+        count, rotation = _counts(packed, cells, rule)
+        kept = np.flatnonzero((count > 0) | renewal)
+        cells, rule, renewal = cells.take(kept), rule[kept], renewal[kept]
+        count, rotation = np.where(renewal, 0, count[kept]), rotation[kept]
+    else:
+        count, rotation = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.int64)
+    law = cell_law(packed, cells)
+    expected = cells.expected_q32.astype(np.float64) * 2.0**-32
+    at = (cells.profile, cells.row)
+    state = CellState(
+        cells=cells,
+        law=law,
+        rule=rule,
+        count=count,
+        rotation=rotation,
+        occupancy=packed.occupancy[at],
+        log_unit=packed.log_mean_gap[at] + log(np, expected),
+        ticks_per_unit=np.ldexp(1.0, np.where(renewal, RENEWAL_BITS, tick_bits(np, np.maximum(count, 1)))),
+        ticks_in_all=np.where(renewal, WINDOW_TICKS, 0),
+        first_ticks=np.full(len(cells), WINDOW_TICKS),
+    )
+    if renewal.all():
+        state.first_ticks[:] = gap_ticks(np, log_first_gaps(law), state.log_unit, float(WINDOW_TICKS))
+    elif len(chosen := np.flatnonzero(renewal)):
+        first = log_first_gaps(law.take(chosen))
+        state.first_ticks[chosen] = gap_ticks(np, first, state.log_unit[chosen], float(WINDOW_TICKS))
+    return state
+
+
+def _counts(
+    packed: PackedWorkload, cells: Cells, rule: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts and rotations, int64[cells] each; those of renewal cells mean nothing."""
+    count, rotation = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
     client, window = packed.client_id[cells.client], cells.number
 
     def block(a: int, b: int) -> None:
@@ -113,31 +147,8 @@ def begin(packed: PackedWorkload, cells: Cells) -> CellState:
         count[a:b] = (cells.expected_q32[a:b] + rounding) >> 32
         rotation[a:b] = words[1].astype(np.int64)
 
-    for_blocks(n, block)
-    renewal = rule == CountRule.RENEWAL
-    kept = np.flatnonzero((count > 0) | renewal)
-    cells, rule, renewal = cells.take(kept), rule[kept], renewal[kept]
-    count = np.where(renewal, 0, count[kept])
-    law = cell_law(packed, cells)
-    expected = cells.expected_q32.astype(np.float64) * 2.0**-32
-    at = (cells.profile, cells.row)
-    state = CellState(
-        cells=cells,
-        law=law,
-        rule=rule,
-        count=count,
-        rotation=rotation[kept],
-        occupancy=packed.occupancy[at],
-        log_unit=packed.log_mean_gap[at] + log(np, expected),
-        ticks_per_unit=np.ldexp(1.0, np.where(renewal, RENEWAL_BITS, tick_bits(np, np.maximum(count, 1)))),
-        ticks_in_all=np.where(renewal, WINDOW_TICKS, 0),
-        first_ticks=np.full(len(kept), WINDOW_TICKS),
-    )
-    chosen = np.flatnonzero(renewal)
-    if len(chosen):
-        first = log_first_gaps(law.take(chosen))
-        state.first_ticks[chosen] = gap_ticks(np, first, state.log_unit[chosen], float(WINDOW_TICKS))
-    return state
+    for_blocks(len(cells), block)
+    return count, rotation
 
 
 def pieces(runs: Runs, limit: int) -> Iterator[slice]:

@@ -25,6 +25,20 @@ from servegen_gpu.plan import Cells
 
 
 @dataclass(frozen=True, eq=False)
+class Laws:
+    """Gap laws that cells share: those of the profiles in the rows of a slab, or of each cell where that is fewer.
+
+    Attributes
+    ----------
+    is_gamma : bool[laws]
+    shape : float64[laws]
+    """
+
+    is_gamma: NDArray[np.bool_]
+    shape: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class CellLaw(Addresses):
     """What drawing gaps needs of every cell, beside its address.
 
@@ -34,19 +48,23 @@ class CellLaw(Addresses):
     shape, inverse_shape : float64[cells]
     gamma : GammaConstants
         float64[cells] each.
+    laws : Laws
+    of : int64[cells]
+        Which of the laws each cell has.
     """
 
     is_gamma: NDArray[np.bool_]
     shape: NDArray[np.float64]
     inverse_shape: NDArray[np.float64]
     gamma: GammaConstants
+    laws: Laws
+    of: NDArray[np.int64]
 
     def take(self, index: NDArray[np.integer]) -> CellLaw:
         """The law of some cells."""
-        names = ("client", "window", "is_gamma", "shape", "inverse_shape")
-        return CellLaw(
-            key=self.key, gamma=self.gamma.take(index), **{name: getattr(self, name)[index] for name in names}
-        )
+        names = ("client", "window", "is_gamma", "shape", "inverse_shape", "of")
+        some = {name: getattr(self, name)[index] for name in names}
+        return CellLaw(key=self.key, gamma=self.gamma.take(index), laws=self.laws, **some)
 
 
 def cells_in(cell: NDArray[np.int32], a: int, b: int) -> Index:
@@ -56,16 +74,25 @@ def cells_in(cell: NDArray[np.int32], a: int, b: int) -> Index:
 
 def cell_law(packed: PackedWorkload, cells: Cells) -> CellLaw:
     """Gather the law of every cell from the profiles."""
-    at = (cells.profile, cells.row)
-    shape = packed.shape[at]
+    used = np.zeros(packed.shape.shape[1], np.bool_)
+    used[cells.row] = True
+    rows = np.flatnonzero(used)
+    if len(packed.shape) * len(rows) < len(cells):  # clients share profiles
+        laws = Laws(packed.is_gamma[:, rows].ravel(), packed.shape[:, rows].ravel())
+        of = cells.profile * len(rows) + (np.cumsum(used) - 1)[cells.row]
+    else:
+        at = (cells.profile, cells.row)
+        laws, of = Laws(packed.is_gamma[at], packed.shape[at]), np.arange(len(cells))
     return CellLaw(
         key=packed.key,
         client=packed.client_id[cells.client],
         window=cells.number,
-        is_gamma=packed.is_gamma[at],
-        shape=shape,
-        inverse_shape=1.0 / shape,
-        gamma=gamma_constants(np, shape),
+        is_gamma=laws.is_gamma[of],
+        shape=laws.shape[of],
+        inverse_shape=(1.0 / laws.shape)[of],
+        gamma=gamma_constants(np, laws.shape).take(of),
+        laws=laws,
+        of=of,
     )
 
 
@@ -107,7 +134,8 @@ def log_gaps(law: CellLaw, cell: NDArray[np.int32], ordinal: NDArray[np.uint32])
 
 def log_first_gaps(law: CellLaw) -> NDArray[np.float64]:
     """Logarithms of the first gaps of stationary renewal processes at scale 1, float64[cells]; ordinal 0."""
-    constants, power = equilibrium_constants(np, law.is_gamma, law.shape)
+    constants, power = equilibrium_constants(np, law.laws.is_gamma, law.laws.shape)
+    constants, power = constants.take(law.of), power[law.of]
     cell = np.arange(len(law.shape), dtype=np.int32)
     ordinal = np.zeros(len(cell), np.uint32)
     out = np.empty(len(cell))
