@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.provenance import duration_of
 from servegen_gpu.trace import Ragged, Trace
 
 BURST_WINDOW_S = 300.0
@@ -114,8 +115,8 @@ def in_windows(trace: Slabs, window_s: float = 3.0) -> InWindows:
     totals: dict[str, NDArray[np.float64]] = {}
     end_us = 0
     for slab in slabs_of(trace):
-        stated = slab.provenance.get("duration_s")
-        end_us = round(stated * 1e6) if isinstance(stated, int | float) else end_us
+        stated_s = duration_of(slab.provenance)
+        end_us = end_us if stated_s is None else round(stated_s * 1e6)
         totals |= {name: np.zeros(len(requests)) for name in slab if name.endswith("_tokens") and name not in totals}
         if not len(slab):
             continue

@@ -17,6 +17,7 @@ from servegen_gpu import Ragged, Trace
 from servegen_gpu.cli import main
 from servegen_gpu.clients import distributions as d
 from servegen_gpu.clients.scaled import scaled_turns
+from servegen_gpu.describe import describe_trace
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import read_slabs
 
@@ -245,6 +246,11 @@ def test_provenance_of_a_file_may_be_anything():
         assert len(changed.provenance["changes"]) == 1
     with pytest.raises(OptionError, match="shard None"):
         Trace(trace.columns, odd).rescaled(2)
+    last_s = trace["arrival_us"][-1] / 1e6
+    for stated in ("long", None, [], float("nan"), float("inf"), -1):
+        trace = Trace(trace.columns, {"duration_s": stated})
+        assert describe_trace([trace])["duration_s"] == last_s
+        assert len(sg.in_windows(trace, 1.0)) == int(last_s)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
