@@ -522,6 +522,19 @@ def test_faults_of_a_file_are_named(change: tuple[str, str], message: str, tmp_p
         tiny_pool().with_conversations(path)
 
 
+def images(new: d.Distribution) -> sg.ClientPool:
+    """Clients that say little beside large images."""
+    client = sg.client(rate=1, text_tokens=10, image_count=2, image_tokens=2**29, output_tokens=5)
+    model = TurnModel(0.9, d.Constant(5), d.Constant(5), growth="history", new_tokens=new, session_s=600)
+    return sg.pool([client]).with_conversations(model)
+
+
+def test_the_largest_inputs_are_tokens_still() -> None:
+    trace = sg.generate(images(d.Constant(2**30 - 1)), duration="10m")
+    assert (trace["input_tokens"] > 2**30).all()
+    assert trace["input_tokens"].max() == 2**31 - 1
+
+
 REFUSED = {
     "an unknown workload": (lambda: tiny_pool().with_conversations("m-large"), OptionError, "deepseek-r1"),
     "a number": (lambda: tiny_pool().with_conversations(3), OptionError, "TurnModel"),  # type: ignore[arg-type]
@@ -534,6 +547,7 @@ REFUSED = {
         OptionError,
         "67,108,864",
     ),
+    "new tokens beside items": (lambda: sg.stream(images(d.Constant(2**30))), OptionError, "483,647 tokens"),
     "too late": (lambda: sg.stream(talking(), start="460d"), OptionError, "65,53"),
     "too many": (lambda: sg.stream(talking(), rate=30_000), RateError, "clone"),
 }
