@@ -266,7 +266,8 @@ def _times(slab: Trace) -> NDArray[np.int64]:
 
 
 def _divided(time_us: NDArray[np.int64], factor: float) -> NDArray[np.int64]:
-    divided = np.rint(time_us / factor)
+    with np.errstate(over="ignore"):
+        divided = np.rint(time_us / factor)
     if divided.max(initial=0) >= MAX_TIME_US:
         raise OptionError(f"arrivals below {MAX_TIME_US / 1e6:.3g} s", f"a factor of {factor:g}", "stretch it less")
     return divided.astype(np.int64)

@@ -467,6 +467,9 @@ def test_there_must_be_something_to_fit() -> None:
     trace = sg.generate(pool, duration=300)
     with pytest.raises(OptionError, match="lower session_s"):
         sg.fit_turns(trace)
+    for session_s in (-1, float("nan"), "1h"):
+        with pytest.raises(OptionError, match="session_s as a number"):
+            sg.fit_turns(trace, session_s=session_s)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="'conversation'"):
         sg.fit_turns(sg.generate(pool.with_conversations(None), duration=300))
 
@@ -539,7 +542,8 @@ REFUSED = {
     "an unknown workload": (lambda: tiny_pool().with_conversations("m-large"), OptionError, "deepseek-r1"),
     "a number": (lambda: tiny_pool().with_conversations(3), OptionError, "TurnModel"),  # type: ignore[arg-type]
     "no distribution": (lambda: TurnModel(0.1, 3, d.Constant(1)), OptionError, "turns as a distribution"),  # type: ignore[arg-type]
-    "a negative share": (lambda: TurnModel(-0.1, d.Constant(3), d.Constant(1)), OptionError, "share"),
+    "a negative share": (lambda: TurnModel(-0.1, d.Constant(3), d.Constant(1)), OptionError, "share .* at least 0"),
+    "more than all": (lambda: TurnModel(1.1, d.Constant(3), d.Constant(1)), OptionError, "share as a number, up to 1,"),
     "a device": (lambda: sg.stream(talking(), device=True), OptionError, "with_conversations"),
     "a negative warm-up": (lambda: sg.stream(talking(), warmup=-1), OptionError, "warm-up"),
     "a large id": (

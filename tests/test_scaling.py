@@ -212,6 +212,8 @@ def test_the_share_is_kept(column):
     ("change", "message"),
     [
         (lambda t: t.rescaled(0), "factor as a number, above 0"),
+        (lambda t: t.rescaled(1e300), r"factor as a number, up to 1e\+15"),
+        (lambda t: t.rescaled(1e-320), "stretch it less"),
         (lambda t: t.rescaled(float("nan")), "factor"),
         (lambda t: t.rescaled("2"), "factor"),
         (lambda t: t.rescaled(1e-9), "arrivals below"),
@@ -384,6 +386,27 @@ def test_burstiness_is_as_in_fig_16():
 @needs_real_data
 def test_burstiness_is_as_in_fig_16_on_released_clients():
     check_fig_16(sg.load_servegen(REAL_DATA, "deepseek-r1", cache=False).with_conversations("deepseek-r1"))
+
+
+SQUEEZED = ("generate", "deepseek-r1", "--clients", 20, "--duration", "10m", "--squeeze-turns", "--quiet", "-o")
+
+
+def test_the_command_squeezes_turns(tmp_path):
+    assert run(*SQUEEZED, tmp_path / "t.parquet", "--scale", 3) == 0
+    pool = sg.population("deepseek-r1", clients=20)
+    assert same(Trace.read(tmp_path / "t.parquet"), sg.generate(pool.rescaled(3, "naive"), duration="10m"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((), "got none"), (("--scale", 3, "--rate", 5), "got --rate"), (("--scale", 3, "--peak", 5), "got --peak")],
+)
+def test_squeezed_turns_need_a_scale_alone(tmp_path, capsys, arguments, message):
+    assert run(*SQUEEZED, tmp_path / "t.parquet", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "--scale alone with --squeeze-turns" in error
+    assert message in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_generated_conversations_keep_their_inter_turn_times():

@@ -64,8 +64,6 @@ class TurnModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "share", number("share", self.share, 0, high=1))
         object.__setattr__(self, "session_s", number("session_s", self.session_s, 1, high=MAX_SESSION_S))
-        if self.share > 1:
-            raise OptionError("share from 0 to 1", f"{self.share:g}", "change share")
         if self.growth not in get_args(Growth):
             raise OptionError(f"growth among {', '.join(get_args(Growth))}", repr(self.growth), "choose one of them")
         if self.growth == "sorted" and self.new_tokens is not None:
