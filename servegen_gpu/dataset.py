@@ -25,6 +25,7 @@ from servegen_gpu.law.tables import PackedTables, find_bin, pack_tables, reason_
 from servegen_gpu.law.variates import uniform52
 from servegen_gpu.provenance import noted
 from servegen_gpu.trace import Column, Ragged, Trace
+from servegen_gpu.windowed import slabs_of
 
 LENGTHS = ("input_tokens", "output_tokens", "reason_tokens", "text_tokens", *(f"{m}_tokens" for m in MODALITIES))
 """Columns that a dataset gives, in the order of a trace."""
@@ -74,7 +75,7 @@ def with_lengths(trace: Trace | Iterable[Trace], lengths: Lengths, *, seed: int 
         columns |= source.draw(key, slab.first_row, len(slab))
         return Trace(columns, noted(slab.provenance, note, None), slab.first_row)
 
-    return change(trace) if isinstance(trace, Trace) else map(change, trace)
+    return change(trace) if isinstance(trace, Trace) else map(change, slabs_of(trace))
 
 
 def pooled_tables(pool: ClientPool) -> LengthTables:

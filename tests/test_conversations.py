@@ -24,7 +24,7 @@ from servegen_gpu.clients.pool import FIELDS
 from servegen_gpu.clients.turns_toml import turn_model
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.conversations.stage import merged
-from servegen_gpu.errors import OptionError, ProfileError, RateError
+from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.growth import with_history
 from servegen_gpu.law.tables import find_bin
@@ -308,6 +308,19 @@ def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytes
     next(unfinished)
     assert list(tmp_path.iterdir())
     unfinished.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def full(*arguments: Any, **keywords: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("servegen_gpu.conversations.carry.np.save", full)
+    workload = replace(sg.stream(talking(), rate=10.0, duration=2400), carry_bytes=0)
+    with pytest.raises(OutputError, match=r"No space left on device: .*TMPDIR"):
+        list(workload)
     assert not list(tmp_path.iterdir())
 
 

@@ -165,6 +165,11 @@ def test_refusals(lengths, message):
         sg.with_lengths(arrivals(10), lengths)
 
 
+def test_what_is_no_slab_is_refused():
+    with pytest.raises(OptionError, match="slabs of a trace"):
+        list(sg.with_lengths([3], WITH))
+
+
 def test_bad_seeds_are_refused():
     with pytest.raises(OptionError, match="seed"):
         sg.with_lengths(arrivals(10), WITH, seed=-1)
