@@ -121,6 +121,12 @@ def test_tails_are_kept_or_cut_at_the_scaled_end():
     assert kept.provenance["duration_s"] == (kept["arrival_us"][-1] + 1) / 1e6
 
 
+def test_the_end_is_not_in_a_cut_trace():
+    columns = {"arrival_us": np.array([4, 6, 7]) * 1_000_000, "conversation": np.array([1, 1, 1])}
+    cut = Trace(columns, {"duration_s": 10.0}).rescaled(2, tails="cut")
+    assert cut["arrival_us"].tolist() == [2_000_000, 4_000_000]  # not the one at 5 s
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
 def test_streams_give_what_whole_traces_give(size):
     trace = conversations()
