@@ -36,7 +36,7 @@ class TurnModel:
         ``sorted``: inputs of a conversation are as many draws from the client's input lengths, the shortest first: for
         lengths that contain the history already, as those of all released profiles do. ``history``: an input is the
         input before, the answer to it, and new tokens; where the client's context limit is passed, the oldest tokens
-        of the history are cut.
+        of the history are cut. Text and items of multimodal requests stay those of the turn.
     new_tokens : Distribution, optional
         New input (or text) tokens of a turn after the first, under ``history``; by default the client's own lengths.
     session_s : float
