@@ -242,8 +242,9 @@ def _generate(options: argparse.Namespace) -> int:
         notes += chosen
     keywords = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
     if options.squeeze_turns:
-        if options.scale is None:
-            raise OptionError("--scale with --squeeze-turns", "none", "say how much")
+        if options.scale is None or options.rate is not None or options.peak is not None:
+            got = "none" if options.scale is None else "--rate" if options.peak is None else "--peak"
+            raise OptionError("--scale alone with --squeeze-turns", got, "say by --scale how much, and nothing else")
         pool = pool.rescaled(keywords.pop("scale"), "naive")
     workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation), **keywords)
     if not options.quiet:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.backends.blocks import for_blocks
-from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.clients.parametric import pool as pool_of
 from servegen_gpu.clients.pool import FIELDS, MODALITIES, ClientPool, scalar_field_count
+from servegen_gpu.clients.pooled import cells_of, pooled_tables
 from servegen_gpu.clients.spec import client
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, derive_key, draw
@@ -25,6 +25,7 @@ from servegen_gpu.law.tables import PackedTables, find_bin, pack_tables, reason_
 from servegen_gpu.law.variates import uniform52
 from servegen_gpu.provenance import noted
 from servegen_gpu.trace import Column, Ragged, Trace
+from servegen_gpu.windowed import slabs_of
 
 LENGTHS = ("input_tokens", "output_tokens", "reason_tokens", "text_tokens", *(f"{m}_tokens" for m in MODALITIES))
 """Columns that a dataset gives, in the order of a trace."""
@@ -74,32 +75,7 @@ def with_lengths(trace: Trace | Iterable[Trace], lengths: Lengths, *, seed: int 
         columns |= source.draw(key, slab.first_row, len(slab))
         return Trace(columns, noted(slab.provenance, note, None), slab.first_row)
 
-    return change(trace) if isinstance(trace, Trace) else map(change, trace)
-
-
-def pooled_tables(pool: ClientPool) -> LengthTables:
-    """One table for every field of `pool`: its distribution over all clients and windows, weighted by requests.
-
-    Sizes of items are weighted by items; where nobody sends any, by requests.
-    """
-    rate = np.bincount(pool.profile, pool.rate_factor, minlength=len(pool.rate_rps))[:, None] * pool.rate_rps
-    active = rate > 0
-    if not active.any():
-        raise OptionError("a pool with requests", f"silence throughout {pool.name}", "give another pool")
-    parts = []
-    for lane, field in enumerate(pool.fields):
-        weight = rate[active]
-        modality = field.removesuffix("_tokens")
-        if modality in MODALITIES:
-            items = weight * pool.tables.means[pool.table[..., pool.fields.index(f"{modality}_count")][active]]
-            weight = items if items.any() else weight
-        per_table = np.bincount(pool.table[..., lane][active], weight, minlength=len(pool.tables))
-        used = np.flatnonzero(per_table)
-        some = pool.tables.select(used)
-        bins = some.widths() * np.repeat(per_table[used], np.diff(some.offsets))
-        values, place = np.unique(some.values, return_inverse=True)
-        parts.append(LengthTables.from_weights(np.array([0, len(values)]), values, np.bincount(place, bins)))
-    return LengthTables.join(parts)
+    return change(trace) if isinstance(trace, Trace) else map(change, slabs_of(trace))
 
 
 def _stated(lengths: Mapping[str, Any]) -> ClientPool:
@@ -140,7 +116,10 @@ class _Fields:
     """Independent fields of a pool."""
 
     def __init__(self, pool: ClientPool) -> None:
-        self.tables: PackedTables = pack_tables(pooled_tables(pool))
+        cells = cells_of(pool, np.zeros(pool.windows, np.int64))
+        if not len(cells.profile):
+            raise OptionError("a pool with requests", f"silence throughout {pool.name}", "give another pool")
+        self.tables: PackedTables = pack_tables(pooled_tables(pool, cells, 1)[0])
         self.fields, self.category = pool.fields, pool.category
         self.name = {"pool": pool.name, "digest": pool.digest()}
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.provenance import duration_of
 from servegen_gpu.trace import Ragged, Trace
 from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, microseconds
 
@@ -81,7 +82,7 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
     busiest = np.cumsum(np.sort(clients.counts)[::-1])
     cvs = gaps.cvs()
     cvs = cvs[~np.isnan(cvs)]
-    duration_s = float(provenance.get("duration_s", last_us / 1e6))
+    duration_s = duration_of(provenance) or last_us / 1e6
     return {
         "requests": rows,
         "duration_s": duration_s,

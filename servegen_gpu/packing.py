@@ -23,6 +23,7 @@ from servegen_gpu.conversations.packed import (
     PackedTurns,
     longest_session_us,
     mean_turns,
+    most_new_tokens,
     pack_turns,
     used_models,
 )
@@ -337,7 +338,8 @@ def _check_items(pool: ClientPool, table: NDArray[np.int32], active: NDArray[np.
     """Items have addresses for `MAX_ITEMS` of a modality, and the tokens of a request must fit an int32."""
     largest = pool.tables.values[pool.tables.offsets[1:] - 1].astype(np.int64)[table]  # [profiles, rows, fields]
     lane = {name: largest[..., f] for f, name in enumerate(pool.fields)}
-    tokens = lane["text_tokens"] + sum(lane[f"{m}_count"] * lane[f"{m}_tokens"] for m in MODALITIES)
+    text = np.maximum(lane["text_tokens"], most_new_tokens(pool)[:, None])
+    tokens = text + sum(lane[f"{m}_count"] * lane[f"{m}_tokens"] for m in MODALITIES)
     for field, values, limit in (
         *((f"{m}_count", lane[f"{m}_count"], MAX_ITEMS) for m in MODALITIES),
         ("tokens of one request", tokens, 2**31 - 1),

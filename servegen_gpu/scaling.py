@@ -24,6 +24,7 @@ from servegen_gpu.law.philox import MASK
 from servegen_gpu.merge import merge_order
 from servegen_gpu.provenance import changes_of, duration_of, noted
 from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.windowed import slabs_of
 
 Method = Literal["itt", "naive"]
 Tails = Literal["keep", "cut"]
@@ -78,7 +79,7 @@ def rescale(
         return _mapped(trace, lambda slab: _squeezed(slab, factor))
     if isinstance(trace, Trace):
         return _starts_moved(trace, factor, tails)
-    return iter([_starts_moved(Trace.concat(list(trace)), factor, tails)])
+    return iter([_starts_moved(Trace.concat(list(slabs_of(trace))), factor, tails)])
 
 
 @overload
@@ -121,7 +122,7 @@ def between(
     to_us = MAX_TIME_US if end is None else _microseconds("end", end)
     if from_us >= to_us:
         raise OptionError("a start before the end", f"{start!r} to {end!r}", "change one of them")
-    slabs = _slices([trace] if isinstance(trace, Trace) else trace, from_us, to_us, keep_times)
+    slabs = _slices(slabs_of(trace), from_us, to_us, keep_times)
     return next(slabs) if isinstance(trace, Trace) else slabs
 
 
@@ -151,7 +152,7 @@ def thin(trace: Trace | Iterable[Trace], share: float, *, seed: int = 0) -> Trac
     """
     share = number("share", share, above=0, high=1)
     seed = options.integer("seed", seed, 2**64 - 1)
-    slabs = _thinned([trace] if isinstance(trace, Trace) else trace, share, seed)
+    slabs = _thinned(slabs_of(trace), share, seed)
     return next(slabs) if isinstance(trace, Trace) else slabs
 
 
@@ -250,7 +251,7 @@ def _thinned(slabs: Iterable[Trace], share: float, seed: int) -> Iterator[Trace]
 
 
 def _mapped(trace: Trace | Iterable[Trace], change: Callable[[Trace], Trace]) -> Trace | Iterator[Trace]:
-    return change(trace) if isinstance(trace, Trace) else map(change, trace)
+    return change(trace) if isinstance(trace, Trace) else map(change, slabs_of(trace))
 
 
 def _times(slab: Trace) -> NDArray[np.int64]:
@@ -266,7 +267,8 @@ def _times(slab: Trace) -> NDArray[np.int64]:
 
 
 def _divided(time_us: NDArray[np.int64], factor: float) -> NDArray[np.int64]:
-    divided = np.rint(time_us / factor)
+    with np.errstate(over="ignore"):
+        divided = np.rint(time_us / factor)
     if divided.max(initial=0) >= MAX_TIME_US:
         raise OptionError(f"arrivals below {MAX_TIME_US / 1e6:.3g} s", f"a factor of {factor:g}", "stretch it less")
     return divided.astype(np.int64)

@@ -104,7 +104,8 @@ class Trace:
     columns : dict of str to array or Ragged
         In order: ``arrival_us`` int64 (microseconds from the start of the trace), ``client`` int32, ``input_tokens``
         and ``output_tokens`` int32. Reasoning adds ``reason_tokens``; multimodal has ``text_tokens`` and the lists
-        ``image_tokens``, ``audio_tokens``, ``video_tokens``, with ``input_tokens`` their sum. Each is one NumPy array
+        ``image_tokens``, ``audio_tokens``, ``video_tokens``, with ``input_tokens`` their sum (and the history, where
+        conversations grow by it). Each is one NumPy array
         and exports ``__dlpack__`` (``torch.from_dlpack(trace["arrival_us"])`` shares its memory); columns that we
         make or read are writable, because older NumPy refuses to export read-only ones.
     provenance : mapping of str to JSON value

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.provenance import duration_of
 from servegen_gpu.trace import Ragged, Trace
 
 BURST_WINDOW_S = 300.0
@@ -114,8 +115,8 @@ def in_windows(trace: Slabs, window_s: float = 3.0) -> InWindows:
     totals: dict[str, NDArray[np.float64]] = {}
     end_us = 0
     for slab in slabs_of(trace):
-        stated = slab.provenance.get("duration_s")
-        end_us = round(stated * 1e6) if isinstance(stated, int | float) else end_us
+        stated_s = duration_of(slab.provenance)
+        end_us = end_us if stated_s is None else round(stated_s * 1e6)
         totals |= {name: np.zeros(len(requests)) for name in slab if name.endswith("_tokens") and name not in totals}
         if not len(slab):
             continue
@@ -130,7 +131,7 @@ def in_windows(trace: Slabs, window_s: float = 3.0) -> InWindows:
             at = np.repeat(window, column.lengths) if isinstance(column, Ragged) else window
             totals[name] = grown(total, size)
             totals[name][first:size] += np.bincount(at - first, weights, minlength=size - first)
-    whole = _checked(end_us // window_us)
+    whole = checked_count(end_us // window_us)
     if not whole:
         raise OptionError(
             f"a trace of at least one window of {window_s:g} s", f"{end_us / 1e6:g} s", "shorten window_s"
@@ -244,11 +245,12 @@ def windows_of(arrival_us: NDArray[np.int64], window_us: int) -> NDArray[np.int6
     """Number of the window of each arrival, int64[n]; refuses arrivals out of order, and too many windows."""
     if arrival_us[0] < 0 or (np.diff(arrival_us) < 0).any():
         raise OptionError("arrivals from 0 on, in ascending order", "others", "sort the trace by arrival_us")
-    _checked(int(arrival_us[-1]) // window_us + 1)
+    checked_count(int(arrival_us[-1]) // window_us + 1)
     return np.asarray(arrival_us // window_us)
 
 
-def _checked(windows: int) -> int:
+def checked_count(windows: int) -> int:
+    """A number of windows; refused if there are too many."""
     if windows > MAX_WINDOWS:
         raise OptionError(f"at most {MAX_WINDOWS:,} windows", f"{windows:,}", "lengthen window_s")
     return windows

@@ -23,9 +23,12 @@ from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.clients.describe import describe_pool, format_description
 from servegen_gpu.clients.pool import FIELDS
 from servegen_gpu.clients.turns_toml import turn_model
+from servegen_gpu.columns import concat, rows_between
 from servegen_gpu.conversations.carry import Carry
-from servegen_gpu.conversations.stage import merged
-from servegen_gpu.errors import OptionError, ProfileError, RateError
+from servegen_gpu.conversations.draw import all_turns, find_talks, talks_at
+from servegen_gpu.conversations.packed import conversation_id
+from servegen_gpu.conversations.stage import _from_start, merged
+from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.growth import with_history
 from servegen_gpu.law.tables import find_bin
@@ -312,6 +315,19 @@ def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytes
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def full(*arguments: Any, **keywords: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("servegen_gpu.conversations.carry.np.save", full)
+    workload = replace(sg.stream(talking(), rate=10.0, duration=2400), carry_bytes=0)
+    with pytest.raises(OutputError, match=r"No space left on device: .*TMPDIR"):
+        list(workload)
+    assert not list(tmp_path.iterdir())
+
+
 def test_rows_come_out_of_the_carry_in_order() -> None:
     rng = np.random.default_rng(0)
     with Carry(1000, 3000) as carry:
@@ -328,6 +344,49 @@ def test_rows_come_out_of_the_carry_in_order() -> None:
             expected = expected[:, np.lexsort(expected[::-1])]
             np.testing.assert_array_equal(out, expected)
             rows = [have[:, have[0] >= now + 700]]
+
+
+def test_a_trace_may_begin_with_a_later_turn() -> None:
+    pool = talking()
+    whole = sg.generate(pool, duration=1200, seed=2)
+    for row in np.flatnonzero(whole["turn"] > 1)[:3]:
+        start_us = int(whole["arrival_us"][row])
+        late = sg.generate(pool, start=start_us / US, duration=1200 - start_us / US, seed=2)
+        assert late["arrival_us"][0] == 0
+        assert same(late, moved(between(whole, start_us, 1200 * US), -start_us))
+
+
+def test_a_session_may_take_all_of_its_time() -> None:
+    packed = sg.stream(talking(), duration=1200, warmup=0).packed
+    assert packed.turns is not None
+    (slab,) = plan(packed, 1 << 20)
+    sessions = NumpyBackend().sample_slab(packed, slab)
+    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, sessions))[:1])
+    turns = packed.turns
+
+    def drawn(session_us: int) -> int:
+        limits = np.full(len(turns.session_us), session_us)
+        return len(all_turns(replace(packed, turns=replace(turns, session_us=limits)), talks)["turn"])
+
+    at_us = np.asarray(all_turns(packed, talks)["arrival_us"])
+    longest_us = int(at_us[-1] - at_us[0])
+    assert drawn(longest_us) == len(at_us)
+    assert drawn(longest_us - 1) == len(at_us) - 1
+
+
+def test_a_turn_and_the_first_session_of_a_slab_at_once() -> None:
+    packed = sg.stream(talking(), duration=1200, warmup=0).packed
+    (slab,) = plan(packed, 1 << 20)
+    sessions = NumpyBackend().sample_slab(packed, slab)
+    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, sessions))[:1])
+    turn = rows_between(all_turns(packed, talks), 1, 2)
+    at_once = {"arrival_us": np.asarray(sessions["arrival_us"])[:1], "conversation": np.array([2**62])}
+    with Carry(US, 1 << 20) as carry:
+        carry.add({**turn, **at_once})
+        rows = concat(list(_from_start(packed, [sessions], carry)))
+    order = np.lexsort((rows["turn"], rows["conversation"], rows["arrival_us"]))
+    np.testing.assert_array_equal(order, np.arange(len(order)))
+    assert 2**62 in rows["conversation"]
 
 
 def test_merging_breaks_ties_by_conversation() -> None:
@@ -406,6 +465,25 @@ def test_numbers_of_turns_and_times_have_their_distributions(day: Trace) -> None
     assert gaps_s.max() > 20 * np.median(gaps_s)  # extremely long tail
 
 
+def test_all_requests_may_be_in_conversations() -> None:
+    pool = talking("language").with_conversations(replace(TURNS["new"], share=1.0))
+    keywords: dict[str, Any] = {"duration": 2000, "warmup": 0}
+    trace = sg.generate(pool, backend="numpy", **keywords)
+    assert same(native(pool, **keywords), trace)
+    begun = trace["conversation"][trace["arrival_us"] < 1100 * US]  # a second turn comes within 300 s
+    turns = np.unique(trace["conversation"][np.isin(trace["conversation"], begun)], return_counts=True)[1]
+    assert len(turns) > 50
+    assert turns.min() > 1
+
+
+def test_a_peak_is_that_of_the_trace() -> None:
+    pool = talking("language", silent=False)
+    keywords: dict[str, Any] = {"start": 20 * 600, "duration": 1200, "peak": 0.3}  # when it ebbs
+    packed, alone = (sg.stream(pool, warmup=warmup, **keywords).packed for warmup in (None, 0))
+    assert len(packed.window_scale) > len(alone.window_scale) == 2
+    np.testing.assert_allclose(packed.window_scale, alone.window_scale[0])
+
+
 def test_rates_are_those_of_requests() -> None:
     pool = talking("language", silent=False).with_conversations(TURNS["sorted"])
     trace = sg.generate(pool, rate=5.0, duration="4h", start=600, seed=2)
@@ -428,6 +506,13 @@ def test_mean_turns_within_a_session_is_what_is_drawn(session_s: float) -> None:
 
 
 # -- pools and files ---------------------------------------------------------------------------------------------------
+
+
+def test_ids_of_conversations_have_room_for_their_parts() -> None:
+    client, window = np.array([2**26 - 1]), np.array([-1])
+    assert conversation_id(client, window, np.array([2**21 - 1], np.uint32)).tolist() == [2**63 - 1]
+    with pytest.raises(RateError, match="2,097,153"):
+        conversation_id(client, window, np.array([2**21], np.uint32))
 
 
 def test_pools_keep_their_conversations() -> None:
@@ -500,6 +585,9 @@ def test_there_must_be_something_to_fit() -> None:
     trace = sg.generate(pool, duration=300)
     with pytest.raises(OptionError, match="lower session_s"):
         sg.fit_turns(trace)
+    for session_s in (-1, float("nan"), "1h"):
+        with pytest.raises(OptionError, match="session_s as a number"):
+            sg.fit_turns(trace, session_s=session_s)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="'conversation'"):
         sg.fit_turns(sg.generate(pool.with_conversations(None), duration=300))
 
@@ -555,11 +643,25 @@ def test_faults_of_a_file_are_named(change: tuple[str, str], message: str, tmp_p
         tiny_pool().with_conversations(path)
 
 
+def images(new: d.Distribution) -> sg.ClientPool:
+    """Clients that say little beside large images."""
+    client = sg.client(rate=1, text_tokens=10, image_count=2, image_tokens=2**29, output_tokens=5)
+    model = TurnModel(0.9, d.Constant(5), d.Constant(5), growth="history", new_tokens=new, session_s=600)
+    return sg.pool([client]).with_conversations(model)
+
+
+def test_the_largest_inputs_are_tokens_still() -> None:
+    trace = sg.generate(images(d.Constant(2**30 - 1)), duration="10m")
+    assert (trace["input_tokens"] > 2**30).all()
+    assert trace["input_tokens"].max() == 2**31 - 1
+
+
 REFUSED = {
     "an unknown workload": (lambda: tiny_pool().with_conversations("m-large"), OptionError, "deepseek-r1"),
     "a number": (lambda: tiny_pool().with_conversations(3), OptionError, "TurnModel"),  # type: ignore[arg-type]
     "no distribution": (lambda: TurnModel(0.1, 3, d.Constant(1)), OptionError, "turns as a distribution"),  # type: ignore[arg-type]
-    "a negative share": (lambda: TurnModel(-0.1, d.Constant(3), d.Constant(1)), OptionError, "share"),
+    "a negative share": (lambda: TurnModel(-0.1, d.Constant(3), d.Constant(1)), OptionError, "share .* at least 0"),
+    "more than all": (lambda: TurnModel(1.1, d.Constant(3), d.Constant(1)), OptionError, "share as a number, up to 1,"),
     "a device": (lambda: sg.stream(talking(), device=True), OptionError, "with_conversations"),
     "a negative warm-up": (lambda: sg.stream(talking(), warmup=-1), OptionError, "warm-up"),
     "a large id": (
@@ -567,6 +669,7 @@ REFUSED = {
         OptionError,
         "67,108,864",
     ),
+    "new tokens beside items": (lambda: sg.stream(images(d.Constant(2**30))), OptionError, "483,647 tokens"),
     "too late": (lambda: sg.stream(talking(), start="460d"), OptionError, "65,53"),
     "too many": (lambda: sg.stream(talking(), rate=30_000), RateError, "clone"),
 }

@@ -12,7 +12,6 @@ from traces import flat, rows, same
 import servegen_gpu as sg
 from servegen_gpu import Ragged, Trace
 from servegen_gpu.clients.distributions import LogNormal
-from servegen_gpu.dataset import pooled_tables
 from servegen_gpu.errors import OptionError
 
 N = 60_000
@@ -135,7 +134,7 @@ def test_no_rows():
 @needs_real_data
 def test_released_lengths_have_the_pool_s_means():
     pool = sg.load_servegen(REAL_DATA, "mm-image", cache=False)
-    tables = pooled_tables(pool)
+    tables = sg.naive(pool, cv=1.0).tables  # one of each field, over all clients and windows
     sent = sg.generate(pool, duration="24h", scale=0.3, dependence="independent", counts="exact")
     found = sg.with_lengths(arrivals(200_000), pool)
     for lane, field in enumerate(pool.fields):
@@ -163,6 +162,11 @@ def test_released_lengths_have_the_pool_s_means():
 def test_refusals(lengths, message):
     with pytest.raises(OptionError, match=message):
         sg.with_lengths(arrivals(10), lengths)
+
+
+def test_what_is_no_slab_is_refused():
+    with pytest.raises(OptionError, match="slabs of a trace"):
+        list(sg.with_lengths([3], WITH))
 
 
 def test_bad_seeds_are_refused():

@@ -259,6 +259,19 @@ def test_a_trace_of_columns_alone_ends_a_gap_after_its_last_request():
         sg.naive(trace)
 
 
+def test_silence_at_the_end_of_a_trace_counts():
+    pool = sg.pool([sg.client(rate={"0h": 5, "10m": 0}, input_tokens=100, output_tokens=50)])
+    trace = sg.generate(pool, duration="55m")
+    one = sg.naive(trace)
+    assert one.windows == 6
+    assert one.rate_rps[0, 1:].max() == 0
+    assert len(sg.generate(one, duration="1h")) == pytest.approx(len(trace), rel=0.1)
+    for stated in ("long", None, float("nan"), float("inf"), 5.0):  # a file may say anything
+        assert sg.naive(sg.Trace(trace.columns, {"duration_s": stated}), cv=1).windows == 1
+    with pytest.raises(OptionError, match="16,777,216 windows"):
+        sg.naive(sg.Trace(trace.columns, {"duration_s": 2.0**32}), window_s=1)
+
+
 def test_a_trace_and_its_baseline_have_the_same_figures():
     """A day in an hour: totals within five standard deviations of a renewal count, means within 3 %."""
     trace = made(rate=100, duration="1h")

@@ -37,6 +37,7 @@ def written(tmp_path: Path, text: str | bytes) -> Path:
         (["2024-05-10 00:00:00.009930+00:00", "2024-05-10T02:00:00.00993+01:00"], None, [0, 3_600_000_000]),
         (["2024-02-29T23:59:59Z", "2024-03-01T00:00:00Z"], "iso", [0, 1_000_000]),
         (["1e3", " 1001 "], None, [0, 1_000_000]),
+        (["      2024-02-29 23:59:59", "2024-03-01 00:00:00"], None, [0, 1_000_000]),
     ],
 )
 def test_units(tmp_path, values, unit, expected_us):
@@ -86,6 +87,7 @@ def test_blocks_do_not_matter(tmp_path, monkeypatch):
         ("t,in\n1,\n", {"lengths": {"input_tokens": "in"}}, "whole tokens"),
         ("t\n1\n", {"lengths": {"input_tokens": "in"}}, "one column 'in'"),
         ("t\n1\n", {"lengths": {"client": "t"}}, "names of lengths"),
+        ("t\n1\n", {"lengths": 5}, "lengths as"),
         ("t\n1\n", {"unit": "hours"}, "unit as one of"),
         (b"t\n\xff\xfe\n", {}, "a CSV file|ISO"),
         (b"\x00\x01\x02", {}, "one column|a CSV file"),

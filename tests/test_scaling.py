@@ -17,6 +17,7 @@ from servegen_gpu import Ragged, Trace
 from servegen_gpu.cli import main
 from servegen_gpu.clients import distributions as d
 from servegen_gpu.clients.scaled import scaled_turns
+from servegen_gpu.describe import describe_trace
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import read_slabs
 
@@ -120,6 +121,12 @@ def test_tails_are_kept_or_cut_at_the_scaled_end():
     assert kept.provenance["duration_s"] == (kept["arrival_us"][-1] + 1) / 1e6
 
 
+def test_the_end_is_not_in_a_cut_trace():
+    columns = {"arrival_us": np.array([4, 6, 7]) * 1_000_000, "conversation": np.array([1, 1, 1])}
+    cut = Trace(columns, {"duration_s": 10.0}).rescaled(2, tails="cut")
+    assert cut["arrival_us"].tolist() == [2_000_000, 4_000_000]  # not the one at 5 s
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
 def test_streams_give_what_whole_traces_give(size):
     trace = conversations()
@@ -211,6 +218,8 @@ def test_the_share_is_kept(column):
     ("change", "message"),
     [
         (lambda t: t.rescaled(0), "factor as a number, above 0"),
+        (lambda t: t.rescaled(1e300), r"factor as a number, up to 1e\+15"),
+        (lambda t: t.rescaled(1e-320), "stretch it less"),
         (lambda t: t.rescaled(float("nan")), "factor"),
         (lambda t: t.rescaled("2"), "factor"),
         (lambda t: t.rescaled(1e-9), "arrivals below"),
@@ -227,6 +236,10 @@ def test_the_share_is_kept(column):
         (lambda t: t.between("20m", "10m"), "a start before the end"),
         (lambda t: t.between("-1s"), "start from 0 s on"),
         (lambda t: t.between(0, "10 parsecs"), "units are"),
+        (lambda t: list(sg.thin([3], 0.5)), "slabs of a trace"),
+        (lambda t: list(sg.between("t.parquet", 1, 2)), "an iterable of its slabs"),
+        (lambda t: list(sg.rescale([3], 2, "naive")), "slabs of a trace"),
+        (lambda t: sg.rescale([3], 2), "slabs of a trace"),
         (lambda t: t.thinned(0), "share as a number, above 0"),
         (lambda t: t.thinned(1.1), "share"),
         (lambda t: t.thinned(0.5, seed=-1), "seed"),
@@ -245,6 +258,11 @@ def test_provenance_of_a_file_may_be_anything():
         assert len(changed.provenance["changes"]) == 1
     with pytest.raises(OptionError, match="shard None"):
         Trace(trace.columns, odd).rescaled(2)
+    last_s = trace["arrival_us"][-1] / 1e6
+    for stated in ("long", None, [], float("nan"), float("inf"), -1):
+        trace = Trace(trace.columns, {"duration_s": stated})
+        assert describe_trace([trace])["duration_s"] == last_s
+        assert len(sg.in_windows(trace, 1.0)) == int(last_s)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -378,6 +396,27 @@ def test_burstiness_is_as_in_fig_16():
 @needs_real_data
 def test_burstiness_is_as_in_fig_16_on_released_clients():
     check_fig_16(sg.load_servegen(REAL_DATA, "deepseek-r1", cache=False).with_conversations("deepseek-r1"))
+
+
+SQUEEZED = ("generate", "deepseek-r1", "--clients", 20, "--duration", "10m", "--squeeze-turns", "--quiet", "-o")
+
+
+def test_the_command_squeezes_turns(tmp_path):
+    assert run(*SQUEEZED, tmp_path / "t.parquet", "--scale", 3) == 0
+    pool = sg.population("deepseek-r1", clients=20)
+    assert same(Trace.read(tmp_path / "t.parquet"), sg.generate(pool.rescaled(3, "naive"), duration="10m"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((), "got none"), (("--scale", 3, "--rate", 5), "got --rate"), (("--scale", 3, "--peak", 5), "got --peak")],
+)
+def test_squeezed_turns_need_a_scale_alone(tmp_path, capsys, arguments, message):
+    assert run(*SQUEEZED, tmp_path / "t.parquet", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "--scale alone with --squeeze-turns" in error
+    assert message in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_generated_conversations_keep_their_inter_turn_times():

@@ -70,6 +70,7 @@ def number(name: str, value: object, low: float = -math.inf, above: float = -mat
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not real or not (max(low, -high) <= float(value) <= high and float(value) > above):  # type: ignore[arg-type]
         what = f"above {above:g}" if above > -math.inf else f"of at least {low:g}" if low > -math.inf else "finite"
+        what = f"up to {high:g}" if real and value > high else what  # type: ignore[operator]
         raise OptionError(f"{name} as a number, {what}", repr(value)[:60], f"change {name}")
     return float(value)  # type: ignore[arg-type]
 

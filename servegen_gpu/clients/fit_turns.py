@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from servegen_gpu.clients import distributions as d
+from servegen_gpu.clients.distribution import number
+from servegen_gpu.clients.turn_tables import MAX_SESSION_S
 from servegen_gpu.clients.turns import SESSION_S, Growth, TurnModel
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
@@ -42,7 +44,7 @@ def fit_turns(trace: Trace, *, session_s: float = SESSION_S, growth: Growth = "s
         raise OptionError(f"columns {', '.join(NEEDED)}", f"none of {missing[0]!r}", "give a trace of conversations")
     order = np.lexsort((trace["turn"], trace["conversation"]))
     conversation, turn, at_us = (trace[name][order] for name in ("conversation", "turn", "arrival_us"))
-    longest_us = round(session_s * 1e6)
+    longest_us = round(number("session_s", session_s, 1, high=MAX_SESSION_S) * 1e6)
     opens = np.flatnonzero(turn == 1)
     start = np.full(len(turn), -1)
     start[opens] = opens

@@ -16,8 +16,19 @@ from servegen_gpu.clients.pool import FIELDS, MODALITIES, RATIO_STEPS, ClientPoo
 from servegen_gpu.clients.pooled import check_bins, rank_correlation
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import integer
+from servegen_gpu.provenance import duration_of
 from servegen_gpu.trace import Ragged, Trace
-from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, Slabs, grown, median_cv, microseconds, slabs_of, windows_of
+from servegen_gpu.windowed import (
+    BURST_WINDOW_S,
+    Gaps,
+    Slabs,
+    checked_count,
+    grown,
+    median_cv,
+    microseconds,
+    slabs_of,
+    windows_of,
+)
 
 LARGEST = 2**31 - 1
 VALUE_BITS = 32
@@ -37,10 +48,11 @@ def of_trace(
     gaps = Gaps(microseconds(BURST_WINDOW_S))
     counts: NDArray[np.int64] = np.zeros(0, np.int64)
     tallies: dict[str, _Tally] = {}
-    category, stated_s, name, first_us = "", None, "trace", 0
+    category, stated_us, name, first_us = "", 0, "trace", 0
     for slab in slabs_of(source):
         category = category or category_of(slab)
-        stated_s, name = slab.provenance.get("duration_s"), slab.provenance.get("workload", name)
+        stated_us = round((duration_of(slab.provenance) or 0.0) * 1e6)
+        name = slab.provenance.get("workload", name)
         if not len(slab):
             continue
         arrival_us = slab["arrival_us"]
@@ -54,12 +66,14 @@ def of_trace(
             tallies.setdefault(field, _Tally()).add(window[row] // per_span, value, int(window[-1]) // per_span)
     if gaps.last_us is None:
         raise OptionError("a trace with requests", "an empty one", "give another trace")
-    counts = counts[: gaps.last_us // window_us + 1]
+    # silence at the end belongs to a trace whose length is known
+    windows = max(gaps.last_us // window_us + 1, checked_count(-(-stated_us // window_us)))
+    counts = grown(counts, windows)[:windows]
     arrivals = arrivals_of(family, cv, lambda: median_cv(gaps.cvs()))
 
-    covered_s = np.full(len(counts), float(window_s))
-    end_us = _end_us(stated_s, first_us, gaps.last_us, int(counts.sum()))
-    covered_s[-1] = min((end_us - (len(counts) - 1) * window_us) / 1e6, window_s)
+    covered_s = np.full(windows, float(window_s))
+    end_us = _end_us(stated_us, first_us, gaps.last_us, int(counts.sum()))
+    covered_s[-1] = min((end_us - (windows - 1) * window_us) / 1e6, window_s)
     span = np.arange(len(counts)) // per_span
     active = np.unique(span[counts > 0])
     tables = LengthTables.join([tallies[field].tables(active) for field in FIELDS[category]])
@@ -80,10 +94,10 @@ def of_trace(
     )
 
 
-def _end_us(stated_s: Any, first_us: int, last_us: int, requests: int) -> float:
+def _end_us(stated_us: int, first_us: int, last_us: int, requests: int) -> float:
     """Where a trace ends: as its provenance says, or a mean inter-arrival time after its last request."""
-    if isinstance(stated_s, int | float) and stated_s * 1e6 > last_us:
-        return float(stated_s * 1e6)
+    if stated_us > last_us:
+        return stated_us
     if last_us == first_us:
         return float("inf")  # nothing to go by: the window counts as whole
     return last_us + (last_us - first_us) / (requests - 1)

@@ -301,7 +301,8 @@ class ClientPool:
         """The pool cut to the windows that overlap [`start_s`, `end_s`).
 
         Windows keep their place on the time axis, so sampling the cut gives the same requests as sampling the
-        whole pool there.
+        whole pool there. Only later turns of conversations that began before `start_s` are others: the cut repeats
+        its own windows there.
 
         Parameters
         ----------

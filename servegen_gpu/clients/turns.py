@@ -36,7 +36,7 @@ class TurnModel:
         ``sorted``: inputs of a conversation are as many draws from the client's input lengths, the shortest first: for
         lengths that contain the history already, as those of all released profiles do. ``history``: an input is the
         input before, the answer to it, and new tokens; where the client's context limit is passed, the oldest tokens
-        of the history are cut.
+        of the history are cut. Text and items of multimodal requests stay those of the turn.
     new_tokens : Distribution, optional
         New input (or text) tokens of a turn after the first, under ``history``; by default the client's own lengths.
     session_s : float
@@ -64,8 +64,6 @@ class TurnModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "share", number("share", self.share, 0, high=1))
         object.__setattr__(self, "session_s", number("session_s", self.session_s, 1, high=MAX_SESSION_S))
-        if self.share > 1:
-            raise OptionError("share from 0 to 1", f"{self.share:g}", "change share")
         if self.growth not in get_args(Growth):
             raise OptionError(f"growth among {', '.join(get_args(Growth))}", repr(self.growth), "choose one of them")
         if self.growth == "sorted" and self.new_tokens is not None:

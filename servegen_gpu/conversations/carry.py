@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.contract import Columns
 from servegen_gpu.columns import concat, rows_between, size_bytes, take
+from servegen_gpu.errors import OutputError
 from servegen_gpu.trace import Ragged
 
 
@@ -57,7 +58,14 @@ class Carry:
         for number, a, b in zip(numbers.tolist(), begins, np.append(begins[1:], len(order)), strict=False):
             self._put(number, take(rows, order[a:b]))  # in memory of their own: the rest may go
         if self._held_bytes > self._memory_bytes:
-            self._spill()
+            try:
+                self._spill()
+            except OSError as error:
+                raise OutputError(
+                    "room in temporary files for turns that wait",
+                    f"{error.strerror or error}: {self._directory or tempfile.gettempdir()}",
+                    "allow more memory, or name a larger disk in TMPDIR",
+                ) from error
 
     def due(self, until_us: int | None) -> Columns | None:
         """Take out the rows that arrive before a time, or all of them, in order; None if there are none."""

@@ -83,6 +83,13 @@ def mean_turns(pool: ClientPool) -> NDArray[np.float64]:
     return means[pool.turn_model]  # -1 is the last
 
 
+def most_new_tokens(pool: ClientPool) -> NDArray[np.int64]:
+    """Most new tokens of a later turn of every profile, int64[profiles]; 0 where no model states them."""
+    tables = [model.tables.new for model in pool.turn_models]
+    most = np.array([0 if table is None else table.values[-1] for table in tables] + [0], np.int64)
+    return most[pool.turn_model]  # -1 is the last
+
+
 def pack_turns(
     pool: ClientPool, requests_per_session: NDArray[np.float64], warmup_us: int, stop_window: int
 ) -> PackedTurns:

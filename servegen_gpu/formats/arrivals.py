@@ -63,6 +63,8 @@ def read_arrivals(
     """
     if unit is not None and unit not in (*UNITS_US, "iso"):
         raise OptionError(f"unit as one of {', '.join(UNITS_US)}, iso", repr(unit), "change unit")
+    if not isinstance(lengths, Mapping | None):
+        raise OptionError("lengths as {name: column}", repr(lengths)[:60], "change lengths")
     wanted = dict(lengths or {})
     if taken := {"arrival_us", "client"} & set(wanted):
         raise OptionError("names of lengths", f"{taken.pop()!r}", "name it like input_tokens")
@@ -118,6 +120,7 @@ def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 def _kind(first: str, unit: Unit | None) -> tuple[Unit, bool]:
     """Unit, and for dates whether they state an offset from UTC, of a first value."""
+    first = first.strip()
     if unit is None:
         try:
             float(first)
