@@ -1,0 +1,50 @@
+"""The command line: arguments in, messages out. Everything else is in the library."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from servegen_gpu.errors import ServeGenError
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    if arguments is None:  # as a process: a polite kill tidies up as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        return int(options.run(options))
+    except ServeGenError as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("expected enough memory, got none left; lower --memory, or write to a file instead of a list")
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, and with it whoever would read a message
+        return 0
+    except KeyboardInterrupt:
+        print("servegen-gpu: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(message: str) -> int:
+    print(f"servegen-gpu: error: {message}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    from servegen_gpu.cli import generate, scale, show
+    from servegen_gpu.provenance import VERSION
+
+    parser = argparse.ArgumentParser(
+        prog="servegen-gpu", description="LLM serving workloads: thousands of clients, one time-sorted trace."
+    )
+    parser.add_argument("--version", action="version", version=f"servegen-gpu {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (generate, scale, show):
+        command.add(commands)
+    return parser

@@ -1,0 +1,113 @@
+"""Which clients: arguments of all commands that take a workload."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import servegen_gpu as sg
+from servegen_gpu.errors import OptionError
+from servegen_gpu.options import ids, ranges
+
+WORKLOAD_HELP = "name of a workload (see `servegen-gpu presets`), or a TOML file of your own population or clients"
+
+
+def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
+    """Add the arguments."""
+    parser.add_argument("workload", nargs="?", help=what)
+    parser.add_argument("--population", metavar="FILE", help="population from a TOML file, instead of a workload")
+    parser.add_argument("--profiles", metavar="DIR", help="ServeGen's data directory (default: built-in population)")
+    parser.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache of parsed profiles")
+    parser.add_argument("--clients", type=int, metavar="N", help="size of a population (default: its own)")
+    parser.add_argument(
+        "--clients-seed", type=int, default=0, metavar="S", help="decides which client behaves how (default: 0)"
+    )
+    parser.add_argument("--resample", type=int, metavar="N", help="N clients drawn from these, as unequal as they are")
+    parser.add_argument("--only", metavar="IDS", help="clients by id, such as 3,7,10-20")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIGURE=LOW:HIGH",
+        help="windows by a figure such as rate_rps, cv, mean_input_tokens or p95_output_tokens; repeat for more",
+    )
+    parser.add_argument("--largest", type=int, metavar="K", help="the K clients with most requests in the data")
+    parser.add_argument("--smallest", type=int, metavar="K", help="the K clients with fewest requests, but some")
+    parser.add_argument(
+        "--conversations",
+        metavar="NAME|FILE|none",
+        help="of a population with conversations, or from the [turns] of a TOML file, for all clients; or none",
+    )
+    parser.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
+
+
+def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
+    """The pool that is asked for, and what a user should know of it."""
+    from servegen_gpu.clients.preset_toml import is_population
+    from servegen_gpu.clients.servegen import load_servegen_with_notes
+
+    notes: tuple[str, ...] = ()
+    workload = options.workload or options.population
+    if workload is None or (options.workload and options.population):
+        raise OptionError(
+            "a workload or --population", "both" if workload else "neither", "name one: see `servegen-gpu presets`"
+        )
+    if is_toml(workload) or options.population:
+        if options.profiles is not None:
+            raise OptionError("a TOML file without --profiles", workload, "leave out one of them")
+        if options.population or is_population(workload):
+            pool = sg.population(Path(workload), clients=options.clients, seed=options.clients_seed)
+        elif options.clients is not None:
+            raise OptionError("a TOML file of clients without --clients", workload, "leave it out, or use --resample")
+        else:
+            pool = sg.read_clients(workload)
+    elif options.profiles is None:
+        pool = sg.population(workload, clients=options.clients, seed=options.clients_seed)
+    elif options.clients is not None:
+        raise OptionError(
+            "--clients with a population only", "--profiles as well", "leave out one of them, or use --resample"
+        )
+    else:
+        pool, notes = load_servegen_with_notes(
+            options.profiles,
+            workload,
+            missing="drop" if options.drop_incomplete else "error",
+            cache=not options.no_cache,
+        )
+    pool, selected = _select(pool, options)
+    if options.resample is not None:
+        pool = sg.resample(pool, options.resample, seed=options.clients_seed)
+    if options.conversations is not None:
+        pool = pool.with_conversations(None if options.conversations == "none" else options.conversations)
+    return (pool if options.clones is None else pool.clone(options.clones)), (*notes, *selected)
+
+
+def _select(pool: sg.ClientPool, options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
+    """What --only, --where, --largest and --smallest leave of a pool, and a note on how much that is."""
+    if options.largest is not None and options.smallest is not None:
+        raise OptionError("--largest or --smallest", "both", "leave out one of them")
+    some = pool
+    if options.only is not None:
+        some = some.select(ids(options.only, some))
+    if options.where:
+        some = some.filter(**ranges(options.where))
+    if options.largest is not None:
+        some = some.top(options.largest)
+    if options.smallest is not None:
+        some = some.bottom(options.smallest)
+    if not selects(options):
+        return pool, ()
+    share = some.own_rps.sum() / max(pool.own_rps.sum(), sys.float_info.min)
+    return some, (f"{len(some):,} of {len(pool):,} clients selected, {share:.2%} of the requests",)
+
+
+def selects(options: argparse.Namespace) -> bool:
+    """Whether some clients or windows are chosen."""
+    return bool(options.where) or any(getattr(options, name) is not None for name in ("only", "largest", "smallest"))
+
+
+def is_toml(workload: str) -> bool:
+    """Whether a workload is a TOML file."""
+    return workload.lower().endswith(".toml")

@@ -1,0 +1,103 @@
+"""The commands that show what there is: ``inspect``, ``presets`` and ``backends``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import servegen_gpu as sg
+from servegen_gpu.cli import pools
+from servegen_gpu.errors import OptionError
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the subparsers of the program."""
+    show = commands.add_parser(
+        "inspect", help="figures of a trace or of clients", usage="servegen-gpu inspect TRACE|WORKLOAD [options]"
+    )
+    show.set_defaults(run=_inspect)
+    pools.add(show, "a trace file, a directory of parts, or a workload: its name, or a TOML file of your own clients")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
+
+    built_in = commands.add_parser(
+        "presets",
+        help="the built-in populations",
+        description="List the built-in populations, or print one as TOML, to copy and edit.",
+        usage="servegen-gpu presets [show NAME]",
+    )
+    built_in.set_defaults(run=_presets)
+    built_in.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    built_in.add_argument("name", nargs="?", help="which one to show")
+    built_in.add_argument("--json", action="store_true", help="the list as JSON")
+
+    here = commands.add_parser("backends", help="what can compute here")
+    here.set_defaults(run=_backends)
+    here.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from servegen_gpu.clients.describe import describe_pool, format_description
+    from servegen_gpu.describe import describe_trace, format_trace_description
+    from servegen_gpu.formats import read_slabs
+
+    own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
+    if own and Path(options.workload).exists():
+        if pools.selects(options):
+            raise OptionError(
+                "--only, --where, --largest and --smallest with a workload",
+                f"the trace {options.workload!r}",
+                "leave them out, or name ServeGen's data directory with --profiles",
+            )
+        figures, text = describe_trace(read_slabs(options.workload)), format_trace_description
+    elif own and options.workload not in sg.PRESETS:
+        raise OptionError(
+            "a trace, or a workload",
+            f"{options.workload!r}: no such file, nor one of {', '.join(sg.PRESETS)}",
+            "check the path, or name ServeGen's data directory with --profiles",
+        )
+    else:
+        pool, notes = pools.pool_of(options)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        figures, text = describe_pool(pool, top=options.top), format_description
+        if own:
+            from servegen_gpu.clients.origins import origins
+            from servegen_gpu.clients.presets import preset_text
+
+            figures["origins"] = origins(preset_text(options.workload))
+    print(json.dumps(figures, indent=2) if options.json else text(figures))
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from servegen_gpu.clients.presets import describe_presets, preset_text
+
+    if options.action == "show":
+        if options.name not in sg.PRESETS:
+            sg.population(options.name or "")  # its message names the nearest one
+        print(preset_text(options.name), end="")
+        return 0
+    rows = describe_presets()
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(f"{'name':12} {'category':11} {'clients':>8} {'req/s':>8}  what it is")
+        for row in rows:
+            print(f"{row['name']:12} {row['category']:11} {row['clients']:8,} {row['rate_rps']:8,.2f}  {row['what']}")
+    return 0
+
+
+def _backends(options: argparse.Namespace) -> int:
+    from servegen_gpu.backends import describe_backends
+
+    rows = describe_backends()
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            print(f"{row['name']:8} {row['state']:10} {row['detail']}")
+    return 0
