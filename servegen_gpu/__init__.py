@@ -6,77 +6,31 @@
 >>> trace.write("trace.parquet")
 """
 
-from servegen_gpu.clients import distributions
-from servegen_gpu.clients.arrivals import Arrivals
-from servegen_gpu.clients.cdfs import sample_from_cdf
-from servegen_gpu.clients.diurnal import Diurnal
-from servegen_gpu.clients.fit_turns import fit_turns
-from servegen_gpu.clients.joined import join
-from servegen_gpu.clients.naive import naive
-from servegen_gpu.clients.parametric import pool
-from servegen_gpu.clients.pool import Client, ClientPool
-from servegen_gpu.clients.population import population
-from servegen_gpu.clients.presets import PRESETS
-from servegen_gpu.clients.resample import resample
-from servegen_gpu.clients.servegen import load_servegen
-from servegen_gpu.clients.spec import ClientSpec, client
-from servegen_gpu.clients.toml_file import read_clients
-from servegen_gpu.clients.turns import TurnModel
-from servegen_gpu.dataset import with_lengths
-from servegen_gpu.errors import OptionError, OutputError, ProfileError, RateError, ServeGenError
-from servegen_gpu.formats.arrivals import read_arrivals
-from servegen_gpu.pipeline import Workload, generate, stream
-from servegen_gpu.prefixes import hash_ids, hash_slabs, prefix_hits
-from servegen_gpu.provenance import VERSION as __version__
-from servegen_gpu.rules import DEPENDENCES as DEPENDENCE_KINDS
-from servegen_gpu.scaling import between, rescale, thin
-from servegen_gpu.schedules import Schedule, read_schedule
-from servegen_gpu.trace import Ragged, Trace, read_trace
-from servegen_gpu.windowed import InWindows, fitted_cv, in_windows
+import importlib
+import pkgutil
+import re
 
-__all__ = [
-    "DEPENDENCE_KINDS",
-    "PRESETS",
-    "Arrivals",
-    "Client",
-    "ClientPool",
-    "ClientSpec",
-    "Diurnal",
-    "InWindows",
-    "OptionError",
-    "OutputError",
-    "ProfileError",
-    "Ragged",
-    "RateError",
-    "Schedule",
-    "ServeGenError",
-    "Trace",
-    "TurnModel",
-    "Workload",
-    "__version__",
-    "between",
-    "client",
-    "distributions",
-    "fit_turns",
-    "fitted_cv",
-    "generate",
-    "hash_ids",
-    "hash_slabs",
-    "in_windows",
-    "join",
-    "load_servegen",
-    "naive",
-    "pool",
-    "population",
-    "prefix_hits",
-    "read_arrivals",
-    "read_clients",
-    "read_schedule",
-    "read_trace",
-    "resample",
-    "rescale",
-    "sample_from_cdf",
-    "stream",
-    "thin",
-    "with_lengths",
-]
+_MODULES = {
+    name: module
+    for module, name in re.findall(
+        r"^from (\S+) import (\w+) as", (pkgutil.get_data(__name__, "__init__.pyi") or b"").decode(), re.MULTILINE
+    )
+}
+"""Where each public name is."""
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    """A public name, whose module is imported when it is first used: importing the package costs next to nothing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(_MODULES[name]), name, None)
+    if found is None:  # a module itself
+        found = importlib.import_module(f"{_MODULES[name]}.{name}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,6 +10,7 @@ from servegen_gpu.law.address import STREAM_VERSION
 from servegen_gpu.rates import Rate
 
 VERSION = "0.1.0"
+__version__ = VERSION
 
 
 def provenance_of(

@@ -14,7 +14,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.law.dependence import KINDS, mixing_matrix
 
 COUNT_RULES = ("auto", "exact", "renewal", "servegen")
-DEPENDENCES = ("auto", *KINDS)
+DEPENDENCE_KINDS = ("auto", *KINDS)
 """``auto`` is every client's own: the copula of its correlations, or independent fields."""
 
 OCCUPANCIES = ("profile", "window")
@@ -39,7 +39,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def check_rules(counts: str, dependence: str, occupancy: str, empty: str, past_end: str) -> None:
     """Refuse unknown names of rules."""
     check_choice("counts", counts, COUNT_RULES)
-    check_choice("dependence", dependence, DEPENDENCES)
+    check_choice("dependence", dependence, DEPENDENCE_KINDS)
     check_choice("occupancy", occupancy, OCCUPANCIES)
     check_choice("empty", empty, EMPTIES)
     check_choice("past_end", past_end, PAST_ENDS)
@@ -58,7 +58,7 @@ def mixings(dependence: str, spearman: Any, pool: ClientPool) -> tuple[str, NDAr
     Parameters
     ----------
     dependence : str
-        Among `DEPENDENCES`.
+        Among `DEPENDENCE_KINDS`.
     spearman : mapping or float64[scalar fields, scalar fields], optional
         Of all clients, in any form of `spearman_matrix`; needed by ``copula``, refused elsewhere.
     pool : ClientPool

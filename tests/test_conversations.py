@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -530,6 +531,38 @@ def test_packed_workloads_keep_their_conversations(tmp_path: Any) -> None:
     workload.packed.save(tmp_path / "packed.bin")
     again = replace(workload, packed=PackedWorkload.load(tmp_path / "packed.bin"))
     assert same(again.joined(), workload.joined())
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_files_keep_conversations(category: str, suffix: str, tmp_path: Path) -> None:
+    trace = sg.generate(talking(category), duration=900)
+    trace.write(tmp_path / f"trace{suffix}")
+    assert same(sg.read_trace(tmp_path / f"trace{suffix}"), trace)
+
+
+def test_ids_take_three_bytes_in_a_file(tmp_path: Path) -> None:
+    trace = sg.generate(sg.population("deepseek-r1", clients=2000), duration="2h", warmup=0)
+    ids = Trace({name: trace[name] for name in ("arrival_us", "conversation")})
+    ids.write(tmp_path / "ids.parquet")
+    arrivals = Trace({"arrival_us": trace["arrival_us"]})
+    arrivals.write(tmp_path / "arrivals.parquet")
+    more = (tmp_path / "ids.parquet").stat().st_size - (tmp_path / "arrivals.parquet").stat().st_size
+    assert more / len(trace) < 3.5
+
+
+def test_a_preset_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, keywords = sg.population("deepseek-r1", clients=300), {"rate": 15, "duration": "10m", "warmup": "20m"}
+    whole = sg.generate(pool, backend="numpy", **keywords)
+    assert (whole["turn"] > 1).sum() > 300
+    assert same(native(pool, **keywords), whole)
+    if importlib.util.find_spec("jax"):
+        assert same(sg.generate(pool, backend="jax", **keywords), whole)
+    parts = Trace.concat([native(pool, shard=f"{k}/8", **keywords) for k in range(1, 9)])
+    assert same(take(parts, np.lexsort((parts["turn"], parts["conversation"], parts["arrival_us"]))), whole)
+    for limit in (2_000, 9_000, 100_000):
+        monkeypatch.setattr("servegen_gpu.pipeline.options.requests_in", lambda memory, size, limit=limit: limit)
+        assert same(native(pool, **keywords), whole)
 
 
 @pytest.mark.parametrize("name", ["sorted", "new"])

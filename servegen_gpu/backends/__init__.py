@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.errors import OptionError
 
@@ -65,6 +63,8 @@ def _jax_backend() -> Backend:
 
 def _describe_jax() -> dict[str, str]:
     """Found without importing it: that takes a second, and on a GPU most of its memory."""
+    import importlib.metadata
+
     try:
         version = importlib.metadata.version("jax")
     except importlib.metadata.PackageNotFoundError:
