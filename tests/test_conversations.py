@@ -238,6 +238,7 @@ def test_conversations_from_before_the_start_go_on() -> None:
     begun_here = np.isin(trace["conversation"], trace["conversation"][trace["turn"] == 1])
     assert (~begun_here).sum() > 20
     cold = sg.generate(pool, duration=600, warmup=0)
+    assert cold.provenance["rules"]["warmup_s"] == 0
     assert np.isin(cold["conversation"], cold["conversation"][cold["turn"] == 1]).all()
     assert same(cold, Trace({name: column[begun_here] for name, column in trace.columns.items()}))
     assert any("left out" in note for note in sg.stream(pool, duration=600, warmup=0).notes)

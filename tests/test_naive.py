@@ -253,6 +253,7 @@ def test_a_trace_of_columns_alone_ends_a_gap_after_its_last_request():
     one = sg.naive(trace, family="poisson")
     np.testing.assert_allclose(one.rate_rps[0], [599 / 600, 1], rtol=1e-2)
     assert one.name == "trace-naive"
+    assert sg.naive([trace.rows(0, 400), trace.rows(400, 1000)], family="poisson").digest() == one.digest()
     fitted = sg.naive(sg.generate(sg.naive(trace, cv=0.5), rate=10, duration="1h"))
     assert fitted.cv.max() == pytest.approx(0.5, abs=0.02)
     with pytest.raises(OptionError, match="CV of all arrivals"):  # a metronome
@@ -369,7 +370,9 @@ def test_the_command_makes_baselines_of_workloads_and_of_traces(tmp_path, capsys
     known = sg.generate(sg.naive(sg.population("m-small", clients=50), cv=2), rate=20, duration="10m")
     np.testing.assert_array_equal(trace["arrival_us"], known["arrival_us"])
     assert main(["generate", first, "--naive", "weibull", "--naive-lengths", "window", "-o", second, *common]) == 0
-    assert "(fitted)" in capsys.readouterr().err
+    note = capsys.readouterr().err
+    assert "(fitted)" in note
+    assert "lengths of all requests of a window" in note
     again = sg.read_trace(second)
     assert set(again["client"]) == {0}
     assert np.isin(again["input_tokens"], trace["input_tokens"]).all()

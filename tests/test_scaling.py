@@ -169,6 +169,8 @@ def test_a_slice_has_the_requests_of_its_time():
     assert np.array_equal(part["arrival_us"], time[inside] - 600_000_000)
     assert np.array_equal(part["turn"], trace["turn"][inside])
     assert part.provenance["duration_s"] == 600
+    edges = Trace({"arrival_us": np.arange(5) * 1_000_000}).between(1, 3)
+    assert edges["arrival_us"].tolist() == [0, 1_000_000]
     kept = trace.between("10m", "20m", keep_times=True)
     assert np.array_equal(kept["arrival_us"], time[inside])
     parts = [trace.between(0, "10m", keep_times=True), kept, trace.between("20m", keep_times=True)]
@@ -196,6 +198,13 @@ def test_conversations_are_kept_whole_and_nested():
     before, after = by_conversation(trace), by_conversation(trace.thinned(0.5, seed=1))
     assert all(before[name] == turns for name, turns in after.items())
     assert set(trace.thinned(0.5, seed=2)["conversation"].tolist()) != names[0.5]
+
+
+def test_what_is_kept_is_a_promise():
+    n = np.arange(24)
+    assert Trace({"arrival_us": n}).thinned(0.25, seed=3)["arrival_us"].tolist() == [2, 3, 19, 20, 22]
+    named = Trace({"arrival_us": n, "conversation": n}).thinned(0.25, seed=3)
+    assert named["conversation"].tolist() == [9, 11, 15, 18, 22]
 
 
 @pytest.mark.statistical
@@ -258,6 +267,7 @@ def test_provenance_of_a_file_may_be_anything():
         assert len(changed.provenance["changes"]) == 1
     with pytest.raises(OptionError, match="shard None"):
         Trace(trace.columns, odd).rescaled(2)
+    assert "conversation" not in describe_trace([trace])["lengths"]  # names are no lengths
     last_s = trace["arrival_us"][-1] / 1e6
     for stated in ("long", None, [], float("nan"), float("inf"), -1):
         trace = Trace(trace.columns, {"duration_s": stated})

@@ -58,12 +58,14 @@ def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
 
 def of(source: ClientPool | Iterable[Trace], options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
     """The baseline of clients or of a trace, and a note on what was chosen."""
+    over = options.naive_lengths or "whole"
     pool = naive(
         source,
         family=options.naive,
         cv="fit" if options.naive_cv is None else options.naive_cv,
-        lengths_over=options.naive_lengths or "whole",
+        lengths_over=over,
     )
     fitted = options.naive_cv is None and options.naive in FAMILIES[1:]
     cv = f"CV {pool.cv.max():g}{' (fitted)' if fitted else ''}"
-    return pool, (f"naive baseline: one {options.naive} process, {cv}, lengths of all requests together",)
+    pooled = {"whole": "together", "window": "of a window"}.get(over, f"of {over}")
+    return pool, (f"naive baseline: one {options.naive} process, {cv}, lengths of all requests {pooled}",)
