@@ -142,6 +142,8 @@ def test_streams_give_what_whole_traces_give(size):
         assert same(whole, stream)
         assert whole.provenance == stream.provenance
         assert stream.first_row == 0
+    rows = [slab.first_row for slab in sg.rescale(slabs_of(trace, size), 2, "naive")]
+    assert rows == list(range(0, len(trace), size))
 
 
 def test_requests_without_conversations_are_thinned_alike_in_slabs():
