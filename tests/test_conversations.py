@@ -521,8 +521,8 @@ def test_pools_keep_their_conversations() -> None:
     both = sg.join([pool, pool.with_conversations(None), pool.with_conversations(TURNS["new"])])
     assert both.turn_model.tolist() == [0, 1, 2, -1, 0] + [-1] * 5 + [3] * 5
     assert pool.select([1, 3]).turn_model is pool.turn_model
-    digests = {p.digest() for p in (pool, pool.with_conversations(None), pool.with_conversations(TURNS["new"]))}
-    assert len(digests) == 3
+    digests = {p.digest() for p in (pool, pool.with_conversations(None), *map(pool.with_conversations, TURNS.values()))}
+    assert len(digests) == 5
     assert sg.population("deepseek-r1", clients=10).turn_models
     assert not sg.population("m-large", clients=10).turn_models
 

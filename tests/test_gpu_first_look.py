@@ -64,6 +64,7 @@ def test_every_line_runs(first_look: ModuleType, tmp_path: Path) -> None:
     machine = found["machine"]
     assert machine["devices"] == ["Stand-in", "Stand-in"]
     assert {"cuda_driver", "cuda_runtime", "cupy", "nvcc", "commit", "date", "cpu", "python"} <= set(machine)
+    assert machine["nvcc"] == "release 0.0, played"
     assert "sorts with CUB" in machine["backend"]
 
     assert [row["equal"] for row in found["check"]] == [True, True]

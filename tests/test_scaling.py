@@ -142,6 +142,8 @@ def test_streams_give_what_whole_traces_give(size):
         assert same(whole, stream)
         assert whole.provenance == stream.provenance
         assert stream.first_row == 0
+    rows = [slab.first_row for slab in sg.rescale(slabs_of(trace, size), 2, "naive")]
+    assert rows == list(range(0, len(trace), size))
 
 
 def test_requests_without_conversations_are_thinned_alike_in_slabs():
@@ -415,6 +417,19 @@ def test_the_command_squeezes_turns(tmp_path):
     assert run(*SQUEEZED, tmp_path / "t.parquet", "--scale", 3) == 0
     pool = sg.population("deepseek-r1", clients=20)
     assert same(Trace.read(tmp_path / "t.parquet"), sg.generate(pool.rescaled(3, "naive"), duration="10m"))
+
+
+def test_the_command_cuts_tails_and_warms_up(tmp_path):
+    path, cut = tmp_path / "t.parquet", tmp_path / "cut.parquet"
+    pool = sg.population("deepseek-r1", clients=20)
+    generate = ("generate", "deepseek-r1", "--clients", 20, "--duration", "10m", "--quiet")
+    assert run(*generate, "--warmup", "20m", "-o", path) == 0
+    trace = Trace.read(path)
+    assert same(trace, sg.generate(pool, duration="10m", warmup=1200))
+    assert not same(trace, sg.generate(pool, duration="10m"))
+    assert run("scale", path, "--factor", 5, "--tails", "cut", "--quiet", "-o", cut) == 0
+    assert same(Trace.read(cut), trace.rescaled(5, tails="cut"))
+    assert len(Trace.read(cut)) < len(trace)
 
 
 @pytest.mark.parametrize(
