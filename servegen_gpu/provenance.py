@@ -25,7 +25,8 @@ def provenance_of(
     shard: tuple[int, int],
 ) -> dict[str, Any]:
     """Provenance as JSON values. Nothing that leaves the rows as they are, such as the memory budget, is in it."""
-    return {
+    turns = {"conversations": [model.describe() for model in pool.turn_models]} if pool.turn_models else {}
+    return turns | {
         "generator": "servegen_gpu",
         "version": VERSION,
         "stream_version": STREAM_VERSION,

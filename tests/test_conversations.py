@@ -527,6 +527,14 @@ def test_pools_keep_their_conversations() -> None:
     assert not sg.population("m-large", clients=10).turn_models
 
 
+def test_provenance_names_the_models() -> None:
+    found = sg.generate(talking(), duration=60).provenance["conversations"]
+    assert [model["share"] for model in found] == [0.4, 0.6, 0.5]
+    assert found[0]["turns"] == {"kind": "pmf", "values": [2.0, 3.0, 7.0], "weights": [3.0, 2.0, 1.0]}
+    assert found[2]["new_tokens"]["kind"] == "lognormal"
+    assert "conversations" not in sg.generate(talking().with_conversations(None), duration=60).provenance
+
+
 def test_packed_workloads_keep_their_conversations(tmp_path: Any) -> None:
     workload = sg.stream(talking(), duration=900)
     workload.packed.save(tmp_path / "packed.bin")

@@ -37,13 +37,11 @@ def add(commands: Any) -> None:
     scale.add_argument(
         "--method",
         choices=scaling.METHODS,
-        default="itt",
         help="scale the time between conversations (itt, the default; in memory), or all times (naive)",
     )
     scale.add_argument(
         "--tails",
         choices=scaling.TAILS,
-        default="keep",
         help="turns past the end under itt: keep (default) or cut them",
     )
     scale.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -56,13 +54,15 @@ def run(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     if all(value is None for value in (options.start, options.end, options.thin, options.factor)):
         raise OptionError("--factor, --thin, --from or --to", "none of them", "say what to change")
+    if options.factor is None and (options.method or options.tails):
+        raise OptionError("--factor with --method or --tails", "none", "say how much denser")
     slabs: Iterator[Trace] = read_slabs(options.trace)
     if options.start is not None or options.end is not None:
         slabs = _some(scaling.between(slabs, options.start, options.end), options)
     if options.thin is not None:
         slabs = scaling.thin(slabs, options.thin, seed=options.seed)
     if options.factor is not None:
-        slabs = scaling.rescale(slabs, options.factor, options.method, tails=options.tails)
+        slabs = scaling.rescale(slabs, options.factor, options.method or "itt", tails=options.tails or "keep")
     written = write_stream(slabs, options.output, options.format)
     if not options.quiet:
         spent_s = time.perf_counter() - begun

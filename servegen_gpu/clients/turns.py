@@ -7,15 +7,18 @@ arrived (paper, section 5.2: from arrival to arrival, whatever a server does in 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from servegen_gpu.clients.distribution import Distribution, number
 from servegen_gpu.clients.turn_tables import MAX_SESSION_S, TurnTables, turn_tables
 from servegen_gpu.errors import OptionError
 
 Growth = Literal["sorted", "history"]
+MOST_SHOWN = 100
 SESSION_S = 43_200.0
 """Twelve hours: the span in which the published conversations were found."""
 
@@ -79,6 +82,10 @@ class TurnModel:
         """The model as tables of whole numbers."""
         return turn_tables(self.share, self.turns, self.gap_s, self.new_tokens, self.session_s)
 
+    def describe(self) -> dict[str, Any]:
+        """For provenance, in terms that JSON has."""
+        return {field.name: _described(getattr(self, field.name)) for field in fields(self)}
+
     def digest(self) -> bytes:
         """Of everything that sampling depends on."""
         tables = self.tables
@@ -93,3 +100,16 @@ class TurnModel:
     def mean_turns(self) -> float:
         """Mean number of requests of a session, single ones among them, within `session_s`."""
         return self.tables.mean_turns
+
+
+def _described(value: Any) -> Any:
+    """A value in terms that JSON has: distributions by kind and parameters, long lists by their length."""
+    if isinstance(value, Distribution):
+        stated = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+        stated = {name: _described(given) for name, given in stated.items() if given is not None}
+        return {"kind": type(value).__name__.lower()} | stated
+    if isinstance(value, np.ndarray):
+        return value.tolist() if len(value) <= MOST_SHOWN else f"{len(value):,} numbers"
+    if isinstance(value, tuple | list):
+        return [_described(each) for each in value]
+    return value if isinstance(value, str | int | float | None) else type(value).__name__
