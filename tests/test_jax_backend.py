@@ -240,6 +240,12 @@ def test_a_capacity_too_small_is_reported():
     assert not bool(xla.sample_window(tables, cells, capacity=512).fits)
 
 
+def test_windows_of_conversations_are_refused():
+    packed = stream(sg.population("deepseek-r1", clients=5), duration=600, warmup=0).packed
+    with pytest.raises(OptionError, match="with_conversations"):
+        xla.window_cells(packed, 0)
+
+
 def test_without_jax_the_error_says_how_to_get_it(monkeypatch):
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)

@@ -33,6 +33,7 @@ from servegen_gpu.backends.xla_arrivals import Drawn, begin, draw_runs
 from servegen_gpu.backends.xla_exact import x64
 from servegen_gpu.backends.xla_rows import finish
 from servegen_gpu.backends.xla_tables import DeviceCells, DeviceTables, device_cells
+from servegen_gpu.errors import OptionError
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import cells_of
 from servegen_gpu.rules import CountRule
@@ -75,7 +76,16 @@ def window_cells(packed: PackedWorkload, first: int, count: int = 1) -> DeviceCe
         Index of the first window.
     count : int
         How many windows.
+
+    Raises
+    ------
+    OptionError
+        If clients hold conversations, whose later turns are in other windows.
     """
+    if packed.turns:
+        raise OptionError(
+            "a workload whose requests stand alone", "one with conversations", "pack pool.with_conversations(None)"
+        )
     with x64():
         return device_cells(packed, cells_of(packed, np.arange(first, first + count)), first)
 
