@@ -145,7 +145,8 @@ def test_parts_of_a_window_larger_than_memory(counts):
 
 
 def test_many_rows_of_a_population():
-    both(sg.population("deepseek-r1", clients=300, seed=1).with_conversations(None), rate=200, duration=600, seed=9, least_rows=100_000)
+    pool = sg.population("deepseek-r1", clients=300, seed=1).with_conversations(None)
+    both(pool, rate=200, duration=600, seed=9, least_rows=100_000)
 
 
 def test_functions_of_the_law_and_the_defect_that_the_guard_prevents():
