@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,9 @@ def write_servegen(root: Path, category: str = "language", workload: str = "tiny
         trace = trace_text(silent=(n, n + 3), **rows[n % len(rows)])
         write_client(directory, 2 * n, trace, dataset(category, empty=(3,)), category)
     return directory
+
+
+def talking(category: str = "reason", **keywords: Any) -> ClientPool:
+    """Clients of all three models, and one whose requests stand alone."""
+    pool = tiny_pool(category, 5, contexts=keywords.pop("contexts", (3000, 0, 900, 1500)), **keywords)
+    return replace(pool, turn_models=tuple(TURNS.values()), turn_model=np.array([0, 1, 2, -1, 0], np.int32))

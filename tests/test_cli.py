@@ -320,8 +320,9 @@ def test_as_a_process(profiles, tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_leaves_nothing(tmp_path, name):
-    command = [sys.executable, "-m", "servegen_gpu", "generate", "deepseek-r1", "--scale", "100", "--duration", "7d"]
-    process = subprocess.Popen([*command, "-o", tmp_path / "t.csv"], stderr=subprocess.PIPE, text=True)
+    what = ["generate", "deepseek-r1", "--scale", "100", "--duration", "7d", "--warmup", "0"]  # so that it writes soon
+    command = [sys.executable, "-m", "servegen_gpu", *what, "-o", tmp_path / "t.csv"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not any(p.stat().st_size for p in tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -82,3 +82,12 @@ def by_cell(trace: Trace, window_us: int = 600_000_000) -> dict[tuple[int, int],
 def joined(pool: sg.ClientPool, **keywords: Any) -> Trace:
     """All slabs of a stream, concatenated."""
     return Trace.concat(list(sg.stream(pool, **keywords)))
+
+
+def gaps_by_turn(trace: Trace) -> dict[tuple[int, int], int]:
+    """Inter-turn times in microseconds by (conversation, turn)."""
+    order = np.lexsort((trace["turn"], trace["conversation"]))
+    conversation, turn, at = (trace[name][order] for name in ("conversation", "turn", "arrival_us"))
+    inside = np.flatnonzero((np.diff(conversation) == 0) & (np.diff(turn) == 1)) + 1
+    gaps = at[inside] - at[inside - 1]
+    return dict(zip(zip(conversation[inside].tolist(), turn[inside].tolist(), strict=True), gaps.tolist(), strict=True))

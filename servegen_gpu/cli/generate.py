@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.cli import naive, pools
+from servegen_gpu.cli import files, naive, pools
 from servegen_gpu.errors import OptionError
 from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
@@ -30,10 +30,7 @@ def add(commands: Any) -> None:
     )
     make.set_defaults(run=run)
     pools.add(make)
-    make.add_argument(
-        "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
-    )
-    make.add_argument("--format", help="file format, if the suffix does not tell")
+    files.add(make)
     naive.add(make)
     make.add_argument("--rate", metavar="RPS|FILE", help="target total rate in req/s, or a schedule (CSV or JSON)")
     make.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
@@ -72,7 +69,6 @@ def add(commands: Any) -> None:
     make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")
     make.add_argument("--hash-ids", type=int, metavar="TOKENS", help="add ids of the inputs' blocks of so many tokens")
     make.add_argument("--system-tokens", type=int, metavar="N", help="of every client's system prompt, for --hash-ids")
-    make.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,16 +95,7 @@ def run(options: argparse.Namespace) -> int:
         slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=options.system_tokens or 0)
     elif options.system_tokens is not None:
         raise OptionError("--hash-ids with --system-tokens", "--system-tokens alone", "add --hash-ids 512")
-    from servegen_gpu.formats import write_stream
-
-    written = write_stream(slabs, options.output, options.format)
-    if not options.quiet:
-        spent_s = time.perf_counter() - begun
-        files = f" in {written.files} files" if written.files > 1 else ""
-        print(
-            f"{options.output}: {written.rows:,} requests, {written.bytes / 1e6:,.1f} MB{files}; "
-            f"{spent_s:.2f} s, {written.rows / spent_s / 1e6:.2f} million requests/s on {workload.backend.name}"
-        )
+    files.write(slabs, options, begun, workload.backend.name)
     return 0
 
 

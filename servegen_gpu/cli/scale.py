@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from servegen_gpu import scaling
+from servegen_gpu.cli import files
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
@@ -23,10 +24,7 @@ def add(commands: Any) -> None:
     )
     scale.set_defaults(run=run)
     scale.add_argument("trace", metavar="TRACE", help="a trace file or a directory of parts")
-    scale.add_argument(
-        "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
-    )
-    scale.add_argument("--format", help="file format of the output, if the suffix does not tell")
+    files.add(scale)
     scale.add_argument("--from", dest="start", metavar="TIME", help="requests from this time of the trace, such as 10m")
     scale.add_argument("--to", dest="end", metavar="TIME", help="requests before this time of the trace, such as 20m")
     scale.add_argument(
@@ -44,12 +42,11 @@ def add(commands: Any) -> None:
         choices=scaling.TAILS,
         help="turns past the end under itt: keep (default) or cut them",
     )
-    scale.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from servegen_gpu.formats import read_slabs, write_stream
+    from servegen_gpu.formats import read_slabs
 
     begun = time.perf_counter()
     if all(value is None for value in (options.start, options.end, options.thin, options.factor)):
@@ -63,11 +60,7 @@ def run(options: argparse.Namespace) -> int:
         slabs = scaling.thin(slabs, options.thin, seed=options.seed)
     if options.factor is not None:
         slabs = scaling.rescale(slabs, options.factor, options.method or "itt", tails=options.tails or "keep")
-    written = write_stream(slabs, options.output, options.format)
-    if not options.quiet:
-        spent_s = time.perf_counter() - begun
-        files = f" in {written.files} files" if written.files > 1 else ""
-        print(f"{options.output}: {written.rows:,} requests, {written.bytes / 1e6:,.1f} MB{files}; {spent_s:.2f} s")
+    files.write(slabs, options, begun)
     return 0
 
 
