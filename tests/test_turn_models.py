@@ -264,8 +264,8 @@ FAULTS = {
     "a negative gap": (("= 60", "= -60"), "line 5"),
     "an unknown growth": (('"history"', '"wild"'), "sorted, history"),
     "new tokens of sorted inputs": (('"history"', '"sorted"'), "growth='history'"),
-    "a session of a month": (('"1h"', '"31d"'), "session"),
-    "no session": (('"1h"', "0"), "session"),
+    "a session of a month": (('"1h"', '"31d"'), "line 8, turns, session"),
+    "no session": (('"1h"', "0"), "1 to 1,209,600 s.*line 8, turns, session"),
     "no section": (("[turns]", "[talks]"), r"section \[turns\]"),
 }
 

@@ -21,7 +21,7 @@ from servegen_gpu.clients.distribution import Distribution
 from servegen_gpu.clients.tabulate import TOKENS, Table, new_table
 from servegen_gpu.clients.toml_text import read_toml
 from servegen_gpu.clients.toml_values import attempt, read_distribution, read_number, read_time
-from servegen_gpu.clients.turn_tables import GAPS, several_turns
+from servegen_gpu.clients.turn_tables import GAPS, MAX_SESSION_S, several_turns
 from servegen_gpu.clients.turns import TurnModel
 from servegen_gpu.clients.where import Where
 from servegen_gpu.errors import OptionError
@@ -49,7 +49,9 @@ def read_turns(table: dict[str, Any], where: Where) -> TurnModel:
     if "growth" in table:
         keywords["growth"] = (where / "growth").text_of(table["growth"])
     if "session" in table:
-        keywords["session_s"] = read_time(table["session"], where / "session")
+        session_s = keywords["session_s"] = read_time(table["session"], where / "session")
+        if not 1 <= session_s <= MAX_SESSION_S:
+            (where / "session").refuse(f"a time from 1 to {MAX_SESSION_S:,.0f} s", f"{session_s:g} s", "change it")
     model: TurnModel = attempt(TurnModel, where, **keywords)
     return model
 
