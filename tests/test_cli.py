@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import started
 from profiles import REAL_DATA, needs_real_data, write_servegen
 
 import servegen_gpu as sg
@@ -318,20 +319,33 @@ def test_as_a_process(profiles, tmp_path):
     assert "numpy" in good.stdout
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupted_run_leaves_nothing(tmp_path, name):
-    what = ["generate", "deepseek-r1", "--scale", "100", "--duration", "7d", "--warmup", "0"]  # so that it writes soon
-    command = [sys.executable, "-m", "servegen_gpu", *what, "-o", tmp_path / "t.csv"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not any(p.stat().st_size for p in tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.Signals[name])
-    _, said = process.communicate(timeout=60)
+LONG = "generate deepseek-r1 --scale 100 --duration 7d --warmup 0 -o"  # without a warm-up it writes soon
+
+
+def check_stopped(command, folder, by):
+    """What a long run leaves when a signal stops it in the middle: nothing but a message."""
+    with started(command, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not any(p.stat().st_size for p in folder.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(by)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; nothing was written" in said
     assert "Traceback" not in said
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_leaves_nothing(tmp_path, name):
+    command = [sys.executable, "-m", "servegen_gpu", *LONG.split(), tmp_path / "t.csv"]
+    check_stopped(command, tmp_path, signal.Signals[name])
+
+
+def test_a_polite_kill_works_where_interrupts_are_ignored(tmp_path):
+    """As in a script's background, ``command &``, or under nohup."""
+    run = f"trap '' INT; exec {sys.executable} -m servegen_gpu {LONG} {tmp_path}/t.csv"
+    check_stopped(["sh", "-c", run], tmp_path, signal.SIGTERM)
 
 
 def test_import_is_light():

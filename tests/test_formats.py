@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from children import started
 
 from servegen_gpu import formats
 from servegen_gpu.errors import OptionError, OutputError
@@ -410,11 +411,11 @@ def test_interrupted_for_real(tmp_path):
         except KeyboardInterrupt:
             print("interrupted")
     """
-    child = subprocess.Popen(script(body, tmp_path / "t.parquet"), stdout=subprocess.PIPE, text=True)
-    for _ in range(8):
-        child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    out, _ = child.communicate(timeout=20)
+    with started(script(body, tmp_path / "t.parquet"), stdout=subprocess.PIPE) as child:
+        for _ in range(8):
+            child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=20)
     assert out.splitlines()[-1] == "interrupted"
     assert left(tmp_path) == []
 

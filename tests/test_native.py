@@ -148,6 +148,15 @@ def test_other_python_threads_go_on():
     assert all(same(found[k], expected) for k in range(3))
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C means what it does at a terminal, even if the tests were started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_work():
     """As Ctrl-C does; what a later call makes is whole again."""
     backend, pool = NativeBackend(library()), tiny_pool("language", 9)
