@@ -95,17 +95,17 @@ def first_pool(work: Work) -> Any:
 
 def generate_second(work: Work) -> dict[str, Any]:
     """This package."""
-    import servegen_gpu as sg
+    from servegen_gpu import generate, load_servegen  # names load their modules: outside of what is timed
 
-    pool = sg.load_servegen(os.environ["BENCH_DATA"], work.workload, cache=False)
+    pool = load_servegen(os.environ["BENCH_DATA"], work.workload, cache=False)
     if work.clones > 1:
         pool = pool.clone(work.clones)
     options = {"rate": work.rate, "start": work.start_s, "duration": work.duration_s, "seed": 7}
-    trace, took = timed(lambda: sg.generate(pool, **options, backend=os.environ.get(BACKEND, "auto")))
+    trace, took = timed(lambda: generate(pool, **options, backend=os.environ.get(BACKEND, "auto")))
     again = []
     for _ in range(REPEATS):
         del trace
-        trace, next_took = timed(lambda: sg.generate(pool, **options, backend=os.environ.get(BACKEND, "auto")))
+        trace, next_took = timed(lambda: generate(pool, **options, backend=os.environ.get(BACKEND, "auto")))
         again.append(next_took["seconds"])
     took["again_s"] = median(again)
     arrival_us = trace["arrival_us"]
@@ -123,10 +123,10 @@ def load_first() -> dict[str, Any]:
 
 def load_second(cache: bool) -> dict[str, Any]:
     """Load m-large with this package."""
-    import servegen_gpu as sg
+    from servegen_gpu import load_servegen
 
     directory = os.environ["BENCH_DATA"]
-    pool, took = timed(lambda: sg.load_servegen(directory, "m-large", missing="drop", cache=cache))
+    pool, took = timed(lambda: load_servegen(directory, "m-large", missing="drop", cache=cache))
     return {"clients": len(pool), **took}
 
 
@@ -135,9 +135,13 @@ def import_first() -> dict[str, float]:
     return timed(lambda: __import__("servegen.construct"))[1]
 
 
+def _import_ours() -> None:
+    from servegen_gpu import generate, load_servegen  # noqa: F401  the package itself is next to nothing
+
+
 def import_second() -> dict[str, float]:
     """Import this package."""
-    return timed(lambda: __import__("servegen_gpu"))[1]
+    return timed(_import_ours)[1]
 
 
 def look(path: str) -> dict[str, Any]:
