@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import servegen_gpu as sg
-from servegen_gpu.backends.blocks import BLOCK
-from servegen_gpu.backends.numpy_lengths import lookup
+from servegen_gpu.backends.host.fields import lookup
+from servegen_gpu.blocks import BLOCK
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.dependence import mix_words, mixing_matrix
 from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
@@ -69,7 +69,7 @@ def test_function(per: Work, name: str) -> None:
     per("element", BLOCK, FUNCTIONS[name])
 
 
-@pytest.mark.parametrize("function", [find_bin, lookup], ids=["find_bin", "numpy_lengths.lookup"])
+@pytest.mark.parametrize("function", [find_bin, lookup], ids=["find_bin", "fields.lookup"])
 @pytest.mark.parametrize("many", [False, True], ids=["one table", "many tables"])
 def test_lookup(per: Work, r1: sg.ClientPool, function: Work, many: bool) -> None:
     tables = sg.stream(r1, rate=100, duration="24h").packed.tables

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import servegen_gpu as sg
-from servegen_gpu.clients import population as module
-from servegen_gpu.clients.presets import PRESETS, built_in
+from servegen_gpu.clients.population import population as module
+from servegen_gpu.clients.population.presets import PRESETS, built_in
 from servegen_gpu.packing import pack
 from servegen_gpu.rates import Rate
 

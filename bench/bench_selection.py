@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import servegen_gpu as sg
-from servegen_gpu.clients.lengths import LengthTables
+from servegen_gpu.request.tables import Tables
 
 RANGES: dict[str, Any] = {"cv": (1, 3), "mean_input_tokens": (100, 1000), "p95_output_tokens": (None, 2000)}
 CLONES = 355
@@ -17,7 +17,7 @@ CLONES = 355
 def fresh(pool: sg.ClientPool) -> sg.ClientPool:
     """The same pool without statistics of its tables."""
     tables = pool.tables
-    return replace(pool, tables=LengthTables(tables.offsets, tables.values, tables.thresholds))
+    return replace(pool, tables=Tables(tables.offsets, tables.values, tables.thresholds))
 
 
 def test_first_filter_m_large(benchmark: Any, m_large: sg.ClientPool) -> None:

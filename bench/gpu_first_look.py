@@ -30,11 +30,12 @@ from gpu_limits import copies, disk, draws, sorts
 from gpu_traces import baselines, check, devices, end_to_end, stages
 
 import servegen_gpu as sg
-from servegen_gpu.backends import cuda_driver, cuda_sort
 from servegen_gpu.backends.contract import Backend
-from servegen_gpu.backends.cuda import CupyBackend
-from servegen_gpu.backends.cuda_device import CudaDevice, open_device
-from servegen_gpu.backends.native_build import BuildError
+from servegen_gpu.backends.cuda import driver as cuda_driver
+from servegen_gpu.backends.cuda import sort as cuda_sort
+from servegen_gpu.backends.cuda.backend import CupyBackend
+from servegen_gpu.backends.cuda.device import CudaDevice, open_device
+from servegen_gpu.backends.native.build import BuildError
 from servegen_gpu.errors import OptionError
 
 HERE = Path(__file__).resolve().parent

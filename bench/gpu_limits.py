@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from servegen_gpu.backends.cuda_device import OPTIONS
-from servegen_gpu.backends.cuda_sort import FLAGS, nvcc
-from servegen_gpu.backends.loader import one_text
-from servegen_gpu.backends.native_build import BuildError
+from servegen_gpu.backends.cuda.device import OPTIONS
+from servegen_gpu.backends.cuda.loader import one_text
+from servegen_gpu.backends.cuda.sort import FLAGS, nvcc
+from servegen_gpu.backends.native.build import BuildError
 
 if TYPE_CHECKING:
     from gpu_first_look import Look

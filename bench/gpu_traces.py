@@ -19,10 +19,11 @@ import numpy as np
 from common import REPOSITORY
 
 import servegen_gpu as sg
-from servegen_gpu.backends import cuda_driver
-from servegen_gpu.backends.cuda import CupyBackend
-from servegen_gpu.backends.cuda_device import CudaDevice, open_device
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.backends.cuda import driver as cuda_driver
+from servegen_gpu.backends.cuda.backend import CupyBackend
+from servegen_gpu.backends.cuda.device import CudaDevice, open_device
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 if TYPE_CHECKING:
     from gpu_first_look import Look

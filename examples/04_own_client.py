@@ -6,7 +6,7 @@ from pathlib import Path
 from scipy import stats
 
 import servegen_gpu as sg
-from servegen_gpu.clients.distributions import Beta, LogNormal, Mixture, Pareto
+from servegen_gpu.clients.stated.distributions import Beta, LogNormal, Mixture, Pareto
 
 directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 

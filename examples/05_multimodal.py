@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import servegen_gpu as sg
-from servegen_gpu.clients.distributions import LogNormal
+from servegen_gpu.clients.stated.distributions import LogNormal
 
 directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 

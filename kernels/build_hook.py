@@ -36,7 +36,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         try:
             build.compile_library(kernels, library)
             if version == "editable":  # the package stays where it is, and the library goes beside it
-                build.place(library, Path(self.root, "servegen_gpu", "backends", name))
+                build.place(library, Path(self.root, "servegen_gpu", "backends", "native", name))
         except build.BuildError as error:
             self.app.display_warning(f"servegen-gpu: no compiled kernels, NumPy will serve: {error}")
             return
@@ -44,7 +44,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
         if version != "editable":
-            build_data["force_include"][str(library)] = f"servegen_gpu/backends/{name}"
+            build_data["force_include"][str(library)] = f"servegen_gpu/backends/native/{name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was compiled."""
@@ -52,7 +52,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             self._folder.cleanup()
 
     def _native_build(self) -> ModuleType:
-        path = Path(self.root, "servegen_gpu", "backends", "native_build.py")
+        path = Path(self.root, "servegen_gpu", "backends", "native", "build.py")
         spec = importlib.util.spec_from_file_location("native_build", path)
         assert spec is not None
         assert spec.loader is not None

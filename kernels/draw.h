@@ -24,7 +24,7 @@ struct Piece {
     int32_t cell;
 };
 
-// Runs as segments of a block at most; `count` and `first` as in servegen_gpu/backends/cell_state.py.
+// Runs as segments of a block at most; `count` and `first` as in servegen_gpu/backends/host/cell_state.py.
 struct Runs {
     const int64_t *cell, *first, *count, *before;
     int64_t runs;

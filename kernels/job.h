@@ -8,7 +8,7 @@
 
 extern "C" {
 
-// Everything that sampling needs of a packed workload and of its cells. servegen_gpu/backends/native.py has the same
+// Everything that sampling needs of a packed workload and of its cells. servegen_gpu/backends/native/library.py has the same
 // fields in the same order.
 struct SgJob {
     uint64_t key0, key1;
@@ -104,7 +104,7 @@ struct SgRows {
     uint32_t* ordinal;
 };
 
-// All columns. servegen_gpu/backends/native_library.py has the same fields in the same order.
+// All columns. servegen_gpu/backends/native/library.py has the same fields in the same order.
 struct SgOut {
     int64_t* arrival_us;
     int32_t *client, *inputs, *field[SG_MAX_FIELDS];

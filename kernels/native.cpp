@@ -1,4 +1,4 @@
-// The CPU driver, behind a plain C interface (servegen_gpu/backends/native.py loads it). All arithmetic is in
+// The CPU driver, behind a plain C interface (servegen_gpu/backends/native/backend.py loads it). All arithmetic is in
 // strips.cpp, built once for each vector extension.
 #include <cstring>
 

@@ -1,4 +1,4 @@
-// The CUDA driver: a kernel for each step of slab.h, one thread an element; servegen_gpu/backends/cuda_slab.py launches
+// The CUDA driver: a kernel for each step of slab.h, one thread an element; servegen_gpu/backends/cuda/slab.py launches
 // them. Compile without contraction of a * b + c (--fmad=false). tests/test_cuda_host.py compiles the same text for the
 // host, with kernels/on_host.h before it.
 #include "slab.h"

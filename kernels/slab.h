@@ -1,5 +1,5 @@
 // One thread's share of every step of a slab, and the index arithmetic between them: plain C++, so that a host compiler
-// runs and tests it (tests/test_cuda_host.py). slab.cu makes kernels of it; servegen_gpu/backends/cuda_slab.py calls
+// runs and tests it (tests/test_cuda_host.py). slab.cu makes kernels of it; servegen_gpu/backends/cuda/slab.py calls
 // them in this order:
 //
 //   expect -> begin             which cells have requests, and what each is like       (cells)
@@ -25,7 +25,7 @@
 #define SG_UNROLL
 #endif
 
-// What every kernel is told; servegen_gpu/backends/cuda_job.py has the same fields in the same order, 8 bytes each.
+// What every kernel is told; servegen_gpu/backends/cuda/job.py has the same fields in the same order, 8 bytes each.
 struct SlabJob {
     // the workload
     uint64_t key0, key1;

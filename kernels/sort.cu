@@ -1,5 +1,5 @@
 // Sorting words by some of their bits with cub::DeviceRadixSort, behind a plain C interface: the time of a request and
-// nothing of its position, for equal keys stay in order. servegen_gpu/backends/cuda_sort.py builds it with nvcc;
+// nothing of its position, for equal keys stay in order. servegen_gpu/backends/cuda/sort.py builds it with nvcc;
 // tests/test_cuda_sort.py runs the same text on the host.
 #include <cstdint>
 #include <cub/device/device_radix_sort.cuh>

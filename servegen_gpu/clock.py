@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.lengths import WORDS, LengthTables
+from servegen_gpu.request.tables import WORDS, Tables
 
 US = 1_000_000
 """Microseconds in a second."""
@@ -120,7 +120,7 @@ def clock_of(pieces: Pieces, window_s: int) -> tuple[NDArray[np.float64], ClockT
     chosen = np.flatnonzero(np.repeat(varying, sizes))
     # A segment's share of the words is its share of the mass: the tables of lengths do just that, exactly, and leave
     # out pieces without mass. What they draw here is the number of a piece.
-    shares = LengthTables.from_weights(np.concatenate(([0], np.cumsum(sizes[varying]))), chosen, mass[chosen])
+    shares = Tables.from_weights(np.concatenate(([0], np.cumsum(sizes[varying]))), chosen, mass[chosen])
     piece = shares.values.astype(np.int64)
     widths = shares.widths()
     slope = (pieces.length_us[piece].astype(np.uint64) << np.uint64(32)) // widths.astype(np.uint64)

@@ -13,18 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu import options
-from servegen_gpu.backends.blocks import for_blocks
-from servegen_gpu.clients.parametric import pool as pool_of
-from servegen_gpu.clients.pool import FIELDS, MODALITIES, ClientPool, scalar_field_count
+from servegen_gpu.blocks import for_blocks
+from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.pooled import cells_of, pooled_tables
-from servegen_gpu.clients.spec import client
+from servegen_gpu.clients.stated.parametric import pool as pool_of
+from servegen_gpu.clients.stated.spec import client
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.philox import MASK, Words
-from servegen_gpu.law.tables import PackedTables, find_bin, pack_tables, reason_tokens
+from servegen_gpu.law.tables import find_bin, reason_tokens
 from servegen_gpu.law.variates import uniform52
 from servegen_gpu.provenance import noted
-from servegen_gpu.trace import Column, Ragged, Trace
+from servegen_gpu.request.columns import Column, Ragged
+from servegen_gpu.request.schema import FIELDS, MODALITIES, scalar_field_count
+from servegen_gpu.request.tables import PackedTables, pack_tables
+from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
 
 LENGTHS = ("input_tokens", "output_tokens", "reason_tokens", "text_tokens", *(f"{m}_tokens" for m in MODALITIES))

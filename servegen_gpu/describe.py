@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.provenance import duration_of
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, microseconds
 
 QUANTILES = (0.5, 0.9, 0.99)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ServeGenError(Exception):
-    """Base of all errors that a user can cause or mend.
+    """Base of all errors that a user can cause or fix.
 
     Parameters
     ----------

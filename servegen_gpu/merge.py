@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.blocks import for_blocks
+from servegen_gpu.blocks import for_blocks
 
 
 def merge_order(time_us: NDArray[np.int64], span_us: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 
-from servegen_gpu.clients.pool import DAY_S, ClientPool
 from servegen_gpu.errors import OptionError
 
 TIME_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -79,68 +77,3 @@ def shard(value: str | tuple[int, int]) -> tuple[int, int]:
     if not 0 <= pair[0] < pair[1]:
         raise OptionError('a shard like "3/8", from 1/n to n/n', repr(value), "change shard")
     return pair
-
-
-def span(
-    pool: ClientPool, start: float | str | None, duration: float | str, past_end: str
-) -> tuple[float, float, tuple[str, ...]]:
-    """Start and end in seconds on the pool's axis, and what to tell the user about them."""
-    start_s = float(pool.start_s) if start is None else seconds("start", start)
-    length_s = seconds("duration", duration)
-    if start_s < pool.start_s:
-        raise OptionError(f"a start from {pool.start_s} s on", f"{start_s:g} s", "start inside or after the data")
-    if not length_s * 1e6 >= 1:
-        raise OptionError("a duration of at least a microsecond", repr(duration), "generate longer")
-    end_s = start_s + length_s
-    repeats_from = pool.start_s + pool.period_windows * pool.window_s
-    if past_end == "end" and end_s > pool.end_s:
-        if start_s >= pool.end_s:
-            raise OptionError(
-                f"a start before the data's end at {pool.end_s} s", f"{start_s:g} s", "start earlier, or wrap"
-            )
-        return (
-            start_s,
-            float(pool.end_s),
-            (f"the trace ends with the data, {pool.end_s - start_s:,.0f} s after its start",),
-        )
-    if end_s > repeats_from and pool.period_windows > 1:
-        period = pool.period_windows * pool.window_s / DAY_S
-        return start_s, end_s, (f"profiles repeat every {period:g} days: the span goes past the end of the data",)
-    return start_s, end_s, ()
-
-
-def ranges(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
-    """``["cv=1:3", "mean_input_tokens=100:"]`` as closed ranges by name; an end left out is open."""
-    found: dict[str, tuple[float | None, float | None]] = {}
-    for text in texts:
-        name, _, ends = text.partition("=")
-        low, colon, high = ends.partition(":")
-        try:
-            if not colon or name.strip() in found:
-                raise ValueError
-            found[name.strip()] = (float(low) if low.strip() else None, float(high) if high.strip() else None)
-        except ValueError:
-            raise OptionError(
-                "a range as FIGURE=LOW:HIGH, one for each figure, either end left out if open",
-                repr(text),
-                "write it like cv=1:3 or mean_input_tokens=100:",
-            ) from None
-    return found
-
-
-def ids(text: str, pool: ClientPool) -> list[int]:
-    """The ids in ``"3,7,10-20"`` that a pool has; every part must name at least one."""
-    found: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", part)
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        known = pool.client_ids[(pool.client_ids >= low) & (pool.client_ids <= high)].tolist()
-        if not known:
-            raise OptionError(
-                f"ids like 3,7,10-20 among the {len(pool):,} clients of {pool.name} "
-                f"({pool.client_ids[0]} to {pool.client_ids[-1]})",
-                repr(part),
-                "look them up with `servegen-gpu inspect`",
-            )
-        found += known
-    return found

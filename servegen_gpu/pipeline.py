@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
-from servegen_gpu.backends.contract import Backend, empty_columns, on_device, sampled
+from servegen_gpu.backends.contract import Backend, on_device, sampled
 from servegen_gpu.clients.correlation import spearman_matrix
-from servegen_gpu.clients.pool import ClientPool, PastEnd
-from servegen_gpu.conversations.packed import longest_session_us
+from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
 from servegen_gpu.conversations.stage import BYTES_PER_SESSION, with_turns
 from servegen_gpu.errors import OptionError
-from servegen_gpu.packing import PackedWorkload, pack
+from servegen_gpu.options import seconds
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packed_turns import longest_session_us
+from servegen_gpu.packing import pack
 from servegen_gpu.plan import plan, share_before
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
+from servegen_gpu.request.columns import empty_columns
 from servegen_gpu.rules import check_rules
 from servegen_gpu.trace import Trace
 
@@ -203,7 +206,7 @@ def stream(
         If the target rate cannot be read, or asks for requests where nobody is active.
     """
     check_rules(counts, dependence, occupancy, empty, past_end)
-    start_s, end_s, span_notes = options.span(pool, start, duration, past_end)
+    start_s, end_s, span_notes = span(pool, start, duration, past_end)
     target = resolve_rate(rate, scale, peak)
     warmup_s = None if warmup is None else options.seconds("warmup", warmup)
     if warmup_s is not None and warmup_s < 0:
@@ -258,3 +261,31 @@ def stream(
         provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
         notes=tuple(notes),
     )
+
+
+def span(
+    pool: ClientPool, start: float | str | None, duration: float | str, past_end: str
+) -> tuple[float, float, tuple[str, ...]]:
+    """Start and end in seconds on the pool's axis, and what to tell the user about them."""
+    start_s = float(pool.start_s) if start is None else seconds("start", start)
+    length_s = seconds("duration", duration)
+    if start_s < pool.start_s:
+        raise OptionError(f"a start from {pool.start_s} s on", f"{start_s:g} s", "start inside or after the data")
+    if not length_s * 1e6 >= 1:
+        raise OptionError("a duration of at least a microsecond", repr(duration), "generate longer")
+    end_s = start_s + length_s
+    repeats_from = pool.start_s + pool.period_windows * pool.window_s
+    if past_end == "end" and end_s > pool.end_s:
+        if start_s >= pool.end_s:
+            raise OptionError(
+                f"a start before the data's end at {pool.end_s} s", f"{start_s:g} s", "start earlier, or wrap"
+            )
+        return (
+            start_s,
+            float(pool.end_s),
+            (f"the trace ends with the data, {pool.end_s - start_s:,.0f} s after its start",),
+        )
+    if end_s > repeats_from and pool.period_windows > 1:
+        period = pool.period_windows * pool.window_s / DAY_S
+        return start_s, end_s, (f"profiles repeat every {period:g} days: the span goes past the end of the data",)
+    return start_s, end_s, ()

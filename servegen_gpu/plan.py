@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from servegen_gpu.law.address import MAX_WINDOW
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.law.tables import find_bin
-from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.packed import PackedWorkload
 
 SLICE_REQUESTS = 1 << 23
 SLAB_REQUESTS = 1 << 20

@@ -243,7 +243,7 @@ def _evaluate(function: RateFunction, times: NDArray[np.float64]) -> NDArray[np.
     if fault.any():
         i = int(np.argmax(fault))
         got = f"{rates[i]:g} from {_name(function)} at {times[i]:g} s"
-        raise RateError(f"a rate from 0 to {MAX_RATE_RPS:g} req/s", got, "mend the function")
+        raise RateError(f"a rate from 0 to {MAX_RATE_RPS:g} req/s", got, "fix the function")
     return rates
 
 
@@ -257,7 +257,7 @@ def _evaluate_one(function: RateFunction, time_s: float) -> float:
         return float(value)
     except Exception as error:
         got = f"{_name(function)} at {time_s:g} s: {type(error).__name__}: {error}"
-        raise RateError("a function from seconds to req/s", got, "mend the function") from error
+        raise RateError("a function from seconds to req/s", got, "fix the function") from error
 
 
 def _steps(knots: Mapping[float, float] | Iterable[Any]) -> Schedule:
@@ -266,7 +266,7 @@ def _steps(knots: Mapping[float, float] | Iterable[Any]) -> Schedule:
     for pair in pairs:
         real = isinstance(pair, Sequence | np.ndarray) and len(pair) == 2 and all(isinstance(x, REAL) for x in pair)
         if not real or any(isinstance(x, bool) for x in pair):
-            raise RateError("pairs (time_s, rate_rps) of numbers", f"{str(pair)[:60]!r}", "mend the list")
+            raise RateError("pairs (time_s, rate_rps) of numbers", f"{str(pair)[:60]!r}", "fix the list")
     if isinstance(knots, Mapping):
         pairs.sort()
     return Schedule(np.array([t for t, _ in pairs]), np.array([r for _, r in pairs]), "steps")

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.correlation import spearman_matrix
-from servegen_gpu.clients.pool import ClientPool, scalar_field_count
+from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.dependence import KINDS, mixing_matrix
+from servegen_gpu.request.schema import scalar_field_count
 
 COUNT_RULES = ("auto", "exact", "renewal", "servegen")
 DEPENDENCE_KINDS = ("auto", *KINDS)

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu import options
-from servegen_gpu.backends.blocks import for_blocks
-from servegen_gpu.clients.distribution import number
+from servegen_gpu.blocks import for_blocks
+from servegen_gpu.clients.stated.distribution import number
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.philox import MASK
 from servegen_gpu.merge import merge_order
 from servegen_gpu.provenance import changes_of, duration_of, noted
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
 
 Method = Literal["itt", "naive"]

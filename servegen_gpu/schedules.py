@@ -52,7 +52,7 @@ class Schedule:
             try:
                 array = np.array(getattr(self, name), np.float64)  # a copy: nobody else writes to it
             except (TypeError, ValueError, OverflowError) as error:
-                raise RateError(f"numbers in {name} of a schedule", str(error), "mend the schedule") from None
+                raise RateError(f"numbers in {name} of a schedule", str(error), "fix the schedule") from None
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         _check(self)
@@ -75,7 +75,7 @@ def _check(schedule: Schedule) -> None:
     if schedule.kind not in KINDS:
         raise RateError(f"a schedule of kind {' or '.join(KINDS)}", repr(schedule.kind), "change its kind")
     if times.ndim != 1 or times.shape != rates.shape:
-        raise RateError("one rate for every time", f"{times.shape} times, {rates.shape} rates", "mend the schedule")
+        raise RateError("one rate for every time", f"{times.shape} times, {rates.shape} rates", "fix the schedule")
     least = 2 if schedule.kind == "linear" else 1
     if len(times) < least:
         raise RateError(f"at least {least} knots in a schedule of kind {schedule.kind}", f"{len(times)}", "add knots")
@@ -86,7 +86,7 @@ def _check(schedule: Schedule) -> None:
     for expected, fault in faults.items():
         if fault.any():
             i = int(np.argmax(fault))
-            raise RateError(expected, f"{rates[i]:g} req/s at {times[i]:g} s (knot {i + 1})", "mend the schedule")
+            raise RateError(expected, f"{rates[i]:g} req/s at {times[i]:g} s (knot {i + 1})", "fix the schedule")
     close = np.diff(schedule.times_us) <= 0
     if close.any():
         i = int(np.argmax(close))
@@ -135,7 +135,7 @@ def _from_csv(text: str, path: Path) -> Schedule:
                 continue
             header_allowed = False
             if len(cells) != 2:
-                raise RateError("two columns, time_s,rate_rps", f"{where}: {len(cells)} columns", "mend the line")
+                raise RateError("two columns, time_s,rate_rps", f"{where}: {len(cells)} columns", "fix the line")
             knots.append((_number(cells[0], "time_s", where), _number(cells[1], "rate_rps", where)))
             lines.append(number)
     return _built(knots, kind, path, [f"line {number}" for number in lines])
@@ -143,14 +143,14 @@ def _from_csv(text: str, path: Path) -> Schedule:
 
 def _from_json(text: str, path: Path) -> Schedule:
     def refuse(word: str) -> NoReturn:
-        raise RateError("finite numbers", f"{path}: {word}", "mend the file")
+        raise RateError("finite numbers", f"{path}: {word}", "fix the file")
 
     try:
         data = json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        raise RateError(f"JSON or {FORMATS}", f"{path}, line {error.lineno}: {error.msg}", "mend the line") from None
+        raise RateError(f"JSON or {FORMATS}", f"{path}, line {error.lineno}: {error.msg}", "fix the line") from None
     except (ValueError, RecursionError) as error:
-        raise RateError(f"JSON or {FORMATS}", f"{path}: {error}", "mend the file") from None
+        raise RateError(f"JSON or {FORMATS}", f"{path}: {error}", "fix the file") from None
 
     if isinstance(data, dict):
         times, rates, kind = data.get("times_s"), data.get("rates_rps"), data.get("kind", "steps")
@@ -158,7 +158,7 @@ def _from_json(text: str, path: Path) -> Schedule:
             raise RateError(
                 '{"kind": "steps" or "linear", "times_s": […], "rates_rps": […]}, lists of one length',
                 f"{path}: keys {list(data)[:5]}, kind {kind!r}",
-                "mend the file",
+                "fix the file",
             )
         pairs = list(zip(times, rates, strict=True))
     else:
@@ -168,7 +168,7 @@ def _from_json(text: str, path: Path) -> Schedule:
             rate_name = "qps" if isinstance(entry, dict) and "rate_rps" not in entry else "rate_rps"
             if not (isinstance(entry, dict) and entry.keys() == {"time_s", rate_name}):
                 got = f"{path}, entry {i}: {str(entry)[:60]}"
-                raise RateError('{"time_s": …, "rate_rps": …}', got, "mend the entry")
+                raise RateError('{"time_s": …, "rate_rps": …}', got, "fix the entry")
             pairs.append((entry["time_s"], entry[rate_name]))
     places = [f"entry {i}" for i in range(1, len(pairs) + 1)]
     knots = [
@@ -185,11 +185,11 @@ def _number(cell: object, name: str, where: str) -> float:
             raise ValueError
         value = float(cell)
     except (ValueError, OverflowError):
-        raise RateError(f"a number for {name}", f"{where}: {str(cell)[:40]!r}", "mend it") from None
+        raise RateError(f"a number for {name}", f"{where}: {str(cell)[:40]!r}", "fix it") from None
     limit = MAX_TIME_S if name == "time_s" else MAX_RATE_RPS
     if not abs(value) <= limit or (name == "rate_rps" and value < 0):
         low = f"{-limit:g}" if name == "time_s" else "0"
-        raise RateError(f"{name} from {low} to {limit:g}", f"{where}: {str(cell)[:40]}", "mend it")
+        raise RateError(f"{name} from {low} to {limit:g}", f"{where}: {str(cell)[:40]}", "fix it")
     return value
 
 

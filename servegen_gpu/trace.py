@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.columns import MAX_LIST_ITEMS, Column, Ragged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,74 +26,6 @@ if TYPE_CHECKING:
 
 PROVENANCE_KEY = b"servegen_gpu"
 FIRST_ROW_KEY = b"servegen_gpu.first_row"
-MAX_LIST_ITEMS = 2**31 - 1
-"""Items that one chunk of an Arrow list column can hold: its offsets are int32."""
-
-
-@dataclass(frozen=True, eq=False)
-class Ragged:
-    """A column of lists.
-
-    Attributes
-    ----------
-    offsets : int64[n + 1]
-        From 0 to m, never falling: row i is ``values[offsets[i]:offsets[i + 1]]``.
-    values : int32[m] or int64[m]
-        The items of all rows, end to end: tokens are int32, ids of blocks int64.
-    """
-
-    offsets: NDArray[np.int64]
-    values: NDArray[np.int32] | NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        ends = (int(self.offsets[0]), int(self.offsets[-1])) if len(self.offsets) else ()
-        if ends != (0, len(self.values)):
-            raise OptionError(f"offsets from 0 to {len(self.values)}", f"ends {ends}", "build them as a cumulative sum")
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int | slice) -> Any:
-        if isinstance(row, slice):
-            lo, hi, step = row.indices(len(self))
-            if step != 1:
-                raise OptionError("consecutive rows", f"a step of {step}", "take rows one by one")
-            return self.rows(lo, hi)
-        at = range(len(self))[row]
-        return self.values[self.offsets[at] : self.offsets[at + 1]]
-
-    def __repr__(self) -> str:
-        return f"<Ragged {len(self):,} lists, {len(self.values):,} items>"
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Number of items in each row, int64[n]."""
-        return np.diff(self.offsets)
-
-    def rows(self, lo: int, hi: int) -> Ragged:
-        """Rows `lo` to `hi` (exclusive); the items are a view."""
-        lo, hi, _ = slice(lo, hi).indices(len(self))
-        offsets = self.offsets[lo : max(lo, hi) + 1]
-        return Ragged(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
-
-    def take(self, index: NDArray[np.integer]) -> Ragged:
-        """The rows at `index`, in that order, in memory of their own."""
-        begins, lengths = self.offsets[:-1][index], self.lengths[index]
-        offsets = np.zeros(len(index) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        items = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)
-        return Ragged(offsets, self.values[items])
-
-    @staticmethod
-    def concat(parts: Sequence[Ragged]) -> Ragged:
-        """All rows of `parts`, in order, in memory of their own."""
-        lengths = np.concatenate([part.lengths for part in parts])
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return Ragged(offsets, np.concatenate([part.values for part in parts]))
-
-
-Column = NDArray[Any] | Ragged
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.provenance import duration_of
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 BURST_WINDOW_S = 300.0
 """Burstiness is measured in windows of five minutes, as the paper does (Fig. 2)."""

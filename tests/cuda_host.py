@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from servegen_gpu.backends.cuda_job import words
+from servegen_gpu.backends.cuda.job import words
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parent / "kernels"

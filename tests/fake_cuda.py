@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from cuda_host import library, probes
 
-from servegen_gpu.backends.loader import one_text
+from servegen_gpu.backends.cuda.loader import one_text
 
 UNIT = 512
 """Bytes that memory is given in."""

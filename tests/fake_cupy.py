@@ -209,7 +209,9 @@ def for_children(folder: Path) -> None:
 
 def install(monkeypatch: Any, **faults: Any) -> StandIn:
     """The stand-in as CuPy of this process, with a driver; devices of other tests are forgotten."""
-    from servegen_gpu.backends import cuda_device, cuda_driver, cuda_sort
+    from servegen_gpu.backends.cuda import device as cuda_device
+    from servegen_gpu.backends.cuda import driver as cuda_driver
+    from servegen_gpu.backends.cuda import sort as cuda_sort
 
     xp = StandIn(**faults)
     monkeypatch.setitem(sys.modules, "cupy", xp)

@@ -13,9 +13,9 @@ import pytest
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
-from servegen_gpu.backends.native import NativeBackend
-from servegen_gpu.backends.native_build import EXTENSIONS, BuildError, build_into
-from servegen_gpu.backends.native_library import Library, find_library
+from servegen_gpu.backends.native.backend import NativeBackend
+from servegen_gpu.backends.native.build import EXTENSIONS, BuildError, build_into
+from servegen_gpu.backends.native.library import Library, find_library
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from servegen_gpu.clients.pool import EXPONENTIAL, GAMMA
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA
 
 Cell = dict[str, np.ndarray]
 

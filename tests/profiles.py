@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from servegen_gpu.clients import distributions as d
-from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, NO_FAMILY, WEIBULL, ClientPool, scalar_field_count
-from servegen_gpu.clients.turns import TurnModel
+from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.clients.stated import distributions as d
+from servegen_gpu.clients.stated.turns import TurnModel
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, NO_FAMILY, WEIBULL
+from servegen_gpu.request.schema import FIELDS, scalar_field_count
+from servegen_gpu.request.tables import Tables
 
 TURNS = {
     "sorted": TurnModel(
@@ -135,9 +137,9 @@ def correlations_of(category: str) -> np.ndarray:
     return np.where(np.eye(scalar), 1.0, np.stack((pairs, chain)))
 
 
-def tables_of(histograms: Sequence[Mapping[int, float]]) -> LengthTables:
+def tables_of(histograms: Sequence[Mapping[int, float]]) -> Tables:
     """Length tables from dicts of value to weight, in ascending order of values."""
-    return LengthTables.from_weights(
+    return Tables.from_weights(
         np.cumsum([0] + [len(h) for h in histograms]),
         np.array([v for h in histograms for v in h], np.int64),
         np.array([p for h in histograms for p in h.values()], np.float64),

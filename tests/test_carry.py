@@ -14,14 +14,14 @@ from traces import between, moved, same
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
-from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import FIELDS
-from servegen_gpu.columns import concat, rows_between
+from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.conversations.draw import all_turns, find_talks, talks_at
 from servegen_gpu.conversations.stage import _from_start, merged
 from servegen_gpu.errors import OutputError
 from servegen_gpu.plan import plan
+from servegen_gpu.request.columns import concat, rows_between
+from servegen_gpu.request.schema import FIELDS
 
 US = 1_000_000
 CATEGORIES = tuple(FIELDS)

@@ -11,9 +11,9 @@ from profiles import REAL_DATA, needs_real_data, tables_of, tiny_pool
 from scipy import stats
 
 import servegen_gpu as sg
-from servegen_gpu.clients.cdfs import Cdf
-from servegen_gpu.clients.pool import FIELDS
+from servegen_gpu.clients.describe.cdfs import Cdf
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.schema import FIELDS
 
 
 def exact_pool():

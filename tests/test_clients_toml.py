@@ -13,8 +13,8 @@ from scipy import stats
 
 import servegen_gpu as sg
 from servegen_gpu.cli import main
-from servegen_gpu.clients import beside
-from servegen_gpu.clients.distributions import (
+from servegen_gpu.clients.stated import beside
+from servegen_gpu.clients.stated.distributions import (
     Beta,
     Constant,
     Exponential,
@@ -28,7 +28,7 @@ from servegen_gpu.clients.distributions import (
     Uniform,
     Zipf,
 )
-from servegen_gpu.clients.toml_text import MAX_FILE_BYTES
+from servegen_gpu.clients.stated.toml_text import MAX_FILE_BYTES
 from servegen_gpu.errors import ProfileError
 
 EXAMPLE = REPOSITORY / "examples" / "own_clients.toml"

@@ -24,8 +24,9 @@ from gates import check, passes
 from plain import Cell, fields_of, is_item, ks, times_of, two_tables
 from profiles import REAL_DATA, needs_real_data
 
-from servegen_gpu.clients.pool import GAMMA, RATIO_STEPS, WEIBULL
 from servegen_gpu.compat import Category, ClientPool, generate_workload
+from servegen_gpu.request.families import GAMMA, WEIBULL
+from servegen_gpu.request.schema import RATIO_STEPS
 
 pytestmark = [needs_real_data, pytest.mark.statistical]
 

@@ -14,10 +14,11 @@ from traces import flat
 
 import servegen_gpu as sg
 from servegen_gpu import pipeline
-from servegen_gpu.backends import numpy_lengths
-from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS
+from servegen_gpu.backends.host import fields as host_fields
+from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.law.context import cut_input, cut_output
+from servegen_gpu.request.families import EXPONENTIAL
+from servegen_gpu.request.schema import FIELDS
 
 LIMITS = (300, 0, 2500, 1, 2)
 LARGEST = 2**31 - 1
@@ -130,7 +131,7 @@ def test_lengths_below_a_limit_have_their_distribution(monkeypatch: pytest.Monke
     monkeypatch.setattr(pipeline, "choose_backend", lambda name: NumpyBackend())
     for n, p in enumerate(p_values(3000)):
         check(p, f"lengths {n} of clients with a limit")
-    right_input, right_output = numpy_lengths.cut_input, numpy_lengths.cut_output
+    right_input, right_output = host_fields.cut_input, host_fields.cut_output
     defects: list[tuple[str, Any]] = [
         ("cut_output", lambda xp, output, tokens, context: right_output(xp, output, np.roll(tokens, 1), context)),
         ("cut_output", lambda xp, output, tokens, context: right_output(xp, output, tokens, context + 1)),
@@ -140,7 +141,7 @@ def test_lengths_below_a_limit_have_their_distribution(monkeypatch: pytest.Monke
     ]
     for name, defect in defects:
         with monkeypatch.context() as planted:
-            planted.setattr(numpy_lengths, name, defect)
+            planted.setattr(host_fields, name, defect)
             assert not all(map(passes, p_values(3000))), name
 
 

@@ -12,15 +12,16 @@ from traces import between, gaps_by_turn, moved, same, take
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
-from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import FIELDS
+from servegen_gpu.backends.host.backend import NumpyBackend
+from servegen_gpu.conversations.growth import with_history
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, draw
-from servegen_gpu.law.growth import with_history
 from servegen_gpu.law.tables import find_bin
-from servegen_gpu.packing import PackedWorkload, pack
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packing import pack
 from servegen_gpu.plan import plan
 from servegen_gpu.rates import Rate
+from servegen_gpu.request.schema import FIELDS
 
 US = 1_000_000
 CATEGORIES = tuple(FIELDS)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from servegen_gpu.backends import loader
-from servegen_gpu.backends.cuda_device import OPTIONS
+from servegen_gpu.backends.cuda import loader
+from servegen_gpu.backends.cuda.device import OPTIONS
 from servegen_gpu.errors import OptionError
 
 KERNELS = Path(__file__).parent.parent / "kernels"
@@ -128,7 +128,7 @@ def test_one_text_has_every_header_once() -> None:
 def test_sources_inside_the_package_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "servegen_gpu"
     shutil.copytree(KERNELS, package / "kernels")
-    monkeypatch.setattr(loader, "__file__", str(package / "backends" / "loader.py"))
+    monkeypatch.setattr(loader, "__file__", str(package / "backends" / "cuda" / "loader.py"))
     assert loader.kernels_dir() == package / "kernels"
     shutil.rmtree(package / "kernels")
     with pytest.raises(OptionError, match="kernel sources"):

@@ -17,10 +17,11 @@ from traces import joined, same
 
 import servegen_gpu as sg
 from servegen_gpu.backends import describe_backends
-from servegen_gpu.backends.cuda import CupyBackend
-from servegen_gpu.backends.cuda_device import open_device
+from servegen_gpu.backends.cuda.backend import CupyBackend
+from servegen_gpu.backends.cuda.device import open_device
 from servegen_gpu.errors import OptionError
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
 

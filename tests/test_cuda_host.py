@@ -15,14 +15,15 @@ from test_golden import CASES
 from traces import same
 
 import servegen_gpu as sg
-from servegen_gpu.backends import cuda_slab
-from servegen_gpu.backends.cuda import CupyBackend
-from servegen_gpu.backends.cuda_job import NAMES, TILE
-from servegen_gpu.backends.cuda_lane import halves
-from servegen_gpu.clients.pool import GAMMA, ClientPool
+from servegen_gpu.backends.cuda import slab as cuda_slab
+from servegen_gpu.backends.cuda.backend import CupyBackend
+from servegen_gpu.backends.cuda.job import NAMES, TILE
+from servegen_gpu.backends.cuda.lane import halves
+from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.pipeline import Workload
 from servegen_gpu.plan import plan
+from servegen_gpu.request.families import GAMMA
 from servegen_gpu.trace import Trace
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")

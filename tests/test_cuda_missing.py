@@ -19,7 +19,10 @@ from fake_cuda import CompileException, CUDADriverError
 from profiles import tiny_pool
 
 import servegen_gpu as sg
-from servegen_gpu.backends import choose_backend, cuda, cuda_device, cuda_driver, describe_backends
+from servegen_gpu.backends import choose_backend, describe_backends
+from servegen_gpu.backends.cuda import backend as cuda
+from servegen_gpu.backends.cuda import device as cuda_device
+from servegen_gpu.backends.cuda import driver as cuda_driver
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
 

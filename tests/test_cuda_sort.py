@@ -19,12 +19,13 @@ from profiles import tiny_pool
 from test_golden import CASES
 from traces import joined, same
 
-from servegen_gpu.backends import cuda_sort, describe_backends
-from servegen_gpu.backends.cuda import CupyBackend
-from servegen_gpu.backends.cuda_device import open_device
-from servegen_gpu.backends.cuda_slab import OUTSIDE, WORD_BITS, position_bits
-from servegen_gpu.backends.cuda_sort import sort_bits
-from servegen_gpu.backends.native_build import BuildError
+from servegen_gpu.backends import describe_backends
+from servegen_gpu.backends.cuda import sort as cuda_sort
+from servegen_gpu.backends.cuda.backend import CupyBackend
+from servegen_gpu.backends.cuda.device import open_device
+from servegen_gpu.backends.cuda.slab import OUTSIDE, WORD_BITS, position_bits
+from servegen_gpu.backends.cuda.sort import sort_bits
+from servegen_gpu.backends.native.build import BuildError
 from servegen_gpu.errors import OptionError
 
 HERE = Path(__file__).parent

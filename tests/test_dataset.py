@@ -11,7 +11,7 @@ from traces import flat, rows, same
 
 import servegen_gpu as sg
 from servegen_gpu import Ragged, Trace
-from servegen_gpu.clients.distributions import LogNormal
+from servegen_gpu.clients.stated.distributions import LogNormal
 from servegen_gpu.errors import OptionError
 
 N = 60_000

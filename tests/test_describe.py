@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from profiles import REAL_DATA, needs_real_data, tiny_pool
 
-from servegen_gpu.clients.describe import describe_pool, format_description
-from servegen_gpu.clients.pool import FIELDS, GAMMA
-from servegen_gpu.clients.servegen import load_servegen
+from servegen_gpu.clients.describe.describe import describe_pool, format_description
+from servegen_gpu.clients.released.servegen import load_servegen
+from servegen_gpu.request.families import GAMMA
+from servegen_gpu.request.schema import FIELDS
 
 
 def shared_pool(category="language"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from servegen_gpu.clients.distributions import (
+from servegen_gpu.clients.stated.distributions import (
     Beta,
     Constant,
     Distribution,
@@ -26,9 +26,9 @@ from servegen_gpu.clients.distributions import (
     Zipf,
     as_distribution,
 )
-from servegen_gpu.clients.lengths import WORDS
-from servegen_gpu.clients.tabulate import ITEMS, RATIO, TOKENS, Grid, grid_of, tables_of, tabulate
+from servegen_gpu.clients.stated.tabulate import ITEMS, RATIO, TOKENS, Grid, grid_of, tables_of, tabulate
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.tables import WORDS
 
 Law = Callable[[np.ndarray], np.ndarray]
 

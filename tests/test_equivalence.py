@@ -13,7 +13,8 @@ from test_golden import CASES
 from traces import same
 
 import servegen_gpu as sg
-from servegen_gpu.clients.pool import FIELDS, GAMMA, WEIBULL
+from servegen_gpu.request.families import GAMMA, WEIBULL
+from servegen_gpu.request.schema import FIELDS
 
 EDGES = (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 8191, 8192, 8193, 65535, 65536, 65537)
 MATRIX = {2: -0.5, 3: 0.3, 5: 0.2}

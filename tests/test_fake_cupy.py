@@ -11,7 +11,7 @@ import pytest
 from cuda_host import COMPILER
 from fake_cupy import FUNCTIONS, TYPES, DeviceArray, Generator, StandIn
 
-from servegen_gpu.backends.cuda_device import Copy
+from servegen_gpu.backends.cuda.device import Copy
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
 

@@ -17,7 +17,7 @@ from profiles import REAL_DATA, needs_real_data, tiny_pool
 from scipy import stats
 
 import servegen_gpu as sg
-from servegen_gpu.clients.pool import EXPONENTIAL
+from servegen_gpu.request.families import EXPONENTIAL
 
 # -- A1: the sum over clients is the rate, in every window; shares are those of the pool -------------------------------
 

@@ -22,7 +22,8 @@ from children import started
 from servegen_gpu import formats
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import flow, parquet, text, write_stream
-from servegen_gpu.trace import Ragged, Trace, read_trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace, read_trace
 
 CATEGORIES = ("language", "reason", "multimodal", "conversation")
 NAMES = ("t.parquet", "t.csv", "t.jsonl", "parts/")

@@ -20,8 +20,9 @@ from profiles import TURNS, tiny_pool
 from traces import flat
 
 import servegen_gpu as sg
-from servegen_gpu.clients.pool import FIELDS, ClientPool
+from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.law.address import STREAM_VERSION
+from servegen_gpu.request.schema import FIELDS
 
 GOLDEN = Path(__file__).parent / "data" / "golden_digests.json"
 

@@ -23,13 +23,14 @@ from test_golden import CASES, GOLDEN, digests
 from traces import flat, joined, same
 
 import servegen_gpu as sg
-from servegen_gpu.backends import cuda_driver
-from servegen_gpu.backends.cuda import CupyBackend
-from servegen_gpu.backends.cuda_device import CudaDevice, open_device
-from servegen_gpu.backends.cuda_slab import OUTSIDE, position_bits
-from servegen_gpu.backends.cuda_sort import sort_bits
+from servegen_gpu.backends.cuda import driver as cuda_driver
+from servegen_gpu.backends.cuda.backend import CupyBackend
+from servegen_gpu.backends.cuda.device import CudaDevice, open_device
+from servegen_gpu.backends.cuda.slab import OUTSIDE, position_bits
+from servegen_gpu.backends.cuda.sort import sort_bits
 from servegen_gpu.errors import OptionError
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 STAND_IN = bool(os.environ.get("SERVEGEN_GPU_STAND_IN"))
 if STAND_IN:

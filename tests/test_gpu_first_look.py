@@ -18,8 +18,8 @@ from cuda_host import COMPILER
 from profiles import REPOSITORY
 from test_cuda_sort import nvcc_in
 
-from servegen_gpu.backends import cuda_driver
-from servegen_gpu.backends.cuda_device import open_device
+from servegen_gpu.backends.cuda import driver as cuda_driver
+from servegen_gpu.backends.cuda.device import open_device
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
 

@@ -21,9 +21,37 @@ PACKAGE = REPOSITORY / "servegen_gpu"
 def test_the_readme_lists_every_module_and_no_other():
     table = README.split("| module | what it is for |")[1].split("\n\n")[0]
     listed = {name.rstrip("/") for name in re.findall(r"`([a-z_]+(?:\.py|/))`", table)}
-    nested = {"contract.py", "reference.py", "xla.py", "native.py", "cuda.py"}
+    nested = {"contract.py", "host", "native", "cuda", "xla", "released", "stated", "population", "describe"}
     there = {p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())}
     assert listed - nested == there - {"__init__.py"}
+
+
+FLOORS = """errors text blocks cache_dir arrays | request | law | schedules clock rates options | clients | rules
+    | packed_turns packed packing plan | merge | backends | conversations | provenance trace formats windowed describe
+    | scaling dataset prefixes | pipeline | baselines fitting | compat cli __main__"""
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS.split("|")) for room in rooms.split()}
+
+
+def upward_imports(package: Path) -> list[str]:
+    """Imports of rooms on higher floors. The methods of Trace are a façade, which may look up from inside."""
+    found = []
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).parts[0].removesuffix(".py")
+        for line in file.read_text(encoding="utf-8").splitlines():
+            there = re.match(r"(\s*)from servegen_gpu(?:\.| import )(\w+)", line)
+            if not there or room == "__init__" or (room == "trace" and there[1]):
+                continue
+            if FLOOR.get(there[2], 0) > FLOOR[room]:
+                found.append(f"{file.relative_to(package)}: {line.strip()}")
+    return found
+
+
+def test_no_room_imports_from_a_higher_floor(tmp_path: Path):
+    assert upward_imports(PACKAGE) == []
+    planted = tmp_path / "law" / "tables.py"
+    planted.parent.mkdir()
+    planted.write_text("def f():\n    from servegen_gpu.clients.pool import ClientPool\n")
+    assert len(upward_imports(tmp_path)) == 1
 
 
 def test_the_table_of_speeds_is_the_one_of_the_results():

@@ -13,9 +13,11 @@ from traces import between, by_cell, flat, joined, moved, only, rows, same, take
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, ClientPool
-from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import plan, slices_of
+from servegen_gpu.request.families import EXPONENTIAL
+from servegen_gpu.request.schema import FIELDS
 
 CATEGORIES = tuple(FIELDS)
 COUNTS = ("exact", "renewal", "servegen")
@@ -59,8 +61,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def survey_all(monkeypatch: pytest.MonkeyPatch, chunk: int = 256, limit: int = 64) -> None:
     """Sample slab by slab of about `limit` requests, so that every window but the smallest is surveyed."""
     monkeypatch.setattr("servegen_gpu.pipeline.options.requests_in", lambda memory, size: limit)
-    for module in ("run_gaps", "numpy_survey"):
-        monkeypatch.setattr(f"servegen_gpu.backends.{module}.CHUNK", chunk)
+    for module in ("run_gaps", "survey"):
+        monkeypatch.setattr(f"servegen_gpu.backends.host.{module}.CHUNK", chunk)
 
 
 def is_sorted(trace: Trace, span_us: int) -> bool:
@@ -170,7 +172,7 @@ def test_blocks_and_threads_never_show(
     usual = sg.generate(pool, **keywords)
     assert len(usual) > 5000
     for block, threads in ((1000, 1), (1000, 2), (333, 3), (1 << 20, 2)):
-        monkeypatch.setattr("servegen_gpu.backends.blocks.BLOCK", block)
+        monkeypatch.setattr("servegen_gpu.blocks.BLOCK", block)
         monkeypatch.setenv("SERVEGEN_GPU_THREADS", str(threads))
         assert same(sg.generate(pool, **keywords), usual), (block, threads)
 
@@ -183,7 +185,7 @@ def test_cells_at_the_edges_of_blocks(
     pool = tiny_pool(category, clients=2, windows=3, silent=False)
     keywords: dict[str, Any] = {"duration": 1200, "rate": (block + offset) / 600, "counts": counts}
     usual = sg.generate(pool, **keywords)
-    monkeypatch.setattr("servegen_gpu.backends.blocks.BLOCK", block)
+    monkeypatch.setattr("servegen_gpu.blocks.BLOCK", block)
     assert same(sg.generate(pool, **keywords), usual)
 
 

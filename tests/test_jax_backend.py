@@ -17,18 +17,18 @@ from profiles import tiny_pool
 import servegen_gpu as sg
 from servegen_gpu import stream
 from servegen_gpu.backends import choose_backend, describe_backends
-from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import GAMMA
+from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.plan import Slab
-from servegen_gpu.trace import Ragged
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.families import GAMMA
 
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "servegen-gpu[jax]"')
-xla = pytest.importorskip("servegen_gpu.backends.xla")
-xla_exact = pytest.importorskip("servegen_gpu.backends.xla_exact")
-xla_rows = pytest.importorskip("servegen_gpu.backends.xla_rows")
+xla = pytest.importorskip("servegen_gpu.backends.xla.backend")
+xla_exact = pytest.importorskip("servegen_gpu.backends.xla.exact")
+xla_rows = pytest.importorskip("servegen_gpu.backends.xla.rows")
 jnp = jax.numpy
 
 STEPS = [(0, 1.0), (700, 3.0), (1000, 0.5), (1500, 2.0)]
@@ -253,7 +253,7 @@ def test_without_jax_the_error_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     monkeypatch.setitem(sys.modules, "jax", None)
-    monkeypatch.delitem(sys.modules, "servegen_gpu.backends.xla")
+    monkeypatch.delitem(sys.modules, "servegen_gpu.backends.xla.backend")
     with pytest.raises(OptionError, match=r"pip install \"servegen-gpu\[jax\]\""):
         choose_backend("jax")
     (row,) = (row for row in describe_backends() if row["name"] == "jax")

@@ -13,11 +13,11 @@ import pytest
 from native import each_extension, library, words
 from profiles import REPOSITORY
 
-from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.law import context, dependence, elementary, position, variates
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.philox import philox4x32
-from servegen_gpu.law.tables import find_bin, pack_tables
+from servegen_gpu.law.tables import find_bin
+from servegen_gpu.request.tables import Tables, pack_tables
 
 N = 20_011  # no multiple of any strip
 KERNELS = REPOSITORY / "kernels"
@@ -185,7 +185,7 @@ def test_tables(extension):
     sizes = np.array([1, 2, 3, 1000, 40, 5000])
     values = np.arange(sizes.sum())
     weights = uniforms(15)[: sizes.sum()] ** 8 + 1e-9
-    tables = pack_tables(LengthTables.from_weights(np.concatenate(([0], np.cumsum(sizes))), values, weights))
+    tables = pack_tables(Tables.from_weights(np.concatenate(([0], np.cumsum(sizes))), values, weights))
     word = np.concatenate((words(N, 16), tables.thresholds, tables.thresholds + np.uint32(1)))
     for table in range(len(sizes)):
         which = np.full(len(word), table)

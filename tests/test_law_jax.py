@@ -17,7 +17,7 @@ from servegen_gpu.law.dependence import mix_words, mixing_matrix
 from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.law.position import clock_us, from_start, on_circle, tick_bits
-from servegen_gpu.law.tables import find_bin, pack_tables
+from servegen_gpu.law.tables import find_bin
 from servegen_gpu.law.variates import (
     equilibrium_constants,
     gamma_constants,
@@ -27,6 +27,7 @@ from servegen_gpu.law.variates import (
     uniform32,
     uniform52,
 )
+from servegen_gpu.request.tables import pack_tables
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from profiles import tables_of
 
-from servegen_gpu.clients.lengths import WORDS, LengthTables
+from servegen_gpu.request.tables import WORDS, Tables
 
 
 def test_one_bin_table_takes_every_word():
@@ -30,7 +30,7 @@ def test_fifty_million_counts_keep_single_counts():
     counts = np.ones(1_000_001, np.int64)
     counts[500_000] = n - 1_000_000
     for weights in (counts, counts / n):
-        tables = LengthTables.from_weights(np.array([0, len(counts)]), np.arange(len(counts)), weights)
+        tables = Tables.from_weights(np.array([0, len(counts)]), np.arange(len(counts)), weights)
         values, probabilities = tables.table(0)
         assert len(values) == len(counts)
         single = np.delete(probabilities, 500_000)
@@ -64,8 +64,8 @@ def test_last_bin_takes_the_rest():
 @pytest.mark.parametrize("scale", [1e-300, 1e-5, 1.0, 1e200])
 def test_scale_of_weights_does_not_matter(scale):
     weights = np.array([0.3, 0.1, 0.6])
-    one = LengthTables.from_weights(np.array([0, 3]), np.arange(3), weights)
-    other = LengthTables.from_weights(np.array([0, 3]), np.arange(3), weights * scale)
+    one = Tables.from_weights(np.array([0, 3]), np.arange(3), weights)
+    other = Tables.from_weights(np.array([0, 3]), np.arange(3), weights * scale)
     assert one.table(0)[1] == pytest.approx(other.table(0)[1], abs=2**-31)
 
 
@@ -90,7 +90,7 @@ def test_select_and_join():
     tables = tables_of([{1: 1.0}, {2: 0.5, 3: 0.5}, {4: 0.25, 5: 0.75}])
     picked = tables.select(np.array([2, 0, 2]))
     assert [picked.table(t)[0].tolist() for t in range(3)] == [[4, 5], [1], [4, 5]]
-    joined = LengthTables.join([tables, picked])
+    joined = Tables.join([tables, picked])
     assert joined.offsets.tolist() == [0, 1, 3, 5, 7, 8, 10]
     assert [joined.table(t)[0].tolist() for t in (1, 3)] == [[2, 3], [4, 5]]
     assert [joined.table(t)[1].tolist() for t in (2, 5)] == [[0.25, 0.75]] * 2

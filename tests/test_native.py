@@ -18,12 +18,14 @@ from profiles import REPOSITORY, tiny_pool
 from traces import same
 
 import servegen_gpu as sg
-from servegen_gpu.backends import choose_backend, describe_backends, native_build, native_library
-from servegen_gpu.backends import native as native_module
-from servegen_gpu.backends.cell_state import begin
-from servegen_gpu.backends.native import NativeBackend
-from servegen_gpu.backends.native_library import Library
-from servegen_gpu.backends.reference import NumpyBackend
+from servegen_gpu.backends import choose_backend, describe_backends
+from servegen_gpu.backends.host.backend import NumpyBackend
+from servegen_gpu.backends.host.cell_state import begin
+from servegen_gpu.backends.native import backend as native_module
+from servegen_gpu.backends.native import build as native_build
+from servegen_gpu.backends.native import library as native_library
+from servegen_gpu.backends.native.backend import NativeBackend
+from servegen_gpu.backends.native.library import Library
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import cells_of, plan
@@ -53,7 +55,7 @@ def refusal() -> OptionError:
 def test_without_a_library_auto_is_numpy_and_nothing_is_built(nowhere):
     assert type(choose_backend("auto")) is NumpyBackend
     assert state()["state"] == "missing"
-    assert "native_build" in state()["detail"]
+    assert "native.build" in state()["detail"]
     assert not (nowhere / "cache").exists()
 
 
@@ -92,7 +94,7 @@ def test_a_library_that_is_none(nowhere, monkeypatch):
 
 def test_two_processes_build_at_once(nowhere):
     library()
-    code = [sys.executable, "-m", "servegen_gpu.backends.native_build"]
+    code = [sys.executable, "-m", "servegen_gpu.backends.native.build"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     both = [subprocess.Popen(code, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     said = [process.communicate()[0].strip() for process in both]

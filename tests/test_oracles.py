@@ -22,10 +22,15 @@ from scipy.special import gammainc
 
 import servegen_gpu as sg
 from servegen_gpu import pipeline
-from servegen_gpu.backends import addresses, cell_state, numpy_arrivals, numpy_gaps, numpy_lengths
-from servegen_gpu.backends.reference import NumpyBackend
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, WEIBULL, ClientPool
+from servegen_gpu.backends.host import addresses, cell_state
+from servegen_gpu.backends.host import arrivals as numpy_arrivals
+from servegen_gpu.backends.host import fields as host_fields
+from servegen_gpu.backends.host import gaps as numpy_gaps
+from servegen_gpu.backends.host.backend import NumpyBackend
+from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.law.address import Purpose
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, WEIBULL
+from servegen_gpu.request.schema import FIELDS
 
 pytestmark = pytest.mark.statistical
 
@@ -446,13 +451,13 @@ def coarse(word: Array, table: Array, tables: Any) -> Array:
     return LOOKUP(word & np.uint32(0xFF000000), table, tables)  # uniforms of 8 bits
 
 
-LOOKUP = numpy_lengths.lookup
+LOOKUP = host_fields.lookup
 
 
 @pytest.mark.parametrize("defect", [off_by_one, without_tail, coarse])
 @pytest.mark.parametrize("category", FIELDS)
 def test_wrong_lookups_are_found(category: str, defect: Callable[..., Array], monkeypatch: Patch) -> None:
-    monkeypatch.setattr(numpy_lengths, "lookup", defect)
+    monkeypatch.setattr(host_fields, "lookup", defect)
     found = marginals(category)
     assert all(rejects(p) for name, p in found.items() if not name.endswith("_count")), found
     if defect is off_by_one:
@@ -541,7 +546,7 @@ def test_every_client_has_the_rank_correlations_of_its_matrix(category: str, mon
     pool = tied_clients(category)
     for pair, p in rank_correlations(pool).items():
         check(p, f"Spearman of client and fields {pair}")
-    right = numpy_lengths._mixed
+    right = host_fields._mixed
     defects: list[Callable[..., Any]] = [
         lambda words, mixing, of: right(words, np.roll(mixing, 1, axis=0), of),  # the matrix of another client
         lambda words, mixing, of: right(words, mixing, np.roll(of, len(of) // 10)),  # of another request, and its cell
@@ -549,7 +554,7 @@ def test_every_client_has_the_rank_correlations_of_its_matrix(category: str, mon
         lambda words, mixing, of: right(words, mixing.swapaxes(1, 2), of),  # a matrix turned over
     ]
     for defect in defects:
-        monkeypatch.setattr(numpy_lengths, "_mixed", defect)
+        monkeypatch.setattr(host_fields, "_mixed", defect)
         assert any(map(rejects, rank_correlations(pool).values()))
 
 

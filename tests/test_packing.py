@@ -12,7 +12,8 @@ import servegen_gpu as sg
 from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.dependence import mixing_matrix
-from servegen_gpu.packing import PackedWorkload, pack
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packing import pack
 from servegen_gpu.plan import cells_of
 from servegen_gpu.rates import resolve_rate
 

@@ -12,11 +12,11 @@ from profiles import tiny_pool
 from scipy import stats
 
 import servegen_gpu as sg
-from servegen_gpu.clients.arrivals import SHAPE_RANGE, cv_of, shape_of
-from servegen_gpu.clients.distributions import Beta, Constant, Exponential, LogNormal, Mixture, Pareto
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, WEIBULL
-from servegen_gpu.clients.tabulate import TOKENS, tabulate
+from servegen_gpu.clients.stated.distributions import Beta, Constant, Exponential, LogNormal, Mixture, Pareto
+from servegen_gpu.clients.stated.tabulate import TOKENS, tabulate
 from servegen_gpu.errors import OptionError, ServeGenError
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, SHAPE_RANGE, WEIBULL, cv_of, shape_of
+from servegen_gpu.request.schema import FIELDS
 
 LENGTHS = {"input_tokens": LogNormal(300, 1.1), "output_tokens": Exponential(400)}
 

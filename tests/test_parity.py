@@ -15,7 +15,8 @@ from plain import Cell, fields_of, ks, times_of, two_tables
 from profiles import HISTOGRAMS, KINDS, tiny_pool
 
 import servegen_gpu as sg
-from servegen_gpu.clients.pool import FIELDS, ClientPool
+from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.request.schema import FIELDS
 
 pytestmark = pytest.mark.statistical
 

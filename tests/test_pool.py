@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from profiles import tiny_pool
 
-from servegen_gpu.clients.pool import FIELDS, GAMMA, WEIBULL, ClientPool, order_free_sum
+from servegen_gpu.clients.pool import ClientPool, order_free_sum
 from servegen_gpu.errors import OptionError, ProfileError
+from servegen_gpu.request.families import GAMMA, WEIBULL
+from servegen_gpu.request.schema import FIELDS
 
 
 def permuted(pool, order):

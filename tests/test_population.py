@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.clients.population import HEAD, STEPS, population
-from servegen_gpu.clients.presets import PRESETS, built_in
+from servegen_gpu.clients.population.population import HEAD, STEPS, population
+from servegen_gpu.clients.population.presets import PRESETS, built_in
 from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.packing import pack
 from servegen_gpu.rates import Rate
@@ -84,8 +84,8 @@ def test_kinds_get_their_shares_of_requests_and_of_clients(name, seed):
 
 
 def who(name, seed):
-    from servegen_gpu.clients import population as module
-    from servegen_gpu.clients.skew import weights
+    from servegen_gpu.clients.population import population as module
+    from servegen_gpu.clients.population.skew import weights
 
     preset = built_in(name)
     weight = weights(preset.skew.law(preset.clients), max(preset.clients, HEAD))

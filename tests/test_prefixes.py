@@ -289,7 +289,7 @@ def test_ids_do_not_depend_on_slabs_or_threads(monkeypatch, size):
         parts = [sg.hash_ids(trace.rows(a, b), size, system_tokens=64) for a, b in itertools.pairwise(edges)]
         assert same(Trace({"h": Ragged.concat(parts)}), Trace({"h": whole}))
     for block in (1, 64, 1000):
-        monkeypatch.setattr("servegen_gpu.backends.blocks.BLOCK", block)
+        monkeypatch.setattr("servegen_gpu.blocks.BLOCK", block)
         few = trace.rows(0, 20)
         assert sg.hash_ids(few, size, system_tokens=64).values.tolist() == whole.rows(0, 20).values.tolist()
 

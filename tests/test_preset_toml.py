@@ -9,10 +9,10 @@ import pytest
 
 import servegen_gpu as sg
 from servegen_gpu.cli import main
-from servegen_gpu.clients import distributions as d
-from servegen_gpu.clients.presets import PRESETS, preset_text
+from servegen_gpu.clients.population.presets import PRESETS, preset_text
+from servegen_gpu.clients.population.skew import Skew, weights
 from servegen_gpu.clients.scaled import scaled
-from servegen_gpu.clients.skew import Skew, weights
+from servegen_gpu.clients.stated import distributions as d
 from servegen_gpu.errors import OptionError, ProfileError
 
 OWN = """
@@ -284,7 +284,7 @@ def test_skew_has_no_solution_only_where_there_is_none():
     ids=lambda x: type(x).__name__,
 )
 def test_scaled_distributions_are_longer_by_the_factor(distribution):
-    from servegen_gpu.clients.tabulate import TOKENS, tabulate
+    from servegen_gpu.clients.stated.tabulate import TOKENS, tabulate
 
     def mean(x):
         table = tabulate(x, TOKENS)

@@ -12,8 +12,8 @@ from gates import GATE_ALPHA, check, passes
 from scipy import stats
 
 import servegen_gpu as sg
-from servegen_gpu.clients.origins import UNSTATED, numbers_by_line, origins
-from servegen_gpu.clients.presets import PRESETS, built_in, describe_presets, preset_text
+from servegen_gpu.clients.population.origins import UNSTATED, numbers_by_line, origins
+from servegen_gpu.clients.population.presets import PRESETS, built_in, describe_presets, preset_text
 from servegen_gpu.describe import describe_trace
 
 SEEDS = (0, 1, 2)
@@ -299,7 +299,7 @@ def test_reasoning_shifts_by_rates_not_by_clients():
 
 
 def test_turns_are_as_published():
-    from servegen_gpu.clients.tabulate import ITEMS, TOKENS, tabulate
+    from servegen_gpu.clients.stated.tabulate import ITEMS, TOKENS, tabulate
 
     model = built_in("deepseek-r1").turns
     assert model.share == 0.096

@@ -15,8 +15,8 @@ from traces import rows, same
 import servegen_gpu as sg
 from servegen_gpu import Ragged, Trace
 from servegen_gpu.cli import main
-from servegen_gpu.clients import distributions as d
 from servegen_gpu.clients.scaled import scaled_turns
+from servegen_gpu.clients.stated import distributions as d
 from servegen_gpu.describe import describe_trace
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import read_slabs

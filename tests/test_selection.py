@@ -9,9 +9,10 @@ import pytest
 from profiles import REAL_DATA, needs_real_data, tables_of, tiny_pool
 
 import servegen_gpu as sg
-from servegen_gpu.clients.figures import STATISTICS, client_figure
-from servegen_gpu.clients.pool import AXES, FIELDS
+from servegen_gpu.clients.describe.figures import STATISTICS, client_figure
+from servegen_gpu.clients.pool import AXES
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.schema import FIELDS
 
 
 def shared_pool(category="language", **keywords):

@@ -18,11 +18,12 @@ from profiles import (
     write_servegen,
 )
 
-from servegen_gpu.clients import cache
-from servegen_gpu.clients.histogram_text import parse_histograms
-from servegen_gpu.clients.pool import EXPONENTIAL, FIELDS, GAMMA, NO_FAMILY, WEIBULL
-from servegen_gpu.clients.servegen import load_servegen, load_servegen_with_notes
+from servegen_gpu.clients.released import cache
+from servegen_gpu.clients.released.histogram_text import parse_histograms
+from servegen_gpu.clients.released.servegen import load_servegen, load_servegen_with_notes
 from servegen_gpu.errors import OptionError, ProfileError
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, NO_FAMILY, WEIBULL
+from servegen_gpu.request.schema import FIELDS
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +108,7 @@ def test_one_window_and_no_last_line_end(tmp_path):
 def test_many_batches_are_one_load(tmp_path, monkeypatch):
     write_servegen(tmp_path, clients=6)
     whole = load(tmp_path).digest()
-    monkeypatch.setattr("servegen_gpu.clients.servegen.BATCH_BYTES", 10)
+    monkeypatch.setattr("servegen_gpu.clients.released.servegen.BATCH_BYTES", 10)
     assert load(tmp_path).digest() == whole
 
 

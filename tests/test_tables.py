@@ -6,11 +6,11 @@ from gates import check, passes
 from profiles import tables_of
 from scipy.stats import chisquare
 
-from servegen_gpu.backends.numpy_lengths import lookup
-from servegen_gpu.clients.lengths import WORDS, LengthTables
+from servegen_gpu.backends.host.fields import lookup
 from servegen_gpu.law import tables as law
 from servegen_gpu.law.address import Purpose, derive_key, draw
-from servegen_gpu.law.tables import find_bin, pack_tables
+from servegen_gpu.law.tables import find_bin
+from servegen_gpu.request.tables import WORDS, Tables, pack_tables
 
 LAST = WORDS - 1
 
@@ -18,7 +18,7 @@ LAST = WORDS - 1
 def of_thresholds(*tables):
     """Length tables with the given last words; values count the bins of all tables."""
     offsets = np.cumsum([0] + [len(thresholds) for thresholds in tables])
-    return LengthTables(
+    return Tables(
         offsets.astype(np.int64), np.arange(offsets[-1], dtype=np.int32), np.concatenate(tables).astype(np.uint32)
     )
 
@@ -122,7 +122,7 @@ def test_fifty_million_counts_are_drawn_by_their_share():
     n = 51_000_000
     counts = np.ones(200_001, np.int64)
     counts[70_000] = n - 200_000
-    tables = LengthTables.from_weights(np.array([0, len(counts)]), np.arange(len(counts)), counts)
+    tables = Tables.from_weights(np.array([0, len(counts)]), np.arange(len(counts)), counts)
     packed = pack_tables(tables)
     assert len(packed.values) == len(counts)
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 
 def ragged(*rows):

@@ -18,12 +18,12 @@ from traces import gaps_by_turn, same, take
 import servegen_gpu as sg
 from servegen_gpu import Trace, TurnModel
 from servegen_gpu import distributions as d
-from servegen_gpu.clients.describe import describe_pool, format_description
-from servegen_gpu.clients.pool import FIELDS
-from servegen_gpu.clients.turns_toml import turn_model
-from servegen_gpu.conversations.packed import conversation_id
+from servegen_gpu.clients.describe.describe import describe_pool, format_description
+from servegen_gpu.clients.stated.turns_toml import turn_model
 from servegen_gpu.errors import OptionError, ProfileError, RateError
-from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packed_turns import conversation_id
+from servegen_gpu.request.schema import FIELDS
 
 US = 1_000_000
 CATEGORIES = tuple(FIELDS)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import servegen_gpu as sg
-from servegen_gpu.clients.pool import GAMMA, WEIBULL
+from servegen_gpu.request.families import GAMMA, WEIBULL
 
 WINDOW_S = 600
 

@@ -10,7 +10,7 @@ BACKENDS = ("numpy", "native", "cupy", "jax")
 
 def choose_backend(name: str = "auto") -> Backend:
     """A backend by name, or the fastest that works here; a name never gives another backend."""
-    from servegen_gpu.backends.reference import NumpyBackend
+    from servegen_gpu.backends.host.backend import NumpyBackend
 
     if name not in ("auto", *BACKENDS):
         raise OptionError(f"a backend among auto, {', '.join(BACKENDS)}", repr(name), "choose one of them")
@@ -20,8 +20,8 @@ def choose_backend(name: str = "auto") -> Backend:
         return _jax_backend()
     if name in ("auto", "cupy") and (cupy := _cupy_backend(name)):
         return cupy
-    from servegen_gpu.backends.native import NativeBackend
-    from servegen_gpu.backends.native_library import load_library
+    from servegen_gpu.backends.native.backend import NativeBackend
+    from servegen_gpu.backends.native.library import load_library
 
     if name == "native":
         return NativeBackend()
@@ -35,9 +35,9 @@ def describe_backends() -> list[dict[str, str]]:
     """What is here: name, state, and detail of every backend."""
     import numpy as np
 
-    from servegen_gpu.backends import cuda
-    from servegen_gpu.backends.blocks import thread_count
-    from servegen_gpu.backends.native_library import load_library
+    from servegen_gpu.backends.cuda import backend as cuda
+    from servegen_gpu.backends.native.library import load_library
+    from servegen_gpu.blocks import thread_count
 
     threads = f"on {thread_count()} threads"
     rows = [{"name": "numpy", "state": "ready", "detail": f"NumPy {np.__version__} {threads}"}]
@@ -55,7 +55,7 @@ GET_JAX = 'pip install "servegen-gpu[jax]"'
 
 def _jax_backend() -> Backend:
     try:
-        from servegen_gpu.backends.xla import JaxBackend
+        from servegen_gpu.backends.xla.backend import JaxBackend
     except (ImportError, RuntimeError) as error:  # a JAX and a jaxlib that do not fit raise the latter
         raise OptionError("JAX for backend='jax'", str(error), GET_JAX) from error
     return JaxBackend()
@@ -74,7 +74,7 @@ def _describe_jax() -> dict[str, str]:
 
 def _cupy_backend(name: str) -> Backend | None:
     """By name or not at all; for ``auto`` only where it works: where it makes the same rows as NumPy."""
-    from servegen_gpu.backends import cuda
+    from servegen_gpu.backends.cuda import backend as cuda
 
     if name == "cupy":
         return cuda.CupyBackend()
@@ -91,8 +91,8 @@ def _agrees(backend: Backend) -> bool:
     """Whether a backend makes the rows of a small workload that NumPy makes."""
     import numpy as np
 
-    from servegen_gpu.backends.reference import NumpyBackend
-    from servegen_gpu.clients.population import population
+    from servegen_gpu.backends.host.backend import NumpyBackend
+    from servegen_gpu.clients.population.population import population
     from servegen_gpu.packing import pack
     from servegen_gpu.plan import plan
     from servegen_gpu.rates import Rate

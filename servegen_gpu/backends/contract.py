@@ -14,18 +14,13 @@ backend may also say ``several`` bool[n]: whether the session has several turns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.errors import OptionError
-from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
-from servegen_gpu.trace import Ragged
+from servegen_gpu.request.columns import Columns
 
-Columns = dict[str, NDArray[Any] | Ragged]
 ORDINAL = "ordinal"
 SEVERAL = "several"
 """Names of these two."""
@@ -61,21 +56,3 @@ def on_device(backend: Backend) -> Backend:
         )
     stays: Backend = backend.on_device()
     return stays
-
-
-def empty_columns(category: str, conversations: bool = False) -> Columns:
-    """Columns of no rows."""
-
-    def none() -> NDArray[np.int32]:
-        return np.empty(0, np.int32)
-
-    columns: Columns = {"arrival_us": np.empty(0, np.int64), "client": none()}
-    columns |= {"input_tokens": none(), "output_tokens": none()}
-    if category == "reason":
-        columns["reason_tokens"] = none()
-    if category == "multimodal":
-        columns["text_tokens"] = none()
-        columns |= {f"{m}_tokens": Ragged(np.zeros(1, np.int64), none()) for m in MODALITIES}
-    if conversations:
-        columns |= {"conversation": np.empty(0, np.int64), "turn": none(), "new_tokens": none()}
-    return columns

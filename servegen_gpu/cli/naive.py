@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from servegen_gpu.clients.arrivals import FAMILIES
-from servegen_gpu.clients.naive import naive
+from servegen_gpu.baselines.naive import naive
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.families import FAMILIES
 from servegen_gpu.trace import Trace
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import servegen_gpu as sg
+from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
-from servegen_gpu.options import ids, ranges
 
 WORKLOAD_HELP = "name of a workload (see `servegen-gpu presets`), or a TOML file of your own population or clients"
 
@@ -45,8 +47,8 @@ def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
 
 def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
     """The pool that is asked for, and what a user should know of it."""
-    from servegen_gpu.clients.preset_toml import is_population
-    from servegen_gpu.clients.servegen import load_servegen_with_notes
+    from servegen_gpu.clients.population.preset_toml import is_population
+    from servegen_gpu.clients.released.servegen import load_servegen_with_notes
 
     notes: tuple[str, ...] = ()
     workload = options.workload or options.population
@@ -111,3 +113,40 @@ def selects(options: argparse.Namespace) -> bool:
 def is_toml(workload: str) -> bool:
     """Whether a workload is a TOML file."""
     return workload.lower().endswith(".toml")
+
+
+def ranges(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
+    """``["cv=1:3", "mean_input_tokens=100:"]`` as closed ranges by name; an end left out is open."""
+    found: dict[str, tuple[float | None, float | None]] = {}
+    for text in texts:
+        name, _, ends = text.partition("=")
+        low, colon, high = ends.partition(":")
+        try:
+            if not colon or name.strip() in found:
+                raise ValueError
+            found[name.strip()] = (float(low) if low.strip() else None, float(high) if high.strip() else None)
+        except ValueError:
+            raise OptionError(
+                "a range as FIGURE=LOW:HIGH, one for each figure, either end left out if open",
+                repr(text),
+                "write it like cv=1:3 or mean_input_tokens=100:",
+            ) from None
+    return found
+
+
+def ids(text: str, pool: ClientPool) -> list[int]:
+    """The ids in ``"3,7,10-20"`` that a pool has; every part must name at least one."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        known = pool.client_ids[(pool.client_ids >= low) & (pool.client_ids <= high)].tolist()
+        if not known:
+            raise OptionError(
+                f"ids like 3,7,10-20 among the {len(pool):,} clients of {pool.name} "
+                f"({pool.client_ids[0]} to {pool.client_ids[-1]})",
+                repr(part),
+                "look them up with `servegen-gpu inspect`",
+            )
+        found += known
+    return found

@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from servegen_gpu.clients.describe import describe_pool, format_description
+    from servegen_gpu.clients.describe.describe import describe_pool, format_description
     from servegen_gpu.describe import describe_trace, format_trace_description
     from servegen_gpu.formats import read_slabs
 
@@ -65,8 +65,8 @@ def _inspect(options: argparse.Namespace) -> int:
             print(f"note: {note}", file=sys.stderr)
         figures, text = describe_pool(pool, top=options.top), format_description
         if own:
-            from servegen_gpu.clients.origins import origins
-            from servegen_gpu.clients.presets import preset_text
+            from servegen_gpu.clients.population.origins import origins
+            from servegen_gpu.clients.population.presets import preset_text
 
             figures["origins"] = origins(preset_text(options.workload))
     print(json.dumps(figures, indent=2) if options.json else text(figures))
@@ -74,7 +74,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _presets(options: argparse.Namespace) -> int:
-    from servegen_gpu.clients.presets import describe_presets, preset_text
+    from servegen_gpu.clients.population.presets import describe_presets, preset_text
 
     if options.action == "show":
         if options.name not in sg.PRESETS:

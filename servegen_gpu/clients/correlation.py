@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import FIELDS, scalar_field_count
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.dependence import is_rank_correlation
+from servegen_gpu.request.schema import FIELDS, scalar_field_count
 
 
 def spearman_matrix(stated: Any, category: str) -> NDArray[np.float64]:
@@ -40,7 +40,7 @@ def spearman_matrix(stated: Any, category: str) -> NDArray[np.float64]:
         raise OptionError(
             f"a symmetric matrix of Spearman correlations in [-1, 1] for {', '.join(names)}, ones on the diagonal",
             str(stated)[:100],
-            "mend rank_correlation",
+            "fix rank_correlation",
         )
     return matrix
 
@@ -51,11 +51,11 @@ def _of_pairs(stated: Mapping[Any, Any], names: tuple[str, ...]) -> NDArray[np.f
         a, b = pair if isinstance(pair, tuple) and len(pair) == 2 else (*str(pair).split(":", 1), "")[:2]
         if a not in names or b not in names or a == b:
             raise OptionError(
-                f"a pair such as {names[0]}:{names[1]}, of {', '.join(names)}", repr(pair), "mend rank_correlation"
+                f"a pair such as {names[0]}:{names[1]}, of {', '.join(names)}", repr(pair), "fix rank_correlation"
             )
         real = isinstance(rho, int | float | np.integer | np.floating) and not isinstance(rho, bool)
         if not real or not -1 <= float(rho) <= 1:
-            raise OptionError("a rank correlation from -1 to 1", f"{rho!r} of {a}:{b}", "mend rank_correlation")
+            raise OptionError("a rank correlation from -1 to 1", f"{rho!r} of {a}:{b}", "fix rank_correlation")
         i, j = names.index(a), names.index(b)
         if matrix[i, j] not in (0, rho):
             raise OptionError("one rank correlation for a pair", f"{matrix[i, j]} and {rho} of {a}:{b}", "drop one")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.tables import Tables
 
 MAX_CELLS = 1 << 26
 IN_TIME = ("rate_rps", "cv", "family", "shape", "occupancy", "table")
@@ -69,7 +69,7 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
         client_ids=np.arange(total, dtype=np.int64),
         profile=np.concatenate([p.profile + base for p, base in zip(pools, profiles, strict=False)]).astype(np.int32),
         rate_factor=np.concatenate([pool.rate_factor for pool in pools]),
-        tables=LengthTables.join([pool.tables for pool in pools]),
+        tables=Tables.join([pool.tables for pool in pools]),
         measured=np.concatenate([pool.measured for pool in pools]),
         correlations=np.concatenate([pool.correlations for pool in pools]),
         correlation=_rows([pool.correlation for pool in pools], [len(pool.correlations) for pool in pools]),

@@ -22,34 +22,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.families import FAMILY_NAMES
+from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.request.tables import Tables
 
 if TYPE_CHECKING:
-    from servegen_gpu.clients.cdfs import Cdfs, Per, Skew
+    from servegen_gpu.clients.describe.cdfs import Cdfs, Per, Skew
     from servegen_gpu.clients.selection import Clients, Range, Windows
-    from servegen_gpu.clients.turns import TurnModel
+    from servegen_gpu.clients.stated.turns import TurnModel
 
 DAY_S = 86_400
 MAX_CLIENT_ID = 2**31 - 1
-RATIO_STEPS = 501
-"""A reason ratio is k/501: the left edges of 501 bins, as the released data has it."""
 
-FIELDS: dict[str, tuple[str, ...]] = {
-    "language": ("input_tokens", "output_tokens"),
-    "reason": ("input_tokens", "output_tokens", "reason_ratio"),
-    "multimodal": (
-        "text_tokens",
-        "output_tokens",
-        "image_count",
-        "audio_count",
-        "video_count",
-        "image_tokens",
-        "audio_tokens",
-        "video_tokens",
-    ),
-}
-"""Fields of a request by category, in the order of their lanes: part of the random stream, never reordered."""
 
 AXES = (
     dict.fromkeys(("client_ids", "profile", "rate_factor"), ("clients",))
@@ -60,17 +45,6 @@ AXES = (
 )
 """Axes of the tensors of a pool."""
 
-MODALITIES = ("image", "audio", "video")
-
-
-def scalar_field_count(category: str) -> int:
-    """How many leading fields of a category are drawn once per request."""
-    return 5 if category == "multimodal" else len(FIELDS[category])
-
-
-NO_FAMILY, EXPONENTIAL, GAMMA, WEIBULL = range(4)
-FAMILY_NAMES = ("", "Exponential", "Gamma", "Weibull")
-"""Names of the gap families by code; the empty name marks a window without requests."""
 
 PastEnd = Literal["wrap", "end"]
 
@@ -156,7 +130,7 @@ class ClientPool:
         Part of the window that the run of requests covers, in (0, 1].
     table : int32[profiles, windows, fields]
         Row of `tables` that a field is drawn from; -1 where silent.
-    tables : LengthTables
+    tables : Tables
     measured : bool[profiles]
         True if rates are counts of a log (counts are then kept), False if they are intensities of a model.
     correlations : float64[correlations, scalar fields, scalar fields], optional
@@ -184,7 +158,7 @@ class ClientPool:
     shape: NDArray[np.float64]
     occupancy: NDArray[np.float64]
     table: NDArray[np.int32]
-    tables: LengthTables
+    tables: Tables
     measured: NDArray[np.bool_]
     correlations: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     correlation: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
@@ -222,7 +196,7 @@ class ClientPool:
     def from_arrays(cls, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> ClientPool:
         """The inverse of `header` and `arrays`."""
         columns: dict[str, Any] = dict(arrays)
-        tables = LengthTables(*(columns.pop(f.name) for f in fields(LengthTables)))
+        tables = Tables(*(columns.pop(f.name) for f in fields(Tables)))
         return cls(**(header | columns), tables=tables)
 
     @property
@@ -370,7 +344,7 @@ class ClientPool:
         ----------
         **ranges : (float or None, float or None)
             By the name of a figure, such as ``rate_rps``, ``cv``, ``mean_input_tokens``, ``max_output_tokens`` or
-            ``p95_output_tokens`` (all of them: `servegen_gpu.clients.figures`); None leaves an end open.
+            ``p95_output_tokens`` (all of them: `servegen_gpu.clients.describe.figures`); None leaves an end open.
 
         Raises
         ------
@@ -452,13 +426,13 @@ class ClientPool:
         statistics : sequence of str
             Of the length distributions: ``mean``, ``min``, ``max``, and quantiles such as ``p50``.
         """
-        from servegen_gpu.clients.cdfs import cdfs_of
+        from servegen_gpu.clients.describe.cdfs import cdfs_of
 
         return cdfs_of(self, per, statistics)
 
     def skew(self) -> Skew:
         """Which share of the requests the largest clients send."""
-        from servegen_gpu.clients.cdfs import skew_of
+        from servegen_gpu.clients.describe.cdfs import skew_of
 
         return skew_of(self)
 
@@ -477,7 +451,7 @@ class ClientPool:
         --------
         >>> load_servegen("ServeGen/data", "deepseek-r1").with_conversations("deepseek-r1")
         """
-        from servegen_gpu.clients.turns_toml import turn_model
+        from servegen_gpu.clients.stated.turns_toml import turn_model
 
         models = () if model is None else (turn_model(model),)
         return replace(self, turn_models=models, turn_model=np.full(len(self.rate_rps), len(models) - 1, np.int32))

@@ -7,17 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import (
-    AXES,
-    EXPONENTIAL,
-    FIELDS,
-    MAX_CLIENT_ID,
-    WEIBULL,
-    ClientPool,
-    scalar_field_count,
-)
+from servegen_gpu.clients.pool import AXES, MAX_CLIENT_ID, ClientPool
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.dependence import is_rank_correlation
+from servegen_gpu.request.families import EXPONENTIAL, WEIBULL
+from servegen_gpu.request.schema import FIELDS, scalar_field_count
 
 
 def fill_in(pool: ClientPool) -> None:
@@ -50,14 +44,14 @@ def check(pool: ClientPool) -> None:
     for name, axes in AXES.items():
         array, shape = getattr(pool, name), tuple(sizes[axis] for axis in axes)
         if array.shape != shape:
-            raise ProfileError(f"{name} of shape {shape}, [{', '.join(axes)}]", f"{array.shape}", f"mend `{name}`")
+            raise ProfileError(f"{name} of shape {shape}, [{', '.join(axes)}]", f"{array.shape}", f"fix `{name}`")
     ids = pool.client_ids
     if ids[0] < 0 or ids[-1] > MAX_CLIENT_ID or (np.diff(ids) <= 0).any():
         raise ProfileError("client ids unique, ascending, below 2**31", "others", "renumber the clients")
     if pool.profile.min() < 0 or pool.profile.max() >= len(pool.rate_rps):
-        raise ProfileError("clients that point at profiles", "one that does not", "mend `profile`")
+        raise ProfileError("clients that point at profiles", "one that does not", "fix `profile`")
     if not (np.isfinite(pool.rate_factor) & (pool.rate_factor > 0)).all():
-        raise ProfileError("positive, finite rate factors", "others", "mend `rate_factor`")
+        raise ProfileError("positive, finite rate factors", "others", "fix `rate_factor`")
     _check_profiles(pool)
 
     active = pool.rate_rps > 0
@@ -77,7 +71,7 @@ def check(pool: ClientPool) -> None:
                 expected,
                 f"rate {pool.rate_rps[p, w]}, shape {pool.shape[p, w]}, occupancy {pool.occupancy[p, w]}, "
                 f"tables {pool.table[p, w].tolist()} at client {users[:1].tolist()}, window {start_s} s",
-                "mend the profile",
+                "fix the profile",
             )
 
 
@@ -88,7 +82,7 @@ def _check_profiles(pool: ClientPool) -> None:
         raise ProfileError(
             "symmetric matrices of Spearman correlations in [-1, 1], ones on the diagonal",
             f"{pool.correlations[wrong[0]].tolist()} in row {wrong[0]} of `correlations`",
-            "mend the matrix",
+            "fix the matrix",
         )
     limits = {
         "correlation": (f"-1, or a row of the {len(pool.correlations):,} `correlations`", -1, len(pool.correlations)),
@@ -100,5 +94,5 @@ def _check_profiles(pool: ClientPool) -> None:
         if len(wrong):
             users = pool.client_ids[pool.profile == wrong[0]]
             raise ProfileError(
-                expected, f"{getattr(pool, name)[wrong[0]]} at client {users[:1].tolist()}", f"mend `{name}`"
+                expected, f"{getattr(pool, name)[wrong[0]]} at client {users[:1].tolist()}", f"fix `{name}`"
             )

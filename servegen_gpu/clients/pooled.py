@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.figures import expected_items
-from servegen_gpu.clients.lengths import WORDS, LengthTables
-from servegen_gpu.clients.pool import ClientPool, scalar_field_count
+from servegen_gpu.clients.describe.figures import expected_items
+from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.schema import scalar_field_count
+from servegen_gpu.request.tables import WORDS, Tables
 
 WEIGHT_BITS = 30
 """Weights are parts of 2**30: times the 2**32 words of a table, sums stay below 2**63."""
@@ -58,14 +59,14 @@ def cells_of(pool: ClientPool, span: NDArray[np.int64]) -> Cells:
     return Cells(profile, window, span[window], factor[profile] * pool.rate_rps[profile, window])
 
 
-def pooled_tables(pool: ClientPool, cells: Cells, spans: int) -> tuple[LengthTables, NDArray[np.int32]]:
+def pooled_tables(pool: ClientPool, cells: Cells, spans: int) -> tuple[Tables, NDArray[np.int32]]:
     """Tables of all fields, pooled over the clients and windows of each span.
 
     Items are pooled by how many of them a client sends; where nobody sends any, by requests.
 
     Returns
     -------
-    tables : LengthTables
+    tables : Tables
     row : int32[spans, fields]
         Row of `tables`; -1 in spans without requests.
 
@@ -74,7 +75,7 @@ def pooled_tables(pool: ClientPool, cells: Cells, spans: int) -> tuple[LengthTab
     OptionError
         If they would have more than 2**26 bins.
     """
-    parts: list[LengthTables] = []
+    parts: list[Tables] = []
     row = np.full((spans, len(pool.fields)), -1, np.int32)
     tables = bins = 0
     for lane, field in enumerate(pool.fields):
@@ -92,11 +93,11 @@ def pooled_tables(pool: ClientPool, cells: Cells, spans: int) -> tuple[LengthTab
             end = max(int(np.searchsorted(bound, upto, side="right")), begin + 1)
             pooled = weights[active[begin:end]] @ words
             pooled.sort_indices()
-            parts.append(LengthTables.from_weights(pooled.indptr, values[pooled.indices], pooled.data))
+            parts.append(Tables.from_weights(pooled.indptr, values[pooled.indices], pooled.data))
             bins += len(parts[-1].values)
             check_bins(bins)
             begin = end
-    return LengthTables.join(parts), row
+    return Tables.join(parts), row
 
 
 def check_bins(bins: int) -> None:
@@ -204,7 +205,7 @@ def _weights(cells: Cells, column: NDArray[np.intp], draws: NDArray[np.float64],
     return summed.astype(np.int64)
 
 
-def _words(tables: LengthTables, used: NDArray[np.intp]) -> tuple[Any, NDArray[np.int32]]:
+def _words(tables: Tables, used: NDArray[np.intp]) -> tuple[Any, NDArray[np.int32]]:
     """How many words select each value, a sparse matrix of int64, used tables by values; and the values."""
     from scipy import sparse
 

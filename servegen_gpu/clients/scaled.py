@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from servegen_gpu.clients import distributions as d
-from servegen_gpu.clients.distribution import number
+from servegen_gpu.clients.stated import distributions as d
+from servegen_gpu.clients.stated.distribution import number
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
     from servegen_gpu.clients.pool import ClientPool
-    from servegen_gpu.clients.turns import TurnModel
+    from servegen_gpu.clients.stated.turns import TurnModel
 
 SCALES: dict[type[d.Distribution], tuple[str, ...]] = {
     d.Constant: ("value",),

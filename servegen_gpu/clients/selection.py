@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.figures import OF_WINDOWS, client_figure, field_figure, kinds, window_figure
-from servegen_gpu.clients.pool import AXES, FAMILY_NAMES, ClientPool
+from servegen_gpu.clients.describe.figures import OF_WINDOWS, client_figure, field_figure, kinds, window_figure
+from servegen_gpu.clients.pool import AXES, ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.request.families import FAMILY_NAMES
 
 Range = tuple[float | None, float | None]
 """A closed range; None leaves an end open."""

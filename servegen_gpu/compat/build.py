@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.lengths import LengthTables
 from servegen_gpu.compat.client import Checked, Client, check_clients
 from servegen_gpu.compat.grid import Datasets, Grid
+from servegen_gpu.request.tables import Tables
 
 
 def grid_of(clients: Mapping[Any, Client], anew: bool = False) -> Grid:
@@ -98,11 +98,11 @@ def _datasets(
     )
 
 
-def _tables(arrays: Sequence[NDArray[np.float64]]) -> LengthTables:
+def _tables(arrays: Sequence[NDArray[np.float64]]) -> Tables:
     """Lists of probabilities as tables over their positions."""
     if not arrays:
-        return LengthTables(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.uint32))
+        return Tables(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.uint32))
     positions = [np.flatnonzero(array) for array in arrays]
     weights = [array[at] for array, at in zip(arrays, positions, strict=True)]
     offsets = np.cumsum([0] + [len(at) for at in positions])
-    return LengthTables.from_weights(offsets, np.concatenate(positions), np.concatenate(weights))
+    return Tables.from_weights(offsets, np.concatenate(positions), np.concatenate(weights))

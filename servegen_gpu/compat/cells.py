@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.clients.pool import FIELDS, GAMMA, MAX_CLIENT_ID, NO_FAMILY, WEIBULL, ClientPool, order_free_sum
+from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool, order_free_sum
 from servegen_gpu.compat.errors import InputError
 from servegen_gpu.compat.grid import RATIO, Datasets
 from servegen_gpu.compat.joint import COUNTS, ITEMS, Joint, join_fields
 from servegen_gpu.compat.selection import Selection
+from servegen_gpu.request.families import GAMMA, NO_FAMILY, WEIBULL
+from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.request.tables import Tables
 
 UNIT_S = 4294
 """Every window is sampled as one of the longest windows that the package has, and its times are scaled to its own
@@ -119,21 +121,21 @@ def _refuse(chosen: Selection, order: NDArray[np.int64], fault: NDArray[np.bool_
     if fault.any():
         client, window = np.argwhere(fault)[0]
         named = f"client {chosen.clients[order[client]].client_id} at timestamp {chosen.timestamps[window]}"
-        raise InputError(expected, f"none at {named}", "mend the client's dataset", f"{what} {named}")
+        raise InputError(expected, f"none at {named}", "fix the client's dataset", f"{what} {named}")
 
 
-def _lanes(datasets: Datasets, slots: NDArray[np.int64], joint: Joint) -> tuple[str, NDArray[np.int32], LengthTables]:
+def _lanes(datasets: Datasets, slots: NDArray[np.int64], joint: Joint) -> tuple[str, NDArray[np.int32], Tables]:
     """Category, tables of every slot int32[slots, lanes], and tables: joint bins first, the counts and items too."""
     zero = len(slots)
-    nothing = LengthTables(np.array([0, 1]), np.zeros(1, np.int32), np.full(1, 2**32 - 1, np.uint32))
+    nothing = Tables(np.array([0, 1]), np.zeros(1, np.int32), np.full(1, 2**32 - 1, np.uint32))
     category = "multimodal" if any(kind.lists for kind in joint.kinds) else "language"
     lanes = np.full((len(slots), len(FIELDS[category])), zero, np.int32)
     lanes[:, 0] = np.arange(len(slots))
     if category == "language":
-        return category, lanes, LengthTables.join([joint.tables, nothing])
+        return category, lanes, Tables.join([joint.tables, nothing])
     for lane, field in enumerate(FIELDS[category]):
         column = datasets.column(field)[slots]
         if field in COUNTS or field in ITEMS:
             listed = (column >= 0) & (datasets.column(COUNTS[0])[slots] >= 0)
             lanes[:, lane] = np.where(listed, zero + 1 + column, zero)
-    return category, lanes, LengthTables.join([joint.tables, nothing, datasets.tables])
+    return category, lanes, Tables.join([joint.tables, nothing, datasets.tables])

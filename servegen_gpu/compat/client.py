@@ -144,7 +144,7 @@ def check_client(client: Client, checked: Checked) -> None:
                 raise InputError(
                     "timestamps as finite numbers of seconds",
                     f"{time!r} at client {client.client_id!r}",
-                    f"mend the client's {name.lower()}",
+                    f"fix the client's {name.lower()}",
                     f"{name} timestamps must be numbers",
                 )
         if any(a >= b for a, b in pairwise(times)):
@@ -222,7 +222,7 @@ def _check_pdf(client_id: Any, time: Any, field: Any, pdf: Any) -> NDArray[np.fl
 
 
 def _fault(client_id: Any, expected: str, got: Any, what: str) -> InputError:
-    return InputError(expected, f"{got!r:.80} at client {client_id!r}", "mend the client", what)
+    return InputError(expected, f"{got!r:.80} at client {client_id!r}", "fix the client", what)
 
 
 def check_clients(clients: Mapping[Any, Client]) -> Checked:

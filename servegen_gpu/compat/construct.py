@@ -21,7 +21,8 @@ from servegen_gpu.compat.joint import ITEMS, requests_data
 from servegen_gpu.compat.selection import Selection
 from servegen_gpu.formats.flow import overlap
 from servegen_gpu.pipeline import stream
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 __all__ = ["ClientPool", "ClientPoolView", "ClientWindow", "Request", "generate_workload"]
 
@@ -113,7 +114,7 @@ def _targets(chosen: Selection, rate_fn: Mapping[int, float], duration: float) -
     for w, timestamp in enumerate(chosen.timestamps):
         rate = rate_fn.get(timestamp, 0.0) if present[w] else 0.0  # type: ignore[call-overload]
         if isinstance(rate, bool) or not (isinstance(rate, REAL) and 0 <= rate < math.inf):
-            raise InputError("rates as finite numbers >= 0", f"{rate!r} at timestamp {timestamp}", "mend rate_fn")
+            raise InputError("rates as finite numbers >= 0", f"{rate!r} at timestamp {timestamp}", "fix rate_fn")
         targets[w] = rate if active[w] else 0.0
     return targets
 

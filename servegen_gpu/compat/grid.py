@@ -1,7 +1,7 @@
 """What the clients of a pool do in every window, as arrays: what views select from and generation packs.
 
 Axes: clients (in the pool's order), windows (of the clients' common grid, which may have any ascending starts), slots
-(datasets of all clients), fields (in order of first appearance), tables and bins (as in `LengthTables`).
+(datasets of all clients), fields (in order of first appearance), tables and bins (as in `Tables`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.clients.pool import RATIO_STEPS
 from servegen_gpu.compat.errors import InputError
 from servegen_gpu.compat.workload_types import Unbuilt
+from servegen_gpu.request.schema import RATIO_STEPS
+from servegen_gpu.request.tables import Tables
 
 RATIO = "reason_ratio"
 MAX_DENSE = 1 << 24
@@ -33,7 +33,7 @@ class Datasets:
     fields : tuple of str
     table : int32[slots, fields]
         Row of `tables`; -1 where a slot lacks the field.
-    tables : LengthTables
+    tables : Tables
         Values are positions in ServeGen's lists of probabilities.
     size : int64[tables]
         Length of those lists.
@@ -43,7 +43,7 @@ class Datasets:
 
     fields: tuple[str, ...]
     table: NDArray[np.int32]
-    tables: LengthTables
+    tables: Tables
     size: NDArray[np.int64]
     mean: NDArray[np.float64]
 
@@ -83,7 +83,7 @@ def _dense(datasets: Datasets, table: int, field: str) -> list[float]:
         raise InputError(
             f"a value of {field} below {MAX_DENSE:,} to build a list of probabilities up to it",
             f"{size - 1:,}",
-            "generate without looking at window.dataset, or mend the file",
+            "generate without looking at window.dataset, or fix the file",
         )
     values, probabilities = datasets.tables.table(table)
     dense = [0.0] * size  # one zero for all, as floats of their own would take four times the memory

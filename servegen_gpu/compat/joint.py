@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.lengths import WORDS, LengthTables
-from servegen_gpu.clients.pool import MODALITIES
 from servegen_gpu.compat.errors import InputError
 from servegen_gpu.compat.grid import RATIO, Datasets, ratio_of
+from servegen_gpu.request.schema import MODALITIES
+from servegen_gpu.request.tables import WORDS, Tables
 
 COUNTS = tuple(f"{modality}_count" for modality in MODALITIES)
 ITEMS = tuple(f"{modality}_tokens" for modality in MODALITIES)
@@ -79,14 +79,14 @@ class Joint:
 
     Attributes
     ----------
-    tables : LengthTables
+    tables : Tables
         One for each slot; its values are joint bins.
     kinds : list of Kind
     kind : int64[joint bins]
         Which kind a joint bin belongs to.
     """
 
-    tables: LengthTables
+    tables: Tables
     kinds: list[Kind]
     kind: NDArray[np.int64]
 
@@ -113,8 +113,8 @@ def join_fields(datasets: Datasets, slots: NDArray[np.int64]) -> Joint:
     of_slot = (joint >> np.uint64(32)).astype(np.int64)
     sizes = np.bincount(of_slot, minlength=len(slots))
     if not sizes.all():
-        raise InputError("at least one field in every dataset", "none", "mend the dataset")
-    tables = LengthTables(
+        raise InputError("at least one field in every dataset", "none", "fix the dataset")
+    tables = Tables(
         np.concatenate(([0], np.cumsum(sizes))),
         np.arange(len(joint), dtype=np.int32),
         (joint & np.uint64(WORDS - 1)).astype(np.uint32),
@@ -140,7 +140,7 @@ def _kind(fields: Sequence[str], items: bool, values: dict[str, Column]) -> Kind
 
 
 def _keys(
-    tables: LengthTables, table: NDArray[np.int32], slots: NDArray[np.int64]
+    tables: Tables, table: NDArray[np.int32], slots: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Slot and threshold of every bin of a field in one word, ascending, uint64[bins], and where the bins are."""
     starts = tables.offsets[table[slots]]

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.dataset_json import read_slots
-from servegen_gpu.clients.files import BATCH_BYTES, ClientFile, batches, read
-from servegen_gpu.clients.histogram_text import parse_histograms
-from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.clients.pool import EXPONENTIAL, NO_FAMILY, RATIO_STEPS, WEIBULL
-from servegen_gpu.clients.servegen import list_files
-from servegen_gpu.clients.trace_csv import Traces, read_traces
+from servegen_gpu.clients.released.dataset_json import read_slots
+from servegen_gpu.clients.released.files import BATCH_BYTES, ClientFile, batches, read
+from servegen_gpu.clients.released.histogram_text import parse_histograms
+from servegen_gpu.clients.released.servegen import list_files
+from servegen_gpu.clients.released.trace_csv import Traces, read_traces
 from servegen_gpu.compat.client import Client
 from servegen_gpu.compat.errors import InputError, as_value_errors, few
 from servegen_gpu.compat.grid import RATIO, Datasets, Grid
 from servegen_gpu.compat.workload_types import Category
+from servegen_gpu.request.families import EXPONENTIAL, NO_FAMILY, WEIBULL
+from servegen_gpu.request.schema import RATIO_STEPS
+from servegen_gpu.request.tables import Tables
 
 ENVIRONMENT = "SERVEGEN_DATA"
 MAX_FIELDS = 64
@@ -112,7 +113,7 @@ def _read_datasets(
     fields = _fields(paths[min(paths)], min(paths))
     slot = np.full((len(paths), len(start_s)), -1, np.int32)
     slots: list[tuple[tuple[int, int], ...]] = []
-    parts: list[LengthTables] = []
+    parts: list[Tables] = []
     rows = 0
     for files in batches(paths, BATCH_BYTES):
         texts: list[str] = []
@@ -131,7 +132,7 @@ def _read_datasets(
             parts.append(parse_histograms(texts, is_ratio, partial(_where, places, fields)))
     if not parts:
         raise InputError("a slot with requests", f"none in {len(paths):,} dataset files", "download the data again")
-    tables = LengthTables.join(parts)
+    tables = Tables.join(parts)
     size = tables.largest.astype(np.int64) + 1
     ratios = np.tile(np.array([field == RATIO for field in fields]), rows)
     size[ratios] = np.maximum(size[ratios], RATIO_STEPS)
@@ -160,7 +161,7 @@ def _check_starts(file: ClientFile, starts: NDArray[np.int64], start_s: NDArray[
         raise InputError(
             "slots that start where a window of the trace starts",
             f"{few(extra.tolist())} in {file.path}",
-            "mend the file, or download it again",
+            "fix the file, or download it again",
             f"Client {file.client} has dataset timestamps that are not in trace timestamps: {few(extra.tolist())}",
         )
 

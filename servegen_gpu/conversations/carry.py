@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import Columns
-from servegen_gpu.columns import concat, rows_between, size_bytes, take
 from servegen_gpu.errors import OutputError
-from servegen_gpu.trace import Ragged
+from servegen_gpu.request.columns import Columns, Ragged, concat, rows_between, size_bytes, take
 
 
 class Carry:

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.addresses import Addresses
-from servegen_gpu.backends.blocks import for_blocks
-from servegen_gpu.backends.contract import ORDINAL, SEVERAL, Columns
-from servegen_gpu.backends.numpy_lengths import later_fields, lookup, scalar_fields
-from servegen_gpu.columns import take
-from servegen_gpu.conversations.packed import PackedTurns, conversation_id
+from servegen_gpu.backends.contract import ORDINAL, SEVERAL
+from servegen_gpu.backends.host.addresses import Addresses
+from servegen_gpu.backends.host.fields import later_fields, lookup, scalar_fields
+from servegen_gpu.blocks import for_blocks
+from servegen_gpu.conversations.growth import with_history
 from servegen_gpu.law.address import Purpose
-from servegen_gpu.law.growth import with_history
-from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packed_turns import PackedTurns, conversation_id
 from servegen_gpu.plan import Cells, number_of
+from servegen_gpu.request.columns import Columns, take
 
 PLACE = ("arrival_us", "client", "conversation", "turn")
 """Columns that say when and whose a turn is; the rest says what is asked."""

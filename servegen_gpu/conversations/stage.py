@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.blocks import gather
-from servegen_gpu.backends.contract import SEVERAL, Backend, Columns, sampled
-from servegen_gpu.columns import rows_between, take
+from servegen_gpu.backends.contract import SEVERAL, Backend, sampled
+from servegen_gpu.blocks import gather
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.conversations.draw import Talks, all_turns, find_talks, standing_alone, talks_at
-from servegen_gpu.packing import PackedWorkload
+from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, is_after_start, slice_edges_us, slices_of
-from servegen_gpu.trace import Ragged
+from servegen_gpu.request.columns import Columns, Ragged, rows_between, take
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""

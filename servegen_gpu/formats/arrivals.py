@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.trace import Column, Trace
+from servegen_gpu.request.columns import Column
+from servegen_gpu.trace import Trace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -177,7 +178,7 @@ def _cast(texts: pa.Array, kind: pa.DataType, expected: str, where: str, before:
 
 
 def _refuse(texts: pa.Array, at: int, expected: str, where: str, before: int) -> NoReturn:
-    raise OptionError(expected, f"{texts[at].as_py()[:60]!r} in {where.format(before + at + 1)}", "mend the file")
+    raise OptionError(expected, f"{texts[at].as_py()[:60]!r} in {where.format(before + at + 1)}", "fix the file")
 
 
 def _from_first(

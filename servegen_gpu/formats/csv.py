@@ -11,7 +11,8 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Encode, Format
 from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, numbers, read_sidecar
-from servegen_gpu.trace import Ragged, Trace, from_arrow
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace, from_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 T = TypeVar("T")
 CHUNK_IDS = 1 << 22

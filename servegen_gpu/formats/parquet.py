@@ -17,7 +17,8 @@ from typing import Any
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Encode, Format
-from servegen_gpu.trace import FIRST_ROW_KEY, PROVENANCE_KEY, Ragged, Trace, from_arrow
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import FIRST_ROW_KEY, PROVENANCE_KEY, Trace, from_arrow
 
 ROW_GROUP_ROWS = 2**20
 PART_NAME = "part-{:05d}.parquet"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.trace import Column, Ragged, Trace
+from servegen_gpu.request.columns import Column, Ragged
+from servegen_gpu.trace import Trace
 
 if TYPE_CHECKING:
     import pyarrow as pa

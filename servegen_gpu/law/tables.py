@@ -7,55 +7,10 @@ which dependence between fields and common random numbers need.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from servegen_gpu.clients.lengths import LengthTables
-from servegen_gpu.clients.pool import RATIO_STEPS
-
-MAX_GUIDE_BITS = 11
-MAX_GUIDE_ENTRIES = 1 << 24
-
-
-@dataclass(frozen=True, eq=False)
-class PackedTables:
-    """Tables with their guides, ready for lookup.
-
-    Attributes
-    ----------
-    thresholds : uint32[bins]
-        Last word of each bin.
-    values : int32[bins]
-    guide : int32[tables * (2**guide_bits + 1)]
-        Entry j of a table: its first bin whose threshold reaches ``j * 2**(32 - guide_bits)``; the last entry is its
-        last bin.
-    guide_bits : int
-        How many leading bits of a word choose the guide entry; only speed depends on it.
-    steps : int
-        Halvings that settle every search.
-    """
-
-    thresholds: NDArray[np.uint32]
-    values: NDArray[np.int32]
-    guide: NDArray[np.int32]
-    guide_bits: int
-    steps: int
-
-
-def pack_tables(tables: LengthTables) -> PackedTables:
-    """Add guides to `tables`, finer where there are few tables, 64 MB in all at most."""
-    count = max(len(tables), 1)
-    bits = int(np.clip(MAX_GUIDE_ENTRIES // count, 16, 1 << MAX_GUIDE_BITS)).bit_length() - 1
-    base = np.repeat(np.arange(len(tables), dtype=np.uint64) << np.uint64(32), np.diff(tables.offsets))
-    starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(32 - bits)
-    wanted = (np.arange(len(tables), dtype=np.uint64) << np.uint64(32))[:, None] + starts
-    first = np.searchsorted(base + tables.thresholds, wanted.ravel()).reshape(wanted.shape)
-    guide = np.concatenate((first, tables.offsets[1:, None] - 1), axis=1).astype(np.int32)
-    widest = int(np.diff(guide, axis=1).max(initial=0))
-    return PackedTables(tables.thresholds, tables.values, guide.ravel(), bits, widest.bit_length())
+from servegen_gpu.request.schema import RATIO_STEPS
+from servegen_gpu.request.tables import PackedTables
 
 
 def guide_range(xp: Any, word: Any, table: Any, tables: PackedTables) -> tuple[Any, Any]:

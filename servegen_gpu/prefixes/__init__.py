@@ -38,7 +38,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.prefixes.ids import BLOCK_TOKENS, Rule, ids_of, offsets_of, rule_of
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 PIECE_BLOCKS = 1 << 22
 """Blocks of a piece of a slab, where ids must not be in memory all at once: 32 MB of ids."""

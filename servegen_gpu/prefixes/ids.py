@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.blocks import BLOCK, for_blocks
+from servegen_gpu.blocks import BLOCK, for_blocks
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import STREAM_VERSION
 from servegen_gpu.law.philox import MASK, philox4x32
 from servegen_gpu.options import integer
 from servegen_gpu.prefixes.system_prompts import MAX_TOKENS, SystemPrompts, system_prompts
-from servegen_gpu.trace import Ragged, Trace
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 BLOCK_TOKENS = 512
 """As in the traces of Mooncake (FAST '25)."""
@@ -185,4 +186,4 @@ def _column(trace: Trace, name: str, most: int = 2**63 - 1) -> NDArray[Any]:
 def _refuse(wrong: NDArray[np.bool_], trace: Trace, name: str, expected: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise OptionError(f"{name} {expected}", f"{trace[name][row]} in row {trace.first_row + row:,}", f"mend {name}")
+        raise OptionError(f"{name} {expected}", f"{trace[name][row]} in row {trace.first_row + row:,}", f"fix {name}")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.distributions import Distribution, as_distribution
-from servegen_gpu.clients.tabulate import Grid, new_table
+from servegen_gpu.clients.stated.distributions import Distribution, as_distribution
+from servegen_gpu.clients.stated.tabulate import Grid, new_table
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import integer
 

@@ -1,0 +1,193 @@
+"""A CUDA device through CuPy: kernels built for it, memory of our own, sorts, copies to the host.
+
+CuPy compiles with NVRTC, which it brings, and keeps what it compiled by source, architecture and compiler in
+``$CUPY_CACHE_DIR``, written so that processes do not disturb each other. A device belongs to a number; whoever works on
+it does so inside `CudaDevice.current`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.cuda import driver as cuda_driver
+from servegen_gpu.backends.cuda.driver import first_line, version_text
+from servegen_gpu.backends.cuda.job import words
+from servegen_gpu.backends.cuda.loader import one_text
+from servegen_gpu.backends.cuda.sort import CubSort, open_sort
+from servegen_gpu.errors import OptionError
+from servegen_gpu.request.columns import Ragged
+
+OPTIONS = ("--fmad=false", "-std=c++17")
+THREADS = 256
+
+
+class CudaDevice:
+    """A CUDA device.
+
+    Parameters
+    ----------
+    number : int, optional
+        As CUDA counts what ``CUDA_VISIBLE_DEVICES`` leaves; by default the first of `chosen_devices`.
+
+    Attributes
+    ----------
+    xp : module
+        CuPy.
+    pool : cupy.cuda.MemoryPool
+        Memory of the slabs; nothing of it is held once a trace is done.
+    cub : CubSort or None
+        The sort of some bits only; without it, `cupy.sort` sorts whole words to the same order.
+    why_no_cub : str
+    """
+
+    def __init__(self, number: int | None = None) -> None:
+        self.xp = cuda_driver.import_cupy()
+        cuda_driver.check_driver(self.xp)
+        self.number = cuda_driver.chosen_devices(self.xp)[0] if number is None else number
+        self.out_of_memory = self.xp.cuda.memory.OutOfMemoryError
+        self.pool = self.xp.cuda.MemoryPool()
+        self._pinned = self.xp.cuda.PinnedMemoryPool()
+        self._kernels: dict[str, Any] = {}
+        try:
+            with self.current():
+                self._copies = self.xp.cuda.Stream(non_blocking=True)
+                self._module = self._compiled()
+                self.cub, self.why_no_cub = self._cub()
+                self.pool.free_all_blocks()
+        except (
+            self.out_of_memory,
+            self.xp.cuda.runtime.CUDARuntimeError,
+            self.xp.cuda.driver.CUDADriverError,
+        ) as error:
+            raise cuda_driver.no_device(error) from None
+
+    def describe(self) -> str:
+        """Versions of driver and CuPy, and what sorts."""
+        sort = "sorts with CUB" if self.cub else f"sorts with cupy.sort ({self.why_no_cub})"
+        driver = version_text(self.xp.cuda.runtime.driverGetVersion())
+        return f"driver for CUDA {driver}, CuPy {self.xp.__version__}, {sort}"
+
+    def name_of(self, number: int | None = None) -> str:
+        """Name of a device, by default this one."""
+        properties = self.xp.cuda.runtime.getDeviceProperties(self.number if number is None else number)
+        return str(properties["name"].decode())
+
+    def current(self) -> Any:
+        """A context in which this thread works on this device."""
+        return self.xp.cuda.Device(self.number)
+
+    def launch(self, kernel: str, job: Mapping[str, Any], n: int) -> None:
+        """Start a kernel of kernels/slab.cu for n threads on the current stream."""
+        if kernel not in self._kernels:
+            self._kernels[kernel] = self._module.get_function(f"sg_{kernel}")
+        told = self.xp.asarray(words(job, lambda array: int(array.data.ptr)))
+        self._kernels[kernel]((-(-n // THREADS),), (THREADS,), (told, np.int64(n)))
+
+    def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
+        """Words in the order of some of their bits, equals as they came; those that came are used up.
+
+        Below `begin_bit` words must ascend already, and only bits below `end_bit` may decide: then sorting whole words
+        gives the same.
+        """
+        if self.cub:
+            return self.cub(word, begin_bit, end_bit)
+        word.sort()
+        return word
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """Arrays made in here come from the device's own pool."""
+        with self.xp.cuda.using_allocator(self.pool.malloc):
+            yield
+
+    def release(self) -> None:
+        """Give back all memory that no array uses."""
+        with self.current():
+            self.pool.free_all_blocks()
+        self._pinned.free_all_blocks()
+
+    def start_copy(self, columns: dict[str, Any]) -> Copy:
+        """Begin to copy columns to the host, beside whatever the device does next."""
+        return Copy(columns, self.xp, self._copies, self._host)
+
+    def _host(self, like: Any) -> NDArray[Any]:
+        """Page-locked memory for an array, or plain memory where no more can be locked."""
+        if not like.size:
+            return np.empty(0, like.dtype)
+        try:
+            held = self._pinned.malloc(like.nbytes)
+        except (self.xp.cuda.runtime.CUDARuntimeError, self.out_of_memory):
+            return np.empty(like.shape, like.dtype)
+        return np.ndarray(like.shape, like.dtype, held)
+
+    def _cub(self) -> tuple[CubSort | None, str]:
+        with self.memory():
+            return open_sort(self.xp, self.number)
+
+    def _compiled(self) -> Any:
+        """The kernels, from CuPy's cache or compiled now."""
+        cuda = self.xp.cuda
+        module = self.xp.RawModule(code=one_text(), options=OPTIONS)
+        try:
+            module.compile()
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError):
+            raise
+        except cuda.compiler.CompileException as error:
+            raise OptionError(
+                "kernels that NVRTC compiles", first_line(error), "report this, or choose backend 'native'"
+            ) from None
+        except OSError as error:
+            raise cuda_driver.no_cache(error) from None
+        except (RuntimeError, ImportError) as error:  # NVRTC itself is missing, or of another CUDA
+            raise OptionError(
+                "NVRTC, which compiles the kernels",
+                first_line(error),
+                "pip install nvidia-cuda-nvrtc for CUDA 13, nvidia-cuda-nvrtc-cu12 for CUDA 12",
+            ) from None
+        return module
+
+
+class Copy:
+    """Columns on their way to the host."""
+
+    def __init__(self, columns: dict[str, Any], xp: Any, stream: Any, host: Any) -> None:
+        self._from = columns
+        ready = xp.cuda.Event(disable_timing=True)
+        ready.record()
+        stream.wait_event(ready)
+
+        def start(array: Any) -> NDArray[Any]:
+            to: NDArray[Any] = host(array)
+            if array.size:
+                kind = xp.cuda.runtime.memcpyDeviceToHost
+                xp.cuda.runtime.memcpyAsync(to.ctypes.data, array.data.ptr, array.nbytes, kind, stream.ptr)
+            return to
+
+        self._arrays = {
+            name: (start(c.offsets), start(c.values)) if isinstance(c, Ragged) else start(c)
+            for name, c in columns.items()
+        }
+        self._done = xp.cuda.Event(disable_timing=True)
+        self._done.record(stream)
+
+    def wait(self) -> None:
+        """Until the columns are on the host; the device's are let go."""
+        self._done.synchronize()
+        self._from = {}
+
+    def finished(self) -> dict[str, Any]:
+        """The columns on the host, once they are there."""
+        self.wait()
+        return {name: Ragged(*a) if isinstance(a, tuple) else a for name, a in self._arrays.items()}
+
+
+@functools.cache
+def open_device(number: int | None = None) -> CudaDevice:
+    """A CUDA device, opened once."""
+    return CudaDevice(number)

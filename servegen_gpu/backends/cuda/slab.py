@@ -1,0 +1,400 @@
+"""A slab on a device: the order of kernels, and what array operations do between them.
+
+Nothing here imports CuPy: a `Device` brings the array namespace and starts kernels, so that the whole of it runs on
+the host as well (tests/test_cuda_host.py). Kernels and axes are those of kernels/slab.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.contract import ORDINAL
+from servegen_gpu.backends.cuda.job import SCALAR_FIELDS, TILE
+from servegen_gpu.backends.cuda.sort import sort_bits
+from servegen_gpu.backends.host.cell_state import CellState, Runs
+from servegen_gpu.backends.host.fields import ITEM_PURPOSES
+from servegen_gpu.backends.host.survey import Survey
+from servegen_gpu.law.address import MAX_WINDOW
+from servegen_gpu.law.dependence import KINDS
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.plan import Slab
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.schema import MODALITIES
+from servegen_gpu.rules import CountRule
+
+OPEN = OUTSIDE = np.iinfo(np.int64).max
+"""As in kernels/slab.h."""
+
+WORD_BITS = 62
+"""Bits of a word that time and position may take: what is dropped has a word above all of them."""
+
+CELLS = {
+    "cell_client": np.uint32,
+    "cell_number": np.uint32,
+    "cell_window": np.int32,
+    "cell_law": np.int64,
+    "cell_rule": np.uint8,
+    **dict.fromkeys(("cell_d", "cell_c", "cell_log_d", "cell_boost", "log_unit", "ticks_per_unit"), np.float64),
+    **dict.fromkeys(("rotation", "first_ticks", "room", "kept", "drawn", "last", "ticks_in_all"), np.int64),
+}
+"""Arrays of cells and their types."""
+
+Job = dict[str, Any]
+
+
+class Device(Protocol):
+    """Where a slab is sampled."""
+
+    xp: Any
+    """Array namespace: cupy, or numpy for a device that the host plays."""
+
+    def launch(self, kernel: str, job: Job, n: int) -> None:
+        """Start a kernel for n threads; it ends before the next begins."""
+        ...
+
+    def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
+        """Words in the order of some of their bits, equals as they came; those that came are used up."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A run layout on the device, and the sums of ticks of its requests."""
+
+    layout: Job
+    sums: Any
+
+
+class SlabSampler:
+    """Samples slabs on a device; keeps the workload there between slabs.
+
+    Parameters
+    ----------
+    device : Device
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._workload: tuple[PackedWorkload, Job] | None = None
+        self._rows: tuple[PackedWorkload, tuple[int, ...], Job] | None = None
+
+    def forget(self) -> None:
+        """Let go of all memory on the device."""
+        self._workload = self._rows = None
+
+    def whole(self, packed: PackedWorkload, slab: Slab) -> dict[str, Any]:
+        """Columns of a slab of whole windows, on the device."""
+        xp, job = self.device.xp, self._job(packed, slab)
+        job |= self._cells(job, len(slab.windows) * len(packed.client_id))
+        cells = len(job["cell_client"])
+        if not cells:
+            return self._columns(packed, job, xp.empty(0, np.int64), {}, None)
+        rules = set(packed.count_rule.tolist())
+        rounds = [self._first_round(job, cells, rules)]
+        while len(more := xp.flatnonzero(job["kept"] == OPEN)):
+            rounds.append(self._next_round(job, more))
+        begin = self._begins(job["kept"])
+        count = int(begin[cells])
+        word = xp.full(count, OUTSIDE, np.int64)
+        place = {"position_begin": begin, "word": word} | self._bits(job["span_us"], count)
+        while rounds:
+            drawn = rounds.pop()
+            self._launch("word", job | drawn.layout | place | {"sums": drawn.sums}, drawn.layout["requests"])
+            del drawn
+        return self._columns(packed, job, word, self._layout(begin, count), place["position_bits"])
+
+    def part(self, packed: PackedWorkload, slab: Slab, known: Survey, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        """Columns of a part of a surveyed window, on the device: the chosen runs of its survey drawn again."""
+        job = self._job(packed, slab) | self._known_cells(packed, known.state)
+        layout = self._upload_runs(known.runs.take(chosen))
+        count = int(layout["requests"])
+        drawn = self._draw(job | {"units_known": 1}, layout)
+        word = self.device.xp.full(count, OUTSIDE, np.int64)
+        place = {"word": word} | self._bits(job["span_us"], count)
+        self._launch("word", job | layout | place | {"sums": drawn.sums}, count)
+        del drawn
+        return self._columns(packed, job, word, layout, place["position_bits"])
+
+    # Arrivals
+
+    def _cells(self, job: Job, grid: int) -> Job:
+        """The cells of the windows, with what is drawn once per cell."""
+        xp = self.device.xp
+        active = xp.empty(grid, np.uint8)
+        self._launch("expect", job | {"active": active}, grid)
+        chosen = xp.flatnonzero(active)
+        cells: Job = {name: xp.empty(len(chosen), kind) for name, kind in CELLS.items()}
+        self._launch("begin", job | cells | {"grid_cell": chosen}, len(chosen))
+        return cells
+
+    def _first_round(self, job: Job, cells: int, rules: set[int]) -> Drawn:
+        """All requests of counted cells, and as many of renewal cells as they are likely to need."""
+        xp = self.device.xp
+        begin = self._begins(job["room"])
+        layout = self._layout(begin, int(begin[cells]))
+        peak = xp.zeros(cells, np.uint64)
+        drawn = self._draw(job | {"peak": peak}, layout, cells if rules != {CountRule.RENEWAL} else 0)
+        self._launch("end", job | layout | {"sums": drawn.sums}, cells)
+        if CountRule.RENEWAL in rules:
+            self._launch("cross", job | layout | {"sums": drawn.sums}, layout["requests"])
+        return drawn
+
+    def _next_round(self, job: Job, cells: Any) -> Drawn:
+        """A quarter more of each renewal cell that has not passed the end of its window."""
+        first = job["drawn"][cells]
+        begin = self._begins((first >> 2) + 4)
+        layout = self._layout(begin, int(begin[len(cells)]))
+        layout |= {"run_cell": cells, "run_first": first, "run_before": job["last"][cells]}
+        drawn = self._draw(job, layout)
+        self._launch("end", job | layout | {"sums": drawn.sums}, len(cells))
+        self._launch("cross", job | layout | {"sums": drawn.sums}, layout["requests"])
+        return drawn
+
+    def _draw(self, job: Job, layout: Job, counted: int = 0) -> Drawn:
+        """Gaps, ticks and their sums; the unit of counted cells is found where each cell is one run."""
+        xp, n = self.device.xp, layout["requests"]
+        ticks = xp.empty(n, np.int64)
+        own = job | layout | {"ticks": ticks}
+        self._launch("gap", own, n)
+        if counted:
+            self._launch("unit", own, counted)
+            self._launch("tick", own, n)
+        return Drawn(layout, xp.cumsum(ticks) if n else ticks)
+
+    # Surveys: what servegen_gpu.backends.host.run_gaps.Gaps asks for
+
+    def peaks(self, packed: PackedWorkload, state: CellState, runs: Runs) -> Any:
+        """Logarithm of the largest gap of every run, as ordered integers on the device."""
+        layout = self._upload_runs(runs)
+        peak = self.device.xp.zeros(len(runs), np.uint64)
+        ticks = self.device.xp.empty(layout["requests"], np.int64)
+        job = self._survey_job(packed, state) | layout | {"peak": peak, "ticks": ticks}
+        self._launch("gap", job, layout["requests"])
+        return peak
+
+    def totals(self, packed: PackedWorkload, state: CellState, runs: Runs) -> Any:
+        """Ticks of every run, int64[runs] on the device."""
+        job, drawn = self._known_sums(packed, state, runs)
+        total = self.device.xp.empty(len(runs), np.int64)
+        self._launch("total", job | {"sums": drawn.sums, "total": total}, len(runs))
+        return total
+
+    def renewals(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Any, Any]:
+        """Ordinal that ends each cell inside its window or `OPEN`, and ticks of the cell up to the end of each gap.
+
+        int64[cells] and int64[requests], on the device; at most one run a cell.
+        """
+        xp, (job, drawn) = self.device.xp, self._known_sums(packed, state, runs)
+        passed = xp.full(len(state.cells), OPEN, np.int64)
+        sums = xp.empty(len(drawn.sums), np.int64)
+        self._launch("cross", job | {"sums": drawn.sums, "kept": passed}, len(sums))
+        self._launch("sum", job | {"sums": drawn.sums, "run_sums": sums}, len(sums))
+        return passed, sums
+
+    def _known_sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Job, Drawn]:
+        job, layout = self._survey_job(packed, state), self._upload_runs(runs)
+        return job | layout, self._draw(job | {"units_known": 1}, layout)
+
+    # Columns
+
+    def _columns(
+        self, packed: PackedWorkload, job: Job, word: Any, layout: Job, position_bits: int | None
+    ) -> dict[str, Any]:
+        """From words to the slab's columns: lengths client by client, sort, and one gather of whole records."""
+        xp, lists = self.device.xp, packed.category == "multimodal"
+        names = packed.fields[: packed.scalar_fields]
+        located = lists or packed.addressed
+        width = 4 if len(names) + located < 4 else 8
+        record = xp.empty(len(word) * width, np.uint32)
+        job = job | {"record": record, "record_words": width, "position_bits": position_bits or 0}
+        # a null pointer would say that there is no ordinal
+        marker = {"row_ordinal": xp.empty(1, np.uint32)} if located else {}
+        self._launch("record", job | layout | marker | {"word": word}, len(word))
+        order = {}
+        if position_bits:
+            word = self.device.sort(word, *sort_bits(job["span_us"], position_bits))
+        elif len(word):
+            order["order"] = xp.argsort(word, kind="stable")
+            word = word[order["order"]]
+        rows = int(xp.searchsorted(word, xp.full(1, OUTSIDE, np.int64))[0]) if len(word) else 0
+
+        columns: dict[str, Any] = {"arrival_us": xp.empty(rows, np.int64), "client": xp.empty(rows, np.int32)}
+        drawn = {name: xp.empty(rows, np.int32) for name in names}
+        out = columns | {f"field{f}": column for f, column in enumerate(drawn.values())}
+        if located:
+            out |= {"row_cell": xp.empty(rows, np.int32), "row_ordinal": xp.empty(rows, np.uint32)}
+        self._launch("row", job | order | out | {"word": word}, rows)
+        del record, word, order
+        job = job | {"record": 0} | {name: out[name] for name in ("row_cell", "row_ordinal") if lists}
+        if packed.category == "reason":
+            drawn["reason_tokens"] = drawn.pop("reason_ratio")
+        if packed.addressed:
+            columns[ORDINAL] = out["row_ordinal"]
+        return columns | (self._lists(packed, job, drawn) if lists else drawn)
+
+    def _lists(self, packed: PackedWorkload, job: Job, drawn: dict[str, Any]) -> dict[str, Any]:
+        """Items, drawn in the order of rows from their addresses, and their sum."""
+        xp, lists = self.device.xp, {}
+        inputs = drawn["text_tokens"].copy()
+        for modality in MODALITIES:
+            offsets = self._begins(drawn.pop(f"{modality}_count"))
+            name, rows = f"{modality}_tokens", len(inputs)
+            items = xp.empty(int(offsets[rows]), np.int32)
+            what = {"purpose": int(ITEM_PURPOSES[modality]), "item_field": packed.fields.index(name)}
+            if len(items):
+                self._launch("item", job | what | {"item_begin": offsets, "item": items, "inputs": inputs}, rows)
+            lists[name] = Ragged(offsets, items)
+        if packed.limited:
+            self._launch("limit", job | {"inputs": inputs, "field1": drawn["output_tokens"]}, len(inputs))
+        return {"input_tokens": inputs} | {name: drawn[name] for name in ("output_tokens", "text_tokens")} | lists
+
+    # Index arithmetic between kernels
+
+    def _begins(self, count: Any) -> Any:
+        """Where each of `count` begins, int64[n + 1], the end last."""
+        begin = self.device.xp.zeros(len(count) + 1, np.int64)
+        if len(count):
+            begin[1:] = self.device.xp.cumsum(count, dtype=np.int64)
+        return begin
+
+    def _layout(self, begin: Any, requests: int) -> Job:
+        """Runs that begin at `begin`, and the first run of every tile."""
+        tiles = tiles_of(requests)
+        layout = {"run_begin": begin, "runs": len(begin) - 1, "requests": requests}
+        layout["tile_run"] = self.device.xp.empty(tiles + 1, np.int32)
+        if requests:
+            self._launch("tile", layout, tiles + 1)
+        return layout
+
+    def _upload_runs(self, runs: Runs) -> Job:
+        """Runs that are known on the host."""
+        xp = self.device.xp
+        begin = np.zeros(len(runs) + 1, np.int64)
+        np.cumsum(runs.count, out=begin[1:])
+        known = {"run_cell": runs.cell, "run_first": runs.first, "run_before": runs.before}
+        uploaded = {name: xp.asarray(array.astype(np.int64, copy=False)) for name, array in known.items()}
+        return self._layout(xp.asarray(begin), int(begin[-1])) | uploaded
+
+    @staticmethod
+    def _bits(span_us: int, count: int) -> Job:
+        """Low bits of a word that hold a position; 0 where time and position do not fit one word."""
+        return {"position_bits": position_bits(span_us, count)}
+
+    def _launch(self, kernel: str, job: Job, n: int) -> None:
+        if n:
+            self.device.launch(kernel, job, n)
+
+    # Workload and windows
+
+    def _job(self, packed: PackedWorkload, slab: Slab) -> Job:
+        """What all kernels of a slab are told."""
+        xp, windows = self.device.xp, slab.windows
+        rows, row_of = np.unique(packed.row[windows], return_inverse=True)
+        number = packed.first_window + windows
+        first, last = int(number[0]) * packed.window_us, (int(number[-1]) + 1) * packed.window_us
+        # times count from the slab's first window or its begin, whichever is later: small numbers leave bits
+        base = max(first, slab.from_us)
+        of_windows = {
+            "window_row": row_of.astype(np.int64),
+            "window_number": (number % MAX_WINDOW).astype(np.uint32),
+            "window_scale": packed.window_scale[windows] * packed.window_length_s[windows],
+            "window_clock": packed.clock.table[windows],
+            "window_origin_us": number.astype(np.int64) * packed.window_us - base,
+        }
+        numbers = {"span_us": max(min(slab.to_us, last) - base, 0), "offset_us": base - packed.start_us}
+        uploaded = {name: xp.asarray(array) for name, array in of_windows.items()}
+        return self._of_workload(packed) | self._of_rows(packed, tuple(rows.tolist())) | uploaded | numbers
+
+    def _of_workload(self, packed: PackedWorkload) -> Job:
+        """What does not depend on windows; uploaded once."""
+        if self._workload is None or self._workload[0] is not packed:
+            self.forget()
+            tables, clock = packed.tables, packed.clock
+            arrays: dict[str, NDArray[Any]] = {
+                "client_id": packed.client_id.astype(np.uint32),
+                "profile": packed.profile.astype(np.int32),
+                "rate_factor": packed.rate_factor,
+                "count_rule": packed.count_rule,
+                "mixing": packed.mixing,
+                "mixing_of": packed.mixing_of,
+                "thresholds": tables.thresholds,
+                "values": tables.values,
+                "guide": tables.guide,
+                "clock_thresholds": clock.segments.thresholds,
+                "clock_guide": clock.segments.guide,
+                "clock_first": clock.first,
+                "clock_start_us": clock.start_us,
+                "clock_slope": clock.slope,
+            }
+            if packed.limited:
+                arrays["context_tokens"] = packed.context_tokens
+            numbers = {
+                "key0": packed.key[0],
+                "key1": packed.key[1],
+                "clients": len(packed.client_id),
+                "fields": len(packed.fields),
+                "scalar_fields": packed.scalar_fields,
+                "dependence": KINDS.index(packed.dependence),
+                "ratio_field": packed.fields.index("reason_ratio") if packed.category == "reason" else 0,
+                "items": int(packed.category == "multimodal"),
+                "window_us": packed.window_us,
+                "guide_bits": tables.guide_bits,
+                "clock_guide_bits": clock.segments.guide_bits,
+            }
+            assert packed.scalar_fields <= SCALAR_FIELDS
+            self._workload = packed, {name: self._upload(array) for name, array in arrays.items()} | numbers
+        return self._workload[1]
+
+    def _of_rows(self, packed: PackedWorkload, rows: tuple[int, ...]) -> Job:
+        """Profiles in the rows that a slab's windows use; kept for slabs that use the same."""
+        if self._rows is None or self._rows[0] is not packed or self._rows[1] != rows:
+            self._rows = None
+            names = ("rate_rps", "shape", "occupancy", "log_mean_gap")
+            arrays = {name: getattr(packed, name)[:, rows] for name in names}
+            arrays["is_gamma"] = packed.is_gamma[:, rows].astype(np.uint8)
+            arrays["table"] = packed.table[:, rows].astype(np.int32)
+            job: Job = {name: self._upload(array) for name, array in arrays.items()} | {"rows": len(rows)}
+            self._rows = packed, rows, job
+        return self._rows[2]
+
+    def _survey_job(self, packed: PackedWorkload, state: CellState) -> Job:
+        """What drawing the gaps of a survey needs: every cell is in one window."""
+        window = state.cells.window_index[:1]
+        rows = tuple(packed.row[window].tolist())
+        return self._of_workload(packed) | self._of_rows(packed, rows) | self._known_cells(packed, state)
+
+    def _known_cells(self, packed: PackedWorkload, state: CellState) -> Job:
+        """Cells of one window that the host knows."""
+        cells, law = state.cells, state.law
+        arrays: dict[str, NDArray[Any]] = {
+            "cell_client": law.client,
+            "cell_number": law.window,
+            "cell_window": np.zeros(len(cells), np.int32),
+            "cell_law": cells.profile,  # of one row
+            "cell_rule": state.rule,
+            "cell_d": law.gamma.d,
+            "cell_c": law.gamma.c,
+            "cell_log_d": law.gamma.log_d,
+            "cell_boost": np.where(law.is_gamma, law.gamma.boost, law.inverse_shape),
+        }
+        names = ("log_unit", "ticks_per_unit", "rotation", "first_ticks", "ticks_in_all")
+        arrays |= {name: getattr(state, name) for name in names}
+        return {name: self._upload(array.astype(CELLS[name], copy=False)) for name, array in arrays.items()}
+
+    def _upload(self, array: NDArray[Any]) -> Any:
+        return self.device.xp.asarray(np.ascontiguousarray(array))
+
+
+def tiles_of(requests: int) -> int:
+    """Tiles that cover `requests`."""
+    return -(-requests // TILE)
+
+
+def position_bits(span_us: int, count: int) -> int:
+    """Bits for positions below `count` beside times below `span_us`; 0 where both do not fit one word."""
+    bits = max(1, (count - 1).bit_length())
+    return bits if max(span_us - 1, 0).bit_length() + bits <= WORD_BITS else 0

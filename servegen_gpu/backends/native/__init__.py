@@ -1,0 +1,1 @@
+"""The law in C++: compiled kernels for CPUs."""

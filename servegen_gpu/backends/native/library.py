@@ -1,0 +1,246 @@
+"""The compiled kernels as a library of C functions: found, loaded, typed. ctypes releases the interpreter's lock."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.native.build import (
+    EXTENSIONS,
+    BuildError,
+    build_into,
+    cached_library,
+    kernels_dir,
+    library_name,
+)
+from servegen_gpu.cache_dir import cache_dir
+from servegen_gpu.errors import OptionError
+from servegen_gpu.request.schema import MODALITIES
+
+NAMED = "backend 'native'"
+MAX_FIELDS = 8
+PAD = 64
+"""Numbers that loops may read beyond an array of sums."""
+
+_POINTERS = ctypes.c_void_p
+_JOB: tuple[tuple[str, Any], ...] = (
+    *((name, ctypes.c_uint64) for name in ("key0", "key1")),
+    ("cells", ctypes.c_int64),
+    *((name, np.uint64) for name in ("client", "window")),
+    ("client_column", np.int32),
+    *((name, np.uint8) for name in ("is_gamma", "rule")),
+    *((name, np.float64) for name in ("inverse_shape", "d", "c", "log_d", "boost")),
+    *((name, np.int64) for name in ("count", "capacity", "rotation")),
+    *((name, np.float64) for name in ("occupancy", "ticks_per_unit")),
+    ("first_ticks", np.int64),
+    ("log_unit", np.float64),
+    ("ticks_in_all", np.int64),
+    *((name, np.int64) for name in ("clock_table", "origin_us")),
+    ("table", np.int32),
+    ("thresholds", np.uint32),
+    *((name, np.int32) for name in ("values", "guide")),
+    ("guide_bits", ctypes.c_int64),
+    ("clock_thresholds", np.uint32),
+    ("clock_guide", np.int32),
+    ("clock_guide_bits", ctypes.c_int64),
+    *((name, np.uint64) for name in ("clock_first", "clock_start_us", "clock_slope")),
+    *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
+    ("mixing", np.float64),
+    *((name, np.int32) for name in ("mixing_of", "context")),
+    ("last_single", np.int64),
+    *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "ordinals", "span_us", "threads")),
+    ("stop", np.int32),
+)
+"""Fields of SgJob in kernels/job.h: arrays by their type, numbers by their C type."""
+
+_RUNS = (*((name, np.int64) for name in ("cell", "first", "count", "before")), ("runs", ctypes.c_int64))
+
+
+def _structure(name: str, fields: tuple[tuple[str, Any], ...]) -> type[ctypes.Structure]:
+    typed = [(field, _POINTERS if issubclass(kind, np.generic) else kind) for field, kind in fields]
+    return type(name, (ctypes.Structure,), {"_fields_": typed})
+
+
+Job, Runs = _structure("SgJob", _JOB), _structure("SgRuns", _RUNS)
+
+
+class Out(ctypes.Structure):
+    """SgOut in kernels/job.h."""
+
+    _fields_ = (
+        *((name, _POINTERS) for name in ("arrival_us", "client", "inputs")),
+        ("field", _POINTERS * MAX_FIELDS),
+        *((name, _POINTERS) for name in ("ordinal", "several")),
+        ("offsets", _POINTERS * len(MODALITIES)),
+        ("offset_us", ctypes.c_int64),
+    )
+
+
+def job(values: Mapping[str, Any]) -> Any:
+    """An SgJob, with nulls and zeros for what is not given; it keeps the arrays it points into alive."""
+    return _filled(Job, _JOB, values)
+
+
+def runs(values: Mapping[str, Any]) -> Any:
+    """Runs as the library takes them."""
+    return _filled(Runs, _RUNS, values)
+
+
+def _filled(kind: type[ctypes.Structure], fields: tuple[tuple[str, Any], ...], values: Mapping[str, Any]) -> Any:
+    made: Any = kind()
+    made.kept = []
+    types = dict(fields)
+    for name, value in values.items():
+        if issubclass(types[name], np.generic):
+            made.kept.append(np.ascontiguousarray(value, types[name]))
+            setattr(made, name, address(made.kept[-1]))
+        else:
+            setattr(made, name, value)
+    return made
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where the array's memory begins."""
+    return int(array.ctypes.data)
+
+
+class Library:
+    """The C functions, with the loops of one vector extension.
+
+    Parameters
+    ----------
+    path : Path
+    extension : str, optional
+        ``baseline``, ``avx2`` or ``avx512``; by default ``$SERVEGEN_GPU_ISA``, or the best that works here.
+    """
+
+    def __init__(self, path: Path, extension: str | None = None) -> None:
+        self.path = path
+        self._c = ctypes.CDLL(str(path))
+        self._c.sg_strips.restype = ctypes.c_void_p
+        self._c.sg_function.restype = ctypes.c_void_p
+        for name in (
+            "sg_draw",
+            "sg_talks",
+            "sg_talk_rows",
+            "sg_has_items",
+            "sg_columns",
+            "sg_item_count",
+            "sg_items",
+            "sg_survey",
+            "sg_sums",
+        ):
+            getattr(self._c, name).restype = ctypes.c_int64
+        wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
+        if wanted not in self.extensions():
+            raise OptionError(
+                f"SERVEGEN_GPU_ISA among {', '.join(self.extensions())}, which work here", repr(wanted), "unset it"
+            )
+        self.extension = wanted
+        self._strips = ctypes.c_void_p(self._c.sg_strips(wanted.encode()))
+
+    def extensions(self) -> list[str]:
+        """Vector extensions that the library has and this machine can run, the best last."""
+        return [name for name in EXTENSIONS if self._c.sg_strips(name.encode())]
+
+    def function(self, name: str) -> Any:
+        """A function of the headers over arrays, for tests (kernels/shim.h)."""
+        found = self._c.sg_function(self._strips, name.encode())
+        return ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(found) if found else None
+
+    def call(self, name: str, *arguments: Any, stop: NDArray[np.int32] | None = None) -> int:
+        """Call a function of the C interface; arrays are passed by address.
+
+        Parameters
+        ----------
+        name : str
+        arguments
+        stop : int32[1], optional
+            The flag of the job. With it, Ctrl-C ends the work: the main thread waits where it can be interrupted, and
+            another one is in the library.
+        """
+        passed = [ctypes.c_void_p(address(a)) if isinstance(a, np.ndarray) else a for a in arguments]
+        work = functools.partial(getattr(self._c, name), self._strips, *passed)
+        if stop is None or threading.current_thread() is not threading.main_thread():
+            found = int(work())
+        else:
+            future = _worker().submit(work)
+            try:
+                found = int(future.result())
+            except BaseException:
+                stop[0] = 1
+                concurrent.futures.wait([future])  # the library still uses our memory
+                raise
+        if found == -1:
+            raise MemoryError("not enough memory for a slab; give a smaller memory=")
+        if found == -2:
+            raise OptionError("fewer than 2**32 requests in a slab", "more", "give a smaller memory=")
+        if found == -3:
+            raise KeyboardInterrupt
+        return found
+
+    def hold(self, more: int) -> None:
+        """Keep memory from slab to slab, while there is someone who holds it."""
+        self._c.sg_hold(ctypes.c_int64(more))
+
+    def free(self, handle: Any) -> None:
+        """Give back what a draw left."""
+        self._c.sg_free(handle)
+
+
+@functools.cache
+def _worker() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="servegen_gpu_native")
+
+
+def packaged_library() -> Path:
+    """Where a wheel has the library."""
+    return Path(__file__).with_name(library_name(kernels_dir()))
+
+
+def find_library() -> Path | None:
+    """The packaged library, or else the one in the cache directory, or None."""
+    packaged = packaged_library()
+    if packaged.is_file():
+        return packaged
+    try:
+        cached = cached_library(cache_dir())
+    except RuntimeError:  # no home directory
+        return None
+    return cached if cached.is_file() else None
+
+
+def load_library(build: bool = False) -> Library:
+    """The library, compiled into the cache directory first if it is nowhere and `build` is set."""
+    try:
+        path = find_library()
+        if path is None and build:
+            path = build_into(cache_dir())
+    except BuildError as error:
+        raise OptionError(
+            "compiled kernels for backend 'native'", error.why, f"{error.fix}, or choose 'numpy'"
+        ) from None
+    except RuntimeError as error:
+        raise OptionError("a cache directory", str(error), "set SERVEGEN_GPU_CACHE") from None
+    if path is None:
+        raise OptionError(f"compiled kernels for {NAMED}", "none", "run python -m servegen_gpu.backends.native.build")
+    return _loaded(path, os.environ.get("SERVEGEN_GPU_ISA") or "")
+
+
+@functools.cache
+def _loaded(path: Path, extension: str) -> Library:
+    try:
+        return Library(path, extension or None)
+    except OSError as error:
+        raise OptionError(
+            "a library that loads", f"{path}: {error}", "delete it and install again, or choose 'numpy'"
+        ) from None

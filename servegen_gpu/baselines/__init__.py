@@ -1,0 +1,1 @@
+"""What clients are better than: whole workloads as one renewal process."""

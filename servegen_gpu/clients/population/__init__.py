@@ -1,0 +1,1 @@
+"""Populations: presets, skews, resampled pools."""

@@ -1,0 +1,1 @@
+"""Clients that a user states."""

@@ -1,0 +1,60 @@
+"""How bursty a client is: a family of gaps, with its shape or its coefficient of variation (CV)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.request.families import CV_RANGE, EXPONENTIAL, FAMILIES, SHAPE_RANGE, cv_of, settled, shape_of
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Gaps between the requests of a client; their mean follows from the client's rate.
+
+    Attributes
+    ----------
+    family : str
+        ``"exponential"`` (a Poisson process), ``"gamma"`` or ``"weibull"``.
+    shape : float, optional
+        Of a gamma or Weibull distribution.
+    cv : float, optional
+        Instead of the shape: standard deviation of the gaps over their mean, 0.01 to 1,000. Above 1 is bursty.
+    """
+
+    family: str = "exponential"
+    shape: float | None = None
+    cv: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise OptionError(f"arrivals among {', '.join(FAMILIES)}", repr(self.family), "choose one of them")
+        given = [name for name in ("shape", "cv") if getattr(self, name) is not None]
+        if len(given) == 2:
+            raise OptionError("shape or cv", f"shape {self.shape} and cv {self.cv}", "leave out one of them")
+        if self.code == EXPONENTIAL:
+            if self.cv not in (None, 1) or self.shape not in (None, 1):
+                got = f"{given[0]} {getattr(self, given[0])}"
+                raise OptionError("exponential gaps, whose cv and shape are 1", got, "choose gamma or weibull")
+        elif not given:
+            raise OptionError(f"the shape or the cv of {self.family} gaps", "neither", "give one of them")
+        else:
+            low, high = CV_RANGE if given == ["cv"] else SHAPE_RANGE[self.code]
+            value = getattr(self, given[0])
+            real = hasattr(value, "__float__") and not isinstance(value, bool)
+            if not (real and low <= float(value) <= high):
+                raise OptionError(f"a {given[0]} from {low:g} to {high:g}", repr(value)[:60], f"change {given[0]}")
+
+    @property
+    def code(self) -> int:
+        """Code of the family in a pool."""
+        return EXPONENTIAL + FAMILIES.index(self.family)
+
+    def shape_and_cv(self) -> tuple[float, float]:
+        """Both, whichever was given."""
+        if self.code == EXPONENTIAL:
+            return 1.0, 1.0
+        if self.shape is not None:
+            return float(self.shape), settled(cv_of(self.code, float(self.shape)))
+        assert self.cv is not None
+        return shape_of(self.code, float(self.cv)), float(self.cv)
