@@ -1,4 +1,4 @@
-"""All that sampling depends on, as tensors: the only thing a backend sees."""
+"""All that sampling depends on but the key, as tensors: a backend sees nothing else of a workload."""
 
 from __future__ import annotations
 
@@ -38,12 +38,10 @@ class PackedClock:
 
 @dataclass(frozen=True, eq=False)
 class PackedWorkload:
-    """A workload over a span of time, ready to sample.
+    """A workload over a span of time, ready to sample with any key: replicas share one.
 
     Attributes
     ----------
-    key : tuple of int
-        Philox key, two words.
     category : str
     window_us : int
     start_us, end_us : int
@@ -83,7 +81,6 @@ class PackedWorkload:
         begin one or stand alone, and the span begins before the trace does.
     """
 
-    key: tuple[int, int]
     category: str
     window_us: int
     start_us: int
@@ -147,7 +144,7 @@ class PackedWorkload:
         return _unflatten(*load_arrays(path), path)
 
 
-FILE_FORMAT = 3
+FILE_FORMAT = 4
 """Of files of packed workloads; raised whenever their fields change."""
 
 _TURN_TABLES = ("counts", "gaps", "new")
@@ -157,7 +154,7 @@ _SCALARS = ("category", "window_us", "start_us", "end_us", "first_window", "depe
 
 def _flatten(packed: PackedWorkload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     header: dict[str, Any] = {name: getattr(packed, name) for name in _SCALARS}
-    header |= {"key": list(packed.key), "format": FILE_FORMAT}
+    header["format"] = FILE_FORMAT
     arrays: dict[str, NDArray[Any]] = {}
     parts: dict[str, Any] = {"": packed, "tables.": packed.tables}
     parts |= {"clock.": packed.clock, "clock.segments.": packed.clock.segments}
@@ -185,11 +182,9 @@ def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]], source: 
         names = (name for name in everything if name.startswith(prefix) and "." not in name[len(prefix) :])
         return {name[len(prefix) :]: everything[name] for name in names}
 
-    own = part("")
-    own["key"] = tuple(own["key"])
     clock = PackedClock(segments=PackedTables(**part("clock.segments.")), **part("clock."))
     turns = None
     if conversations := part("turns."):
         conversations |= {name: PackedTables(**part(f"turns.{name}.")) for name in _TURN_TABLES}
         turns = PackedTurns(**conversations)
-    return PackedWorkload(**own, tables=PackedTables(**part("tables.")), clock=clock, turns=turns)
+    return PackedWorkload(**part(""), tables=PackedTables(**part("tables.")), clock=clock, turns=turns)

@@ -1,4 +1,4 @@
-"""All that sampling depends on, as tensors: the only thing a backend sees.
+"""From a pool, a rate and a span to a packed workload.
 
 Axes: clients, profiles, rows (windows of the profiles that the span uses), windows (of the span, in order), fields.
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import OptionError, RateError
-from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW, derive_key
+from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW
 from servegen_gpu.law.elementary import log
 from servegen_gpu.packed import PackedClock, PackedWorkload
 from servegen_gpu.packed_turns import (
@@ -43,8 +43,6 @@ def pack(
     *,
     start_s: float,
     end_s: float,
-    seed: int,
-    replica: int = 0,
     counts: str = "auto",
     dependence: str = "auto",
     rank_correlation: Any = None,
@@ -60,7 +58,6 @@ def pack(
     rate : Rate
     start_s, end_s : float
         The span on the pool's time axis; past the end of the data, whole days repeat.
-    seed, replica : int
     counts : {"auto", "exact", "renewal", "servegen"}
         ``auto`` keeps the counts of measured clients and draws those of intensities.
     dependence : {"auto", "independent", "comonotone", "copula"}
@@ -135,7 +132,6 @@ def pack(
     context_tokens[pool.profile] = pool.context_tokens[pool.profile]
     rule = count_rules(counts, pool.measured)
     packed = PackedWorkload(
-        key=derive_key(seed, replica),
         category=pool.category,
         window_us=window_us,
         start_us=start_us,

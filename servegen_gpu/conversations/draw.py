@@ -23,7 +23,7 @@ from servegen_gpu.backends.host.addresses import Addresses
 from servegen_gpu.backends.host.fields import later_fields, lookup, scalar_fields
 from servegen_gpu.blocks import for_blocks
 from servegen_gpu.conversations.growth import with_history
-from servegen_gpu.law.address import Purpose
+from servegen_gpu.law.address import Key, Purpose
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packed_turns import PackedTurns, conversation_id
 from servegen_gpu.plan import Cells, number_of
@@ -52,7 +52,7 @@ class Talks:
     ordinal: NDArray[np.uint32]
 
 
-def find_talks(packed: PackedWorkload, sessions: Columns) -> NDArray[np.bool_]:
+def find_talks(packed: PackedWorkload, key: Key, sessions: Columns) -> NDArray[np.bool_]:
     """Which sessions of a slab have several turns, where a backend does not say so itself."""
     turns = packed.turns
     assert turns is not None
@@ -60,7 +60,7 @@ def find_talks(packed: PackedWorkload, sessions: Columns) -> NDArray[np.bool_]:
     several, last = np.empty(len(ordinal), np.bool_), turns.last_single[packed.profile]
 
     def block(a: int, b: int) -> None:
-        addresses = Addresses(packed.key, client_id[a:b].astype(np.uint64), number_of(_window(packed, arrival_us[a:b])))
+        addresses = Addresses(key, client_id[a:b].astype(np.uint64), number_of(_window(packed, arrival_us[a:b])))
         word = addresses.words(Purpose.TURN, slice(None), ordinal[a:b])[0]
         several[a:b] = word.astype(np.int64) > last[_index(packed, client_id[a:b])]
 
@@ -96,7 +96,7 @@ def _index(packed: PackedWorkload, client_id: NDArray[np.int32]) -> NDArray[np.i
     return np.searchsorted(packed.client_id, client_id.astype(np.uint64))
 
 
-def all_turns(packed: PackedWorkload, talks: Talks) -> Columns:
+def all_turns(packed: PackedWorkload, key: Key, talks: Talks) -> Columns:
     """All turns of sessions, one session after another, with the columns of a trace."""
     turns = packed.turns
     assert turns is not None
@@ -111,7 +111,7 @@ def all_turns(packed: PackedWorkload, talks: Talks) -> Columns:
         expected_q32=np.zeros(len(profile), np.int64),
     )
     client_id = packed.client_id[talks.client]
-    addresses, model = Addresses(packed.key, client_id, cells.number), turns.model[profile]
+    addresses, model = Addresses(key, client_id, cells.number), turns.model[profile]
     word = addresses.words(Purpose.TURN, slice(None), talks.ordinal)[0].astype(np.uint32)
     count = turns.counts.values[lookup(word, model, turns.counts)]
     cell = np.repeat(np.arange(len(count), dtype=np.int32), count)

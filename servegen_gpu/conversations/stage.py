@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import SEVERAL, Backend, sampled
+from servegen_gpu.backends.contract import SEVERAL, Backend
 from servegen_gpu.blocks import gather
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.conversations.draw import Talks, all_turns, find_talks, standing_alone, talks_at
+from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, is_after_start, slice_edges_us, slices_of
 from servegen_gpu.request.columns import Columns, Ragged, rows_between, take
@@ -29,16 +30,22 @@ BYTES_PER_SESSION = 96
 
 
 def with_turns(
-    backend: Backend, packed: PackedWorkload, slabs: Iterable[Slab], shard: tuple[int, int], memory_bytes: int
+    backend: Backend,
+    packed: PackedWorkload,
+    key: Key,
+    slabs: Iterable[Slab],
+    shard: tuple[int, int],
+    memory_bytes: int,
 ) -> Iterator[Columns]:
     """Requests of a trace, slab by slab.
 
     Parameters
     ----------
     backend : Backend
-        Samples sessions; one that finds those of several turns by itself has a ``sample_talks``.
+        Samples sessions.
     packed : PackedWorkload
         With conversations.
+    key : tuple of int
     slabs : iterable of Slab
         Of the whole packed span, in order of time; none is partly before the window in which the trace begins.
     shard : tuple of int
@@ -59,20 +66,18 @@ def with_turns(
             if is_after_start(packed, int(slab.windows[-1])):
                 slabs = chain([slab], slabs)
                 break
-            _keep(packed, carry, _talks_before(backend, packed, slab))
-        rows = _from_start(packed, sampled(backend, packed, slabs), carry)
+            _keep(packed, key, carry, _talks_before(backend, packed, key, slab))
+        rows = _from_start(packed, key, backend.sample_slabs(packed, key, slabs), carry)
         yield from (part for part in (_from_begin(packed, columns, mine) for columns in rows) if len(part["turn"]))
 
 
-def _talks_before(backend: Backend, packed: PackedWorkload, slab: Slab) -> Talks:
+def _talks_before(backend: Backend, packed: PackedWorkload, key: Key, slab: Slab) -> Talks:
     """Conversations that begin in a slab before the trace, of which nobody wants the sessions of one turn."""
-    if find := getattr(backend, "sample_talks", None):
-        return talks_at(packed, find(packed, slab), slice(None))
-    sessions = backend.sample_slab(packed, slab)
-    return talks_at(packed, sessions, np.flatnonzero(find_talks(packed, sessions)))
+    starts = backend.sample_starts(packed, key, slab)
+    return talks_at(packed, starts, np.flatnonzero(find_talks(packed, key, starts)))
 
 
-def _from_start(packed: PackedWorkload, slabs: Iterable[Columns], carry: Carry) -> Iterator[Columns]:
+def _from_start(packed: PackedWorkload, key: Key, slabs: Iterable[Columns], carry: Carry) -> Iterator[Columns]:
     """All requests since the window in which the trace begins; times count from the begin of the packed span."""
     waiting: tuple[Columns, NDArray[np.int64]] | None = None
     for sessions in slabs:
@@ -84,8 +89,8 @@ def _from_start(packed: PackedWorkload, slabs: Iterable[Columns], carry: Carry) 
             yield _together(*waiting, due)
         elif due is not None:
             yield due
-        several = np.asarray(sessions[SEVERAL]) if SEVERAL in sessions else find_talks(packed, sessions)
-        _keep(packed, carry, talks_at(packed, sessions, np.flatnonzero(several)))
+        several = np.asarray(sessions[SEVERAL]) if SEVERAL in sessions else find_talks(packed, key, sessions)
+        _keep(packed, key, carry, talks_at(packed, sessions, np.flatnonzero(several)))
         waiting = standing_alone(packed, sessions), np.flatnonzero(~several)
     due = carry.due(None)
     if waiting is not None:
@@ -94,12 +99,12 @@ def _from_start(packed: PackedWorkload, slabs: Iterable[Columns], carry: Carry) 
         yield due
 
 
-def _keep(packed: PackedWorkload, carry: Carry, talks: Talks) -> None:
+def _keep(packed: PackedWorkload, key: Key, carry: Carry, talks: Talks) -> None:
     """Draw all turns and let them wait, those of the trace's own span."""
     assert packed.turns is not None
     if not len(talks.client):
         return
-    rows = all_turns(packed, talks)
+    rows = all_turns(packed, key, talks)
     at = np.asarray(rows["arrival_us"])
     inside = (at >= packed.turns.warmup_us) & (at < packed.end_us - packed.start_us)
     carry.add(rows if inside.all() else take(rows, np.flatnonzero(inside)))

@@ -28,6 +28,9 @@ from servegen_gpu.law.philox import MASK, Words, philox4x32
 STREAM_VERSION = 1
 """Changes whenever any trace would change; golden digests change in the same commit."""
 
+Key = tuple[int, int]
+"""Two words of 32 bits each, of `derive_key`."""
+
 MAX_WINDOW = 1 << 24
 MAX_ATTEMPTS = 1 << 8
 MAX_TURNS = 1 << 10
@@ -50,7 +53,7 @@ class Purpose(IntEnum):
     DESCRIPTION = 255  # draws from distributions over clients: four to an ordinal, of no client and no window
 
 
-def derive_key(seed: int, replica: int = 0) -> tuple[int, int]:
+def derive_key(seed: int, replica: int = 0) -> Key:
     """Key of a replica: two words of Philox under the 64-bit seed, so that replicas are independent.
 
     Parameters

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.host.gaps import CellLaw, cell_law, log_first_gaps
 from servegen_gpu.blocks import for_blocks
-from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.address import Key, Purpose, draw
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.position import RENEWAL_BITS, tick_bits
 from servegen_gpu.law.variates import gap_ticks
@@ -99,18 +99,18 @@ class CellState:
     first_ticks: NDArray[np.int64]
 
 
-def begin(packed: PackedWorkload, cells: Cells) -> CellState:
+def begin(packed: PackedWorkload, key: Key, cells: Cells) -> CellState:
     """Draw what is drawn once per cell: counts, rotations, first arrivals. Cells that stay empty are left out."""
     rule = packed.count_rule[cells.profile]
     renewal = rule == CountRule.RENEWAL
     if not (packed.count_rule == CountRule.RENEWAL).all():
-        count, rotation = _counts(packed, cells, rule)
+        count, rotation = _counts(packed, key, cells, rule)
         kept = np.flatnonzero((count > 0) | renewal)
         cells, rule, renewal = cells.take(kept), rule[kept], renewal[kept]
         count, rotation = np.where(renewal, 0, count[kept]), rotation[kept]
     else:
         count, rotation = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.int64)
-    law = cell_law(packed, cells)
+    law = cell_law(packed, key, cells)
     expected = cells.expected_q32.astype(np.float64) * 2.0**-32
     at = (cells.profile, cells.row)
     state = CellState(
@@ -134,14 +134,14 @@ def begin(packed: PackedWorkload, cells: Cells) -> CellState:
 
 
 def _counts(
-    packed: PackedWorkload, cells: Cells, rule: NDArray[np.uint8]
+    packed: PackedWorkload, key: Key, cells: Cells, rule: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts and rotations, int64[cells] each; those of renewal cells mean nothing."""
     count, rotation = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
     client, window = packed.client_id[cells.client], cells.number
 
     def block(a: int, b: int) -> None:
-        words = draw(np, packed.key, Purpose.COUNT, ordinal=0, client=client[a:b], window=window[a:b])
+        words = draw(np, key, Purpose.COUNT, ordinal=0, client=client[a:b], window=window[a:b])
         # unbiased rounding, floor(r T + U); the servegen rule rounds up
         rounding = np.where(rule[a:b] == CountRule.SERVEGEN, 2**32 - 1, words[0].astype(np.int64))
         count[a:b] = (cells.expected_q32[a:b] + rounding) >> 32

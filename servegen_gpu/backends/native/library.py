@@ -130,8 +130,8 @@ class Library:
         self._c.sg_function.restype = ctypes.c_void_p
         for name in (
             "sg_draw",
-            "sg_talks",
-            "sg_talk_rows",
+            "sg_starts",
+            "sg_start_rows",
             "sg_has_items",
             "sg_columns",
             "sg_item_count",
