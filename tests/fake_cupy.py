@@ -195,7 +195,7 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 import fake_cupy
-from servegen_gpu.backends import cuda_driver
+from servegen_gpu.backends.cuda import driver as cuda_driver
 cuda_driver.driver_version = lambda: 13000
 sys.modules[__name__] = fake_cupy.StandIn()
 """
