@@ -137,7 +137,6 @@ class Sorting {
             rows.ordinal = job_.ordinals ? out.ordinal + row : worker.ordinal.of(count);
         }
         strips_.columns(job_, fields_, bins, row - row_of_chunk, count, rows, worker.words.of(2 * count));
-        if (job_.last_single) strips_.several(job_, count, rows.cell, rows.ordinal, out.several + row);
         if (!job_.modalities) return;
         int32_t* inputs = out.inputs + row;
         memcpy(inputs, out.field[0] + row, count * sizeof(int32_t));

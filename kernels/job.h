@@ -40,7 +40,6 @@ struct SgJob {
     const double* mixing;      // [mixings, scalar fields, scalar fields]
     const int32_t* mixing_of;  // [cells]
     const int32_t* context;    // [cells], or null: no limits
-    const int64_t* last_single;  // [cells]: last word that means a session of one turn; or null: there are no others
     // items: how many modalities, and which fields are the number and the size of the first one's
     int64_t modalities, count_field, item_field;
     int64_t ordinals;  // 1 if the ordinals of rows are wanted
@@ -108,8 +107,7 @@ struct SgRows {
 struct SgOut {
     int64_t* arrival_us;
     int32_t *client, *inputs, *field[SG_MAX_FIELDS];
-    uint32_t* ordinal;  // this and the next where ordinals are wanted
-    uint8_t* several;
+    uint32_t* ordinal;  // where ordinals are wanted
     int64_t* offsets[SG_MODALITIES];
     int64_t offset_us;  // added to every time
 };
@@ -131,8 +129,6 @@ struct SgStrips {
     // values of the items of some requests, and their sum added to a column
     void (*items)(const SgJob& job, int64_t modality, int64_t requests, const int32_t* cell, const uint32_t* ordinal,
                   const int64_t* offsets, int32_t* values, int32_t* inputs);
-    // which of some sessions have several turns
-    void (*several)(const SgJob& job, int64_t count, const int32_t* cell, const uint32_t* ordinal, uint8_t* out);
     // a function of the headers over arrays, by name, for tests; null if there is none
     void* (*function)(const char* name);
 };

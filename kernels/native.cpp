@@ -4,7 +4,7 @@
 
 #include "columns.h"
 #include "draw.h"
-#include "talks.h"
+#include "starts.h"
 
 #if defined(_WIN32)
 #define SG_EXPORT extern "C" __declspec(dllexport)
@@ -29,7 +29,7 @@ namespace {
 constexpr int64_t NO_MEMORY = -1, TOO_MANY = -2, GIVEN_UP = -3;
 constexpr int64_t MAX_REQUESTS = (int64_t{1} << 32) - 1;
 
-using Talks = std::vector<std::vector<Talk>>;
+using Starts = std::vector<std::vector<Start>>;
 
 template <class Work>
 int64_t guarded(const Work& work) {
@@ -103,12 +103,12 @@ SG_EXPORT int64_t sg_items(const SgStrips*, void* handle, int64_t modality, int6
     });
 }
 
-// The same for sessions of several turns alone. Returns how many there are, and a handle for `sg_talk_rows`.
-SG_EXPORT int64_t sg_talks(const SgStrips* strips, const SgJob* job, const Runs* runs, void** handle) {
+// The same without anything but times. Returns how many there are, and a handle for `sg_start_rows`.
+SG_EXPORT int64_t sg_starts(const SgStrips* strips, const SgJob* job, const Runs* runs, void** handle) {
     *handle = nullptr;
     return guarded([&]() -> int64_t {
         Drawing drawing(*strips, *job);
-        auto found = std::make_unique<Talks>(find_talks(*strips, *job, runs ? drawing.known(*runs) : drawing.whole()));
+        auto found = std::make_unique<Starts>(find_starts(*job, runs ? drawing.known(*runs) : drawing.whole()));
         int64_t count = 0;
         for (const auto& part : *found) count += static_cast<int64_t>(part.size());
         *handle = found.release();
@@ -117,13 +117,13 @@ SG_EXPORT int64_t sg_talks(const SgStrips* strips, const SgJob* job, const Runs*
 }
 
 // Writes them, and lets go of the handle.
-SG_EXPORT int64_t sg_talk_rows(const SgStrips*, void* handle, int64_t* us, int32_t* cell, uint32_t* ordinal) {
-    const std::unique_ptr<Talks> found(static_cast<Talks*>(handle));
+SG_EXPORT int64_t sg_start_rows(const SgStrips*, void* handle, int64_t* us, int32_t* cell, uint32_t* ordinal) {
+    const std::unique_ptr<Starts> found(static_cast<Starts*>(handle));
     for (const auto& part : *found)
-        for (const Talk& talk : part) {
-            *us++ = talk.us;
-            *cell++ = talk.cell;
-            *ordinal++ = talk.ordinal;
+        for (const Start& start : part) {
+            *us++ = start.us;
+            *cell++ = start.cell;
+            *ordinal++ = start.ordinal;
         }
     return 0;
 }

@@ -5,10 +5,9 @@
 #include "strip_items.h"
 #include "strip_sort.h"
 #include "strip_times.h"
-#include "strip_turns.h"
 
 namespace SG_NAMESPACE {
 
-extern const SgStrips strips = {gaps, ticks, times, records, columns, items, several, function};
+extern const SgStrips strips = {gaps, ticks, times, records, columns, items, function};
 
 }  // namespace SG_NAMESPACE

@@ -17,13 +17,13 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, on_device, sampled
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
-from servegen_gpu.conversations.stage import BYTES_PER_SESSION, with_turns
+from servegen_gpu.conversations.stage import BYTES_PER_REQUEST, with_turns
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import seconds
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packed_turns import longest_session_us
 from servegen_gpu.packing import pack
-from servegen_gpu.plan import plan, share_before
+from servegen_gpu.plan import plan, share_before, share_us
 from servegen_gpu.provenance import provenance_of
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.request.columns import empty_columns
@@ -60,15 +60,13 @@ class Workload:
 
     @property
     def expected_requests(self) -> float:
-        """Expected length of the trace, all shards together."""
-        packed, last = self.packed, len(self.packed.expected) - 1
-        if last < 0:
+        """Expected length of the trace, all shares together."""
+        packed, requests = self.packed, self.packed.requests
+        if not len(requests):
             return 0.0
-        requests = packed.expected * (packed.turns.requests_per_session if packed.turns else 1.0)
-        first = packed.trace_start_us // packed.window_us - packed.first_window
-        before = requests[first] * share_before(packed, first, packed.trace_start_us)
-        after = requests[last] * (1.0 - share_before(packed, last, packed.end_us))
-        return float(requests[first:].sum() - before - after)
+        before = requests[0] * share_before(packed, 0, packed.start_us)
+        after = requests[-1] * (1.0 - share_before(packed, len(requests) - 1, packed.end_us))
+        return float(requests.sum() - before - after)
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
@@ -76,25 +74,23 @@ class Workload:
 
     def joined(self) -> Trace:
         """Sample all of it into memory; in slabs as large as the budget allows where the backend gains by that."""
-        large = None if self.packed.turns else getattr(self.backend, "joined_slab_requests", None)
-        slabs = list(self._slabs(large))
+        slabs = list(self._slabs(getattr(self.backend, "joined_slab_requests", None)))
         return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
 
     def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
-        first_row, columns = 0, None
-        packed, conversations = self.packed, self.packed.turns is not None
-        shard = (0, 1) if conversations else self.shard  # turns come from sessions of all shards
-        slabs = plan(packed, self.max_requests, shard, slab_requests)
-        if conversations:
-            rows = with_turns(self.backend, packed, slabs, self.shard, self.carry_bytes)
+        first_row, packed, span_us = 0, self.packed, share_us(self.packed, self.shard)
+        rows = plan(packed, self.max_requests, span_us, slab_requests)
+        if packed.conversations is None:
+            slabs = sampled(self.backend, packed, rows)
         else:
-            rows = sampled(self.backend, packed, slabs)
-        for columns in rows:
+            slabs = with_turns(self.backend, packed, rows, span_us, self.max_requests, self.carry_bytes)
+        empty = True
+        for columns in slabs:
             trace = Trace(columns, self.provenance, first_row)
-            first_row += len(trace)
+            first_row, empty = first_row + len(trace), False
             yield trace
-        if columns is None:
-            yield Trace(empty_columns(packed.category, conversations), self.provenance)
+        if empty:
+            yield Trace(empty_columns(packed.category, packed.conversations is not None), self.provenance)
 
 
 class Options(TypedDict, total=False):
@@ -225,7 +221,7 @@ def stream(
         empty=empty,
         warmup_s=warmup_s,
     )
-    if device and packed.turns:
+    if device and packed.conversations:
         raise OptionError(
             "requests that stand alone for device=True",
             f"conversations of {pool.name}, which continue on the host",
@@ -247,11 +243,12 @@ def stream(
     notes = list(span_notes)
     if shortfall:
         notes.append(f"{shortfall:,.0f} requests were asked for where no client is active")
-    if packed.turns and packed.turns.warmup_us < longest_session_us(pool):
+    turns = packed.conversations and packed.conversations.turns
+    if turns and turns.warmup_us < longest_session_us(pool):
         notes.append(f"conversations that began more than {warmup_s:g} s before the start are left out")
     bytes_per_request = chosen.bytes_per_request(pool.category)
-    if packed.turns:
-        bytes_per_request = (bytes_per_request + BYTES_PER_SESSION) * 4 // 3  # a quarter is for turns that wait
+    if turns:
+        bytes_per_request = (bytes_per_request + BYTES_PER_REQUEST) * 4 // 3  # a quarter is for turns that wait
     return Workload(
         packed=packed,
         backend=chosen,

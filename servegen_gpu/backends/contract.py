@@ -7,8 +7,7 @@ microsecond off in one row of a million.
 Columns (n rows): ``arrival_us`` int64[n] from the start of the trace; ``client`` int32[n]; ``input_tokens``,
 ``output_tokens`` int32[n]; reasoning adds ``reason_tokens`` int32[n]; multimodal has ``text_tokens`` int32[n] and lists
 ``image_tokens``, ``audio_tokens``, ``video_tokens`` of int32. Where later stages continue from the requests' addresses
-(`PackedWorkload.addressed`), there is ``ordinal`` uint32[n]: number of the request inside its client and window. A
-backend may also say ``several`` bool[n]: whether the session has several turns.
+(`PackedWorkload.addressed`), there is ``ordinal`` uint32[n]: number of the request inside its client and window.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns
 
 ORDINAL = "ordinal"
-SEVERAL = "several"
-"""Names of these two."""
 
 
 class Backend(Protocol):
@@ -44,6 +41,12 @@ def sampled(backend: Backend, packed: PackedWorkload, slabs: Iterable[Slab]) -> 
     """Columns of slabs, one after another; a backend that works ahead has a ``sample_slabs`` of its own."""
     ahead = getattr(backend, "sample_slabs", None)
     return ahead(packed, slabs) if ahead else (backend.sample_slab(packed, slab) for slab in slabs)
+
+
+def sampled_starts(backend: Backend, packed: PackedWorkload, slab: Slab) -> Columns:
+    """Arrival, client and ordinal of a slab's requests, in any order; a backend may have a ``sample_starts``."""
+    found: Columns = getattr(backend, "sample_starts", backend.sample_slab)(packed, slab)
+    return found
 
 
 def on_device(backend: Backend) -> Backend:

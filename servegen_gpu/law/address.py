@@ -34,6 +34,11 @@ MAX_TURNS = 1 << 10
 MAX_ITEMS = 4 << 14
 """Items come four to a draw (`Purpose.IMAGE` and its like), so 14 bits count draws of four."""
 
+ALONE, CONVERSATIONS = 0, 1
+"""Streams of a client: requests that stand alone, and first turns of conversations."""
+STREAM_SHIFT = 29
+"""The stream is above the purpose in word 2."""
+
 
 class Purpose(IntEnum):
     """What a random number is for. Numbers are part of the stream: add, never change."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL, SEVERAL
+from servegen_gpu.backends.contract import ORDINAL
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.cell_state import CellState, Runs, begin
 from servegen_gpu.backends.host.run_gaps import SummedGaps
@@ -83,12 +83,12 @@ class NativeBackend(NumpyBackend):
             finally:
                 self.library.free(drawn.handle)
 
-    def sample_talks(self, packed: PackedWorkload, slab: Slab) -> Columns:
-        """Arrival, client and ordinal of the slab's sessions of several turns, in any order."""
-        with self._drawn("sg_talks", packed, slab) as drawn:
+    def sample_starts(self, packed: PackedWorkload, slab: Slab) -> Columns:
+        """Arrival, client and ordinal of the slab's requests, in any order; no field is drawn."""
+        with self._drawn("sg_starts", packed, slab) as drawn:
             us, ordinal = np.empty(drawn.count, np.int64), np.empty(drawn.count, np.uint32)
             cell = np.empty(drawn.count, np.int32)
-            self.library.call("sg_talk_rows", drawn.handle, us, cell, ordinal, stop=drawn.stop)
+            self.library.call("sg_start_rows", drawn.handle, us, cell, ordinal, stop=drawn.stop)
         client = packed.client_id[drawn.state.cells.client[cell]].astype(np.int32)
         return {"arrival_us": us + drawn.offset_us, "client": client, ORDINAL: ordinal}
 
@@ -121,20 +121,18 @@ class NativeBackend(NumpyBackend):
         inputs = np.empty(n if items else 0, np.int32)
         offsets = [self._offsets(handle, m, n) for m in range(len(MODALITIES) if items else 0)]
         ordinal = np.empty(n if packed.addressed else 0, np.uint32)
-        several = np.empty(len(ordinal), np.bool_)
         out = Out(
             arrival_us=address(columns["arrival_us"]),
             client=address(columns["client"]),
             inputs=address(inputs),
             field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in scalars.values())),
             ordinal=address(ordinal),
-            several=address(several),
             offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
             offset_us=drawn.offset_us,
         )
         self.library.call("sg_columns", handle, ctypes.byref(out), stop=stop)
         if packed.addressed:
-            columns |= {ORDINAL: ordinal, SEVERAL: several}
+            columns[ORDINAL] = ordinal
         if packed.category == "reason":
             scalars["reason_tokens"] = scalars.pop("reason_ratio")
         if not items:
@@ -229,8 +227,6 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
     if packed.limited:
         known["context"] = packed.context_tokens[cells.profile]
-    if packed.turns:
-        known["last_single"] = packed.turns.last_single[cells.profile]
     return known | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],

@@ -56,7 +56,6 @@ _JOB: tuple[tuple[str, Any], ...] = (
     *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
     ("mixing", np.float64),
     *((name, np.int32) for name in ("mixing_of", "context")),
-    ("last_single", np.int64),
     *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "ordinals", "span_us", "threads")),
     ("stop", np.int32),
 )
@@ -79,7 +78,7 @@ class Out(ctypes.Structure):
     _fields_ = (
         *((name, _POINTERS) for name in ("arrival_us", "client", "inputs")),
         ("field", _POINTERS * MAX_FIELDS),
-        *((name, _POINTERS) for name in ("ordinal", "several")),
+        *((name, _POINTERS) for name in ("ordinal",)),
         ("offsets", _POINTERS * len(MODALITIES)),
         ("offset_us", ctypes.c_int64),
     )
@@ -130,8 +129,8 @@ class Library:
         self._c.sg_function.restype = ctypes.c_void_p
         for name in (
             "sg_draw",
-            "sg_talks",
-            "sg_talk_rows",
+            "sg_starts",
+            "sg_start_rows",
             "sg_has_items",
             "sg_columns",
             "sg_item_count",

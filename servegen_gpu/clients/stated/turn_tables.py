@@ -1,6 +1,7 @@
 """A model of conversations as tables of whole numbers, so that turns are the same integers on every machine.
 
-Notation: N turns of a session, T the time from its first turn to turn j + 1 (the sum of j gaps), H the longest time.
+Notation: N turns of a conversation, T the time from its first turn to turn j + 1 (the sum of j gaps), H the longest
+time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class TurnTables:
     Attributes
     ----------
     count : Tables
-        One table: turns of a session, 1 among them.
+        One table: turns of a conversation, two or more.
     gap : Tables
         One table, whose values are the numbers of its bins.
     gap_us, gap_width_us : int64[bins]
@@ -41,7 +42,7 @@ class TurnTables:
         One table: new tokens of later turns.
     session_us : int
     mean_turns : float
-        Mean requests of a session within `session_us`, rounded so that the last bit of a library never shows.
+        Mean requests of a conversation within `session_us`, rounded so that the last bit of a library never shows.
     """
 
     count: Tables
@@ -54,11 +55,10 @@ class TurnTables:
 
 
 def turn_tables(
-    share: float, turns: Distribution, gap_s: Distribution, new_tokens: Distribution | None, session_s: float
+    turns: Distribution, gap_s: Distribution, new_tokens: Distribution | None, session_s: float
 ) -> TurnTables:
     """Tables of a model (see `servegen_gpu.clients.stated.turns.TurnModel`)."""
-    several, gap = several_turns(turns), new_table(gap_s, GAPS)
-    count = _with_single_requests(share, several)
+    count, gap = tables_of([several_turns(turns)]), new_table(gap_s, GAPS)
     first_ms = np.concatenate(([gap.values[0]], gap.last[:-1] + 1))
     begin_us = np.maximum(1000 * first_ms - 500, 0)
     width_us = 1000 * gap.last + 500 - begin_us
@@ -81,17 +81,6 @@ def several_turns(turns: Distribution) -> Table:
     if table.values[0] < 2:
         raise OptionError("conversations of 2 turns or more", f"some of {table.values[0]}", "state min = 2")
     return table
-
-
-def _with_single_requests(share: float, several: Table) -> Tables:
-    """Turns of any session, where conversations have `share` of the requests."""
-    mean = float((several.values * several.words).sum()) / WORDS
-    sessions = share / (mean * (1 - share) + share)  # conversations among the sessions
-    upto = np.concatenate(([0], np.cumsum(several.words))) / WORDS
-    ends: NDArray[np.int64] = np.rint((1 - sessions + sessions * upto) * WORDS).astype(np.int64)
-    words = np.concatenate((ends[:1], ends[1:] - ends[:-1]))
-    values = np.concatenate(([1], several.values))
-    return tables_of([Table(values, words, values)])
 
 
 def _mean_turns(
