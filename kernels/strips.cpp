@@ -1,5 +1,6 @@
 // The loops of the CPU driver over strips of lanes, compiled once for every vector extension, with SG_NAMESPACE naming it.
 #include "shim.h"
+#include "strip_cells.h"
 #include "strip_fields.h"
 #include "strip_gaps.h"
 #include "strip_items.h"
@@ -8,6 +9,6 @@
 
 namespace SG_NAMESPACE {
 
-extern const SgStrips strips = {gaps, ticks, times, records, columns, items, function};
+extern const SgStrips strips = {gaps, ticks, times, records, columns, items, cells, function};
 
 }  // namespace SG_NAMESPACE

@@ -61,6 +61,22 @@ _JOB: tuple[tuple[str, Any], ...] = (
 )
 """Fields of SgJob in kernels/job.h: arrays by their type, numbers by their C type."""
 
+_GRID: tuple[tuple[str, Any], ...] = (
+    *((name, ctypes.c_uint64) for name in ("key0", "key1")),
+    *((name, ctypes.c_int64) for name in ("clients", "rows", "windows")),
+    ("client", np.uint64),
+    ("profile", np.int64),
+    ("rate_factor", np.float64),
+    ("rule", np.uint8),
+    *((name, np.float64) for name in ("rate_rps", "log_mean_gap", "d", "c", "log_d", "boost", "power")),
+    ("row", np.int64),
+    ("number", np.uint64),
+    ("scale", np.float64),
+    ("threads", ctypes.c_int64),
+    ("stop", np.int32),
+)
+"""Fields of SgGrid in kernels/job.h, likewise."""
+
 _RUNS = (*((name, np.int64) for name in ("cell", "first", "count", "before")), ("runs", ctypes.c_int64))
 
 
@@ -69,7 +85,7 @@ def _structure(name: str, fields: tuple[tuple[str, Any], ...]) -> type[ctypes.St
     return type(name, (ctypes.Structure,), {"_fields_": typed})
 
 
-Job, Runs = _structure("SgJob", _JOB), _structure("SgRuns", _RUNS)
+Job, Grid, Runs = _structure("SgJob", _JOB), _structure("SgGrid", _GRID), _structure("SgRuns", _RUNS)
 
 
 class Out(ctypes.Structure):
@@ -87,6 +103,11 @@ class Out(ctypes.Structure):
 def job(values: Mapping[str, Any]) -> Any:
     """An SgJob, with nulls and zeros for what is not given; it keeps the arrays it points into alive."""
     return _filled(Job, _JOB, values)
+
+
+def grid(values: Mapping[str, Any]) -> Any:
+    """An SgGrid, likewise."""
+    return _filled(Grid, _GRID, values)
 
 
 def runs(values: Mapping[str, Any]) -> Any:
@@ -129,6 +150,8 @@ class Library:
         self._c.sg_function.restype = ctypes.c_void_p
         for name in (
             "sg_draw",
+            "sg_cells",
+            "sg_cell_rows",
             "sg_starts",
             "sg_start_rows",
             "sg_has_items",
