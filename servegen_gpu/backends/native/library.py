@@ -224,6 +224,10 @@ def _worker() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="servegen_gpu_native")
 
 
+if hasattr(os, "register_at_fork"):  # a child has none of the parent's threads: it makes its own
+    os.register_at_fork(after_in_child=_worker.cache_clear)
+
+
 def packaged_library() -> Path:
     """Where a wheel has the library."""
     return Path(__file__).with_name(library_name(kernels_dir()))
