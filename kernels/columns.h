@@ -9,7 +9,7 @@
 #include "draw.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
-constexpr int64_t PIECES_PER_REQUEST = 2;  // a chunk looks at all pieces of its windows: not at more than this, each
+constexpr int64_t REQUESTS_PER_PIECE = 8;  // at least, in a chunk: it looks at all pieces of its windows
 
 // Items of one modality in the requests of one bin, until it is known where they belong.
 struct Items {
@@ -83,7 +83,7 @@ class Sorting {
 
     std::vector<Range> cut() const {
         const int64_t pieces = static_cast<int64_t>(drawn_.pieces.size());
-        const int64_t most = std::max(8 * threads_, PIECES_PER_REQUEST * count() / std::max<int64_t>(pieces, 1));
+        const int64_t most = std::max(8 * threads_, count() / std::max<int64_t>(REQUESTS_PER_PIECE * pieces, 1));
         return ranges_of(0, drawn_.bins(), std::max(CHUNK, count() / most),
                          [&](int64_t b) { return drawn_.bin_begins[b + 1] - drawn_.bin_begins[b]; });
     }
