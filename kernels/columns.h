@@ -9,8 +9,8 @@
 #include "draw.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
-constexpr int64_t GROUP = 8;
-constexpr int64_t REQUESTS_PER_PIECE = 2;  // at least, in a chunk: it looks at all pieces of its windows
+constexpr int64_t GROUP = 8;               // chunks whose requests a thread finds together
+constexpr int64_t REQUESTS_PER_PIECE = 4;  // at least, in a chunk: it looks at all pieces of its windows
 
 // Items of one modality in the requests of one bin, until it is known where they belong.
 struct Items {
