@@ -110,7 +110,7 @@ def test_every_seed_gives_the_lengths_of_the_workload(name, monkeypatch):
 
 
 def who(name, seed):
-    from servegen_gpu.clients.population.population import population as module
+    from servegen_gpu.clients.population import population as module
     from servegen_gpu.clients.population.skew import weights
 
     preset = built_in(name)
