@@ -40,7 +40,6 @@ struct SgJob {
     const double* mixing;      // [mixings, scalar fields, scalar fields]
     const int32_t* mixing_of;  // [cells]
     const int32_t* context;    // [cells], or null: no limits
-    const int64_t* last_single;  // [cells]: last word that means a session of one turn; or null: there are no others
     // items: how many modalities, and which fields are the number and the size of the first one's
     int64_t modalities, count_field, item_field;
     int64_t ordinals;  // 1 if the ordinals of rows are wanted
@@ -50,7 +49,30 @@ struct SgJob {
     const int32_t* stop;  // not 0 when the work is to be given up; or null
 };
 
+// Clients in windows before it is known which of them send a request, from servegen_gpu/backends/native/cells.py. Laws are
+// those of profiles in rows; their constants are those of first gaps (`equilibrium_constants` of the law).
+struct SgGrid {
+    uint64_t key0, key1;
+    int64_t clients, rows, windows;
+    const uint64_t* client;
+    const int64_t* profile;
+    const double* rate_factor;
+    const uint8_t* rule;                                                // [profiles]
+    const double *rate_rps, *log_mean_gap, *d, *c, *log_d, *boost, *power;  // [profiles, rows]
+    const int64_t* row;                                                 // this and the next two: [windows]
+    const uint64_t* number;
+    const double* scale;  // of rates, times the window's length
+    int64_t threads;
+    const int32_t* stop;
+};
+
 }  // extern "C"
+
+// A client that sends in a window.
+struct SgCell {
+    int64_t expected_q32, count, rotation, first_ticks;
+    int32_t client, window;
+};
 
 enum SgRule : uint8_t { SG_EXACT = 0, SG_RENEWAL = 1, SG_SERVEGEN = 2 };
 enum SgDependence : int64_t { SG_INDEPENDENT = 0, SG_COMONOTONE = 1, SG_COPULA = 2 };
@@ -108,8 +130,7 @@ struct SgRows {
 struct SgOut {
     int64_t* arrival_us;
     int32_t *client, *inputs, *field[SG_MAX_FIELDS];
-    uint32_t* ordinal;  // this and the next where ordinals are wanted
-    uint8_t* several;
+    uint32_t* ordinal;  // where ordinals are wanted
     int64_t* offsets[SG_MODALITIES];
     int64_t offset_us;  // added to every time
 };
@@ -131,8 +152,8 @@ struct SgStrips {
     // values of the items of some requests, and their sum added to a column
     void (*items)(const SgJob& job, int64_t modality, int64_t requests, const int32_t* cell, const uint32_t* ordinal,
                   const int64_t* offsets, int32_t* values, int32_t* inputs);
-    // which of some sessions have several turns
-    void (*several)(const SgJob& job, int64_t count, const int32_t* cell, const uint32_t* ordinal, uint8_t* out);
+    // clients [a, b) that send in a window, in order; returns how many
+    int64_t (*cells)(const SgGrid& grid, int64_t window, int64_t a, int64_t b, SgCell* out);
     // a function of the headers over arrays, by name, for tests; null if there is none
     void* (*function)(const char* name);
 };

@@ -7,7 +7,7 @@ piecewise linear and all integers, so that every backend lands on the same micro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,10 @@ class ClockTables:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def since(self, window: int) -> ClockTables:
+        """Without the windows before one."""
+        return replace(self, table=self.table[window:])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,27 @@
-"""All that sampling depends on but the key, as tensors: a backend sees nothing else of a workload."""
+"""All that sampling depends on but the key, as tensors: a backend sees nothing else of a workload.
+
+Axes: clients, profiles, rows (windows of the profiles that the span uses), windows (of the span, in order), fields.
+
+A cell is one client in one window. Its expected number of requests is ``rate_factor[client] * rate_rps[profile, row]
+* window_scale[window] * window_length_s[window]``.
+
+A client sends up to two streams, each with its share of the rate and its own renewal process: requests that stand
+alone, and conversations, of which only the first turns are sampled (`PackedWorkload.conversations`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.errors import ProfileError
+from servegen_gpu.law.address import ALONE
 from servegen_gpu.packed_turns import PackedTurns
 from servegen_gpu.request.schema import FIELDS, scalar_field_count
 from servegen_gpu.request.tables import PackedTables
@@ -76,9 +87,12 @@ class PackedWorkload:
         Most tokens of input and output together; 0 where there is no limit.
     tables : PackedTables
     clock : PackedClock
+    stream : int
+        Which of the clients' streams this is, `STREAMS`: each has addresses of its own.
     turns : PackedTurns or None
-        How requests continue as conversations: then rates and counts above are those of sessions, requests that
-        begin one or stand alone, and the span begins before the trace does.
+        How requests continue as conversations, in the stream of conversations: there requests are first turns.
+    conversations : PackedWorkload or None
+        Beside requests that stand alone, the stream of conversations, whose span begins before the trace's.
     """
 
     category: str
@@ -106,17 +120,21 @@ class PackedWorkload:
     context_tokens: NDArray[np.int32]
     tables: PackedTables
     clock: PackedClock
+    stream: int = ALONE
     turns: PackedTurns | None = None
+    conversations: PackedWorkload | None = None
 
     @property
     def addressed(self) -> bool:
-        """Whether backends are to give the ordinals of rows: conversations continue from their addresses."""
-        return self.turns is not None
+        """Whether backends are to give the ordinals of rows: they are a part of ids."""
+        return self.turns is not None or self.conversations is not None
 
     @property
-    def trace_start_us(self) -> int:
-        """Where the trace begins on the absolute time axis."""
-        return self.start_us + (self.turns.warmup_us if self.turns else 0)
+    def requests(self) -> NDArray[np.float64]:
+        """Expected requests that begin in each window, float64[windows]; conversations count with their later turns."""
+        if (others := self.conversations) is None or others.turns is None:
+            return self.expected
+        return self.expected + others.turns.requests[self.first_window - others.first_window :]
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -136,55 +154,48 @@ class PackedWorkload:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the packed workload to one file, which appears only when complete."""
         header, arrays = _flatten(self)
-        save_arrays(path, header, arrays)
+        save_arrays(path, header | {"format": FILE_FORMAT}, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> PackedWorkload:
         """Read what `save` wrote; a ProfileError if it is anything else."""
-        return _unflatten(*load_arrays(path), path)
+        header, arrays = load_arrays(path)
+        if (found := header.get("format")) != FILE_FORMAT:
+            raise ProfileError(
+                f"a packed workload in format {FILE_FORMAT}", f"format {found} in {path}", "pack and save it again"
+            )
+        workload: PackedWorkload = _unflatten(cls, header | arrays)
+        return workload
 
 
-FILE_FORMAT = 4
+FILE_FORMAT = 5
 """Of files of packed workloads; raised whenever their fields change."""
 
-_TURN_TABLES = ("counts", "gaps", "new")
 
-_SCALARS = ("category", "window_us", "start_us", "end_us", "first_window", "dependence")
-
-
-def _flatten(packed: PackedWorkload) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    header: dict[str, Any] = {name: getattr(packed, name) for name in _SCALARS}
-    header["format"] = FILE_FORMAT
+def _flatten(part: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Numbers and names of a dataclass, and its arrays, by dotted name; the same of the dataclasses inside."""
+    header: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
-    parts: dict[str, Any] = {"": packed, "tables.": packed.tables}
-    parts |= {"clock.": packed.clock, "clock.segments.": packed.clock.segments}
-    if packed.turns:
-        parts |= {"turns.": packed.turns}
-        parts |= {f"turns.{name}.": getattr(packed.turns, name) for name in _TURN_TABLES}
-    for prefix, part in parts.items():
-        for field in fields(part):
-            value = getattr(part, field.name)
-            if isinstance(value, np.ndarray):
-                arrays[prefix + field.name] = value
-            elif isinstance(value, int) and prefix:
-                header[prefix + field.name] = value
+    for field in fields(part):
+        value, name = getattr(part, field.name), prefix + field.name
+        if is_dataclass(value):
+            inner_header, inner_arrays = _flatten(value, f"{name}.")
+            header |= {name: True} | inner_header
+            arrays |= inner_arrays
+        elif isinstance(value, np.ndarray):
+            arrays[name] = value
+        else:
+            header[name] = value
     return header, arrays
 
 
-def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]], source: str | PathLike[str]) -> PackedWorkload:
-    if (found := header.pop("format", None)) != FILE_FORMAT:
-        raise ProfileError(
-            f"a packed workload in format {FILE_FORMAT}", f"format {found} in {source}", "pack and save it again"
-        )
-    everything: dict[str, Any] = header | arrays
-
-    def part(prefix: str) -> dict[str, Any]:
-        names = (name for name in everything if name.startswith(prefix) and "." not in name[len(prefix) :])
-        return {name[len(prefix) :]: everything[name] for name in names}
-
-    clock = PackedClock(segments=PackedTables(**part("clock.segments.")), **part("clock."))
-    turns = None
-    if conversations := part("turns."):
-        conversations |= {name: PackedTables(**part(f"turns.{name}.")) for name in _TURN_TABLES}
-        turns = PackedTurns(**conversations)
-    return PackedWorkload(**part(""), tables=PackedTables(**part("tables.")), clock=clock, turns=turns)
+def _unflatten(kind: type[Any], everything: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass whose parts have these dotted names."""
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        value = everything[prefix + name]
+        inner = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
+        if inner is not None and value is not None:
+            value = _unflatten(inner, everything, f"{prefix}{name}.")  # type: ignore[arg-type]
+        values[name] = value
+    return kind(**values)

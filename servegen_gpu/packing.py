@@ -1,33 +1,20 @@
-"""From a pool, a rate and a span to a packed workload.
-
-Axes: clients, profiles, rows (windows of the profiles that the span uses), windows (of the span, in order), fields.
-
-A cell is one client in one window. Its expected number of requests is ``rate_factor[client] * rate_rps[profile, row]
-* window_scale[window] * window_length_s[window]``.
-"""
+"""From a pool, a rate and a span to a packed workload (`servegen_gpu.packed`)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.clock import ClockTables
+from servegen_gpu.clock import US, ClockTables
 from servegen_gpu.errors import OptionError, RateError
-from servegen_gpu.law.address import MAX_ITEMS, MAX_WINDOW
+from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_ITEMS, MAX_WINDOW
 from servegen_gpu.law.elementary import log
 from servegen_gpu.packed import PackedClock, PackedWorkload
-from servegen_gpu.packed_turns import (
-    MAX_SESSIONS,
-    longest_session_us,
-    mean_turns,
-    most_new_tokens,
-    pack_turns,
-    used_models,
-)
+from servegen_gpu.packed_turns import longest_session_us, most_new_tokens, pack_turns, shares, used_models
 from servegen_gpu.rates import Rate, known_before, targets
 from servegen_gpu.request.families import EXPONENTIAL, GAMMA
 from servegen_gpu.request.schema import MODALITIES
@@ -77,12 +64,81 @@ def pack(
     shortfall : float
         Requests that the target asks for in windows where nobody is active (``empty="skip"``).
     """
-    window_us = pool.window_s * 1_000_000
-    end_us, warmup_us = round(end_s * 1e6), _warmup_us(pool, warmup_s)
-    start_us = round(start_s * 1e6) - warmup_us
-    first = start_us // window_us
-    warm = round(start_s * 1e6) // window_us - first  # windows that end before the trace
-    stop = -(-end_us // window_us)
+    start_us, end_us, warmup_us = round(start_s * 1e6), round(end_s * 1e6), _warmup_us(pool, warmup_s)
+    axis, shortfall = _axis(pool, rate, start_us - warmup_us, start_us, end_us, empty)
+    used_rows, row = np.unique(axis.rows, return_inverse=True)
+    profiles = _profiles(pool, used_rows, counts, occupancy)
+    dependence, mixing, mixing_of = mixings(dependence, rank_correlation, pool)
+    common = profiles | {
+        "category": pool.category,
+        "window_us": pool.window_s * US,
+        "end_us": end_us,
+        "dependence": dependence,
+        "mixing": mixing,
+        "mixing_of": mixing_of,
+    }
+
+    def stream(number: int, of: ClientPool, begin_us: int, **more: Any) -> PackedWorkload:
+        """The stream that has the rates of `of`, from an instant on."""
+        first = begin_us // (pool.window_s * US)
+        skip = int(first - axis.windows[0])
+        rows, scale, clock = axis.rows[skip:], axis.scale[skip:], axis.clock.since(skip)
+        length_s = np.full(len(rows), float(pool.window_s))
+        if counts == "servegen":
+            clock, length_s = _cut_clock(axis.windows[skip:], pool.window_s * US, begin_us, end_us)
+        rate_rps = of.rate_rps[:, used_rows]
+        _check_largest(of, rate_rps, np.max(scale * length_s, initial=0.0))
+        sends = np.asarray(rate_rps.any(axis=1))[pool.profile]
+        return PackedWorkload(
+            start_us=begin_us,
+            first_window=int(first),
+            client_id=pool.client_ids[sends].astype(np.uint64),
+            profile=pool.profile[sends].astype(np.int64),
+            rate_factor=pool.rate_factor[sends],
+            rate_rps=rate_rps,
+            row=row[skip:].astype(np.int64),
+            window_scale=scale,
+            window_length_s=length_s,
+            expected=scale * of.own_rps[rows] * length_s,
+            clock=_pack_clock(clock),
+            stream=number,
+            **common,
+            **more,
+        )
+
+    alone, conversations = streams_of(pool)
+    if conversations is None:
+        return stream(ALONE, alone, start_us), shortfall
+    requests = (pool.own_rps - alone.own_rps)[axis.rows] * axis.scale * pool.window_s
+    turns = pack_turns(pool, requests, warmup_us)
+    beside = stream(CONVERSATIONS, conversations, start_us - warmup_us, turns=turns)
+    return stream(ALONE, alone, start_us, conversations=beside), shortfall
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """The windows of a span.
+
+    Attributes
+    ----------
+    windows, rows : int64[windows]
+        Absolute numbers, ascending by one, and rows of the pool.
+    scale : float64[windows]
+        Multiplies the clients' own rates to meet the target.
+    clock : ClockTables
+    """
+
+    windows: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    scale: NDArray[np.float64]
+    clock: ClockTables
+
+
+def _axis(pool: ClientPool, rate: Rate, begin_us: int, start_us: int, end_us: int, empty: str) -> tuple[_Axis, float]:
+    """Windows from `begin_us` on, and the requests that are asked for where nobody is active since `start_us`."""
+    window_us = pool.window_s * US
+    first, stop = begin_us // window_us, -(-end_us // window_us)
+    warm = int(start_us // window_us - first)
     if stop > MAX_WINDOW:
         raise OptionError(
             f"a span that ends within {MAX_WINDOW:,} windows of {pool.window_s} s",
@@ -95,23 +151,20 @@ def pack(
     if warm:
         rate = known_before(rate, own_rps[warm:], int(first) * pool.window_s, pool.start_s)
     target = targets(rate, own_rps, int(first), pool.window_s)
-    target_rps, silent = target.rps, (target.rps > 0) & (own_rps <= 0)
+    silent = (target.rps > 0) & (own_rps <= 0)
     if silent[warm:].any() and empty == "error":
         raise _nobody_active(pool, windows[warm:][silent[warm:]])
-    shortfall = float(target_rps[warm:][silent[warm:]].sum() * pool.window_s)
-
-    clock, length_s = target.clock, np.full(len(windows), float(pool.window_s))
-    if counts == "servegen":
-        clock, length_s = _cut_clock(windows * window_us, window_us, start_us, end_us)
-    scale = np.divide(target_rps, own_rps, out=np.zeros(len(windows)), where=own_rps > 0)
+    scale = np.divide(target.rps, own_rps, out=np.zeros(len(windows)), where=own_rps > 0)
     if rate.kind in ("own", "scaled"):
         scale = np.where(own_rps > 0, rate.value, 0.0)  # exactly, so that no client depends on another
+    shortfall = float(target.rps[warm:][silent[warm:]].sum() * pool.window_s)
+    return _Axis(windows, rows, scale, target.clock), shortfall
 
-    used_rows, row = np.unique(rows, return_inverse=True)
-    sessions = sessions_of(pool)
-    sessions_rps = sessions.own_rps[rows]
-    rate_rps, family = sessions.rate_rps[:, used_rows], pool.family[:, used_rows]
-    active = rate_rps > 0
+
+def _profiles(pool: ClientPool, used_rows: NDArray[np.int64], counts: str, occupancy: str) -> dict[str, Any]:
+    """Tensors over profiles in the rows that are used, but for their rates; and their tables."""
+    family = pool.family[:, used_rows]
+    active = pool.rate_rps[:, used_rows] > 0
     shape = np.where(active & (family != EXPONENTIAL), pool.shape[:, used_rows], 1.0)
     is_gamma = family == GAMMA
     table_of = pool.table[:, used_rows]
@@ -119,56 +172,28 @@ def pack(
     table = table.reshape(table_of.shape)
     if len(used_tables) and used_tables[0] < 0:
         used_tables, table = used_tables[1:], table - 1
-
-    turns = None
-    if sessions is not pool:
-        each = np.divide(own_rps, sessions_rps, out=np.ones(len(windows)), where=sessions_rps > 0)
-        turns = pack_turns(pool, each, warmup_us, int(stop))
-    _check_largest(pool, rate_rps, np.max(scale * length_s, initial=0.0), MAX_SESSIONS if turns else MAX_EXPECTED)
     if pool.category == "multimodal":
-        _check_items(pool, pool.table[:, used_rows], active)
-    kind, mixing, mixing_of = mixings(dependence, rank_correlation, pool)
-    context_tokens = np.zeros(len(rate_rps), np.int32)
+        _check_items(pool, table_of, active)
+    context_tokens = np.zeros(len(active), np.int32)
     context_tokens[pool.profile] = pool.context_tokens[pool.profile]
-    rule = count_rules(counts, pool.measured)
-    packed = PackedWorkload(
-        category=pool.category,
-        window_us=window_us,
-        start_us=start_us,
-        end_us=end_us,
-        first_window=int(first),
-        dependence=kind,
-        client_id=pool.client_ids.astype(np.uint64),
-        profile=pool.profile.astype(np.int64),
-        rate_factor=pool.rate_factor,
-        rate_rps=rate_rps,
-        shape=shape,
-        occupancy=np.where(active, pool.occupancy[:, used_rows], 1.0)
-        if occupancy == "profile"
-        else np.ones(shape.shape),
-        log_mean_gap=_log_mean_gap(is_gamma, shape) if (rule == CountRule.RENEWAL).any() else np.zeros(shape.shape),
-        is_gamma=is_gamma,
-        table=table.astype(np.int64),
-        count_rule=rule,
-        row=row.astype(np.int64),
-        window_scale=scale,
-        window_length_s=length_s,
-        expected=(scale * sessions_rps if turns else np.where(own_rps > 0, target_rps, 0.0)) * length_s,
-        mixing=mixing,
-        mixing_of=mixing_of,
-        context_tokens=context_tokens,
-        tables=pack_tables(pool.tables.select(used_tables)),
-        clock=_pack_clock(clock),
-        turns=turns,
-    )
-    return packed, shortfall
+    rule, ones = count_rules(counts, pool.measured), np.ones(shape.shape)
+    return {
+        "shape": shape,
+        "occupancy": np.where(active, pool.occupancy[:, used_rows], 1.0) if occupancy == "profile" else ones,
+        "log_mean_gap": _log_mean_gap(is_gamma, shape) if (rule == CountRule.RENEWAL).any() else 0.0 * ones,
+        "is_gamma": is_gamma,
+        "table": table.astype(np.int64),
+        "count_rule": rule,
+        "context_tokens": context_tokens,
+        "tables": pack_tables(pool.tables.select(used_tables)),
+    }
 
 
-def sessions_of(pool: ClientPool) -> ClientPool:
-    """The pool with rates of sessions instead of requests; itself where there are no conversations."""
+def streams_of(pool: ClientPool) -> tuple[ClientPool, ClientPool | None]:
+    """The pool with the rates of requests that stand alone, and with those of first turns of conversations, if any."""
     if not used_models(pool):
-        return pool
-    return replace(pool, rate_rps=pool.rate_rps / mean_turns(pool)[:, None])
+        return pool, None
+    return tuple(replace(pool, rate_rps=pool.rate_rps * part[:, None]) for part in shares(pool))  # type: ignore[return-value]
 
 
 def _warmup_us(pool: ClientPool, warmup_s: float | None) -> int:
@@ -186,14 +211,14 @@ def _nobody_active(pool: ClientPool, windows: NDArray[np.int64]) -> RateError:
     )
 
 
-def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float, most: float) -> None:
-    """Ordinals have 32 bits, or what an id of a conversation leaves, and counts are drawn in 32.32 fixed point."""
+def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float) -> None:
+    """Ordinals have 32 bits, and counts are drawn in 32.32 fixed point."""
     busiest = np.zeros(len(rate_rps))
     np.maximum.at(busiest, pool.profile, pool.rate_factor)
     expected = float((busiest * rate_rps.max(axis=1)).max()) * scale
-    if expected > most:
+    if expected > MAX_EXPECTED:
         raise RateError(
-            f"at most {most:,.0f} requests of one client in a window",
+            f"at most {MAX_EXPECTED:,.0f} requests of one client in a window",
             f"up to {expected:,.0f}",
             "lower the rate, or split clients with pool.clone(n)",
         )
@@ -227,9 +252,10 @@ def _log_mean_gap(is_gamma: NDArray[np.bool_], shape: NDArray[np.float64]) -> ND
 
 
 def _cut_clock(
-    window_start_us: NDArray[np.int64], window_us: int, start_us: int, end_us: int
+    windows: NDArray[np.int64], window_us: int, start_us: int, end_us: int
 ) -> tuple[ClockTables, NDArray[np.float64]]:
     """Clock of the ``servegen`` rule: constant rates, and windows that end where the span ends."""
+    window_start_us = windows * window_us
     begin = np.maximum(window_start_us, start_us)
     length_us = np.minimum(window_start_us + window_us, end_us) - begin
     count = 1 + len(begin)  # table 0 stays the constant window

@@ -19,14 +19,14 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
-from servegen_gpu.conversations.stage import BYTES_PER_SESSION, with_turns
+from servegen_gpu.conversations.stage import BYTES_PER_REQUEST, with_turns
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, derive_key
 from servegen_gpu.options import seconds
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packed_turns import longest_session_us
 from servegen_gpu.packing import pack
-from servegen_gpu.plan import plan, share_before
+from servegen_gpu.plan import plan, share_before, share_us
 from servegen_gpu.provenance import provenance_of, provenance_of_packed
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.request.columns import empty_columns
@@ -69,21 +69,19 @@ class Workload:
 
     def __repr__(self) -> str:
         name, packed = self.provenance.get("workload", "a packed workload"), self.packed
-        span = f"{packed.trace_start_us / 1e6:.10g} s to {packed.end_us / 1e6:.10g} s"
+        span = f"{packed.start_us / 1e6:.10g} s to {packed.end_us / 1e6:.10g} s"
         shard = f", shard {self.shard[0] + 1}/{self.shard[1]}" if self.shard[1] > 1 else ""
         return f"<Workload {name}: {span}, {self.expected_requests:,.0f} requests expected, {self.backend.name}{shard}>"
 
     @property
     def expected_requests(self) -> float:
-        """Expected length of the trace, all shards together."""
-        packed, last = self.packed, len(self.packed.expected) - 1
-        if last < 0:
+        """Expected length of the trace, all shares together."""
+        packed, requests = self.packed, self.packed.requests
+        if not len(requests):
             return 0.0
-        requests = packed.expected * (packed.turns.requests_per_session if packed.turns else 1.0)
-        first = packed.trace_start_us // packed.window_us - packed.first_window
-        before = requests[first] * share_before(packed, first, packed.trace_start_us)
-        after = requests[last] * (1.0 - share_before(packed, last, packed.end_us))
-        return float(requests[first:].sum() - before - after)
+        before = requests[0] * share_before(packed, 0, packed.start_us)
+        after = requests[-1] * (1.0 - share_before(packed, len(requests) - 1, packed.end_us))
+        return float(requests.sum() - before - after)
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
@@ -91,25 +89,23 @@ class Workload:
 
     def joined(self) -> Trace:
         """Sample all of it into memory; in slabs as large as the budget allows where the backend gains by that."""
-        large = None if self.packed.turns else self.backend.joined_slab_requests
-        slabs = list(self._slabs(large))
+        slabs = list(self._slabs(self.backend.joined_slab_requests))
         return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
 
     def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
-        first_row, columns = 0, None
-        packed, conversations = self.packed, self.packed.turns is not None
-        shard = (0, 1) if conversations else self.shard  # turns come from sessions of all shards
-        slabs = plan(packed, self.max_requests, shard, slab_requests)
-        if conversations:
-            rows = with_turns(self.backend, packed, self.key, slabs, self.shard, self.carry_bytes)
+        first_row, packed, span_us = 0, self.packed, share_us(self.packed, self.shard)
+        rows = plan(packed, self.max_requests, span_us, slab_requests)
+        if packed.conversations is None:
+            slabs = self.backend.sample_slabs(packed, self.key, rows)
         else:
-            rows = self.backend.sample_slabs(packed, self.key, slabs)
-        for columns in rows:
+            slabs = with_turns(self.backend, packed, self.key, rows, span_us, self.max_requests, self.carry_bytes)
+        empty = True
+        for columns in slabs:
             trace = Trace(columns, self.provenance, first_row)
-            first_row += len(trace)
+            first_row, empty = first_row + len(trace), False
             yield trace
-        if columns is None:
-            yield Trace(empty_columns(packed.category, conversations), self.provenance)
+        if empty:
+            yield Trace(empty_columns(packed.category, packed.conversations is not None), self.provenance)
 
 
 class Options(TypedDict, total=False):
@@ -262,7 +258,8 @@ def stream(
     notes = list(span_notes)
     if shortfall:
         notes.append(f"{shortfall:,.0f} requests were asked for where no client is active")
-    if packed.turns and packed.turns.warmup_us < longest_session_us(pool):
+    turns = packed.conversations and packed.conversations.turns
+    if turns and turns.warmup_us < longest_session_us(pool):
         notes.append(f"conversations that began more than {warmup_s:g} s before the start are left out")
     return _ready(packed, how, partial(provenance_of, pool, target, start_s, end_s, rules), tuple(notes))
 
@@ -302,7 +299,7 @@ def _ready(
     notes: tuple[str, ...],
 ) -> Workload:
     """A packed workload with a backend and a budget."""
-    if how.device and packed.turns:
+    if how.device and packed.conversations:
         raise OptionError(
             "requests that stand alone for device=True",
             "conversations, which continue on the host",
@@ -313,8 +310,8 @@ def _ready(
         backend = backend.on_device()
     shares = options.shard(how.shard)
     bytes_per_request = backend.bytes_per_request(packed.category)
-    if packed.turns:
-        bytes_per_request = (bytes_per_request + BYTES_PER_SESSION) * 4 // 3  # a quarter is for turns that wait
+    if packed.conversations:
+        bytes_per_request = (bytes_per_request + BYTES_PER_REQUEST) * 4 // 3  # a quarter is for turns that wait
     return Workload(
         packed=packed,
         key=how.key,

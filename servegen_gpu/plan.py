@@ -1,28 +1,27 @@
-"""From a packed workload to slabs: what a backend samples at once.
+"""From a packed workload to slabs: what a backend samples at once; and to shares of a trace.
 
-The time axis is cut into *slices*: a window, or equal parts of its operational time (a power of two of them) where
-it expects more than `SLICE_REQUESTS`. Slices do not depend on the memory budget, so a shard, which takes every n-th
-slice, is the same set of rows everywhere. A *slab* is as many slices as the budget allows: whole windows together, or
-a run of slices of one large window.
+A *slab* is as many windows as the budget allows, or a part of one large window: equal parts of its operational time,
+a power of two of them. A *share* is a contiguous part of the trace in which about as many requests are expected as in
+every other. Where shares begin follows in integers from the workload alone, so they fit together everywhere.
 
 Axes: windows (of the packed workload), cells (of a slab: client by client inside window by window).
 """
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.law.address import MAX_WINDOW
+from servegen_gpu.law.address import ALONE, MAX_WINDOW, STREAM_SHIFT
 from servegen_gpu.law.position import clock_us
 from servegen_gpu.law.tables import find_bin
 from servegen_gpu.packed import PackedWorkload
 
-SLICE_REQUESTS = 1 << 23
 SLAB_REQUESTS = 1 << 20
 """A slab stops taking windows here even if memory would allow more: its arrays stay small enough to be used again."""
 
@@ -38,7 +37,7 @@ class Slab:
     windows : int64[n]
         Indices into the packed windows, ascending.
     from_us, to_us : int
-        Requests outside of this part of the absolute time axis are dropped.
+        Requests outside of this part of the absolute time axis are dropped; it is inside the windows.
     expected : float
         Requests that will be alive at once while the slab is sampled.
     surveyed : bool
@@ -64,6 +63,7 @@ class Cells:
         Index into the packed windows.
     expected_q32 : int64[cells]
         Expected requests in 32.32 fixed point, so that counts are drawn in integers.
+    stream : int
     """
 
     client: NDArray[np.int64]
@@ -72,23 +72,25 @@ class Cells:
     window: NDArray[np.int64]
     window_index: NDArray[np.int64]
     expected_q32: NDArray[np.int64]
+    stream: int = ALONE
 
     def __len__(self) -> int:
         return len(self.client)
 
     @property
     def number(self) -> NDArray[np.uint64]:
-        """The window in addresses, uint64[cells]: windows before the time axis begins are counted from the last."""
-        return number_of(self.window)
+        """The stream and the window in addresses, uint64[cells]: windows before the axis begins count from the last."""
+        return number_of(self.window, self.stream)
 
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Cells:
         """The cells at `index`."""
-        return Cells(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        arrays = {name: value[index] for name, value in vars(self).items() if name != "stream"}
+        return replace(self, **arrays)
 
 
-def number_of(window: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Windows as addresses have them, uint64[n]: 24 bits."""
-    return (window % MAX_WINDOW).astype(np.uint64)
+def number_of(window: NDArray[np.int64], stream: int) -> NDArray[np.uint64]:
+    """Windows of a stream as addresses have them, uint64[n]."""
+    return (window % MAX_WINDOW).astype(np.uint64) | np.uint64(stream << STREAM_SHIFT)
 
 
 def cells_of(packed: PackedWorkload, windows: NDArray[np.int64]) -> Cells:
@@ -105,107 +107,116 @@ def cells_of(packed: PackedWorkload, windows: NDArray[np.int64]) -> Cells:
         window=packed.first_window + windows[at],
         window_index=windows[at],
         expected_q32=expected_q32[at, client],
+        stream=packed.stream,
     )
 
 
 def plan(
     packed: PackedWorkload,
     max_requests: int,
-    shard: tuple[int, int] = (0, 1),
+    span_us: tuple[int, int] | None = None,
     slab_requests: int | None = None,
 ) -> Iterator[Slab]:
-    """Slabs in order of time.
+    """Slabs in order of time, one after another without a gap where requests are expected.
 
     Parameters
     ----------
     packed : PackedWorkload
     max_requests : int
-        How many requests may be alive at once.
-    shard : tuple of int
-        (k, n): every n-th slice, beginning with slice k.
+        How many requests may be alive at once; those of conversations count where their conversation begins.
+    span_us : tuple of int, optional
+        The part of the absolute time axis that is wanted; the workload's whole span by default.
     slab_requests : int, optional
         Where a slab stops taking windows even if memory would allow more; `SLAB_REQUESTS` by default.
     """
+    from_us, to_us = span_us or (packed.start_us, packed.end_us)
     most = min(slab_requests or SLAB_REQUESTS, max_requests)
     clients_per_profile = np.bincount(packed.profile, minlength=len(packed.rate_rps))
     row_cells = ((packed.rate_rps > 0) * clients_per_profile[:, None]).sum(axis=0)
+    requests = packed.requests
     group: list[int] = []
     group_requests, group_cells = 0.0, 0
-    slices_before = 0
 
-    def whole() -> Slab:
-        return Slab(np.array(group, np.int64), packed.start_us, packed.end_us, group_requests)
+    def slab(windows: list[int], expected: float) -> Slab:
+        begin_us, end_us = _begin_us(packed, windows[0]), _begin_us(packed, windows[-1] + 1)
+        return Slab(np.array(windows, np.int64), max(begin_us, from_us), min(end_us, to_us), expected)
 
-    for w, (expected, cells) in enumerate(zip(packed.expected, row_cells[packed.row], strict=True)):
-        parts = slices_of(float(expected))
-        mine = [s for s in range(parts) if (slices_before + s) % shard[1] == shard[0]]
-        slices_before += parts
-        if not mine or expected <= 0:
+    first = max(from_us // packed.window_us - packed.first_window, 0)
+    last = min(-(-to_us // packed.window_us) - packed.first_window, len(requests))
+    for w in range(int(first), int(last)):
+        expected, cells = float(requests[w]), int(row_cells[packed.row[w]])
+        if expected <= 0:
             continue
-        alone = parts > 1 or expected > max_requests
+        alone = expected > max_requests
         room = group_requests + expected <= most and group_cells + cells <= SLAB_CELLS
-        room = room and is_after_start(packed, w) == is_after_start(packed, group[0] if group else w)
         if group and (alone or not room):
-            yield whole()
+            yield slab(group, group_requests)
             group, group_requests, group_cells = [], 0.0, 0
         if alone:
-            yield from _parts_of_window(packed, w, parts, mine, max_requests)
+            yield from _parts_of_window(packed, w, expected, max_requests, from_us, to_us)
         else:
             group.append(w)
-            group_requests += float(expected)
-            group_cells += int(cells)
+            group_requests += expected
+            group_cells += cells
     if group:
-        yield whole()
+        yield slab(group, group_requests)
 
 
-def is_after_start(packed: PackedWorkload, w: int) -> bool:
-    """Whether a window ends after the trace's start; those before it are there for conversations that go on."""
-    return (packed.first_window + w + 1) * packed.window_us > packed.trace_start_us
+def _begin_us(packed: PackedWorkload, w: int) -> int:
+    """Where a window begins on the absolute time axis."""
+    return (packed.first_window + w) * packed.window_us
 
 
-def slices_of(expected: float) -> int:
-    """How many slices a window has: the least power of two that keeps them within `SLICE_REQUESTS`."""
-    mantissa, exponent = math.frexp(expected / SLICE_REQUESTS)
-    return 1 << max(0, exponent - 1 if mantissa == 0.5 else exponent)
+def _parts_of_window(
+    packed: PackedWorkload, w: int, expected: float, max_requests: int, from_us: int, to_us: int
+) -> Iterator[Slab]:
+    """Slabs of one window that does not fit: equal parts of its operational time."""
+    parts = 2
+    while expected / parts > max_requests:
+        parts *= 2
+    edges = slice_edges_us(packed, w, parts).tolist()
+    for begin_us, end_us in pairwise(edges):
+        begin_us, end_us = max(begin_us, from_us), min(end_us, to_us)
+        if begin_us < end_us:
+            yield Slab(np.array([w], np.int64), begin_us, end_us, expected / parts, surveyed=True)
 
 
-def _parts_of_window(packed: PackedWorkload, w: int, parts: int, mine: list[int], max_requests: int) -> Iterator[Slab]:
-    """Slabs of one large window: whole, or runs of its slices."""
-    expected = float(packed.expected[w])
-    windows = np.array([w], np.int64)
-    finer = 1
-    while expected / (parts * finer) > max_requests:
-        finer *= 2
-    per_piece = expected / (parts * finer)
-    edges = slice_edges_us(packed, w, parts * finer)
-    # a window that fits is sampled whole and cut, unless so many cuts are wanted that finding them pays
-    runs = _runs([s * finer + i for s in mine for i in range(finer)])
-    surveyed = expected > max_requests or len(runs) > 3
-    if surveyed:
-        most = max(1, int(max_requests / per_piece))
-        runs = [(a, min(a + most, b)) for begin, b in runs for a in range(begin, b, most)]
-    for a, b in runs:
-        from_us, to_us = max(int(edges[a]), packed.start_us), min(int(edges[b]), packed.end_us)
-        if from_us < to_us:
-            yield Slab(windows, from_us, to_us, per_piece * (b - a) if surveyed else expected, surveyed)
+def share_us(packed: PackedWorkload, shard: tuple[int, int]) -> tuple[int, int]:
+    """The part of the absolute time axis that is share (k, n) of a trace, k from 0; shares adjoin."""
+    k, n = shard
+    return _share_begin_us(packed, k, n), _share_begin_us(packed, k + 1, n)
 
 
-def _runs(pieces: list[int]) -> list[tuple[int, int]]:
-    """Consecutive numbers as half-open ranges."""
-    chosen = set(pieces)
-    begins = [p for p in pieces if p - 1 not in chosen]
-    ends = [p + 1 for p in pieces if p + 1 not in chosen]
-    return list(zip(begins, ends, strict=True))
+def _share_begin_us(packed: PackedWorkload, k: int, n: int) -> int:
+    """Where share k of n begins, in whole numbers: expected requests in 2**-10, times words of operational time."""
+    if k in (0, n):
+        return packed.end_us if k else packed.start_us
+    weight = [int(w) for w in np.rint(packed.requests * 2.0**10)]
+    before = [0, *accumulate(weight)]
+    last = len(weight) - 1
+    begin = weight[0] * int(share_before(packed, 0, packed.start_us) * 2.0**32)
+    end = (before[last] << 32) + weight[last] * int(share_before(packed, last, packed.end_us) * 2.0**32)
+    if end <= begin:  # nothing is expected: equal times
+        return packed.start_us + (packed.end_us - packed.start_us) * k // n
+    place = begin + (end - begin) * k // n
+    w = bisect_right(before, place >> 32) - 1
+    x = (place - (before[w] << 32)) // weight[w]
+    at_us = _begin_us(packed, w) + int(_clock_us(packed, w, np.array([x], np.uint64))[0])
+    return min(max(at_us, packed.start_us), packed.end_us)
 
 
 def slice_edges_us(packed: PackedWorkload, w: int, parts: int) -> NDArray[np.int64]:
     """Where equal parts of a window's operational time begin and end on the absolute time axis, int64[parts + 1]."""
-    begin = (packed.first_window + w) * packed.window_us
+    begin = _begin_us(packed, w)
     x = (np.arange(1, parts, dtype=np.uint64) << np.uint64(32)) // np.uint64(parts)
-    table = np.full(len(x), packed.clock.table[w])
-    s = find_bin(np, x.astype(np.uint32), table, packed.clock.segments)
-    inner = clock_us(np, x, packed.clock.first[s], packed.clock.start_us[s], packed.clock.slope[s])
-    return np.concatenate(([begin], begin + inner.astype(np.int64), [begin + packed.window_us]))
+    return np.concatenate(([begin], begin + _clock_us(packed, w, x), [begin + packed.window_us]))
+
+
+def _clock_us(packed: PackedWorkload, w: int, x: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Microseconds from a window's begin to instants of its operational time, int64[n]."""
+    s = find_bin(np, x.astype(np.uint32), np.full(len(x), packed.clock.table[w]), packed.clock.segments)
+    time: NDArray[np.uint64] = clock_us(np, x, packed.clock.first[s], packed.clock.start_us[s], packed.clock.slope[s])
+    return time.astype(np.int64)
 
 
 def share_before(packed: PackedWorkload, w: int, time_us: int) -> float:

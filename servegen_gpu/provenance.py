@@ -49,8 +49,8 @@ def provenance_of_packed(
     what = {
         "category": packed.category,
         "clients": len(packed.client_id),
-        "start_s": packed.trace_start_us / 1e6,
-        "duration_s": (packed.end_us - packed.trace_start_us) / 1e6,
+        "start_s": packed.start_us / 1e6,
+        "duration_s": (packed.end_us - packed.start_us) / 1e6,
     }
     counts = sorted(CountRule(rule).name.lower() for rule in set(packed.count_rule.tolist()))
     rules = {"counts": ", ".join(counts), "dependence": packed.dependence}

@@ -211,7 +211,7 @@ def test_a_choice_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 CHILD = """
 import sys
-from servegen_gpu.backends.cuda_sort import built
+from servegen_gpu.backends.cuda.sort import built
 print(built("sm_90"))
 """
 

@@ -12,8 +12,8 @@ from scipy import stats
 import servegen_gpu as sg
 from servegen_gpu.backends import describe_backends
 from servegen_gpu.baselines import naive as naive_module
-from servegen_gpu.clients import pooled
 from servegen_gpu.cli import main
+from servegen_gpu.clients import pooled
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.families import EXPONENTIAL, GAMMA, WEIBULL
 from servegen_gpu.request.schema import FIELDS

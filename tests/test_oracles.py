@@ -23,9 +23,9 @@ from scipy.special import gammainc
 import servegen_gpu as sg
 from servegen_gpu import pipeline
 from servegen_gpu.backends.host import addresses, cell_state
-from servegen_gpu.backends.host import arrivals as numpy_arrivals
+from servegen_gpu.backends.host import arrivals as host_arrivals
 from servegen_gpu.backends.host import fields as host_fields
-from servegen_gpu.backends.host import gaps as numpy_gaps
+from servegen_gpu.backends.host import gaps as host_gaps
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.law.address import Purpose
@@ -140,17 +140,17 @@ def test_a_gamma_gap_over_its_sum_is_beta(k: float, n: int) -> None:
 
 @pytest.mark.parametrize(("k", "n"), GAMMA_CELLS)
 def test_wrong_gamma_shapes_are_found(k: float, n: int, monkeypatch: Patch) -> None:
-    right = numpy_gaps.gamma_constants
-    monkeypatch.setattr(numpy_gaps, "gamma_constants", lambda xp, shape: right(xp, shape * 1.15))
+    right = host_gaps.gamma_constants
+    monkeypatch.setattr(host_gaps, "gamma_constants", lambda xp, shape: right(xp, shape * 1.15))
     assert any(map(rejects, circle_gaps(k, n)))
     if n * k > 1:
         assert rejects(first_gap(k, n))
 
 
 def test_a_missing_boost_is_found(monkeypatch: Patch) -> None:
-    right = numpy_gaps.gamma_constants
+    right = host_gaps.gamma_constants
     monkeypatch.setattr(
-        numpy_gaps, "gamma_constants", lambda xp, shape: replace(right(xp, shape), boost=np.zeros_like(shape))
+        host_gaps, "gamma_constants", lambda xp, shape: replace(right(xp, shape), boost=np.zeros_like(shape))
     )
     assert rejects(first_gap(0.4, 3))
 
@@ -171,8 +171,8 @@ def weibull_pair(k: float) -> float:
 @pytest.mark.parametrize("k", [0.152, 0.5, 1.0, 1.7, 6.0])
 def test_weibull_gaps(k: float, monkeypatch: Patch) -> None:
     check(weibull_pair(k), f"share of the first of two gaps, shape {k}")
-    right = numpy_gaps.log_weibull
-    monkeypatch.setattr(numpy_gaps, "log_weibull", lambda xp, words, inverse: right(xp, words, inverse * 1.1))
+    right = host_gaps.log_weibull
+    monkeypatch.setattr(host_gaps, "log_weibull", lambda xp, words, inverse: right(xp, words, inverse * 1.1))
     assert rejects(weibull_pair(k))
 
 
@@ -203,9 +203,9 @@ def one_of_each(x: Array) -> Array:
 def test_rotated_arrivals_are_uniform(law: tuple[int, float, float], monkeypatch: Patch) -> None:
     pool = crowd(20_000, 15, family=law[0], shape=law[1], occupancy=law[2])
     check(uniform(one_of_each(positions(pool))), "one arrival of each cell")
-    right = numpy_arrivals.on_circle
+    right = host_arrivals.on_circle
     monkeypatch.setattr(
-        numpy_arrivals, "on_circle", lambda xp, s, g, f, v: right(xp, s, g, f, np.zeros_like(v))
+        host_arrivals, "on_circle", lambda xp, s, g, f, v: right(xp, s, g, f, np.zeros_like(v))
     )  # begin at the window's edge
     assert rejects(uniform(one_of_each(positions(pool))))
 
@@ -279,9 +279,9 @@ def equilibrium_counts(k: float, mean: float) -> float:
     return chi_square(np.bincount(np.minimum(count, top), minlength=top + 1), np.append(-np.diff(tail), tail[-1]))
 
 
-def ordinary_start(law: numpy_gaps.CellLaw) -> Array:
+def ordinary_start(law: host_gaps.CellLaw) -> Array:
     cells = np.arange(len(law.shape))
-    return numpy_gaps.log_gaps(law, cells.astype(np.int32), np.zeros(len(cells), np.uint32))
+    return host_gaps.log_gaps(law, cells.astype(np.int32), np.zeros(len(cells), np.uint32))
 
 
 @pytest.mark.parametrize(("k", "mean"), [(0.05, 3.0), (0.3, 0.5), (0.3, 20.0), (2.0, 1.0), (9.0, 5.5)])
@@ -596,13 +596,13 @@ def test_items_of_a_request_are_independent(modality: str, monkeypatch: Patch) -
 
     check(p(0, 1), f"{modality}s 0 and 1")
     check(p(1, 5), f"{modality}s 1 and 5, in two draws")
-    right = numpy_gaps.CellLaw.words
+    right = host_gaps.CellLaw.words
 
     def shared(self: Any, purpose: Purpose, *address: Any, **keywords: Any) -> Any:
         words = right(self, purpose, *address, **keywords)
         return (words[0],) * 4 if purpose >= Purpose.IMAGE else words
 
-    monkeypatch.setattr(numpy_gaps.CellLaw, "words", shared)
+    monkeypatch.setattr(host_gaps.CellLaw, "words", shared)
     assert rejects(p(0, 1))
 
 

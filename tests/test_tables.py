@@ -7,9 +7,9 @@ from profiles import tables_of
 from scipy.stats import chisquare
 
 from servegen_gpu.backends.host.fields import lookup
-from servegen_gpu.law import tables as law
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.tables import find_bin
+from servegen_gpu.request import tables as module
 from servegen_gpu.request.tables import WORDS, Tables, pack_tables
 
 LAST = WORDS - 1
@@ -86,15 +86,15 @@ def test_many_tables_at_once():
 def test_guide_does_not_change_bins(monkeypatch, bits, entries):
     tables = of_thresholds(*THRESHOLDS.values())
     usual = pack_tables(tables).guide_bits
-    monkeypatch.setattr(law, "MAX_GUIDE_BITS", bits)
-    monkeypatch.setattr(law, "MAX_GUIDE_ENTRIES", entries)
+    monkeypatch.setattr(module, "MAX_GUIDE_BITS", bits)
+    monkeypatch.setattr(module, "MAX_GUIDE_ENTRIES", entries)
     packed = pack_tables(tables)
     assert packed.guide_bits != usual
     assert_same_bins(tables, packed)
 
 
 def test_guides_shrink_where_there_are_many_tables(monkeypatch):
-    monkeypatch.setattr(law, "MAX_GUIDE_ENTRIES", 2_000)
+    monkeypatch.setattr(module, "MAX_GUIDE_ENTRIES", 2_000)
     packed = pack_tables(of_thresholds(*[THRESHOLDS["two bins"]] * 50))
     assert packed.guide_bits == 5
     assert len(packed.guide) == 50 * (2**5 + 1)

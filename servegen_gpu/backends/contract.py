@@ -7,8 +7,7 @@ microsecond off in one row of a million.
 Columns (n rows): ``arrival_us`` int64[n] from the start of the packed span; ``client`` int32[n]; ``input_tokens``,
 ``output_tokens`` int32[n]; reasoning adds ``reason_tokens`` int32[n]; multimodal has ``text_tokens`` int32[n] and lists
 ``image_tokens``, ``audio_tokens``, ``video_tokens`` of int32. Where later stages continue from the requests' addresses
-(`PackedWorkload.addressed`), there is ``ordinal`` uint32[n]: number of the request inside its client and window. A
-backend may also say ``several`` bool[n]: whether the session has several turns.
+(`PackedWorkload.addressed`), there is ``ordinal`` uint32[n]: number of the request inside its client and window.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns
 
 ORDINAL = "ordinal"
-SEVERAL = "several"
-"""Names of these two."""
 
 STARTS = ("arrival_us", "client", ORDINAL)
 """Columns of `Backend.sample_starts`."""
@@ -60,7 +57,7 @@ class Backend(ABC):
 
     @abstractmethod
     def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
-        """The slab's rows in merge order: (arrival, client, window of origin, ordinal, turn).
+        """The slab's rows in merge order: (arrival, client, window of origin, ordinal).
 
         Parameters
         ----------

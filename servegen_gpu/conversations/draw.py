@@ -1,13 +1,12 @@
-"""Conversations: from sessions, which backends sample, to all of their turns.
+"""Conversations: from first turns, which backends sample, to all of their turns.
 
-A session is a row of a backend: a request that stands alone, or the first turn of a conversation. All that follows is
-drawn from the session's address, so it is the same whatever slabs and shards there are:
+All that follows is drawn from the address of the first turn, so it is the same whatever slabs and shares there are:
 
 - ``TURN``, turn 0: the number of turns;
 - ``TURN``, turn j: the time between turns j and j + 1 (a bin, and the place inside of it), and new tokens;
-- ``DATA`` and items, turn j: the fields of turn j + 1, from the tables of the window in which the session began.
+- ``DATA`` and items, turn j: the fields of turn j + 1, from the tables of the window in which the conversation began.
 
-Axes: sessions, rows (turns of sessions, one session after another), slab rows.
+Axes: conversations, rows (turns of conversations, one conversation after another).
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL, SEVERAL
+from servegen_gpu.backends.contract import ORDINAL
 from servegen_gpu.backends.host.addresses import Addresses
 from servegen_gpu.backends.host.fields import later_fields, lookup, scalar_fields
-from servegen_gpu.blocks import for_blocks
 from servegen_gpu.conversations.growth import with_history
+from servegen_gpu.conversations.ids import session_ids
 from servegen_gpu.law.address import Key, Purpose
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.packed_turns import PackedTurns, conversation_id
+from servegen_gpu.packed_turns import PackedTurns
 from servegen_gpu.plan import Cells, number_of
 from servegen_gpu.request.columns import Columns, take
 
@@ -34,16 +33,16 @@ PLACE = ("arrival_us", "client", "conversation", "turn")
 
 
 @dataclass(frozen=True, eq=False)
-class Talks:
-    """Sessions of several turns.
+class Starts:
+    """First turns of conversations.
 
     Attributes
     ----------
-    arrival_us : int64[sessions]
+    arrival_us : int64[conversations]
         From the begin of the packed span.
-    client, window : int64[sessions]
+    client, window : int64[conversations]
         Index of the client, absolute number of the window.
-    ordinal : uint32[sessions]
+    ordinal : uint32[conversations]
     """
 
     arrival_us: NDArray[np.int64]
@@ -51,41 +50,19 @@ class Talks:
     window: NDArray[np.int64]
     ordinal: NDArray[np.uint32]
 
-
-def find_talks(packed: PackedWorkload, key: Key, sessions: Columns) -> NDArray[np.bool_]:
-    """Which sessions of a slab have several turns, where a backend does not say so itself."""
-    turns = packed.turns
-    assert turns is not None
-    client_id, ordinal, arrival_us = (np.asarray(sessions[name]) for name in ("client", ORDINAL, "arrival_us"))
-    several, last = np.empty(len(ordinal), np.bool_), turns.last_single[packed.profile]
-
-    def block(a: int, b: int) -> None:
-        addresses = Addresses(key, client_id[a:b].astype(np.uint64), number_of(_window(packed, arrival_us[a:b])))
-        word = addresses.words(Purpose.TURN, slice(None), ordinal[a:b])[0]
-        several[a:b] = word.astype(np.int64) > last[_index(packed, client_id[a:b])]
-
-    for_blocks(len(several), block)
-    return several
+    def take(self, index: NDArray[np.integer]) -> Starts:
+        """Some of them."""
+        return Starts(self.arrival_us[index], self.client[index], self.window[index], self.ordinal[index])
 
 
-def talks_at(packed: PackedWorkload, sessions: Columns, rows: NDArray[np.int64] | slice) -> Talks:
-    """Some sessions of a slab."""
-    client_id, ordinal, arrival_us = (np.asarray(sessions[name])[rows] for name in ("client", ORDINAL, "arrival_us"))
-    return Talks(arrival_us, _index(packed, client_id), _window(packed, arrival_us), ordinal)
+def starts_of(packed: PackedWorkload, sampled: Columns) -> Starts:
+    """First turns from what a backend sampled of the stream of conversations."""
+    client_id, ordinal, arrival_us = (np.asarray(sampled[name]) for name in ("client", ORDINAL, "arrival_us"))
+    return Starts(arrival_us, _index(packed, client_id), window_of(packed, arrival_us), ordinal)
 
 
-def standing_alone(packed: PackedWorkload, sessions: Columns) -> Columns:
-    """The columns of a trace for sessions of one turn; others may be among them, to be left out afterwards."""
-    client, ordinal, arrival_us = (np.asarray(sessions[name]) for name in ("client", ORDINAL, "arrival_us"))
-    columns = {name: column for name, column in sessions.items() if name not in (ORDINAL, SEVERAL)}
-    columns["conversation"] = conversation_id(client, _window(packed, arrival_us), ordinal)
-    columns["turn"] = np.ones(len(client), np.int32)
-    columns["new_tokens"] = columns["input_tokens"]
-    return columns
-
-
-def _window(packed: PackedWorkload, arrival_us: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Absolute window of each session: one arrives in the window that it comes from."""
+def window_of(packed: PackedWorkload, arrival_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Absolute window of each request: one arrives in the window that it comes from."""
     return (arrival_us + packed.start_us) // packed.window_us
 
 
@@ -96,41 +73,80 @@ def _index(packed: PackedWorkload, client_id: NDArray[np.int32]) -> NDArray[np.i
     return np.searchsorted(packed.client_id, client_id.astype(np.uint64))
 
 
-def all_turns(packed: PackedWorkload, key: Key, talks: Talks) -> Columns:
-    """All turns of sessions, one session after another, with the columns of a trace."""
+@dataclass(frozen=True, eq=False)
+class Course:
+    """When the turns of conversations come.
+
+    Attributes
+    ----------
+    starts : Starts
+    conversation : int32[rows]
+        Index into `starts`, ascending.
+    turn : int64[rows]
+        From 0.
+    since_us : int64[rows]
+        From the first turn.
+    new_tokens : int32[rows] or None
+        Where models have some of their own, -1 elsewhere; None if no model has any.
+    """
+
+    starts: Starts
+    conversation: NDArray[np.int32]
+    turn: NDArray[np.int64]
+    since_us: NDArray[np.int64]
+    new_tokens: NDArray[np.int32] | None
+
+
+def course_of(packed: PackedWorkload, key: Key, starts: Starts, from_us: int) -> Course:
+    """The turns of conversations that still go on at an instant, from the first turn on."""
     turns = packed.turns
     assert turns is not None
-    profile = packed.profile[talks.client]
-    window_index = talks.window - packed.first_window
+    client_id = packed.client_id[starts.client]
+    addresses = Addresses(key, client_id, number_of(starts.window, packed.stream))
+    model = turns.model[packed.profile[starts.client]]
+    word = addresses.words(Purpose.TURN, slice(None), starts.ordinal)[0].astype(np.uint32)
+    count = turns.counts.values[lookup(word, model, turns.counts)]
+    of = np.repeat(np.arange(len(count), dtype=np.int32), count)
+    begin = np.repeat(np.cumsum(count) - count, count)
+    turn = np.arange(len(of)) - begin
+    words = addresses.words(Purpose.TURN, of, starts.ordinal[of], turn=turn)
+    since_us = _times(turns, model[of], words, turn, begin)
+    inside = since_us <= turns.session_us[model[of]]
+    last_us = np.zeros(len(count), np.int64)
+    np.maximum.at(last_us, of[inside], since_us[inside])
+    goes_on = starts.arrival_us + last_us >= from_us
+    kept = np.flatnonzero(inside & goes_on[of])
+    new = _new_tokens(turns, model[of[kept]], words[2][kept], turn[kept])
+    renumbered = (np.cumsum(goes_on) - 1).astype(np.int32)
+    return Course(starts.take(np.flatnonzero(goes_on)), renumbered[of[kept]], turn[kept], since_us[kept], new)
+
+
+def all_turns(packed: PackedWorkload, key: Key, course: Course) -> Columns:
+    """All turns of conversations, one conversation after another, with the columns of a trace."""
+    turns, starts, of = packed.turns, course.starts, course.conversation
+    assert turns is not None
+    profile, window_index = packed.profile[starts.client], starts.window - packed.first_window
     cells = Cells(
-        client=talks.client,
+        client=starts.client,
         profile=profile,
         row=packed.row[window_index],
-        window=talks.window,
+        window=starts.window,
         window_index=window_index,
         expected_q32=np.zeros(len(profile), np.int64),
+        stream=packed.stream,
     )
-    client_id = packed.client_id[talks.client]
-    addresses, model = Addresses(key, client_id, cells.number), turns.model[profile]
-    word = addresses.words(Purpose.TURN, slice(None), talks.ordinal)[0].astype(np.uint32)
-    count = turns.counts.values[lookup(word, model, turns.counts)]
-    cell = np.repeat(np.arange(len(count), dtype=np.int32), count)
-    begin = np.repeat(np.cumsum(count) - count, count)
-    turn = np.arange(len(cell)) - begin
-    words = addresses.words(Purpose.TURN, cell, talks.ordinal[cell], turn=turn)
-    since_us = _times(turns, model[cell], words, turn, begin)
-    inside = since_us <= turns.session_us[model[cell]]
-    cell, turn, since_us = cell[inside], turn[inside], since_us[inside]
-    ordinal, new = talks.ordinal[cell], _new_tokens(turns, model[cell], words[2][inside], turn)
-    drawn = scalar_fields(packed, cells, addresses, cell, ordinal, turn, new)
+    client_id = packed.client_id[starts.client]
+    addresses, ordinal = Addresses(key, client_id, cells.number), starts.ordinal[of]
+    drawn = scalar_fields(packed, cells, addresses, of, ordinal, course.turn, course.new_tokens)
+    ids = session_ids(packed.stream, client_id.astype(np.int64), starts.window, starts.ordinal)
     rows: Columns = {
-        "arrival_us": talks.arrival_us[cell] + since_us,
-        "client": client_id.astype(np.int32)[cell],
-        **later_fields(packed, cells, addresses, cell, ordinal, drawn, turn),
-        "conversation": conversation_id(client_id.astype(np.int64), talks.window, talks.ordinal)[cell],
-        "turn": (turn + 1).astype(np.int32),
+        "arrival_us": starts.arrival_us[of] + course.since_us,
+        "client": client_id.astype(np.int32)[of],
+        **later_fields(packed, cells, addresses, of, ordinal, drawn, course.turn),
+        "conversation": ids[of],
+        "turn": (course.turn + 1).astype(np.int32),
     }
-    return _grown(packed, rows, cell, turns.history[model][cell], packed.context_tokens[profile][cell])
+    return _grown(packed, rows, of, turns.history[turns.model[profile]][of], packed.context_tokens[profile][of])
 
 
 def _times(

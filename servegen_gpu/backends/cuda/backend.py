@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 from servegen_gpu.backends.contract import Backend
-from servegen_gpu.backends.cuda import driver as cuda_driver
+from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.device import Copy, CudaDevice, open_device
 from servegen_gpu.backends.cuda.lane import DeviceLane
 from servegen_gpu.errors import OptionError
@@ -32,7 +32,7 @@ class CupyBackend(Backend):
     ----------
     devices : sequence of int or CudaDevice, optional
         They take slabs in turns. The first is opened at once, another when its first slab comes. By default those of
-        `cuda_driver.chosen_devices`.
+        `driver.chosen_devices`.
     stay : bool
         Leave columns on the first device, as CuPy arrays; the others have nothing to do.
     """
@@ -112,8 +112,8 @@ class CupyBackend(Backend):
 def is_likely() -> bool:
     """Whether a device and CuPy are there, found quickly and without importing CuPy."""
     try:
-        return cuda_driver.has_cupy() and cuda_driver.driver_version() > 0
-    except cuda_driver.NoDriver:
+        return driver.has_cupy() and driver.driver_version() > 0
+    except driver.NoDriver:
         return False
 
 
@@ -130,6 +130,6 @@ def describe() -> dict[str, str]:
 
 
 def _numbers() -> tuple[int, ...]:
-    xp = cuda_driver.import_cupy()
-    cuda_driver.check_driver(xp)
-    return cuda_driver.chosen_devices(xp)
+    xp = driver.import_cupy()
+    driver.check_driver(xp)
+    return driver.chosen_devices(xp)

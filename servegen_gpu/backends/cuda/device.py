@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.cuda import driver as cuda_driver
+from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.driver import first_line, version_text
 from servegen_gpu.backends.cuda.job import words
 from servegen_gpu.backends.cuda.loader import one_text
@@ -51,9 +51,9 @@ class CudaDevice:
     """
 
     def __init__(self, number: int | None = None) -> None:
-        self.xp = cuda_driver.import_cupy()
-        cuda_driver.check_driver(self.xp)
-        self.number = cuda_driver.chosen_devices(self.xp)[0] if number is None else number
+        self.xp = driver.import_cupy()
+        driver.check_driver(self.xp)
+        self.number = driver.chosen_devices(self.xp)[0] if number is None else number
         self.out_of_memory = self.xp.cuda.memory.OutOfMemoryError
         self.pool = self.xp.cuda.MemoryPool()
         self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
@@ -71,7 +71,7 @@ class CudaDevice:
             self.xp.cuda.runtime.CUDARuntimeError,
             self.xp.cuda.driver.CUDADriverError,
         ) as error:
-            raise cuda_driver.no_device(error) from None
+            raise driver.no_device(error) from None
 
     def describe(self) -> str:
         """Versions of driver and CuPy, and what sorts."""
@@ -162,7 +162,7 @@ class CudaDevice:
                 "kernels that NVRTC compiles", first_line(error), "report this, or choose backend 'native'"
             ) from None
         except OSError as error:
-            raise cuda_driver.no_cache(error) from None
+            raise driver.no_cache(error) from None
         except (RuntimeError, ImportError) as error:  # NVRTC itself is missing, or of another CUDA
             raise OptionError(
                 "NVRTC, which compiles the kernels",

@@ -1,7 +1,6 @@
 """The native backend: the law in `kernels/`, compiled for the CPU; threads over blocks, strips of lanes, radix sort.
 
-Counts and rotations of cells, and the bookkeeping of surveys, are done in NumPy; what is done per request is in C.
-Axes: cells, runs, requests.
+The bookkeeping of surveys is done in NumPy; what is done per cell or request is in C. Axes: cells, runs, requests.
 """
 
 from __future__ import annotations
@@ -16,16 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL, SEVERAL, Backend
-from servegen_gpu.backends.host.cell_state import CellState, Runs, begin
+from servegen_gpu.backends.contract import ORDINAL, Backend
+from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.run_gaps import SummedGaps
 from servegen_gpu.backends.host.survey import Surveyor
+from servegen_gpu.backends.native.cells import begin
 from servegen_gpu.backends.native.library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Slab, cells_of
+from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, Ragged
 from servegen_gpu.request.schema import MODALITIES, scalar_field_count
 from servegen_gpu.rules import CountRule
@@ -85,7 +85,7 @@ class NativeBackend(Backend):
                 self.library.free(drawn.handle)
 
     def sample_starts(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
-        """When, whose and which the slab's requests are; nothing of what they ask is drawn."""
+        """Arrival, client and ordinal of the slab's requests, in any order; no field is drawn."""
         with self._drawn("sg_starts", packed, key, slab) as drawn:
             us, ordinal = np.empty(drawn.count, np.int64), np.empty(drawn.count, np.uint32)
             cell = np.empty(drawn.count, np.int32)
@@ -110,7 +110,7 @@ class NativeBackend(Backend):
         if slab.surveyed:
             known, reached = self._surveyor.reaching_runs(packed, key, slab, self._gaps)
             return known.state, known.runs.take(reached)
-        return begin(packed, key, cells_of(packed, slab.windows)), None
+        return begin(self.library, packed, key, slab.windows), None
 
     def _written(self, packed: PackedWorkload, drawn: LibraryDraw) -> Columns:
         """The columns of what was drawn."""
@@ -122,20 +122,18 @@ class NativeBackend(Backend):
         inputs = np.empty(n if items else 0, np.int32)
         offsets = [self._offsets(handle, m, n) for m in range(len(MODALITIES) if items else 0)]
         ordinal = np.empty(n if packed.addressed else 0, np.uint32)
-        several = np.empty(len(ordinal), np.bool_)
         out = Out(
             arrival_us=address(columns["arrival_us"]),
             client=address(columns["client"]),
             inputs=address(inputs),
             field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in scalars.values())),
             ordinal=address(ordinal),
-            several=address(several),
             offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
             offset_us=drawn.offset_us,
         )
         self.library.call("sg_columns", handle, ctypes.byref(out), stop=stop)
         if packed.addressed:
-            columns |= {ORDINAL: ordinal, SEVERAL: several}
+            columns[ORDINAL] = ordinal
         if packed.category == "reason":
             scalars["reason_tokens"] = scalars.pop("reason_ratio")
         if not items:
@@ -230,8 +228,6 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
     if packed.limited:
         known["context"] = packed.context_tokens[cells.profile]
-    if packed.turns:
-        known["last_single"] = packed.turns.last_single[cells.profile]
     return known | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
         "clock_table": clock.table[cells.window_index],

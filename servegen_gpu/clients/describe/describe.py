@@ -125,14 +125,13 @@ def _conversations(pool: ClientPool) -> list[dict[str, Any]]:
     for row, model in enumerate(pool.turn_models):
         clients = int((pool.turn_model[pool.profile] == row).sum())
         turns, share = model.tables.count.table(0)
-        several = turns > 1
         bins, widths = model.tables.gap.values, model.tables.gap.widths()
         middle_s = (model.tables.gap_us + model.tables.gap_width_us // 2)[bins] / 1e6
         found.append(
             {
                 "clients": clients,
                 "share": model.share,
-                "mean_turns": float(turns[several] @ share[several] / share[several].sum()) if several.any() else 1.0,
+                "mean_turns": float(turns @ share / share.sum()),
                 "gap_s": _summary(middle_s, widths.astype(np.float64), moments=False),
                 "growth": model.growth,
                 "session_s": model.session_s,

@@ -32,7 +32,7 @@ class TurnModel:
     share : float
         Of the requests that belong to conversations of two turns or more, 0 to 1.
     turns : Distribution
-        Number of turns of those conversations, 2 to 1,023.
+        Number of turns of those conversations, 2 to 65,535.
     gap_s : Distribution
         Inter-turn times, seconds.
     growth : {"sorted", "history"}
@@ -80,7 +80,7 @@ class TurnModel:
     @cached_property
     def tables(self) -> TurnTables:
         """The model as tables of whole numbers."""
-        return turn_tables(self.share, self.turns, self.gap_s, self.new_tokens, self.session_s)
+        return turn_tables(self.turns, self.gap_s, self.new_tokens, self.session_s)
 
     def describe(self) -> dict[str, Any]:
         """For provenance, in terms that JSON has."""
@@ -89,7 +89,7 @@ class TurnModel:
     def digest(self) -> bytes:
         """Of everything that sampling depends on."""
         tables = self.tables
-        hasher = hashlib.sha256(f"{self.growth} {tables.session_us} {tables.mean_turns}".encode())
+        hasher = hashlib.sha256(f"{self.share} {self.growth} {tables.session_us} {tables.mean_turns}".encode())
         for table in (tables.count, tables.gap, tables.new):
             for array in () if table is None else (table.values, table.thresholds):
                 hasher.update(array.tobytes())
@@ -98,7 +98,7 @@ class TurnModel:
 
     @property
     def mean_turns(self) -> float:
-        """Mean number of requests of a session, single ones among them, within `session_s`."""
+        """Mean number of requests of a conversation, within `session_s`."""
         return self.tables.mean_turns
 
 
