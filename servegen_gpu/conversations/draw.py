@@ -22,7 +22,7 @@ from servegen_gpu.backends.host.addresses import Addresses
 from servegen_gpu.backends.host.fields import later_fields, lookup, scalar_fields
 from servegen_gpu.conversations.growth import with_history
 from servegen_gpu.conversations.ids import session_ids
-from servegen_gpu.law.address import Purpose
+from servegen_gpu.law.address import Key, Purpose
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packed_turns import PackedTurns
 from servegen_gpu.plan import Cells, number_of
@@ -97,12 +97,12 @@ class Course:
     new_tokens: NDArray[np.int32] | None
 
 
-def course_of(packed: PackedWorkload, starts: Starts, from_us: int) -> Course:
+def course_of(packed: PackedWorkload, key: Key, starts: Starts, from_us: int) -> Course:
     """The turns of conversations that still go on at an instant, from the first turn on."""
     turns = packed.turns
     assert turns is not None
     client_id = packed.client_id[starts.client]
-    addresses = Addresses(packed.key, client_id, number_of(starts.window, packed.stream))
+    addresses = Addresses(key, client_id, number_of(starts.window, packed.stream))
     model = turns.model[packed.profile[starts.client]]
     word = addresses.words(Purpose.TURN, slice(None), starts.ordinal)[0].astype(np.uint32)
     count = turns.counts.values[lookup(word, model, turns.counts)]
@@ -121,7 +121,7 @@ def course_of(packed: PackedWorkload, starts: Starts, from_us: int) -> Course:
     return Course(starts.take(np.flatnonzero(goes_on)), renumbered[of[kept]], turn[kept], since_us[kept], new)
 
 
-def all_turns(packed: PackedWorkload, course: Course) -> Columns:
+def all_turns(packed: PackedWorkload, key: Key, course: Course) -> Columns:
     """All turns of conversations, one conversation after another, with the columns of a trace."""
     turns, starts, of = packed.turns, course.starts, course.conversation
     assert turns is not None
@@ -136,7 +136,7 @@ def all_turns(packed: PackedWorkload, course: Course) -> Columns:
         stream=packed.stream,
     )
     client_id = packed.client_id[starts.client]
-    addresses, ordinal = Addresses(packed.key, client_id, cells.number), starts.ordinal[of]
+    addresses, ordinal = Addresses(key, client_id, cells.number), starts.ordinal[of]
     drawn = scalar_fields(packed, cells, addresses, of, ordinal, course.turn, course.new_tokens)
     ids = session_ids(packed.stream, client_id.astype(np.int64), starts.window, starts.ordinal)
     rows: Columns = {

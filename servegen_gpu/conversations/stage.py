@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL, Backend, sampled, sampled_starts
+from servegen_gpu.backends.contract import ORDINAL, Backend
 from servegen_gpu.blocks import for_blocks
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.conversations.draw import all_turns, course_of, starts_of, window_of
 from servegen_gpu.conversations.ids import session_ids
+from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, plan
 from servegen_gpu.request.columns import Columns, Ragged, take
@@ -35,6 +36,7 @@ ROWS_PER_START = 16
 def with_turns(
     backend: Backend,
     packed: PackedWorkload,
+    key: Key,
     slabs: Iterator[Slab],
     span_us: tuple[int, int],
     max_requests: int,
@@ -47,6 +49,7 @@ def with_turns(
     backend : Backend
     packed : PackedWorkload
         Requests that stand alone, with the stream of conversations beside them.
+    key : tuple of int
     slabs : iterator of Slab
         Of a span, in order of time.
     span_us : tuple of int
@@ -62,11 +65,11 @@ def with_turns(
         Times count from the begin of the packed span.
     """
     with Carry(_bucket_us(packed), memory_bytes) as carry:
-        turns = Turns(backend, packed, span_us, max_requests, carry)
+        turns = Turns(backend, packed, key, span_us, max_requests, carry)
         slabs, known = tee(slabs)
         ends = (slab.to_us for slab in known)
         end = next(ends, None)
-        for sampled_alone in sampled(backend, packed, slabs):
+        for sampled_alone in backend.sample_slabs(packed, key, slabs):
             alone = standing_alone(packed, sampled_alone)
             arrival_us = np.asarray(alone["arrival_us"])
             if not len(arrival_us):
@@ -87,6 +90,7 @@ class Turns:
     ----------
     backend : Backend
     packed : PackedWorkload
+    key : tuple of int
         As for `with_turns`.
     span_us : tuple of int
     max_requests : int
@@ -95,12 +99,18 @@ class Turns:
     """
 
     def __init__(
-        self, backend: Backend, packed: PackedWorkload, span_us: tuple[int, int], max_requests: int, carry: Carry
+        self,
+        backend: Backend,
+        packed: PackedWorkload,
+        key: Key,
+        span_us: tuple[int, int],
+        max_requests: int,
+        carry: Carry,
     ) -> None:
         first_turns = packed.conversations
         assert first_turns is not None
         assert first_turns.turns is not None
-        self._backend, self._packed, self._carry = backend, first_turns, carry
+        self._backend, self._packed, self._key, self._carry = backend, first_turns, key, carry
         self._span_us = span_us[0] - first_turns.start_us, span_us[1] - first_turns.start_us
         self._before_us = packed.start_us - first_turns.start_us
         begin_us = max(span_us[0] - first_turns.turns.warmup_us, first_turns.start_us)
@@ -120,11 +130,11 @@ class Turns:
     def _draw(self, slab: Slab) -> None:
         """Draw the turns of the conversations that begin in a slab, and let those of the span wait."""
         from_us, to_us = self._span_us
-        starts = starts_of(self._packed, sampled_starts(self._backend, self._packed, slab))
-        course = course_of(self._packed, starts, from_us)
+        starts = starts_of(self._packed, self._backend.sample_starts(self._packed, self._key, slab))
+        course = course_of(self._packed, self._key, starts, from_us)
         if not len(course.turn):
             return
-        rows = all_turns(self._packed, course)
+        rows = all_turns(self._packed, self._key, course)
         at_us = np.asarray(rows["arrival_us"])
         inside = (at_us >= from_us) & (at_us < to_us)
         self._carry.add(rows if inside.all() else take(rows, np.flatnonzero(inside)))

@@ -1,7 +1,7 @@
 """The native backend: the law in `kernels/`, compiled for the CPU; threads over blocks, strips of lanes, radix sort.
 
-Counts and rotations of cells, and the bookkeeping of surveys, are the NumPy backend's; what is done per request is in
-C. Axes: cells, runs, requests.
+Counts and rotations of cells, and the bookkeeping of surveys, are done in NumPy; what is done per request is in C.
+Axes: cells, runs, requests.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL
-from servegen_gpu.backends.host.backend import NumpyBackend
+from servegen_gpu.backends.contract import ORDINAL, Backend
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.run_gaps import SummedGaps
+from servegen_gpu.backends.host.survey import Surveyor
 from servegen_gpu.backends.native.cells import begin
 from servegen_gpu.backends.native.library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
 from servegen_gpu.blocks import thread_count
+from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
@@ -32,7 +33,7 @@ from servegen_gpu.rules import CountRule
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class LibraryDraw:
     """What the library has drawn of a slab.
 
     Attributes
@@ -53,7 +54,7 @@ class Drawn:
     stop: NDArray[np.int32]
 
 
-class NativeBackend(NumpyBackend):
+class NativeBackend(Backend):
     """Samples slabs with compiled kernels.
 
     Parameters
@@ -67,7 +68,7 @@ class NativeBackend(NumpyBackend):
 
     def __init__(self, library: Library | None = None) -> None:
         self.library = library or load_library(build=True)
-        super().__init__(NativeGaps(self.library))
+        self._surveyor, self._gaps = Surveyor(), NativeGaps(self.library)
         self.library.hold(1)
         weakref.finalize(self, self.library.hold, -1)
 
@@ -76,17 +77,17 @@ class NativeBackend(NumpyBackend):
         fields = scalar_field_count(category)
         return 88 + 12 * fields + (80 if category == "multimodal" else 0)
 
-    def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
+    def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
-        with self._drawn("sg_draw", packed, slab) as drawn:
+        with self._drawn("sg_draw", packed, key, slab) as drawn:
             try:
                 return self._written(packed, drawn)
             finally:
                 self.library.free(drawn.handle)
 
-    def sample_starts(self, packed: PackedWorkload, slab: Slab) -> Columns:
-        """Arrival, client and ordinal of the slab's requests, in any order; no field is drawn."""
-        with self._drawn("sg_starts", packed, slab) as drawn:
+    def sample_starts(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
+        """When, whose and which the slab's requests are; nothing of what they ask is drawn."""
+        with self._drawn("sg_starts", packed, key, slab) as drawn:
             us, ordinal = np.empty(drawn.count, np.int64), np.empty(drawn.count, np.uint32)
             cell = np.empty(drawn.count, np.int32)
             self.library.call("sg_start_rows", drawn.handle, us, cell, ordinal, stop=drawn.stop)
@@ -94,25 +95,25 @@ class NativeBackend(NumpyBackend):
         return {"arrival_us": us + drawn.offset_us, "client": client, ORDINAL: ordinal}
 
     @contextmanager
-    def _drawn(self, function: str, packed: PackedWorkload, slab: Slab) -> Iterator[Drawn]:
+    def _drawn(self, function: str, packed: PackedWorkload, key: Key, slab: Slab) -> Iterator[LibraryDraw]:
         """What a function draws of a slab; arrays that the library points into live as long."""
-        state, runs = self._state(packed, slab)
+        state, runs = self._state(packed, key, slab)
         first = (packed.first_window + int(slab.windows[0])) * packed.window_us
         last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
         base, stop = max(first, slab.from_us), np.zeros(1, np.int32)
         task = job(_job(packed, state) | _slab(packed, state, base, min(slab.to_us, last) - base) | {"stop": stop})
         handle, known = ctypes.c_void_p(), None if runs is None else ctypes.byref(_runs(runs))
         count = self.library.call(function, ctypes.byref(task), known, ctypes.byref(handle), stop=stop)
-        yield Drawn(handle, count, state, base - packed.start_us, stop)
+        yield LibraryDraw(handle, count, state, base - packed.start_us, stop)
 
-    def _state(self, packed: PackedWorkload, slab: Slab) -> tuple[CellState, Runs | None]:
+    def _state(self, packed: PackedWorkload, key: Key, slab: Slab) -> tuple[CellState, Runs | None]:
         """The slab's cells, and which of their runs are to be drawn; None for all requests."""
         if slab.surveyed:
-            known, reached = self.reaching_runs(packed, slab)
+            known, reached = self._surveyor.reaching_runs(packed, key, slab, self._gaps)
             return known.state, known.runs.take(reached)
-        return begin(self.library, packed, slab.windows), None
+        return begin(self.library, packed, key, slab.windows), None
 
-    def _written(self, packed: PackedWorkload, drawn: Drawn) -> Columns:
+    def _written(self, packed: PackedWorkload, drawn: LibraryDraw) -> Columns:
         """The columns of what was drawn."""
         handle, n, stop = drawn.handle, drawn.count, drawn.stop
         columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
