@@ -131,8 +131,8 @@ def test_halves_are_the_whole() -> None:
     single = replace(slab, windows=slab.windows[:1], expected=slab.expected)
     parts = halves(packed, single)
     assert [part.surveyed for part in parts] == [True, True]
-    joined = Trace.concat([Trace(backend.sample_slab(packed, key, part)) for part in parts])
-    assert same(joined, Trace(backend.sample_slab(packed, key, single)))
+    joined = Trace.concat([Trace(backend.sample_slab(workload.packed, workload.key, part)) for part in parts])
+    assert same(joined, Trace(backend.sample_slab(workload.packed, workload.key, single)))
 
 
 def test_memory_is_given_back_when_a_reader_leaves_early() -> None:

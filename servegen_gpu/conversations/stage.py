@@ -90,8 +90,8 @@ class Turns:
     ----------
     backend : Backend
     packed : PackedWorkload
-        As for `with_turns`.
     key : tuple of int
+        As for `with_turns`.
     span_us : tuple of int
     max_requests : int
     carry : Carry

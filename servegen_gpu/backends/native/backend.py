@@ -85,7 +85,7 @@ class NativeBackend(Backend):
                 self.library.free(drawn.handle)
 
     def sample_starts(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
-        """Arrival, client and ordinal of the slab's requests, in any order; no field is drawn."""
+        """When, whose and which the slab's requests are; nothing of what they ask is drawn."""
         with self._drawn("sg_starts", packed, key, slab) as drawn:
             us, ordinal = np.empty(drawn.count, np.int64), np.empty(drawn.count, np.uint32)
             cell = np.empty(drawn.count, np.int32)
