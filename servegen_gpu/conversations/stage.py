@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL, Backend, sampled, sampled_starts
+from servegen_gpu.backends.contract import ORDINAL, Backend, sampled
+from servegen_gpu.backends.host.turns import sample_turns, window_of
 from servegen_gpu.blocks import for_blocks
 from servegen_gpu.conversations.carry import Carry
-from servegen_gpu.conversations.draw import all_turns, course_of, starts_of, window_of
-from servegen_gpu.conversations.ids import session_ids
+from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, plan
-from servegen_gpu.request.columns import Columns, Ragged, take
+from servegen_gpu.request.columns import Columns, Ragged
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""
@@ -119,15 +119,9 @@ class Turns:
 
     def _draw(self, slab: Slab) -> None:
         """Draw the turns of the conversations that begin in a slab, and let those of the span wait."""
-        from_us, to_us = self._span_us
-        starts = starts_of(self._packed, sampled_starts(self._backend, self._packed, slab))
-        course = course_of(self._packed, starts, from_us)
-        if not len(course.turn):
-            return
-        rows = all_turns(self._packed, course)
-        at_us = np.asarray(rows["arrival_us"])
-        inside = (at_us >= from_us) & (at_us < to_us)
-        self._carry.add(rows if inside.all() else take(rows, np.flatnonzero(inside)))
+        rows = sample_turns(self._backend, self._packed, slab, self._span_us)
+        if rows is not None:
+            self._carry.add(rows)
 
 
 def standing_alone(packed: PackedWorkload, sampled: Columns) -> Columns:
