@@ -5,9 +5,11 @@
 #include "strip_items.h"
 #include "strip_sort.h"
 #include "strip_times.h"
+#include "strip_turns.h"
 
 namespace SG_NAMESPACE {
 
-extern const SgStrips strips = {gaps, ticks, times, records, columns, items, function};
+extern const SgStrips strips = {gaps,      ticks,       times,       records,     columns,    items,
+                                 turn_counts, turn_gaps, turn_fields, session_ids, sort_words, function};
 
 }  // namespace SG_NAMESPACE

@@ -8,6 +8,7 @@ requests that stand alone before turns, conversation, turn).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import tee
 from typing import Any
 
@@ -21,7 +22,8 @@ from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, plan
-from servegen_gpu.request.columns import Columns, Ragged
+from servegen_gpu.request.columns import Columns, Ragged, empty_columns
+from servegen_gpu.request.turn_rows import Rows, columns_of, in_order
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""
@@ -61,23 +63,43 @@ def with_turns(
     Columns
         Times count from the begin of the packed span.
     """
-    with Carry(_bucket_us(packed), memory_bytes) as carry:
+    ordered = getattr(backend, "ordered", in_order)
+    with Carry(_bucket_us(packed), memory_bytes, ordered) as carry:
         turns = Turns(backend, packed, span_us, max_requests, carry)
-        slabs, known = tee(slabs)
-        ends = (slab.to_us for slab in known)
-        end = next(ends, None)
-        for sampled_alone in sampled(backend, packed, slabs):
-            alone = standing_alone(packed, sampled_alone)
-            arrival_us = np.asarray(alone["arrival_us"])
-            if not len(arrival_us):
-                continue
-            while end is not None and end <= arrival_us[0] + packed.start_us:
-                yield from turns.due(end)
-                end = next(ends, None)
-            due = list(turns.due(int(arrival_us[-1]) + packed.start_us + 1))
-            yield merged(alone, due[0]) if due else alone
-        for until_us in (end, *ends):
-            yield from turns.due(until_us)
+        if packed.category != "multimodal" and hasattr(backend, "sample_beside"):
+            rows = _beside(backend, packed, slabs, turns)
+        else:
+            rows = _merged_slabs(backend, packed, slabs, turns)
+        yield from rows
+        yield from turns.due(None)
+
+
+def _beside(backend: Any, packed: PackedWorkload, slabs: Iterator[Slab], turns: Turns) -> Iterator[Columns]:
+    """Slabs up to the last request that stands alone, of a backend that puts turns in their places."""
+    for slab in slabs:
+        yield from turns.due(slab.from_us)
+        columns: Columns = backend.sample_beside(packed, slab, turns.due_rows(slab.to_us))
+        if len(np.asarray(columns["client"])):
+            yield columns
+
+
+def _merged_slabs(backend: Backend, packed: PackedWorkload, slabs: Iterator[Slab], turns: Turns) -> Iterator[Columns]:
+    """Slabs up to the last request that stands alone."""
+    slabs, known = tee(slabs)
+    ends = (slab.to_us for slab in known)
+    end = next(ends, None)
+    for sampled_alone in sampled(backend, packed, slabs):
+        alone = standing_alone(packed, sampled_alone)
+        arrival_us = np.asarray(alone["arrival_us"])
+        if not len(arrival_us):
+            continue
+        while end is not None and end <= arrival_us[0] + packed.start_us:
+            yield from turns.due(end)
+            end = next(ends, None)
+        due = list(turns.due(int(arrival_us[-1]) + packed.start_us + 1))
+        yield merged(alone, due[0]) if due else alone
+    for until_us in (end, *ends):
+        yield from turns.due(until_us)
 
 
 class Turns:
@@ -104,24 +126,33 @@ class Turns:
         self._span_us = span_us[0] - first_turns.start_us, span_us[1] - first_turns.start_us
         self._before_us = packed.start_us - first_turns.start_us
         begin_us = max(span_us[0] - first_turns.turns.warmup_us, first_turns.start_us)
-        most = min(MAX_STARTS, max(max_requests // ROWS_PER_START, 1))
+        most = getattr(backend, "first_turns_at_once", _first_turns_at_once)(max_requests)
         self._slabs = plan(first_turns, most, (begin_us, span_us[1]), most)
         self._next = next(self._slabs, None)
+        self._columns = empty_columns(packed.category, conversations=True)
 
     def due(self, until_us: int | None) -> Iterator[Columns]:
         """Those that arrive before an instant of the absolute axis, or all: one batch, or none."""
-        while self._next is not None and (until_us is None or self._next.from_us < until_us):
-            self._draw(self._next)
-            self._next = next(self._slabs, None)
-        rows = self._carry.due(None if until_us is None else until_us - self._packed.start_us)
+        rows = self.due_rows(until_us)
         if rows is not None:
-            yield rows | {"arrival_us": np.asarray(rows["arrival_us"]) - self._before_us}
+            yield columns_of(rows, self._columns)
 
-    def _draw(self, slab: Slab) -> None:
-        """Draw the turns of the conversations that begin in a slab, and let those of the span wait."""
-        rows = sample_turns(self._backend, self._packed, slab, self._span_us)
-        if rows is not None:
-            self._carry.add(rows)
+    def due_rows(self, until_us: int | None) -> Rows | None:
+        """The same, as the backend makes them."""
+        sample = getattr(self._backend, "sample_turns", partial(sample_turns, self._backend))
+        while self._next is not None and (until_us is None or self._next.from_us < until_us):
+            for rows in sample(self._packed, self._next, self._span_us):
+                self._carry.add(rows)
+            self._next = next(self._slabs, None)
+        due = self._carry.due(None if until_us is None else until_us - self._packed.start_us)
+        if due is None:
+            return None
+        due["arrival_us"] -= self._before_us  # type: ignore[operator,assignment]
+        return due
+
+
+def _first_turns_at_once(max_requests: int) -> int:
+    return min(MAX_STARTS, max(max_requests // ROWS_PER_START, 1))
 
 
 def standing_alone(packed: PackedWorkload, sampled: Columns) -> Columns:

@@ -11,6 +11,7 @@ Axes: conversations, rows (turns of conversations, one conversation after anothe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,7 @@ class Course:
     since_us: NDArray[np.int64]
 
 
-def sample_turns(backend: Backend, packed: PackedWorkload, slab: Slab, span_us: tuple[int, int]) -> Columns | None:
+def sample_turns(backend: Backend, packed: PackedWorkload, slab: Slab, span_us: tuple[int, int]) -> Iterator[Columns]:
     """Turns of the conversations that begin in a slab, with the columns of a trace; those inside a span, in any order.
 
     Parameters
@@ -107,12 +108,15 @@ def sample_turns(backend: Backend, packed: PackedWorkload, slab: Slab, span_us: 
     span_us : tuple of int
         From the begin of the packed span, as arrivals are.
     """
-    from_us, to_us = span_us
     starts = starts_of(packed, sampled_starts(backend, packed, slab))
-    rows = all_turns(packed, course_of(packed, starts, from_us))
-    at_us = np.asarray(rows["arrival_us"])
-    inside = np.flatnonzero((at_us >= from_us) & (at_us < to_us))
-    return take(rows, inside) if len(inside) else None
+    yield rows_inside(all_turns(packed, course_of(packed, starts, span_us[0])), span_us)
+
+
+def rows_inside(rows: Columns, span_us: tuple[int, int]) -> Columns:
+    """The rows that arrive in a span."""
+    arrival_us = np.asarray(rows["arrival_us"])
+    inside = (arrival_us >= span_us[0]) & (arrival_us < span_us[1])
+    return rows if inside.all() else take(rows, np.flatnonzero(inside))
 
 
 def course_of(packed: PackedWorkload, starts: Starts, from_us: int) -> Course:
