@@ -7,6 +7,7 @@
 
 #include "context.h"
 #include "draw.h"
+#include "sessions.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
 constexpr int64_t PIECES_PER_REQUEST = 2;  // a chunk looks at all pieces of its windows: not at more than this, each
@@ -39,6 +40,7 @@ class Sorting {
     bool write(const SgOut& out) {
         const std::vector<Range> chunks = cut();
         std::vector<Worker> workers(threads_);
+        if (out.sessions) first_ids_ = first_ids(job_, *out.sessions);
         find_due(out);
         for_each(static_cast<int64_t>(chunks.size()), threads_, job_.stop,
                  [&](int64_t c, int64_t t) { write_chunk(chunks[c], out, workers[t]); });
@@ -185,7 +187,7 @@ class Sorting {
     void write_sessions(const SgOut& out, int64_t row, int64_t known, const SgRows& rows) {
         const int64_t count = known + rows.due_count;
         int64_t* ids = out.conversation + row;
-        if (known && !strips_.session_ids(job_, *out.sessions, {count, rows.cell, rows.ordinal, nullptr}, ids))
+        if (known && !strips_.session_ids(job_, *out.sessions, first_ids_.data(), {count, rows.cell, rows.ordinal, nullptr}, ids))
             no_room_ = true;
         std::fill(out.turn + row, out.turn + row + count, 1);
         if (known) memcpy(out.new_tokens + row, out.field[0] + row, count * sizeof(int32_t));
@@ -207,6 +209,7 @@ class Sorting {
     const int64_t threads_;
     SgFields fields_ = {};
     std::vector<int64_t> due_begins_;  // [bins + 1]
+    std::vector<int64_t> first_ids_;   // [cells]
     std::atomic<bool> no_room_{false};
     std::vector<Items> items_[SG_MODALITIES];
     int64_t totals_[SG_MODALITIES] = {};

@@ -188,13 +188,17 @@ struct SgStrips {
                   const int64_t* offsets, int32_t* values, int32_t* inputs);
     // numbers of turns of conversations
     void (*turn_counts)(const SgJob& job, const SgTurns& turns, const SgLanes& lanes, int32_t* counts);
-    // times from the turn before to each turn
-    void (*turn_gaps)(const SgJob& job, const SgTurns& turns, const SgLanes& lanes, int64_t* gap_us);
+    // words of the time from the turn before to each turn
+    void (*turn_words)(const SgJob& job, const SgLanes& lanes, uint32_t* first, uint32_t* second);
+    // that time from its words, of turns of the given models
+    void (*turn_gaps)(const SgTurns& turns, int64_t count, const int32_t* model, const uint32_t* first,
+                      const uint32_t* second, int64_t* gap_us);
     // fields of turns
     void (*turn_fields)(const SgJob& job, const SgTurns& turns, const SgFields& fields, const SgLanes& lanes,
                         int32_t* const* out);
-    // ids of sessions; false if one has no room
-    bool (*session_ids)(const SgJob& job, const SgSessions& sessions, const SgLanes& lanes, int64_t* ids);
+    // ids of sessions; false if one has no room. `first_ids`: ids of ordinal 0 in the first layout, or -1
+    bool (*session_ids)(const SgJob& job, const SgSessions& sessions, const int64_t* first_ids, const SgLanes& lanes,
+                        int64_t* ids);
     // words sorted by `bits` of their upper half, keeping the order of equals: in the returned one of the two
     uint64_t* (*sort)(uint64_t* words, uint64_t* spare, int64_t count, int bits);
     // a function of the headers over arrays, by name, for tests; null if there is none

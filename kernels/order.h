@@ -14,6 +14,27 @@ struct TurnRows {
     int64_t count;
 };
 
+// Rows that come one by one, in blocks that never move and are used again.
+class RowList {
+  public:
+    void add(const SgTurnRow& row) {
+        if (used_ == static_cast<int64_t>(blocks_.size()) * ROWS) blocks_.push_back(room_for<SgTurnRow>(ROWS));
+        blocks_[used_ / ROWS]->as<SgTurnRow>()[used_ % ROWS] = row;
+        ++used_;
+    }
+    void clear() { used_ = 0; }
+    int64_t size() const { return used_; }
+    void list(std::vector<TurnRows>& parts) const {
+        for (int64_t at = 0; at < used_; at += ROWS)
+            parts.push_back({blocks_[at / ROWS]->as<SgTurnRow>(), std::min(ROWS, used_ - at)});
+    }
+
+  private:
+    static constexpr int64_t ROWS = 1 << 15;
+    std::vector<Held> blocks_;
+    int64_t used_ = 0;
+};
+
 class Ordering {
   public:
     Ordering(const SgStrips& strips, std::vector<TurnRows> parts, int64_t threads)

@@ -6,7 +6,7 @@
 namespace SG_NAMESPACE {
 
 // Addresses and words of `n` lanes from `a` on; `cell` gets their cells, up to whole lanes.
-static void turn_words(const SgJob& job, const SgLanes& lanes, int64_t a, int n, Purpose purpose, Addresses& at,
+static void draw_lanes(const SgJob& job, const SgLanes& lanes, int64_t a, int n, Purpose purpose, Addresses& at,
                        int32_t* cell) {
     const int whole = whole_lanes(n);
     memcpy(cell, lanes.cell + a, n * sizeof(int32_t));
@@ -20,9 +20,7 @@ static void turn_words(const SgJob& job, const SgLanes& lanes, int64_t a, int n,
     draw_strip(at, n, key_of(job));
 }
 
-static int strip_at(const SgLanes& lanes, int64_t a) {
-    return lanes.count - a < STRIP ? static_cast<int>(lanes.count - a) : STRIP;
-}
+static int strip_at(int64_t count, int64_t a) { return count - a < STRIP ? static_cast<int>(count - a) : STRIP; }
 
 static void turn_counts(const SgJob& job, const SgTurns& turns, const SgLanes& lanes, int32_t* counts) {
     const Tables tables = {turns.count_thresholds, turns.count_values, turns.count_guide,
@@ -30,27 +28,40 @@ static void turn_counts(const SgJob& job, const SgTurns& turns, const SgLanes& l
     Addresses at;
     alignas(64) int32_t cell[STRIP], model[STRIP];
     for (int64_t a = 0; a < lanes.count; a += STRIP) {
-        const int n = strip_at(lanes, a), whole = whole_lanes(n);
-        turn_words(job, lanes, a, n, TURN, at, cell);
+        const int n = strip_at(lanes.count, a), whole = whole_lanes(n);
+        draw_lanes(job, lanes, a, n, TURN, at, cell);
         for (int i = 0; i < whole; ++i) model[i] = turns.model[cell[i]];
         look_up(tables, at.w0, model, n);
         memcpy(counts + a, at.w0, n * sizeof(int32_t));
     }
 }
 
-static void turn_gaps(const SgJob& job, const SgTurns& turns, const SgLanes& lanes, int64_t* gap_us) {
+static void turn_words(const SgJob& job, const SgLanes& lanes, uint32_t* first, uint32_t* second) {
+    Addresses at;
+    alignas(64) int32_t cell[STRIP];
+    for (int64_t a = 0; a < lanes.count; a += STRIP) {
+        const int n = strip_at(lanes.count, a);
+        draw_lanes(job, lanes, a, n, TURN, at, cell);
+        memcpy(first + a, at.w0, n * sizeof(uint32_t));
+        memcpy(second + a, at.w1, n * sizeof(uint32_t));
+    }
+}
+
+static void turn_gaps(const SgTurns& turns, int64_t count, const int32_t* model, const uint32_t* first,
+                      const uint32_t* second, int64_t* gap_us) {
     const Tables tables = {turns.gap_thresholds, turns.gap_values, turns.gap_guide,
                            static_cast<int32_t>(turns.gap_guide_bits)};
-    Addresses at;
-    alignas(64) int32_t cell[STRIP], model[STRIP];
-    for (int64_t a = 0; a < lanes.count; a += STRIP) {
-        const int n = strip_at(lanes, a), whole = whole_lanes(n);
-        turn_words(job, lanes, a, n, TURN, at, cell);
-        for (int i = 0; i < whole; ++i) model[i] = turns.model[cell[i]];
-        look_up(tables, at.w0, model, n);
+    alignas(64) uint32_t word[STRIP];
+    alignas(64) int32_t table[STRIP];
+    for (int64_t a = 0; a < count; a += STRIP) {
+        const int n = strip_at(count, a), whole = whole_lanes(n);
+        memcpy(word, first + a, n * sizeof(uint32_t));
+        memcpy(table, model + a, n * sizeof(int32_t));
+        for (int i = n; i < whole; ++i) word[i] = 0, table[i] = table[0];
+        look_up(tables, word, table, n);
         for (int i = 0; i < n; ++i) {  // bins are less than 2**32 wide
-            const uint64_t place = static_cast<uint64_t>(turns.gap_width_us[at.w0[i]]) * at.w1[i] >> 32;
-            gap_us[a + i] = turns.gap_us[at.w0[i]] + static_cast<int64_t>(place);
+            const uint64_t place = static_cast<uint64_t>(turns.gap_width_us[word[i]]) * second[a + i] >> 32;
+            gap_us[a + i] = turns.gap_us[word[i]] + static_cast<int64_t>(place);
         }
     }
 }
@@ -62,7 +73,7 @@ static void new_tokens(const SgJob& job, const SgTurns& turns, const SgLanes& la
                            static_cast<int32_t>(turns.new_guide_bits)};
     Addresses at;
     alignas(64) int32_t cell[STRIP], table[STRIP], none[STRIP];
-    turn_words(job, lanes, a, n, TURN, at, cell);
+    draw_lanes(job, lanes, a, n, TURN, at, cell);
     for (int i = 0; i < whole_lanes(n); ++i) {
         none[i] = turns.new_table[turns.model[cell[i]]];
         table[i] = none[i] < 0 ? 0 : none[i];
@@ -77,7 +88,7 @@ static void turn_fields(const SgJob& job, const SgTurns& turns, const SgFields& 
     FieldStrip s;
     alignas(64) int32_t given[STRIP];
     for (int64_t a = 0; a < lanes.count; a += STRIP) {
-        s.n = strip_at(lanes, a);
+        s.n = strip_at(lanes.count, a);
         if (turns.any_new) new_tokens(job, turns, lanes, a, s.n, given);
         memcpy(s.cell, lanes.cell + a, s.n * sizeof(int32_t));
         memcpy(s.at.ordinal, lanes.ordinal + a, s.n * sizeof(uint32_t));
@@ -102,21 +113,19 @@ static int64_t session_id(const SgSessions& sessions, uint64_t client, uint64_t 
     return -1;
 }
 
-static bool session_ids(const SgJob& job, const SgSessions& sessions, const SgLanes& lanes, int64_t* ids) {
-    const int64_t* first = sessions.layouts;
-    const int64_t shift = sessions.ordinal_shift;
+static bool session_ids(const SgJob& job, const SgSessions& sessions, const int64_t* first_ids, const SgLanes& lanes,
+                        int64_t* ids) {
+    const int64_t shift = sessions.ordinal_shift, bits = sessions.layouts[2];
     bool fits = true;
     for (int64_t a = 0; a < lanes.count; a += STRIP) {
-        const int n = strip_at(lanes, a);
+        const int n = strip_at(lanes.count, a);
         const int32_t* cell = lanes.cell + a;
         const uint32_t* ordinal = lanes.ordinal + a;
-        uint64_t beyond = 0;
+        int64_t beyond = 0;
         for (int i = 0; i < n; ++i) {
-            const uint64_t client = job.client[cell[i]], which = uint64_t{ordinal[i]} << shift;
-            const uint64_t window = static_cast<uint64_t>(sessions.window[cell[i]]);
-            beyond |= client >> first[0] | window >> first[1] | which >> first[2];
-            const uint64_t id = ((client << first[1] | window) << first[2]) + which + static_cast<uint64_t>(first[3]);
-            ids[a + i] = static_cast<int64_t>(id) ^ sessions.flipped;
+            const int64_t first = first_ids[cell[i]], which = int64_t{ordinal[i]} << shift;
+            beyond |= first < 0 ? 1 : which >> bits;
+            ids[a + i] = (first + which) ^ sessions.flipped;
         }
         if (!beyond) continue;
         for (int i = 0; i < n; ++i) {

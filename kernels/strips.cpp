@@ -9,7 +9,7 @@
 
 namespace SG_NAMESPACE {
 
-extern const SgStrips strips = {gaps,      ticks,       times,       records,     columns,    items,
-                                 turn_counts, turn_gaps, turn_fields, session_ids, sort_words, function};
+extern const SgStrips strips = {gaps,       ticks,     times,       records,     columns,    items,   turn_counts,
+                                 turn_words, turn_gaps, turn_fields, session_ids, sort_words, function};
 
 }  // namespace SG_NAMESPACE

@@ -10,6 +10,7 @@
 
 #include "draw.h"
 #include "order.h"
+#include "sessions.h"
 
 struct NoRoom {};  // for the id of a session
 
@@ -33,7 +34,8 @@ class Following {
     Following(const SgStrips& strips, const SgJob& job, const SgTurns& turns, const SgSessions& sessions, Drawn drawn,
               bool rows)
         : strips_(strips), job_(job), turns_(turns), sessions_(sessions), drawn_(std::move(drawn)), rows_(rows),
-          threads_(std::max<int64_t>(job.threads, 1)), workers_(threads_) {
+          threads_(std::max<int64_t>(job.threads, 1)), workers_(threads_), first_ids_(first_ids(job, sessions)) {
+        find_reach();
         for (int64_t f = 0; f < job.scalar_fields; ++f) fields_.lane[fields_.count++] = static_cast<int32_t>(f);
         for (Piece piece : drawn_.pieces)
             for (uint32_t left = piece.count; left; left -= piece.count) {
@@ -68,8 +70,7 @@ class Following {
     // The rows of these turns in their order.
     void write(SgTurnRow* out) const {
         std::vector<TurnRows> parts;
-        for (const Worker& worker : workers_)
-            parts.push_back({worker.rows.data(), static_cast<int64_t>(worker.rows.size())});
+        for (const Worker& worker : workers_) worker.rows.list(parts);
         Ordering(strips_, parts, threads_).write(out);
     }
 
@@ -94,15 +95,19 @@ class Following {
   private:
     static constexpr int64_t TASK = 4 * BLOCK;      // first turns that a thread takes
     static constexpr int64_t TOGETHER = 1024;       // conversations that are followed together
+    static constexpr int REACH_SHIFT = 24;           // steps of 17 s
+    static constexpr uint64_t NEVER = uint64_t{1} << 32;
     static constexpr int32_t NO_LIMIT = 0x7FFFFFFF;  // tokens are int32
 
     struct Worker {
         Lanes first, later, kept;  // first turns; later turns of all; turns of conversations that go on
-        std::vector<int32_t> count, fields[3], fresh;
+        std::vector<int32_t> count, open, chosen, model, fields[3], fresh;
+        std::vector<uint64_t> bound;  // a word as large makes it possible that a conversation still goes on
+        std::vector<uint32_t> word[2];
         std::vector<int64_t> gap_us, ids;
         std::vector<uint64_t> words;
         // what has come of it
-        std::vector<SgTurnRow> rows;
+        RowList rows;
         Lanes begun;  // `turn` is how many turns there are
         std::vector<int64_t> since_us;
 
@@ -111,7 +116,7 @@ class Following {
             begun.clear();
             since_us.clear();
         }
-        int64_t turns() const { return static_cast<int64_t>(rows.size() + since_us.size()); }
+        int64_t turns() const { return rows.size() + static_cast<int64_t>(since_us.size()); }
     };
 
     void follow_pieces(Range pieces, Worker& worker) const {
@@ -138,25 +143,14 @@ class Following {
 
     void follow(Worker& worker) const {
         const Lanes& first = worker.first;
-        Lanes& later = worker.later;
         const int64_t n = first.size();
         worker.count.resize(n);
         strips_.turn_counts(job_, turns_, first.lanes(true), worker.count.data());
-        int64_t all = 0;
-        for (int64_t k = 0; k < n; ++k) all += worker.count[k] - 1;
-        later.resize(all);
-        int64_t at = 0;
-        for (int64_t k = 0; k < n; ++k)
-            for (int32_t turn = 1; turn < worker.count[k]; ++turn, ++at) {
-                later.cell[at] = first.cell[k];
-                later.ordinal[at] = first.ordinal[k];
-                later.turn[at] = turn;
-            }
-        worker.gap_us.resize(all);
-        strips_.turn_gaps(job_, turns_, later.lanes(false), worker.gap_us.data());
+        choose(worker);
+        draw_later(worker);
         if (rows_) worker.begun.clear(), worker.since_us.clear();
         const int64_t* gap_us = worker.gap_us.data();
-        for (int64_t k = 0; k < n; ++k) {
+        for (const int32_t k : worker.chosen) {
             keep_course(worker, k, gap_us);
             gap_us += worker.count[k] - 1;
         }
@@ -166,15 +160,110 @@ class Following {
         }
     }
 
-    // Keeps a conversation if it still goes on when the span begins, up to the end of its session.
+    // Leaves out conversations that are over before the span begins whatever their words stand for exactly, which are
+    // nearly all in a warm-up: those where no inter-turn time can be as long as the mean one that is missing.
+    void choose(Worker& worker) const {
+        const Lanes& first = worker.first;
+        const int64_t n = first.size();
+        worker.bound.resize(n);
+        worker.open.resize(n);
+        worker.chosen.resize(n);
+        int64_t chosen = 0, open = 0;
+        for (int64_t k = 0; k < n; ++k) {
+            const int64_t missing_us = turns_.from_us - first.us[k];
+            const int32_t gaps = worker.count[k] - 1;
+            const double mean_us = static_cast<double>(missing_us) / gaps;
+            worker.bound[k] = missing_us > 0 && gaps ? reach(turns_.model[first.cell[k]], mean_us) : NEVER;
+            worker.chosen[chosen] = worker.open[open] = static_cast<int32_t>(k);
+            chosen += missing_us <= 0;
+            open += worker.bound[k] < NEVER;
+        }
+        worker.chosen.resize(chosen);
+        // turn by turn
+        Lanes& later = worker.later;
+        for (int32_t turn = 1; open; ++turn) {
+            later.resize(open);
+            for (int64_t i = 0; i < open; ++i) later.cell[i] = first.cell[worker.open[i]];
+            for (int64_t i = 0; i < open; ++i) later.ordinal[i] = first.ordinal[worker.open[i]];
+            std::fill(later.turn.begin(), later.turn.end(), turn);
+            draw_words(worker);
+            int64_t left = 0;
+            for (int64_t i = 0; i < open; ++i) {
+                const int32_t k = worker.open[i];
+                const bool found = worker.word[0][i] >= worker.bound[k];
+                if (found) worker.chosen.push_back(k);
+                worker.open[left] = k;
+                left += !found && turn + 1 < worker.count[k];
+            }
+            open = left;
+        }
+    }
+
+    // Inter-turn times of the chosen conversations.
+    void draw_later(Worker& worker) const {
+        const Lanes& first = worker.first;
+        Lanes& later = worker.later;
+        int64_t all = 0;
+        for (const int32_t k : worker.chosen) all += worker.count[k] - 1;
+        later.resize(all);
+        worker.model.resize(all);
+        worker.gap_us.resize(all);
+        int64_t at = 0;
+        for (const int32_t k : worker.chosen)
+            for (int32_t turn = 1; turn < worker.count[k]; ++turn, ++at) {
+                later.cell[at] = first.cell[k];
+                later.ordinal[at] = first.ordinal[k];
+                later.turn[at] = turn;
+                worker.model[at] = turns_.model[first.cell[k]];
+            }
+        draw_words(worker);
+        strips_.turn_gaps(turns_, all, worker.model.data(), worker.word[0].data(), worker.word[1].data(),
+                          worker.gap_us.data());
+    }
+
+    void draw_words(Worker& worker) const {
+        for (auto& word : worker.word) word.resize(worker.later.size());
+        strips_.turn_words(job_, worker.later.lanes(false), worker.word[0].data(), worker.word[1].data());
+    }
+
+    // A word below which no inter-turn time of a model is so long.
+    uint64_t reach(int32_t model, double gap_us) const {
+        const std::vector<uint64_t>& of_model = reach_[model];
+        const size_t step = static_cast<size_t>(std::max<int64_t>(static_cast<int64_t>(gap_us) - 1, 0)) >> REACH_SHIFT;
+        return step < of_model.size() ? of_model[step] : NEVER;
+    }
+
+    void find_reach() {
+        if (!job_.cells) return;
+        const int64_t entries = (int64_t{1} << turns_.gap_guide_bits) + 1;
+        const int32_t models = 1 + *std::max_element(turns_.model, turns_.model + job_.cells);
+        reach_.resize(models);
+        for (int32_t model = 0; model < models; ++model) {
+            const int32_t* guide = turns_.gap_guide + model * entries;
+            uint64_t below = 0;  // the first word that may last as long
+            for (int32_t bin = guide[0]; bin <= guide[entries - 1]; ++bin) {
+                const int32_t at = turns_.gap_values[bin];
+                const size_t steps = static_cast<size_t>((turns_.gap_us[at] + turns_.gap_width_us[at]) >> REACH_SHIFT) + 1;
+                if (steps > reach_[model].size()) reach_[model].resize(steps, below);
+                below = uint64_t{turns_.gap_thresholds[bin]} + 1;
+            }
+        }
+    }
+
+    // Keeps a conversation if a turn of it arrives in the span.
     void keep_course(Worker& worker, int64_t k, const int64_t* gap_us) const {
         const Lanes& first = worker.first;
         const int64_t session_us = turns_.session_us[turns_.model[first.cell[k]]];
+        const int64_t from_us = turns_.from_us - first.us[k], to_us = turns_.to_us - first.us[k];
         const int32_t count = worker.count[k];
+        bool inside = 0 >= from_us && 0 < to_us;
         int64_t last_us = 0;
         int32_t turns = 1;
-        for (; turns < count && last_us + gap_us[turns - 1] <= session_us; ++turns) last_us += gap_us[turns - 1];
-        if (first.us[k] + last_us < turns_.from_us) return;
+        for (; turns < count && last_us + gap_us[turns - 1] <= session_us; ++turns) {
+            last_us += gap_us[turns - 1];
+            inside |= last_us >= from_us && last_us < to_us;
+        }
+        if (!inside) return;
         Lanes& begun = worker.begun;
         begun.us.push_back(first.us[k]);
         begun.cell.push_back(first.cell[k]);
@@ -204,7 +293,7 @@ class Following {
         }
         strips_.turn_fields(job_, turns_, fields_, kept.lanes(false), out);
         worker.ids.resize(begun.size());
-        if (!strips_.session_ids(job_, sessions_, begun.lanes(true), worker.ids.data())) throw NoRoom();
+        if (!strips_.session_ids(job_, sessions_, first_ids_.data(), begun.lanes(true), worker.ids.data())) throw NoRoom();
         worker.fresh.resize(at);
         at = 0;
         for (int64_t k = 0; k < begun.size(); ++k) {
@@ -256,7 +345,7 @@ class Following {
         for (int64_t i = at; i < at + turns; ++i) {
             const int64_t us = worker.kept.us[i];
             if (us < turns_.from_us || us >= turns_.to_us) continue;
-            worker.rows.push_back({us + turns_.offset_us, id, job_.client_column[cell],
+            worker.rows.add({us + turns_.offset_us, id, job_.client_column[cell],
                                    static_cast<int32_t>(i - at) + 1, worker.fresh[i],
                                    {worker.fields[0][i], worker.fields[1][i], worker.fields[2][i]}});
         }
@@ -272,5 +361,7 @@ class Following {
     std::vector<Worker> workers_;
     std::vector<Piece> pieces_;
     std::vector<Range> open_;  // tasks that are not done
+    const std::vector<int64_t> first_ids_;
+    std::vector<std::vector<uint64_t>> reach_;  // [models][steps]
     SgFields fields_ = {};
 };

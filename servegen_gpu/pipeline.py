@@ -17,7 +17,7 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend, on_device, sampled
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
-from servegen_gpu.conversations.stage import BYTES_PER_REQUEST, with_turns
+from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, with_turns
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import seconds
 from servegen_gpu.packed import PackedWorkload
@@ -246,14 +246,12 @@ def stream(
     turns = packed.conversations and packed.conversations.turns
     if turns and turns.warmup_us < longest_session_us(pool):
         notes.append(f"conversations that began more than {warmup_s:g} s before the start are left out")
-    bytes_per_request = chosen.bytes_per_request(pool.category)
-    if turns:
-        bytes_per_request = (bytes_per_request + BYTES_PER_REQUEST) * 4 // 3  # a quarter is for turns that wait
+    needed = bytes_per_request(chosen, pool.category) if turns else chosen.bytes_per_request(pool.category)
     return Workload(
         packed=packed,
         backend=chosen,
-        max_requests=options.requests_in(memory, bytes_per_request),
-        carry_bytes=options.budget_bytes(memory) // 4,
+        max_requests=options.requests_in(memory, needed),
+        carry_bytes=options.budget_bytes(memory) // CARRY_SHARE,
         shard=shares,
         provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
         notes=tuple(notes),

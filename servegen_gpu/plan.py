@@ -25,7 +25,7 @@ from servegen_gpu.packed import PackedWorkload
 SLAB_REQUESTS = 1 << 20
 """A slab stops taking windows here even if memory would allow more: its arrays stay small enough to be used again."""
 
-SLAB_CELLS = 1 << 20
+SLAB_CELLS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,11 +27,21 @@ from servegen_gpu.request.turn_rows import Rows, columns_of, in_order
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""
-BYTES_PER_REQUEST = 96
-"""That this stage adds to what a backend needs for a request."""
+CARRY_SHARE = 8
+"""An eighth of the memory is for turns that wait."""
 MAX_STARTS = 1 << 17
 ROWS_PER_START = 16
 """Conversations are drawn with their turns, and a slab of them counts for so many requests."""
+
+
+def bytes_per_request(backend: Backend, category: str) -> int:
+    """Peak bytes that a slab needs per expected request, with the turns among its requests and those that wait."""
+    more = 32 if _puts_turns_in_place(backend, category) else 96  # more columns, or all of them once more
+    return (backend.bytes_per_request(category) + more) * CARRY_SHARE // (CARRY_SHARE - 1)
+
+
+def _puts_turns_in_place(backend: Backend, category: str) -> bool:
+    return category != "multimodal" and hasattr(backend, "sample_beside")
 
 
 def with_turns(
@@ -66,7 +76,7 @@ def with_turns(
     ordered = getattr(backend, "ordered", in_order)
     with Carry(_bucket_us(packed), memory_bytes, ordered) as carry:
         turns = Turns(backend, packed, span_us, max_requests, carry)
-        if packed.category != "multimodal" and hasattr(backend, "sample_beside"):
+        if _puts_turns_in_place(backend, packed.category):
             rows = _beside(backend, packed, slabs, turns)
         else:
             rows = _merged_slabs(backend, packed, slabs, turns)

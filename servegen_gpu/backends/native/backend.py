@@ -89,7 +89,7 @@ class NativeBackend(NumpyBackend):
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes that a slab needs per expected request, the columns of the slab before among them."""
         fields = scalar_field_count(category)
-        return 88 + 12 * fields + (80 if category == "multimodal" else 0)
+        return 64 + 12 * fields + (80 if category == "multimodal" else 0)
 
     def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
@@ -124,7 +124,7 @@ class NativeBackend(NumpyBackend):
 
     def first_turns_at_once(self, max_requests: int) -> int:
         """How many conversations a slab may begin: only the times of first turns are kept of all of them."""
-        return max_requests
+        return min(max_requests, 1 << 21)
 
     def sample_turns(self, packed: PackedWorkload, slab: Slab, span_us: tuple[int, int]) -> Iterator[Rows]:
         """Turns inside a span of the conversations that begin in a slab; records, or columns of multimodal ones."""
