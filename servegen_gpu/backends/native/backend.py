@@ -124,7 +124,7 @@ class NativeBackend(NumpyBackend):
 
     def first_turns_at_once(self, max_requests: int) -> int:
         """How many conversations a slab may begin: only the times of first turns are kept of all of them."""
-        return min(max_requests, 1 << 21)
+        return max_requests
 
     def sample_turns(self, packed: PackedWorkload, slab: Slab, span_us: tuple[int, int]) -> Iterator[Rows]:
         """Turns inside a span of the conversations that begin in a slab; records, or columns of multimodal ones."""
