@@ -10,7 +10,8 @@
 #include "sessions.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
-constexpr int64_t PIECES_PER_REQUEST = 2;  // a chunk looks at all pieces of its windows: not at more than this, each
+constexpr int64_t GROUP = 8;               // chunks whose requests a thread finds together
+constexpr int64_t REQUESTS_PER_PIECE = 4;  // at least, in a chunk: it looks at all pieces of its windows
 
 // Items of one modality in the requests of one bin, until it is known where they belong.
 struct Items {
@@ -39,11 +40,13 @@ class Sorting {
     // has no room.
     bool write(const SgOut& out) {
         const std::vector<Range> chunks = cut();
+        const int64_t all = static_cast<int64_t>(chunks.size()), each = group_of(all);
         std::vector<Worker> workers(threads_);
         if (out.sessions) first_ids_ = first_ids(job_, *out.sessions);
         find_due(out);
-        for_each(static_cast<int64_t>(chunks.size()), threads_, job_.stop,
-                 [&](int64_t c, int64_t t) { write_chunk(chunks[c], out, workers[t]); });
+        for_each((all + each - 1) / each, threads_, job_.stop, [&](int64_t g, int64_t t) {
+            write_group(&chunks[g * each], std::min(each, all - g * each), out, workers[t]);
+        });
         drawn_.memory.clear();
         for (int64_t m = 0; m < job_.modalities; ++m)
             for (const Items& items : items_[m]) totals_[m] += items.count;
@@ -66,7 +69,8 @@ class Sorting {
 
   private:
     struct Worker {
-        std::vector<SgRun> runs;
+        std::vector<int64_t> edges_us;
+        std::vector<std::vector<SgRun>> runs;
         std::vector<uint32_t> next;
         Scratch<uint32_t> records;
         Scratch<uint64_t> words;
@@ -99,40 +103,66 @@ class Sorting {
 
     std::vector<Range> cut() const {
         const int64_t pieces = static_cast<int64_t>(drawn_.pieces.size());
-        const int64_t most = std::max(8 * threads_, PIECES_PER_REQUEST * count() / std::max<int64_t>(pieces, 1));
+        const int64_t most = std::max(8 * threads_, count() / std::max<int64_t>(REQUESTS_PER_PIECE * pieces, 1));
         return ranges_of(0, drawn_.bins(), std::max(CHUNK, count() / most),
                          [&](int64_t b) { return drawn_.bin_begins[b + 1] - drawn_.bin_begins[b]; });
     }
 
-    void find_runs(int64_t from_us, int64_t to_us, std::vector<SgRun>& runs) const {
-        runs.clear();
+    // Chunks that a thread makes one after another; every thread gets a few groups.
+    int64_t group_of(int64_t chunks) const {
+        return std::max<int64_t>(1, std::min<int64_t>(GROUP, chunks / (4 * threads_)));
+    }
+
+    // Runs of every chunk of a group, whose edges are given. A piece is looked at once for all of them.
+    void find_runs(const std::vector<int64_t>& edges_us, std::vector<std::vector<SgRun>>& runs) const {
+        for (std::vector<SgRun>& of_chunk : runs) of_chunk.clear();
         // pieces follow one another by window
         const auto begin = std::partition_point(drawn_.pieces.begin(), drawn_.pieces.end(), [&](const Piece& piece) {
-            return piece.origin_us + job_.window_us <= from_us;
+            return piece.origin_us + job_.window_us <= edges_us.front();
         });
-        for (auto piece = begin; piece != drawn_.pieces.end() && piece->origin_us < to_us; ++piece) {
+        for (auto piece = begin; piece != drawn_.pieces.end() && piece->origin_us < edges_us.back(); ++piece) {
             const uint32_t *first = piece->times, *end = first + piece->count;
-            const int64_t from = from_us - piece->origin_us, to = to_us - piece->origin_us;
+            const int64_t from = edges_us.front() - piece->origin_us, to = edges_us.back() - piece->origin_us;
             if (from > int64_t{end[-1]} || to <= int64_t{first[0]}) continue;
             const uint32_t* a = from <= int64_t{first[0]} ? first : std::lower_bound(first, end, static_cast<uint32_t>(from));
-            const uint32_t* b = to > int64_t{end[-1]} ? end : std::lower_bound(a, end, static_cast<uint32_t>(to));
-            if (a < b)
-                runs.push_back({a, piece->origin_us, piece->first + static_cast<uint32_t>(a - first),
-                                static_cast<uint32_t>(b - a), piece->cell});
+            for (size_t k = 0; k + 1 < edges_us.size() && a < end; ++k) {
+                const uint32_t* b = up_to(a, end, edges_us[k + 1] - piece->origin_us);
+                if (a < b)
+                    runs[k].push_back({a, piece->origin_us, piece->first + static_cast<uint32_t>(a - first),
+                                       static_cast<uint32_t>(b - a), piece->cell});
+                a = b;
+            }
         }
     }
 
-    void write_chunk(Range chunk, const SgOut& out, Worker& worker) {
+    // The first time at or after an instant, which is hardly ever far from the first of them: steps double, then halve.
+    static const uint32_t* up_to(const uint32_t* a, const uint32_t* end, int64_t at) {
+        if (at > int64_t{end[-1]}) return end;
+        if (at <= int64_t{a[0]}) return a;
+        const uint32_t time = static_cast<uint32_t>(at);
+        int64_t step = 1;
+        while (step < end - a && a[step] < time) step *= 2;
+        return std::lower_bound(a + step / 2, std::min(a + step, end), time);
+    }
+
+    void write_group(const Range* chunks, int64_t count, const SgOut& out, Worker& worker) {
+        worker.edges_us.assign(1, chunks[0].begin << drawn_.shift);
+        for (int64_t c = 0; c < count; ++c)
+            worker.edges_us.push_back(std::min(chunks[c].end << drawn_.shift, job_.span_us));
+        worker.runs.resize(count);
+        find_runs(worker.edges_us, worker.runs);
+        for (int64_t c = 0; c < count; ++c) write_chunk(chunks[c], worker.runs[c], out, worker);
+    }
+
+    void write_chunk(Range chunk, const std::vector<SgRun>& runs, const SgOut& out, Worker& worker) {
         const std::vector<int64_t>& begins = drawn_.bin_begins;
         const int64_t row = begins[chunk.begin], count = begins[chunk.end] - row;
         if (!count && due_begins_[chunk.begin] == due_begins_[chunk.end]) return;
-        find_runs(chunk.begin << drawn_.shift, std::min(chunk.end << drawn_.shift, job_.span_us), worker.runs);
         worker.next.resize(chunk.end - chunk.begin);
         for (int64_t b = chunk.begin; b < chunk.end; ++b)
             worker.next[b - chunk.begin] = static_cast<uint32_t>(begins[b] - row);
         const SgBins bins = {worker.records.of(count * fields_.words), chunk.begin, drawn_.shift};
-        strips_.records(job_, fields_, worker.runs.data(), static_cast<int64_t>(worker.runs.size()), bins,
-                        worker.next.data());
+        strips_.records(job_, fields_, runs.data(), static_cast<int64_t>(runs.size()), bins, worker.next.data());
         for (int64_t b = chunk.begin; b < chunk.end; ++b) write_bin(bins, b, row, out, worker);
     }
 

@@ -15,6 +15,9 @@
 #include <utility>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -37,7 +40,15 @@ class Spare {
         if (holders == 0 || kept.size() == MOST) unmap(at, bytes);
         else kept.push_back({at, bytes});
     }
+    // A child of a fork must find the lock free, whatever another thread was doing.
+    static void survive_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+        static const int once = pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+        (void)once;
+#endif
+    }
     static void hold(int64_t more) {
+        survive_forks();
         const std::lock_guard<std::mutex> lock(mutex);
         holders += more;
         if (holders > 0) return;

@@ -87,7 +87,30 @@ struct SgTurnRow {
     int32_t client, turn, new_tokens, field[3];
 };
 
+// Clients in windows before it is known which of them send a request, from servegen_gpu/backends/native/cells.py. Laws are
+// those of profiles in rows; their constants are those of first gaps (`equilibrium_constants` of the law).
+struct SgGrid {
+    uint64_t key0, key1;
+    int64_t clients, rows, windows;
+    const uint64_t* client;
+    const int64_t* profile;
+    const double* rate_factor;
+    const uint8_t* rule;                                                // [profiles]
+    const double *rate_rps, *log_mean_gap, *d, *c, *log_d, *boost, *power;  // [profiles, rows]
+    const int64_t* row;                                                 // this and the next two: [windows]
+    const uint64_t* number;
+    const double* scale;  // of rates, times the window's length
+    int64_t threads;
+    const int32_t* stop;
+};
+
 }  // extern "C"
+
+// A client that sends in a window.
+struct SgCell {
+    int64_t expected_q32, count, rotation, first_ticks;
+    int32_t client, window;
+};
 
 enum SgRule : uint8_t { SG_EXACT = 0, SG_RENEWAL = 1, SG_SERVEGEN = 2 };
 enum SgDependence : int64_t { SG_INDEPENDENT = 0, SG_COMONOTONE = 1, SG_COPULA = 2 };
@@ -186,6 +209,8 @@ struct SgStrips {
     // values of the items of some requests, and their sum added to a column
     void (*items)(const SgJob& job, int64_t modality, int64_t requests, const int32_t* cell, const uint32_t* ordinal,
                   const int64_t* offsets, int32_t* values, int32_t* inputs);
+    // clients [a, b) that send in a window, in order; returns how many
+    int64_t (*cells)(const SgGrid& grid, int64_t window, int64_t a, int64_t b, SgCell* out);
     // numbers of turns of conversations
     void (*turn_counts)(const SgJob& job, const SgTurns& turns, const SgLanes& lanes, int32_t* counts);
     // words of the time from the turn before to each turn

@@ -4,6 +4,7 @@
 
 #include "columns.h"
 #include "draw.h"
+#include "cells.h"
 #include "starts.h"
 #include "turns.h"
 
@@ -126,6 +127,34 @@ SG_EXPORT int64_t sg_start_rows(const SgStrips*, void* handle, int64_t* us, int3
             *us++ = start.us;
             *cell++ = start.cell;
             *ordinal++ = start.ordinal;
+        }
+    return 0;
+}
+
+// Finds the clients that send in some windows. Returns how many cells they make, and a handle for `sg_cell_rows`.
+SG_EXPORT int64_t sg_cells(const SgStrips* strips, const SgGrid* grid, void** handle) {
+    *handle = nullptr;
+    return guarded([&]() -> int64_t {
+        auto found = std::make_unique<Cells>(find_cells(*strips, *grid));
+        int64_t count = 0;
+        for (const auto& part : *found) count += static_cast<int64_t>(part.size());
+        *handle = found.release();
+        return count;
+    });
+}
+
+// Writes them, and lets go of the handle.
+SG_EXPORT int64_t sg_cell_rows(const SgStrips*, void* handle, int64_t* client, int64_t* window, int64_t* expected_q32,
+                               int64_t* count, int64_t* rotation, int64_t* first_ticks) {
+    const std::unique_ptr<Cells> found(static_cast<Cells*>(handle));
+    for (const auto& part : *found)
+        for (const SgCell& cell : part) {
+            *client++ = cell.client;
+            *window++ = cell.window;
+            *expected_q32++ = cell.expected_q32;
+            *count++ = cell.count;
+            *rotation++ = cell.rotation;
+            *first_ticks++ = cell.first_ticks;
         }
     return 0;
 }

@@ -42,15 +42,18 @@ SG_DEVICE Words philox4x32(Words counter, Key key) {
 }
 
 // Words 2 and 3 of a counter.
-SG_DEVICE uint32_t place_of(uint32_t window, Purpose purpose) { return window | static_cast<uint32_t>(purpose) << 24; }
-
-SG_DEVICE uint32_t detail_of(uint32_t attempt, uint32_t turn, uint32_t item) {
-    return attempt | turn << 8 | item << 18;
+SG_DEVICE uint32_t place_of(uint32_t window, Purpose purpose, uint32_t stream = 0) {
+    return window | static_cast<uint32_t>(purpose) << 24 | stream << 29;
 }
 
-SG_DEVICE Words draw(Key key, Purpose purpose, uint32_t ordinal, uint32_t client, uint32_t window, uint32_t attempt = 0,
-                     uint32_t turn = 0, uint32_t item = 0) {
-    return philox4x32(Words{ordinal, client, place_of(window, purpose), detail_of(attempt, turn, item)}, key);
+SG_DEVICE uint32_t detail_of(uint32_t turn, uint32_t item) { return turn | item << 16; }
+
+SG_DEVICE uint32_t item_of(uint32_t detail) { return detail >> 16; }
+
+// Of GAP, the item is which try of a rejection method.
+SG_DEVICE Words draw(Key key, Purpose purpose, uint32_t ordinal, uint32_t client, uint32_t window, uint32_t item = 0,
+                     uint32_t turn = 0, uint32_t stream = 0) {
+    return philox4x32(Words{ordinal, client, place_of(window, purpose, stream), detail_of(turn, item)}, key);
 }
 
 }  // namespace SG_NAMESPACE

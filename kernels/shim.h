@@ -34,8 +34,8 @@ SG_SHIM(philox4x32, const Words words = philox4x32(SG_WORDS, Key{static_cast<uin
                                                                   static_cast<uint32_t>(a.k[0][1])});
         a.m[0][i] = words.w0; a.m[1][i] = words.w1; a.m[2][i] = words.w2; a.m[3][i] = words.w3)
 SG_SHIM(draw, const Words words = draw(Key{static_cast<uint32_t>(a.k[0][0]), static_cast<uint32_t>(a.k[0][1])},
-                                       static_cast<Purpose>(a.k[1][0]), a.w[0][i], a.w[1][i], a.w[2][i],
-                                       static_cast<uint32_t>(a.k[1][1]), static_cast<uint32_t>(a.k[1][2]), a.w[3][i]);
+                                       static_cast<Purpose>(a.k[1][0]), a.w[0][i], a.w[1][i], a.w[2][i], a.w[3][i],
+                                       static_cast<uint32_t>(a.k[1][1]), static_cast<uint32_t>(a.k[1][2]));
         a.m[0][i] = words.w0; a.m[1][i] = words.w1; a.m[2][i] = words.w2; a.m[3][i] = words.w3)
 SG_SHIM(log, a.y[0][i] = log(a.x[0][i]))
 SG_SHIM(exp, a.y[0][i] = exp(a.x[0][i]))

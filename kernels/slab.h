@@ -378,7 +378,7 @@ SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
     if (job.dependence == COMONOTONE) {
         SG_UNROLL for (int f = 1; f < SCALAR_FIELDS; ++f) words[f] = first.w0;
     } else {
-        if (fields > 4) words[4] = draw(key_of(job), DATA, ordinal, client, window, 0, 0, 1).w0;
+        if (fields > 4) words[4] = draw(key_of(job), DATA, ordinal, client, window, 1).w0;
         const int64_t mixing = job.dependence == COPULA ? job.mixing_of[profile_of(job, at.cell)] : 0;
         if (mixing) {
             double normals[SCALAR_FIELDS];
@@ -435,7 +435,7 @@ SG_DEVICE void item_at(const SlabJob& job, int64_t row) {
     for (int64_t i = begin; i < end; i += 4) {
         const uint32_t item = static_cast<uint32_t>((i - begin) >> 2);
         const Words words = draw(key_of(job), static_cast<Purpose>(job.purpose), job.row_ordinal[row],
-                                 job.cell_client[cell], job.cell_number[cell], 0, 0, item);
+                                 job.cell_client[cell], job.cell_number[cell], item);
         const uint32_t lanes[4] = {words.w0, words.w1, words.w2, words.w3};
         SG_UNROLL for (int lane = 0; lane < 4; ++lane) {
             if (i + lane < end) {

@@ -51,7 +51,7 @@ static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
     }
     for (int f = 0; f < fields && f < 4; ++f) memcpy(s.word[f], first[f], n * sizeof(uint32_t));
     if (fields > 4) {
-        for (int i = 0; i < n; ++i) at.detail[i] = detail_of(0, 0, 1);
+        for (int i = 0; i < n; ++i) at.detail[i] = detail_of(0, 1);
         draw_strip(at, s.n, key);
         for (int f = 4; f < fields; ++f) memcpy(s.word[f], first[f - 4], n * sizeof(uint32_t));
         for (int i = 0; i < n; ++i) at.detail[i] = 0;

@@ -34,7 +34,7 @@ static void attempt_gamma(GapStrip& s, Key key) {
             s.at.ordinal[left] = s.at.ordinal[i];
             s.at.client[left] = s.at.client[i];
             s.at.place[left] = s.at.place[i];
-            s.at.detail[left] = s.at.detail[i] + 1;
+            s.at.detail[left] = s.at.detail[i] + detail_of(0, 1);  // the next try
             s.d[left] = s.d[i];
             s.c[left] = s.c[i];
             s.log_d[left] = s.log_d[i];

@@ -38,7 +38,7 @@ static void draw_items(const SgJob& job, ItemStrip& s, ItemLanes& lanes, int64_t
     const uint32_t* words[4] = {s.at.w0, s.at.w1, s.at.w2, s.at.w3};
     for (int i = 0; i < s.n; ++i) {
         const int64_t request = s.request[i];
-        const int64_t first = offsets[request] + 4 * static_cast<int64_t>(s.at.detail[i] >> 18);
+        const int64_t first = offsets[request] + 4 * static_cast<int64_t>(item_of(s.at.detail[i]));
         const int64_t rest = offsets[request + 1] - first;
         const int32_t table = job.table[cell[request] * job.fields + field];
         for (int q = 0; q < 4 && q < rest; ++q) {
@@ -65,7 +65,7 @@ static void items(const SgJob& job, int64_t modality, int64_t requests, const in
             s.at.ordinal[s.n] = ordinal[request];
             s.at.client[s.n] = static_cast<uint32_t>(job.client[cell[request]]);
             s.at.place[s.n] = place_of(static_cast<uint32_t>(job.window[cell[request]]), purpose);
-            s.at.detail[s.n] = detail_of(0, 0, static_cast<uint32_t>(item));
+            s.at.detail[s.n] = detail_of(0, static_cast<uint32_t>(item));
             s.request[s.n] = request;
             if (++s.n == STRIP) draw_items(job, s, lanes, job.item_field + modality, cell, offsets, values, inputs);
         }

@@ -16,7 +16,7 @@ static void draw_lanes(const SgJob& job, const SgLanes& lanes, int64_t a, int n,
     for (int i = 0; i < whole; ++i) at.place[i] = place_of(static_cast<uint32_t>(job.window[cell[i]]), purpose);
     if (!lanes.turn) memset(at.detail, 0, whole * sizeof(uint32_t));
     else
-        for (int i = 0; i < n; ++i) at.detail[i] = detail_of(0, static_cast<uint32_t>(lanes.turn[a + i]), 0);
+        for (int i = 0; i < n; ++i) at.detail[i] = detail_of(static_cast<uint32_t>(lanes.turn[a + i]), 0);
     draw_strip(at, n, key_of(job));
 }
 
@@ -95,7 +95,7 @@ static void turn_fields(const SgJob& job, const SgTurns& turns, const SgFields& 
         for (int i = 0; i < s.n; ++i) {
             s.at.client[i] = static_cast<uint32_t>(job.client[s.cell[i]]);
             s.at.place[i] = place_of(static_cast<uint32_t>(job.window[s.cell[i]]), DATA);
-            s.at.detail[i] = detail_of(0, static_cast<uint32_t>(lanes.turn[a + i]), 0);
+            s.at.detail[i] = detail_of(static_cast<uint32_t>(lanes.turn[a + i]), 0);
         }
         draw_values(job, fields, s, key_of(job), turns.any_new ? given : nullptr);
         for (int64_t k = 0; k < fields.count; ++k)

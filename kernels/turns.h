@@ -95,6 +95,7 @@ class Following {
   private:
     static constexpr int64_t TASK = 4 * BLOCK;      // first turns that a thread takes
     static constexpr int64_t TOGETHER = 1024;       // conversations that are followed together
+    static constexpr int64_t TURNS_TOGETHER = 4096;  // of conversations that are drawn together
     static constexpr int REACH_SHIFT = 24;           // steps of 17 s
     static constexpr uint64_t NEVER = uint64_t{1} << 32;
     static constexpr int32_t NO_LIMIT = 0x7FFFFFFF;  // tokens are int32
@@ -147,16 +148,17 @@ class Following {
         worker.count.resize(n);
         strips_.turn_counts(job_, turns_, first.lanes(true), worker.count.data());
         choose(worker);
-        draw_later(worker);
-        if (rows_) worker.begun.clear(), worker.since_us.clear();
-        const int64_t* gap_us = worker.gap_us.data();
-        for (const int32_t k : worker.chosen) {
-            keep_course(worker, k, gap_us);
-            gap_us += worker.count[k] - 1;
-        }
-        if (rows_ && worker.begun.size()) {
-            make_rows(worker);
-            worker.begun.clear(), worker.since_us.clear();
+        const auto turns = [&](int64_t i) { return worker.count[worker.chosen[i]]; };
+        for (const Range& some : ranges_of(0, static_cast<int64_t>(worker.chosen.size()), TURNS_TOGETHER, turns)) {
+            draw_later(worker, some);
+            if (rows_) worker.begun.clear(), worker.since_us.clear();
+            const int64_t* gap_us = worker.gap_us.data();
+            for (int64_t i = some.begin; i < some.end; ++i) {
+                keep_course(worker, worker.chosen[i], gap_us);
+                gap_us += turns(i) - 1;
+            }
+            if (rows_ && worker.begun.size()) make_rows(worker);
+            if (rows_) worker.begun.clear(), worker.since_us.clear();
         }
     }
 
@@ -199,23 +201,25 @@ class Following {
         }
     }
 
-    // Inter-turn times of the chosen conversations.
-    void draw_later(Worker& worker) const {
+    // Inter-turn times of some of the chosen conversations.
+    void draw_later(Worker& worker, Range some) const {
         const Lanes& first = worker.first;
         Lanes& later = worker.later;
         int64_t all = 0;
-        for (const int32_t k : worker.chosen) all += worker.count[k] - 1;
+        for (int64_t i = some.begin; i < some.end; ++i) all += worker.count[worker.chosen[i]] - 1;
         later.resize(all);
         worker.model.resize(all);
         worker.gap_us.resize(all);
         int64_t at = 0;
-        for (const int32_t k : worker.chosen)
+        for (int64_t i = some.begin; i < some.end; ++i) {
+            const int32_t k = worker.chosen[i], cell = first.cell[k];
             for (int32_t turn = 1; turn < worker.count[k]; ++turn, ++at) {
-                later.cell[at] = first.cell[k];
+                later.cell[at] = cell;
                 later.ordinal[at] = first.ordinal[k];
                 later.turn[at] = turn;
-                worker.model[at] = turns_.model[first.cell[k]];
+                worker.model[at] = turns_.model[cell];
             }
+        }
         draw_words(worker);
         strips_.turn_gaps(turns_, all, worker.model.data(), worker.word[0].data(), worker.word[1].data(),
                           worker.gap_us.data());

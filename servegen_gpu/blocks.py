@@ -50,6 +50,10 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="servegen_gpu")
 
 
+if hasattr(os, "register_at_fork"):  # a child has none of the parent's threads: it makes its own
+    os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
 def _keep_freed_memory() -> None:
     # glibc returns freed blocks to the system until it has seen a large one freed; each temporary array of a block
     # would then cost its page faults again, five times the arithmetic on it

@@ -26,7 +26,7 @@ SLAB_REQUESTS = 1 << 20
 """A slab stops taking windows here even if memory would allow more: its arrays stay small enough to be used again."""
 
 PART_REQUESTS = 1 << 22
-"""A window that memory does not allow whole is cut into parts of no more than this: rows of several are held at once."""
+"""A window that memory does not allow whole is cut into parts of no more than this; rows of two are held at once."""
 
 SLAB_CELLS = 1 << 18
 

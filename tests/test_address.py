@@ -7,6 +7,7 @@ from servegen_gpu.law import address
 from servegen_gpu.law.address import (
     MAX_ATTEMPTS,
     MAX_ITEMS,
+    MAX_STREAMS,
     MAX_TURNS,
     MAX_WINDOW,
     STREAM_VERSION,
@@ -19,7 +20,7 @@ LARGEST = {
     "ordinal": 2**32 - 1,
     "client": 2**32 - 1,
     "window": MAX_WINDOW - 1,
-    "attempt": MAX_ATTEMPTS - 1,
+    "stream": MAX_STREAMS - 1,
     "turn": MAX_TURNS - 1,
     "item": MAX_ITEMS // 4 - 1,
 }
@@ -43,7 +44,7 @@ def counter(monkeypatch):
 
 
 def test_coordinates_fill_fields_that_do_not_overlap(counter):
-    taken = 255 << 88  # the purpose
+    taken = 31 << 88  # the purpose
     for name, largest in LARGEST.items():
         field = counter(**{name: largest})
         assert field.bit_count() == largest.bit_length()
@@ -55,7 +56,8 @@ def test_coordinates_fill_fields_that_do_not_overlap(counter):
 def test_purpose_has_its_own_field(counter):
     for purpose in Purpose:
         assert counter(purpose) == purpose << 88
-    assert max(Purpose) < 256
+    assert max(Purpose) < 32
+    assert MAX_ATTEMPTS <= MAX_ITEMS // 4  # tries have the place of items
 
 
 def test_coordinates_add_up(counter):
@@ -93,9 +95,11 @@ def test_purposes_are_part_of_the_stream():
         "AUDIO": 4,
         "VIDEO": 5,
         "TURN": 6,
-        "DATASET": 253,
-        "THINNING": 254,
-        "DESCRIPTION": 255,
+        "DATASET": 7,
+        "THINNING": 8,
+        "DESCRIPTION": 9,
+        "POPULATION": 10,
+        "ENVIRONMENT": 11,
     }
 
 
@@ -104,7 +108,7 @@ def test_stream_is_what_it_was():
     assert STREAM_VERSION == 1
     assert derive_key(0) == KEYS[0, 0]
     assert derive_key(2**64 - 1, 2**32 - 1) == KEYS[2**64 - 1, 2**32 - 1]
-    words = draw(np, derive_key(7), Purpose.DATA, ordinal=10, client=20, window=30, attempt=1, turn=2, item=3)
+    words = draw(np, derive_key(7), Purpose.DATA, ordinal=10, client=20, window=30, stream=1, turn=2, item=3)
     assert [int(word) for word in words] == WORDS
 
 

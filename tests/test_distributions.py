@@ -285,7 +285,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "fractional bound": (lambda: exact(Exponential(5, max=9.5)), "9.5"),
     "fractional edges": (lambda: exact(Histogram([0, 1.5], [1])), "whole numbers of tokens.*1.5"),
     "too large": (lambda: exact(2**31), "2,147,483,647"),
-    "too many items": (lambda: exact(70_000, ITEMS), "65,536"),
+    "too many items": (lambda: exact(270_000, ITEMS), "262,144"),
     "share above one": (lambda: exact(1.01, RATIO), "shares from 0 to 1.*1.01"),
     "bound above one": (lambda: exact(Beta(2, 2, max=2), RATIO), "shares from 0 to 1"),
     "tokens as a share": (lambda: exact(LogNormal(300, 1), RATIO), "state max"),

@@ -80,11 +80,11 @@ def test_philox(extension):
 @each_extension
 def test_draw(extension):
     ordinal, client, window, item = wide(2)
-    window, item = window >> 8, item >> 18
+    window, item = window >> 8, item >> 16
     place = {"ordinal": ordinal, "client": client, "window": window, "item": item}
     for purpose in Purpose:
-        _, ours = run(extension, "draw", N, k=[(5, 9), (purpose, 255, 1023)], w=list(place.values()))
-        law = draw(np, (5, 9), purpose, **{k: v.astype(np.uint64) for k, v in place.items()}, attempt=255, turn=1023)
+        _, ours = run(extension, "draw", N, k=[(5, 9), (purpose, 65_535, 7)], w=list(place.values()))
+        law = draw(np, (5, 9), purpose, **{k: v.astype(np.uint64) for k, v in place.items()}, turn=65_535, stream=7)
         assert all(equal(a, b.astype(np.int64)) for a, b in zip(ours, law, strict=True))
 
 

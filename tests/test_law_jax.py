@@ -92,9 +92,9 @@ def test_philox():
 
 def test_draw():
     ordinal, window = np.arange(300)[:, None], np.array([0, 5, MAX_WINDOW - 1])
-    expected = draw(np, derive_key(1), Purpose.GAP, ordinal=ordinal, client=7, window=window, attempt=3, turn=2, item=9)
+    expected = draw(np, derive_key(1), Purpose.GAP, ordinal=ordinal, client=7, window=window, stream=3, turn=2, item=9)
     place = {"ordinal": in_jax(ordinal), "client": 7, "window": in_jax(window)}
-    assert_same(expected, draw(jax.numpy, derive_key(1), Purpose.GAP, **place, attempt=3, turn=2, item=9))
+    assert_same(expected, draw(jax.numpy, derive_key(1), Purpose.GAP, **place, stream=3, turn=2, item=9))
 
 
 @pytest.mark.parametrize(("name", "pairs"), elementary_answers())

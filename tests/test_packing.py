@@ -68,8 +68,8 @@ def with_tables(pool, **histograms):
 
 
 def test_items_beyond_the_address():
-    pool = with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 65_537: 0.5})
-    with pytest.raises(sg.OptionError, match=r"65,536 image_count.*65,537 of client \[0\]"):
+    pool = with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 262_145: 0.5})
+    with pytest.raises(sg.OptionError, match=r"262,144 image_count.*262,145 of client \[0\]"):
         packed(pool, scale=1.0)
     packed(with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 65_536: 0.5}), scale=1.0)
 

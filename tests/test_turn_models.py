@@ -12,13 +12,14 @@ import pytest
 from gates import check, passes
 from native import native
 from profiles import TURNS, talking, tiny_pool
-from scipy import stats
+from scipy import special, stats
 from traces import gaps_by_turn, same, take
 
 import servegen_gpu as sg
 from servegen_gpu import Trace, TurnModel
 from servegen_gpu import distributions as d
 from servegen_gpu.clients.describe.describe import describe_pool, format_description
+from servegen_gpu.clients.stated.turn_tables import STEPS
 from servegen_gpu.clients.stated.turns_toml import turn_model
 from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.packed import PackedWorkload
@@ -63,7 +64,7 @@ def test_shares_and_turns_are_as_published(day: Trace) -> None:
 def test_numbers_of_turns_and_times_have_their_distributions(day: Trace) -> None:
     model = turn_model("deepseek-r1")
     generous = replace(model, session_s=14 * 86_400)
-    pool = sg.pool([sg.client(rate=2.0, input_tokens=100, output_tokens=50)]).with_conversations(generous)
+    pool = sg.pool([sg.client(rate=5.0, input_tokens=100, output_tokens=50)]).with_conversations(generous)
     trace = sg.generate(pool, duration="3d", warmup=0, seed=9)
     begun = trace["conversation"][(trace["turn"] == 1) & (trace["arrival_us"] < 20_000 * US)]  # all of theirs is inside
     known = np.isin(trace["conversation"], begun)
@@ -82,7 +83,7 @@ def test_numbers_of_turns_and_times_have_their_distributions(day: Trace) -> None
 
     gaps_s = np.diff(at)[np.diff(conversation) == 0] / US
     uniform = model.gap_s.cut_at_most(gaps_s * 1e6, 1_000_000)
-    assert len(gaps_s) > 2000
+    assert len(gaps_s) > 6000
     check(float(stats.kstest(uniform, "uniform").pvalue), "inter-turn times")
     longer = model.gap_s.cut_at_most(gaps_s * 1.15e6, 1_000_000)
     assert not passes(float(stats.kstest(longer, "uniform").pvalue)), "times 15 % longer are found"
@@ -130,6 +131,25 @@ def test_mean_turns_within_a_session_is_what_is_drawn(session_s: float) -> None:
     error = turns.std() / np.sqrt(len(turns))
     assert abs(turns.mean() - model.mean_turns) < 4 * error + 0.003  # times are followed on a grid
     assert error < 0.04
+
+
+@pytest.mark.parametrize("turns", [20_000, 300])
+def test_mean_turns_of_long_conversations_of_short_gaps(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours, every = 43_200.0, np.arange(1, turns)
+    for gap_s, inside in (
+        (d.Constant(6), 6 * every <= hours),
+        (d.Exponential(2), special.gammainc(every, hours / 2)),  # Erlang
+        (d.Exponential(200), special.gammainc(every, hours / 200)),
+    ):
+        exact = 1 + float(np.sum(inside))
+        assert TurnModel(1.0, d.Constant(turns), gap_s).mean_turns == pytest.approx(exact, rel=1e-3)
+
+    def rounded(weight: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        return np.bincount(np.rint((ends[1:] + ends[:-1]) / 2).astype(int), weight, STEPS + 1)[: STEPS + 1]
+
+    monkeypatch.setattr("servegen_gpu.clients.stated.turn_tables._gap_on_grid", rounded)
+    found = TurnModel(1.0, d.Constant(20_000), d.Constant(6)).mean_turns
+    assert found == pytest.approx(4097, abs=1), "gaps rounded to the grid are found"
 
 
 # -- pools and files ---------------------------------------------------------------------------------------------------
@@ -260,7 +280,7 @@ FAULTS = {
     "an unknown key": (("share", "shares"), "did you mean 'share'"),
     "a share above one": (("0.3", "1.3"), "share from 0 to 1.*line 3"),
     "one turn": (("[2, 3]", "[1, 3]"), "2 turns or more.*line 4"),
-    "too many turns": (("[2, 3]", "[2, 3000]"), "1,023.*line 4"),
+    "too many turns": (("[2, 3]", "[2, 70000]"), "65,535.*line 4"),
     "a negative gap": (("= 60", "= -60"), "line 5"),
     "an unknown growth": (('"history"', '"wild"'), "sorted, history"),
     "new tokens of sorted inputs": (('"history"', '"sorted"'), "growth='history'"),

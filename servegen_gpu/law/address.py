@@ -8,12 +8,14 @@ word  content
 ====  =====================================================
 0     ordinal of the request inside its cell, 32 bits
 1     client id, 32 bits
-2     window 24 bits + purpose 8 bits
-3     attempt 8 bits + turn 10 bits + item 14 bits
+2     window 24 bits + purpose 5 bits + stream 3 bits
+3     turn 16 bits + item 16 bits
 ====  =====================================================
 
-The window is the absolute number on the time axis, so a trace is a slice of every longer one; the client is its id,
-so neither order nor neighbours matter. What does not fit is refused when a workload is packed.
+The first named are the lowest bits. The window is the absolute number on the time axis, so a trace is a slice of every
+longer one; the client is its id, so neither order nor neighbours matter. A client's streams are its kinds of sessions,
+each an arrival process of its own: 0 for requests that stand alone, 1 for conversations, the others are free. What does
+not fit is refused when a workload is packed.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ STREAM_VERSION = 1
 """Changes whenever any trace would change; golden digests change in the same commit."""
 
 MAX_WINDOW = 1 << 24
+MAX_STREAMS = 1 << 3
+MAX_TURNS = 1 << 16
+MAX_ITEMS = 4 << 16
+"""Items come four to a draw (`Purpose.IMAGE` and its like), so 16 bits count draws of four."""
 MAX_ATTEMPTS = 1 << 8
-MAX_TURNS = 1 << 10
-MAX_ITEMS = 4 << 14
-"""Items come four to a draw (`Purpose.IMAGE` and its like), so 14 bits count draws of four."""
+"""Of a rejection method; `Purpose.GAP` has them where others have items."""
 
 ALONE, CONVERSATIONS = 0, 1
 """Streams of a client: requests that stand alone, and first turns of conversations."""
@@ -41,18 +45,20 @@ STREAM_SHIFT = 29
 
 
 class Purpose(IntEnum):
-    """What a random number is for. Numbers are part of the stream: add, never change."""
+    """What a random number is for, from 0 to 31. Numbers are part of the stream: add, never change."""
 
     COUNT = 0  # word 0: rounding of the count; word 1: rotation of the cell
-    GAP = 1
+    GAP = 1  # item: which try of a rejection method
     DATA = 2  # lanes: scalar fields in the order of the category; item: which four of them
     IMAGE = 3  # lanes: items 4i .. 4i + 3 of the request
     AUDIO = 4
     VIDEO = 5
     TURN = 6  # turn 0, word 0: turns of a session; turn j, words 0 and 1: time to the turn after, word 2: new tokens
-    DATASET = 253  # lengths from a dataset, by row: lanes as in DATA; turn: 0, or which kind of items
-    THINNING = 254  # word 0: whether to keep a conversation (window 0) or row (window 1): its number is client, ordinal
-    DESCRIPTION = 255  # draws from distributions over clients: four to an ordinal, of no client and no window
+    DATASET = 7  # lengths from a dataset, by row: lanes as in DATA; turn: 0, or which kind of items
+    THINNING = 8  # word 0: whether to keep a conversation (window 0) or row (window 1): its number is client, ordinal
+    DESCRIPTION = 9  # draws from distributions over clients: four to an ordinal, of no client and no window
+    POPULATION = 10  # what a client is like, by its id: words 0 and 1; item: which of its choices
+    ENVIRONMENT = 11  # kept for what all clients share
 
 
 def derive_key(seed: int, replica: int = 0) -> tuple[int, int]:
@@ -78,7 +84,7 @@ def draw(
     ordinal: Any,
     client: Any,
     window: Any,
-    attempt: int = 0,
+    stream: Any = 0,
     turn: Any = 0,
     item: Any = 0,
 ) -> Words:
@@ -86,9 +92,7 @@ def draw(
 
     Parameters
     ----------
-    ordinal, client, window, turn, item : uint64 array or int
-    attempt : int
-        Which try of a rejection method.
+    ordinal, client, window, stream, turn, item : uint64 array or int
 
     Returns
     -------
@@ -96,7 +100,7 @@ def draw(
         32-bit values.
     """
     u64 = xp.uint64
-    place = xp.asarray(window, dtype=u64) | u64(purpose << 24)
-    detail = (xp.asarray(turn, dtype=u64) << u64(8)) | (xp.asarray(item, dtype=u64) << u64(18)) | u64(attempt)
+    place = xp.asarray(window, dtype=u64) | u64(purpose << 24) | (xp.asarray(stream, dtype=u64) << u64(29))
+    detail = xp.asarray(turn, dtype=u64) | (xp.asarray(item, dtype=u64) << u64(16))
     counter = (xp.asarray(ordinal, dtype=u64), xp.asarray(client, dtype=u64), place, detail)
     return philox4x32(xp, counter, key)

@@ -18,10 +18,9 @@ from servegen_gpu.backends.cuda.sort import sort_bits
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.fields import ITEM_PURPOSES
 from servegen_gpu.backends.host.survey import Survey
-from servegen_gpu.law.address import MAX_WINDOW
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Slab
+from servegen_gpu.plan import Slab, number_of
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.request.schema import MODALITIES
 from servegen_gpu.rules import CountRule
@@ -300,7 +299,7 @@ class SlabSampler:
         base = max(first, slab.from_us)
         of_windows = {
             "window_row": row_of.astype(np.int64),
-            "window_number": (number % MAX_WINDOW).astype(np.uint32),
+            "window_number": number_of(number, packed.stream).astype(np.uint32),
             "window_scale": packed.window_scale[windows] * packed.window_length_s[windows],
             "window_clock": packed.clock.table[windows],
             "window_origin_us": number.astype(np.int64) * packed.window_us - base,

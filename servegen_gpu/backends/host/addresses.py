@@ -29,9 +29,7 @@ class Addresses:
     client: NDArray[np.uint64]
     window: NDArray[np.uint64]
 
-    def words(
-        self, purpose: Purpose, cell: Index, ordinal: Any, attempt: int = 0, turn: Any = 0, item: Any = 0
-    ) -> Words:
+    def words(self, purpose: Purpose, cell: Index, ordinal: Any, *, turn: Any = 0, item: Any = 0) -> Words:
         """The four words of requests of the given cells; `turn` counts from 0."""
         at = {"ordinal": ordinal, "client": self.client[cell], "window": self.window[cell]}
-        return draw(np, self.key, purpose, **at, attempt=attempt, turn=turn, item=item)
+        return draw(np, self.key, purpose, **at, turn=turn, item=item)

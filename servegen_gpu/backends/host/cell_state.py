@@ -101,36 +101,49 @@ class CellState:
 
 def begin(packed: PackedWorkload, cells: Cells) -> CellState:
     """Draw what is drawn once per cell: counts, rotations, first arrivals. Cells that stay empty are left out."""
+    renewal = packed.count_rule[cells.profile] == CountRule.RENEWAL
+    count, rotation = np.zeros((2, len(cells)), np.int64)
+    first_ticks = np.full(len(cells), WINDOW_TICKS)
+    if not renewal.all():
+        count, rotation = _counts(packed, cells, packed.count_rule[cells.profile])
+        count[renewal] = rotation[renewal] = 0
+    if len(chosen := np.flatnonzero(renewal)):
+        some = cells if len(chosen) == len(cells) else cells.take(chosen)
+        first = log_first_gaps(cell_law(packed, some))
+        first_ticks[chosen] = gap_ticks(np, first, _log_mean_gap(packed, some), float(WINDOW_TICKS))
+    kept = np.flatnonzero(np.where(renewal, first_ticks < WINDOW_TICKS, count > 0))
+    return state_of(packed, cells.take(kept), count[kept], rotation[kept], first_ticks[kept])
+
+
+def state_of(
+    packed: PackedWorkload,
+    cells: Cells,
+    count: NDArray[np.int64],
+    rotation: NDArray[np.int64],
+    first_ticks: NDArray[np.int64],
+) -> CellState:
+    """What is known of cells, from what was drawn once for each (attributes of `CellState`)."""
     rule = packed.count_rule[cells.profile]
     renewal = rule == CountRule.RENEWAL
-    if not (packed.count_rule == CountRule.RENEWAL).all():
-        count, rotation = _counts(packed, cells, rule)
-        kept = np.flatnonzero((count > 0) | renewal)
-        cells, rule, renewal = cells.take(kept), rule[kept], renewal[kept]
-        count, rotation = np.where(renewal, 0, count[kept]), rotation[kept]
-    else:
-        count, rotation = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.int64)
-    law = cell_law(packed, cells)
-    expected = cells.expected_q32.astype(np.float64) * 2.0**-32
-    at = (cells.profile, cells.row)
-    state = CellState(
+    return CellState(
         cells=cells,
-        law=law,
+        law=cell_law(packed, cells),
         rule=rule,
         count=count,
         rotation=rotation,
-        occupancy=packed.occupancy[at],
-        log_unit=packed.log_mean_gap[at] + log(np, expected),
+        occupancy=packed.occupancy[cells.profile, cells.row],
+        log_unit=_log_mean_gap(packed, cells),
         ticks_per_unit=np.ldexp(1.0, np.where(renewal, RENEWAL_BITS, tick_bits(np, np.maximum(count, 1)))),
         ticks_in_all=np.where(renewal, WINDOW_TICKS, 0),
-        first_ticks=np.full(len(cells), WINDOW_TICKS),
+        first_ticks=first_ticks,
     )
-    if renewal.all():
-        state.first_ticks[:] = gap_ticks(np, log_first_gaps(law), state.log_unit, float(WINDOW_TICKS))
-    elif len(chosen := np.flatnonzero(renewal)):
-        first = log_first_gaps(law.take(chosen))
-        state.first_ticks[chosen] = gap_ticks(np, first, state.log_unit[chosen], float(WINDOW_TICKS))
-    return state
+
+
+def _log_mean_gap(packed: PackedWorkload, cells: Cells) -> NDArray[np.float64]:
+    """Logarithm of the window in units of the gap family at scale 1, float64[cells]."""
+    expected = cells.expected_q32.astype(np.float64) * 2.0**-32
+    found: NDArray[np.float64] = packed.log_mean_gap[cells.profile, cells.row] + log(np, expected)
+    return found
 
 
 def _counts(

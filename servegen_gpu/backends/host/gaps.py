@@ -156,7 +156,7 @@ def _attempt(
 ) -> NDArray[np.int64]:
     """One attempt at the chosen requests; writes what was accepted and returns the rest."""
     at = cell[chosen]
-    words = law.words(Purpose.GAP, at, ordinal[chosen], attempt)
+    words = law.words(Purpose.GAP, at, ordinal[chosen], item=attempt)
     log_gap, accepted = try_log_gamma(np, words, constants.take(at))
     out[chosen[accepted]] = log_gap[accepted]
     left: NDArray[np.int64] = chosen[~accepted]

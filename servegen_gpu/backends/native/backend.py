@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.contract import ORDINAL
 from servegen_gpu.backends.host.backend import NumpyBackend
-from servegen_gpu.backends.host.cell_state import CellState, Runs, begin
+from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.run_gaps import SummedGaps
 from servegen_gpu.backends.host.turns import all_turns, rows_inside, sample_turns, window_of
+from servegen_gpu.backends.native.cells import begin
 from servegen_gpu.backends.native.library import (
     MAX_FIELDS,
     PAD,
@@ -37,7 +38,7 @@ from servegen_gpu.blocks import thread_count
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Slab, cells_of
+from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, Ragged
 from servegen_gpu.request.schema import MODALITIES, scalar_field_count
 from servegen_gpu.request.turn_rows import TURN_ROW, Rows, in_order
@@ -174,7 +175,7 @@ class NativeBackend(NumpyBackend):
         if slab.surveyed:
             known, reached = self.reaching_runs(packed, slab)
             return known.state, known.runs.take(reached)
-        return begin(packed, cells_of(packed, slab.windows)), None
+        return begin(self.library, packed, slab.windows), None
 
     def _written(self, packed: PackedWorkload, drawn: Drawn, due: NDArray[np.void] | None = None) -> Columns:
         """The columns of what was drawn; with `due`, those of a trace with conversations."""

@@ -84,6 +84,22 @@ _TURNS: tuple[tuple[str, Any], ...] = (
     *((name, ctypes.c_int64) for name in ("any_new", "from_us", "to_us", "offset_us")),
 )
 
+_GRID: tuple[tuple[str, Any], ...] = (
+    *((name, ctypes.c_uint64) for name in ("key0", "key1")),
+    *((name, ctypes.c_int64) for name in ("clients", "rows", "windows")),
+    ("client", np.uint64),
+    ("profile", np.int64),
+    ("rate_factor", np.float64),
+    ("rule", np.uint8),
+    *((name, np.float64) for name in ("rate_rps", "log_mean_gap", "d", "c", "log_d", "boost", "power")),
+    ("row", np.int64),
+    ("number", np.uint64),
+    ("scale", np.float64),
+    ("threads", ctypes.c_int64),
+    ("stop", np.int32),
+)
+"""Fields of SgGrid in kernels/job.h, likewise."""
+
 _RUNS = (*((name, np.int64) for name in ("cell", "first", "count", "before")), ("runs", ctypes.c_int64))
 
 
@@ -92,7 +108,7 @@ def _structure(name: str, fields: tuple[tuple[str, Any], ...]) -> type[ctypes.St
     return type(name, (ctypes.Structure,), {"_fields_": typed})
 
 
-Job, Runs = _structure("SgJob", _JOB), _structure("SgRuns", _RUNS)
+Job, Grid, Runs = _structure("SgJob", _JOB), _structure("SgGrid", _GRID), _structure("SgRuns", _RUNS)
 Sessions, Turns = _structure("SgSessions", _SESSIONS), _structure("SgTurns", _TURNS)
 
 
@@ -113,6 +129,11 @@ class Out(ctypes.Structure):
 def job(values: Mapping[str, Any]) -> Any:
     """An SgJob, with nulls and zeros for what is not given; it keeps the arrays it points into alive."""
     return _filled(Job, _JOB, values)
+
+
+def grid(values: Mapping[str, Any]) -> Any:
+    """An SgGrid, likewise."""
+    return _filled(Grid, _GRID, values)
 
 
 def runs(values: Mapping[str, Any]) -> Any:
@@ -169,6 +190,8 @@ class Library:
         self._c.sg_function.restype = ctypes.c_void_p
         for name in (
             "sg_draw",
+            "sg_cells",
+            "sg_cell_rows",
             "sg_starts",
             "sg_start_rows",
             "sg_has_items",
@@ -251,6 +274,10 @@ class Library:
 @functools.cache
 def _worker() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="servegen_gpu_native")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of the parent's threads: it makes its own
+    os.register_at_fork(after_in_child=_worker.cache_clear)
 
 
 def packaged_library() -> Path:

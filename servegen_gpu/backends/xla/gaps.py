@@ -23,7 +23,7 @@ FEW = 1 << 14
 
 
 def words_of(
-    tables: DeviceTables, cells: DeviceCells, purpose: Purpose, cell: Any, ordinal: Any, attempt: Any = 0, item: Any = 0
+    tables: DeviceTables, cells: DeviceCells, purpose: Purpose, cell: Any, ordinal: Any, item: Any = 0
 ) -> Words:
     """The four words of requests of the given cells."""
     return draw(
@@ -33,7 +33,6 @@ def words_of(
         ordinal=ordinal,
         client=cells.client[cell],
         window=cells.window[cell],
-        attempt=attempt,
         item=item,
     )
 

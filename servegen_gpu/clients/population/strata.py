@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.law.address import Purpose, derive_key, draw
+from servegen_gpu.law.variates import uniform52
+
 HEAD = 256
 """How many of the largest clients share out the choices evenly among themselves."""
 
@@ -21,7 +24,9 @@ def stratified(
     """One choice for every client, int64[clients], so that choices get their shares of the requests of each group.
 
     Ten clients make half of the requests, so independent draws would leave the mix of the whole to a few throws of
-    the dice. The head is therefore drawn one after the other, each choice by how much it lacks of what it is due.
+    the dice. The head is therefore drawn one after the other, each choice by how much it lacks of what it is due. No
+    choice gets a client that sends more than all that it is due; a client too large for every choice, or for those that
+    lack something, has the middle one.
 
     Parameters
     ----------
@@ -41,24 +46,19 @@ def stratified(
     ends /= ends[:, -1:]
     choice = (uniform[:, None] >= ends[group, :-1]).sum(axis=1)
     shares = shares / shares.sum(axis=1, keepdims=True)
+    most = np.bincount(group[begin:HEAD], weight[begin:], len(shares))[:, None] * shares
     due = np.zeros(shares.shape)
     for i in range(begin, HEAD):
         mine = due[group[i]]
         mine += weight[i] * shares[group[i]]
-        lacking = np.cumsum(np.maximum(mine, 0))
-        choice[i] = np.searchsorted(lacking[:-1], uniform[i] * lacking[-1], side="right")
+        lacking = np.cumsum(np.where(most[group[i]] < weight[i], 0.0, np.maximum(mine, 0.0)))
+        by, at = (lacking, uniform[i]) if lacking[-1] else (np.cumsum(shares[group[i]]), 0.5)
+        choice[i] = np.searchsorted(by[:-1], at * by[-1], side="right")
         mine[choice[i]] -= weight[i]
     return np.asarray(choice, np.int64)
 
 
 def uniforms(seed: int, lane: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Uniforms in [0, 1) by seed, lane and client id: SplitMix64's finaliser, once for the key, once for the id."""
-    key = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(lane))
-    return (_mix(key + ids.astype(np.uint64)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """Uniforms by seed, lane and client id, float64[clients]: never 0, never 1."""
+    words = draw(np, derive_key(seed), Purpose.POPULATION, ordinal=0, client=ids, window=0, item=lane)
+    return np.asarray(uniform52(np, words[0], words[1]), np.float64)

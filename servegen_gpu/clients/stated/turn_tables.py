@@ -6,24 +6,29 @@ time.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.stated.distribution import Distribution
+from servegen_gpu.clients.stated.diurnal import settled
 from servegen_gpu.clients.stated.tabulate import TOKENS, Grid, Table, new_table, tables_of
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import MAX_TURNS
 from servegen_gpu.request.tables import WORDS, Tables
 
 MAX_SESSION_S = 14 * 86_400.0
-TURNS = Grid("turns", 1, 2, MAX_TURNS - 1, MAX_TURNS - 1)
+TURNS = Grid("turns", 1, 2, (1 << 10) - 1, MAX_TURNS - 1)
 GAPS = Grid("inter-turn times, seconds", 1000, 0, int(MAX_SESSION_S * 1000), int(MAX_SESSION_S * 1000))
 """In milliseconds; a draw is spread evenly over its bin, down to microseconds."""
 STEPS = 4096
 """Of a session's longest time, in which sums of gaps are followed."""
 RARE = 1e-9
+ONE_BY_ONE = 128
+"""Sums of so many gaps are followed one after the other, later ones this many at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,22 +95,50 @@ def _mean_turns(
     width_us: NDArray[np.int64],
     session_us: int,
 ) -> float:
-    """Mean turns within H: the sum of P(N > j) P(T of j gaps <= H), sums of gaps followed on a grid of `STEPS`."""
+    """Mean turns within H: the sum of P(N > j) P(T of j gaps <= H) over all j."""
     turns, share = count.table(0)
-    # the grid's cells are centred on its points, so that rounding a gap to a point does not shift it
-    edges = (np.arange(STEPS + 2) - 0.5) * (session_us / STEPS)
-    ends = np.concatenate((begin_us, begin_us[-1:] + width_us[-1:])).astype(np.float64)
-    below = np.interp(edges, ends, np.concatenate(([0.0], np.cumsum(weight))))
-    gap = np.diff(below)
-    gap[0] += below[0]
-    size = 1 << (2 * STEPS + 1).bit_length()
-    spectrum, sums = np.fft.rfft(gap, size), gap
+    upto = np.append(np.cumsum(share[::-1])[::-1], 0.0)
+    more = upto[np.searchsorted(turns, np.arange(1, turns[-1]), side="right")]  # P(N > j) for j = 1, 2, …
+    ends = np.append(begin_us, begin_us[-1] + width_us[-1]) * (STEPS / session_us)
     mean = 1.0
-    for j in range(1, int(turns[-1])):
-        more = float(share[turns > j].sum())
-        inside = max(float(sums.sum() - sums[-1] / 2), 0.0)  # half of the last cell lies beyond
-        mean += more * inside
-        if more * inside < RARE:
+    for each in map(operator.mul, more.tolist(), _within(_gap_on_grid(weight, ends))):
+        mean += each
+        if each < RARE:
             break
-        sums = np.fft.irfft(np.fft.rfft(sums, size) * spectrum, size)[: STEPS + 1]
-    return float(np.rint(mean * 2.0**24) * 2.0**-24)
+    return float(settled(np.array([mean]))[0])
+
+
+def _gap_on_grid(weight: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a gap puts on 0, 1, … `STEPS`, float64[STEPS + 1], as shares of H / STEPS; `ends` are those of its bins.
+
+    A gap between two points is split so that its mean stays: however short gaps are, long sums of them are right.
+    """
+    width = np.diff(ends)
+    upto = np.concatenate(([0.0], np.cumsum(weight)))
+    area = np.concatenate(([0.0], np.cumsum((upto[1:] + upto[:-1]) / 2 * width)))  # under the distribution function
+    at = np.arange(STEPS + 2.0)
+    bin_ = np.clip(np.searchsorted(ends, at, side="right") - 1, 0, len(width) - 1)
+    inside = np.clip(at - ends[bin_], 0.0, width[bin_])
+    area_at = area[bin_] + inside * (upto[bin_] + weight[bin_] * inside / (2 * width[bin_]))
+    area_at += np.maximum(at - ends[-1], 0.0)
+    return np.diff(np.diff(area_at), prepend=0.0)
+
+
+def _within(gap: NDArray[np.float64]) -> Iterator[float]:
+    """P(T of j gaps <= H) for j = 1, 2, … without end; of sums on the grid, what is past H never returns."""
+    size = 1 << (2 * STEPS + 1).bit_length()
+
+    def plus(sums: NDArray[np.float64], spectrum: NDArray[np.complex128]) -> NDArray[np.float64]:
+        return np.fft.irfft(np.fft.rfft(sums, size) * spectrum, size)[: STEPS + 1]
+
+    one, sums = np.fft.rfft(gap, size), gap
+    upto = [np.append(0.5, np.ones(STEPS))]  # a sum of no gaps
+    for _ in range(ONE_BY_ONE - 1):
+        upto.append(np.cumsum(sums) - sums / 2)  # half of a point lies beyond
+        yield max(float(upto[-1][-1]), 0.0)
+        sums = plus(sums, one)
+    many = np.fft.rfft(sums, size)  # of ONE_BY_ONE gaps
+    rest = np.stack(upto)[:, ::-1]  # P(j gaps <= H - point)
+    while True:
+        yield from np.maximum(rest @ sums, 0.0).tolist()
+        sums = plus(sums, many)

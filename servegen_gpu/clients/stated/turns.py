@@ -32,7 +32,7 @@ class TurnModel:
     share : float
         Of the requests that belong to conversations of two turns or more, 0 to 1.
     turns : Distribution
-        Number of turns of those conversations, 2 to 1,023.
+        Number of turns of those conversations, 2 to 65,535.
     gap_s : Distribution
         Inter-turn times, seconds.
     growth : {"sorted", "history"}

@@ -1,0 +1,60 @@
+"""Which clients send in the windows of a slab, found in C: most cells of a large population stay empty."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.backends.host.cell_state import CellState, state_of
+from servegen_gpu.backends.native.library import Library, grid
+from servegen_gpu.blocks import thread_count
+from servegen_gpu.law.variates import equilibrium_constants
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.plan import Cells, number_of
+
+
+def begin(library: Library, packed: PackedWorkload, windows: NDArray[np.int64]) -> CellState:
+    """What `host.cell_state.begin` knows of the cells of some windows."""
+    first, power = equilibrium_constants(np, packed.is_gamma, packed.shape)
+    stop = np.zeros(1, np.int32)
+    task = grid(
+        {
+            "key0": packed.key[0],
+            "key1": packed.key[1],
+            "clients": len(packed.client_id),
+            "rows": packed.rate_rps.shape[1],
+            "windows": len(windows),
+            "client": packed.client_id,
+            "profile": packed.profile,
+            "rate_factor": packed.rate_factor,
+            "rule": packed.count_rule,
+            "rate_rps": packed.rate_rps,
+            "log_mean_gap": packed.log_mean_gap,
+            "d": first.d,
+            "c": first.c,
+            "log_d": first.log_d,
+            "boost": first.boost,
+            "power": power,
+            "row": packed.row[windows],
+            "number": number_of(packed.first_window + windows, packed.stream),
+            "scale": packed.window_scale[windows] * packed.window_length_s[windows],
+            "threads": thread_count(),
+            "stop": stop,
+        }
+    )
+    handle = ctypes.c_void_p()
+    count = library.call("sg_cells", ctypes.byref(task), ctypes.byref(handle), stop=stop)
+    client, at, expected_q32, drawn, rotation, first_ticks = np.empty((6, count), np.int64)
+    library.call("sg_cell_rows", handle, client, at, expected_q32, drawn, rotation, first_ticks)
+    cells = Cells(
+        client=client,
+        profile=packed.profile[client],
+        row=packed.row[windows][at],
+        window=packed.first_window + windows[at],
+        window_index=windows[at],
+        expected_q32=expected_q32,
+        stream=packed.stream,
+    )
+    return state_of(packed, cells, drawn, rotation, first_ticks)
