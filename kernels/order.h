@@ -121,18 +121,15 @@ class Ordering {
         for (int64_t i = 0; i < n; ++i)
             words[i] = static_cast<uint64_t>(rows[i].arrival_us - base_us) << 32 | static_cast<uint64_t>(i);
         words = strips_.sort(words, words + n, n, shift_);
-        const auto at = [&](int64_t i) -> const SgTurnRow& { return rows[static_cast<uint32_t>(words[i])]; };
-        for (int64_t i = 1; i < n; ++i) {  // equal arrivals are few
-            if (words[i] >> 32 != words[i - 1] >> 32) continue;
-            int64_t j = i;
-            for (; j > 0 && words[j] >> 32 == words[j - 1] >> 32 && is_before(at(j), at(j - 1)); --j)
-                std::swap(words[j], words[j - 1]);
+        const auto is_before = [&](uint64_t one, uint64_t two) {  // of equal arrivals
+            const SgTurnRow &a = rows[static_cast<uint32_t>(one)], &b = rows[static_cast<uint32_t>(two)];
+            return a.conversation != b.conversation ? a.conversation < b.conversation : a.turn < b.turn;
+        };
+        for (int64_t i = 0, end; i < n; i = end) {
+            for (end = i + 1; end < n && words[end] >> 32 == words[i] >> 32;) ++end;
+            if (end - i > 1) std::sort(words + i, words + end, is_before);
         }
-        for (int64_t i = 0; i < n; ++i) out[i] = at(i);
-    }
-
-    static bool is_before(const SgTurnRow& a, const SgTurnRow& b) {
-        return a.conversation != b.conversation ? a.conversation < b.conversation : a.turn < b.turn;
+        for (int64_t i = 0; i < n; ++i) out[i] = rows[static_cast<uint32_t>(words[i])];
     }
 
     const SgStrips& strips_;
