@@ -79,7 +79,7 @@ def with_turns(
                 end = next(ends, None)
             due = list(turns.due(int(arrival_us[-1]) + packed.start_us + 1))
             yield merged(alone, due[0]) if due else alone
-        for until_us in (end, *ends):
+        for until_us in (end, *ends, None):  # turns may come long after the last request that stands alone
             yield from turns.due(until_us)
 
 
