@@ -16,7 +16,7 @@ from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.conversations.growth import with_history
 from servegen_gpu.errors import OptionError
-from servegen_gpu.law.address import CONVERSATIONS, Purpose, draw
+from servegen_gpu.law.address import CONVERSATIONS, Key, Purpose, derive_key, draw
 from servegen_gpu.law.tables import find_bin
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packing import pack
@@ -31,10 +31,10 @@ CATEGORIES = tuple(FIELDS)
 # -- the law, turn by turn ---------------------------------------------------------------------------------------------
 
 
-def words_at(packed: PackedWorkload, purpose: Purpose, client: int, window: int, ordinal: int, turn: int) -> list[int]:
+def words_at(key: Key, purpose: Purpose, client: int, window: int, ordinal: int, turn: int) -> list[int]:
     """Words of the stream of conversations."""
     place = {"ordinal": ordinal, "client": client, "window": window % (1 << 24) + (CONVERSATIONS << 29)}
-    return [int(word) for word in draw(np, packed.key, purpose, turn=turn, **place)]
+    return [int(word) for word in draw(np, key, purpose, turn=turn, **place)]
 
 
 def value_of(word: int, table: int, tables: Any) -> int:
@@ -44,18 +44,18 @@ def value_of(word: int, table: int, tables: Any) -> int:
 Row = tuple[int, ...]
 
 
-def sampled_rows(packed: PackedWorkload) -> Iterator[tuple[Row, Row]]:
+def sampled_rows(packed: PackedWorkload, key: Key) -> Iterator[tuple[Row, Row]]:
     """What a backend samples of a stream: arrival, client, window and ordinal; and input, output and reason tokens."""
     for slab in plan(packed, 1 << 20):
-        columns: dict[str, Any] = NumpyBackend().sample_slab(packed, slab)
+        columns: dict[str, Any] = NumpyBackend().sample_slab(packed, key, slab)
         columns.setdefault("reason_tokens", np.zeros(len(columns["client"]), np.int32))
         window = (columns["arrival_us"] + packed.start_us) // packed.window_us
-        place = zip(*(c.tolist() for c in (columns["arrival_us"], columns["client"], window, columns["ordinal"])))
-        fields = zip(*(columns[f"{name}_tokens"].tolist() for name in ("input", "output", "reason")))
-        yield from zip(place, fields, strict=True)
+        place = np.stack((columns["arrival_us"], columns["client"], window, columns["ordinal"]), axis=1)
+        fields = np.stack([columns[f"{name}_tokens"] for name in ("input", "output", "reason")], axis=1)
+        yield from zip(map(tuple, place.tolist()), map(tuple, fields.tolist()), strict=True)
 
 
-def turns_of(packed: PackedWorkload, place: Row, fields: Row) -> Iterator[Row]:
+def turns_of(packed: PackedWorkload, key: Key, place: Row, fields: Row) -> Iterator[Row]:
     """Turns of a conversation drawn one by one: time since the first, turn, whole input, output, reason, new tokens."""
     turns, (_, client, window, ordinal) = packed.turns, place
     assert turns is not None
@@ -63,15 +63,15 @@ def turns_of(packed: PackedWorkload, place: Row, fields: Row) -> Iterator[Row]:
     row, model = int(packed.row[window - packed.first_window]), int(turns.model[profile])
     context = int(packed.context_tokens[profile])
     times_us, drawn = [0], [fields]
-    word = words_at(packed, Purpose.TURN, client, window, ordinal, 0)[0]
+    word = words_at(key, Purpose.TURN, client, window, ordinal, 0)[0]
     for turn in range(1, value_of(word, model, turns.counts)):
-        one, two, three, _ = words_at(packed, Purpose.TURN, client, window, ordinal, turn)
+        one, two, three, _ = words_at(key, Purpose.TURN, client, window, ordinal, turn)
         gap = value_of(one, model, turns.gaps)
         time_us = times_us[-1] + int(turns.gap_us[gap]) + (int(turns.gap_width_us[gap]) * two >> 32)
         if time_us > turns.session_us[model]:
             break
-        words = words_at(packed, Purpose.DATA, client, window, ordinal, turn)
-        values = [value_of(w, int(t), packed.tables) for w, t in zip(words, packed.table[profile, row])]
+        words = words_at(key, Purpose.DATA, client, window, ordinal, turn)
+        values = [value_of(w, int(t), packed.tables) for w, t in zip(words, packed.table[profile, row], strict=False)]
         if turns.new_table[model] >= 0:
             values[0] = value_of(three, int(turns.new_table[model]), turns.new)
         if context:
@@ -103,18 +103,18 @@ def code_of(client: int, window: int, number: int) -> int:
 
 def oracle(pool: sg.ClientPool, start_s: float, duration_s: float, seed: int) -> list[Row]:
     """Rows of a trace of language or reasoning clients: what the backend samples, and turns drawn one by one."""
-    packed, _ = pack(pool, Rate("own"), start_s=start_s, end_s=start_s + duration_s, seed=seed)
-    begun = packed.conversations
+    packed, _ = pack(pool, Rate("own"), start_s=start_s, end_s=start_s + duration_s)
+    begun, key = packed.conversations, derive_key(seed)
     assert begun is not None
     rows: list[tuple[Row, Row]] = []  # with what they are in order of
-    for (at_us, client, window, ordinal), (tokens, output, thought) in sampled_rows(packed):
+    for (at_us, client, window, ordinal), (tokens, output, thought) in sampled_rows(packed, key):
         identity = -1 - code_of(client, window, ordinal)
         row = (at_us, identity, 1, client, tokens, output, thought, tokens)
         rows.append(((at_us, 0, client, window, ordinal), row))
-    for place, fields in sampled_rows(begun):
+    for place, fields in sampled_rows(begun, key):
         at_us, client, window, ordinal = place
         identity = code_of(client, 2 * window if window >= 0 else -2 * window - 1, 2 * ordinal)
-        for since_us, turn, *tokens_of_turn in turns_of(begun, place, fields):
+        for since_us, turn, *tokens_of_turn in turns_of(begun, key, place, fields):
             time_us = at_us + since_us + begun.start_us - packed.start_us
             rows.append(((time_us, 1, identity, turn), (time_us, identity, turn, client, *tokens_of_turn)))
     return [row for _, row in sorted(rows) if 0 <= row[0] < duration_s * US]

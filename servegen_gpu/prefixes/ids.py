@@ -77,7 +77,7 @@ def rule_of(block_tokens: int, system_tokens: Any, seed: int, dense: bool = Fals
 
 def offsets_of(trace: Trace, rule: Rule) -> NDArray[np.int64]:
     """Where each request's blocks begin, int64[n + 1]."""
-    tokens = _column(trace, "input_tokens", MAX_TOKENS)
+    tokens = _column(trace, "input_tokens", most=MAX_TOKENS)
     _refuse(tokens > rule.block_tokens * MAX_BLOCKS, trace, "input_tokens", f"of at most {MAX_BLOCKS:,} blocks")
     offsets = np.zeros(len(tokens) + 1, np.int64)
     np.cumsum(-(-tokens.astype(np.int64) // rule.block_tokens), out=offsets[1:])
@@ -148,7 +148,7 @@ def _owner_columns(trace: Trace, tokens: NDArray[Any]) -> list[NDArray[Any]]:
         raise OptionError(
             f"all of {', '.join(TURN_COLUMNS)}, or none", f"no {', '.join(absent)}", "add what is missing"
         )
-    columns = [_column(trace, name) for name in TURN_COLUMNS]
+    columns = [_column(trace, name, least) for name, least in zip(TURN_COLUMNS, (-(2**63), 0, 0), strict=True)]
     _, turn, new = columns
     _refuse((turn < 1) | (turn > MAX_TURN), trace, "turn", f"from 1 to {MAX_TURN:,}")
     _refuse(new > tokens, trace, "new_tokens", "of at most input_tokens")
@@ -167,8 +167,8 @@ def _owners(
     return conversation.astype(np.uint64), (turn == 1) | (new < length), CONVERSATION | turn.astype(np.uint64)
 
 
-def _column(trace: Trace, name: str, most: int = 2**63 - 1) -> NDArray[Any]:
-    """A column of integers from 0 to `most` in the host's memory."""
+def _column(trace: Trace, name: str, least: int = 0, most: int = 2**63 - 1) -> NDArray[Any]:
+    """A column of integers from `least` to `most` in the host's memory."""
     if name not in trace:
         fix = "generate the trace with this package, or add the column"
         raise OptionError(f"a trace with the column {name!r}", f"columns {', '.join(trace)}", fix)
@@ -179,7 +179,7 @@ def _column(trace: Trace, name: str, most: int = 2**63 - 1) -> NDArray[Any]:
         column = np.asarray(found)
     except TypeError as error:  # CuPy's arrays stay on their device
         raise OptionError("a trace in the host's memory", f"{name!r}: {error}", "leave out device=True") from None
-    _refuse((column < 0) | (column > most), trace, name, f"from 0 to {most:,}")
+    _refuse((column < least) | (column > most), trace, name, f"from {least:,} to {most:,}")
     return column
 
 
