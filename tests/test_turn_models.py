@@ -19,6 +19,7 @@ import servegen_gpu as sg
 from servegen_gpu import Trace, TurnModel
 from servegen_gpu import distributions as d
 from servegen_gpu.clients.describe.describe import describe_pool, format_description
+from servegen_gpu.clients.stated.turn_tables import STEPS
 from servegen_gpu.clients.stated.turns_toml import turn_model
 from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.packed import PackedWorkload
