@@ -72,7 +72,7 @@ def cases() -> dict[str, tuple[ClientPool, dict[str, Any]]]:
         found[f"{category} of clients with correlations and limits"] = (own, {"duration": 1800, "seed": 100 + i})
     for i, category in enumerate(CATEGORIES):
         pool = pool_of(category, contexts=(3000, 0, 900, 1500), dependent=True)
-        pool = replace(pool, client_ids=np.array([0, 1, 5, 1000, 2**24 - 1]))
+        pool = replace(pool, client_ids=np.array([0, 1, 5, 1000, 2**26 - 1]))
         pool = replace(pool, turn_models=tuple(TURNS.values()), turn_model=np.array([0, 1, 2, -1, 0], np.int32))
         keywords = {"start": 100 * i, "duration": 2000, "seed": 200 + i}
         found[f"{category} in conversations"] = (pool, keywords | RATES[("own", "steps", "function")[i]])
