@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TEXT_CHUNK_ROWS = 2**17
 """Small enough for the cache to help and for 32-bit text offsets, large enough for call overhead to vanish."""
-BLOCK_BYTES = 1 << 26
+BLOCK_BYTES = 1 << 24
 """Of text that is read at once."""
 
 
