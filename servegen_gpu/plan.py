@@ -190,6 +190,23 @@ def share_us(packed: PackedWorkload, shard: tuple[int, int]) -> tuple[int, int]:
     return _share_begin_us(packed, k, n), _share_begin_us(packed, k + 1, n)
 
 
+def longest_us(first_turns: PackedWorkload) -> int:
+    """How long conversations may take from their first turn to their last, in a stream of conversations."""
+    turns = first_turns.turns
+    assert turns is not None
+    return int(turns.session_us[turns.model[first_turns.profile]].max(initial=0))
+
+
+def expected_in(packed: PackedWorkload, each: NDArray[np.float64], span_us: tuple[int, int]) -> float:
+    """Of what is expected in each of the windows, float64[windows], how much is in a part of the packed span."""
+
+    def before(time_us: int) -> float:
+        w = min(max(time_us // packed.window_us - packed.first_window, 0), len(each) - 1)
+        return float(each[:w].sum() + each[w] * share_before(packed, w, time_us))
+
+    return before(span_us[1]) - before(span_us[0]) if len(each) else 0.0
+
+
 def _share_begin_us(packed: PackedWorkload, k: int, n: int) -> int:
     """Where share k of n begins, in whole numbers: expected requests in 2**-10, times words of operational time."""
     if k in (0, n):

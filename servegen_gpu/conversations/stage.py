@@ -21,7 +21,7 @@ from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Slab, plan
+from servegen_gpu.plan import Slab, longest_us, plan
 from servegen_gpu.request.columns import Columns, Ragged, empty_columns
 from servegen_gpu.request.turn_rows import Rows, columns_of
 
@@ -137,9 +137,7 @@ class Turns:
         self._backend, self._packed, self._key, self._carry = backend, first_turns, key, carry
         self._span_us = span_us[0] - first_turns.start_us, span_us[1] - first_turns.start_us
         self._before_us = packed.start_us - first_turns.start_us
-        model = first_turns.turns.model[first_turns.profile]
-        longest_us = int(first_turns.turns.session_us[model].max(initial=0))  # however short the trace's warm-up is
-        begin_us = max(span_us[0] - longest_us, first_turns.start_us)
+        begin_us = max(span_us[0] - longest_us(first_turns), first_turns.start_us)
         most = backend.first_turns_at_once(max_requests)
         self._slabs = plan(first_turns, most, (begin_us, span_us[1]), most)
         self._next = next(self._slabs, None)
