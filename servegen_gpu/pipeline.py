@@ -19,14 +19,13 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
-from servegen_gpu.conversations.stage import BYTES_PER_REQUEST, with_turns
+from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, with_turns
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, derive_key
 from servegen_gpu.options import seconds
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.packed_turns import longest_session_us
 from servegen_gpu.packing import pack
-from servegen_gpu.plan import plan, share_before, share_us
+from servegen_gpu.plan import expected_in, longest_us, plan, share_us
 from servegen_gpu.provenance import provenance_of, provenance_of_packed
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.request.columns import empty_columns
@@ -76,12 +75,8 @@ class Workload:
     @property
     def expected_requests(self) -> float:
         """Expected length of the trace, all shares together."""
-        packed, requests = self.packed, self.packed.requests
-        if not len(requests):
-            return 0.0
-        before = requests[0] * share_before(packed, 0, packed.start_us)
-        after = requests[-1] * (1.0 - share_before(packed, len(requests) - 1, packed.end_us))
-        return float(requests.sum() - before - after)
+        packed = self.packed
+        return expected_in(packed, packed.requests, (packed.start_us, packed.end_us))
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
@@ -258,9 +253,6 @@ def stream(
     notes = list(span_notes)
     if shortfall:
         notes.append(f"{shortfall:,.0f} requests were asked for where no client is active")
-    turns = packed.conversations and packed.conversations.turns
-    if turns and turns.warmup_us < longest_session_us(pool):
-        notes.append(f"conversations that began more than {warmup_s:g} s before the start are left out")
     return _ready(packed, how, partial(provenance_of, pool, target, start_s, end_s, rules), tuple(notes))
 
 
@@ -309,19 +301,35 @@ def _ready(
     if how.device:
         backend = backend.on_device()
     shares = options.shard(how.shard)
-    bytes_per_request = backend.bytes_per_request(packed.category)
-    if packed.conversations:
-        bytes_per_request = (bytes_per_request + BYTES_PER_REQUEST) * 4 // 3  # a quarter is for turns that wait
+    talking = packed.conversations is not None
+    needed = bytes_per_request(backend, packed.category) if talking else backend.bytes_per_request(packed.category)
     return Workload(
         packed=packed,
         key=how.key,
         backend=backend,
-        max_requests=options.requests_in(how.memory, bytes_per_request),
-        carry_bytes=options.budget_bytes(how.memory) // 4,
+        max_requests=options.requests_in(how.memory, needed),
+        carry_bytes=options.budget_bytes(how.memory) // CARRY_SHARE,
         shard=shares,
         provenance=provenance(how.seed, how.replica, backend.name, shares),
-        notes=notes,
+        notes=(*notes, *_warmup_notes(packed, share_us(packed, shares))),
     )
+
+
+def _warmup_notes(packed: PackedWorkload, span_us: tuple[int, int]) -> list[str]:
+    """What the warm-up of a span leaves out, or what it costs where that is more than the span."""
+    if (first_turns := packed.conversations) is None:
+        return []
+    longest, warmup_us = longest_us(first_turns), packed.start_us - first_turns.start_us
+    if warmup_us < longest:
+        return [f"conversations that began more than {warmup_us / 1e6:g} s before the start are left out"]
+    before = expected_in(first_turns, first_turns.expected, (span_us[0] - longest, span_us[0]))
+    requests = expected_in(packed, packed.requests, span_us)
+    if before <= requests:
+        return []
+    return [
+        f"for later turns in a trace of {requests:,.0f} requests, {before:,.0f} conversations are drawn that begin "
+        f"up to {longest / 3.6e9:.3g} h before it; a shorter --warmup draws fewer and leaves out turns of older ones"
+    ]
 
 
 def span(

@@ -25,7 +25,10 @@ from servegen_gpu.packed import PackedWorkload
 SLAB_REQUESTS = 1 << 20
 """A slab stops taking windows here even if memory would allow more: its arrays stay small enough to be used again."""
 
-SLAB_CELLS = 1 << 20
+PART_REQUESTS = 1 << 22
+"""A window that memory does not allow whole is cut into parts of no more than this; rows of two are held at once."""
+
+SLAB_CELLS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +175,7 @@ def _parts_of_window(
 ) -> Iterator[Slab]:
     """Slabs of one window that does not fit: equal parts of its operational time."""
     parts = 2
-    while expected / parts > max_requests:
+    while expected / parts > min(max_requests, PART_REQUESTS):
         parts *= 2
     edges = slice_edges_us(packed, w, parts).tolist()
     for begin_us, end_us in pairwise(edges):
@@ -185,6 +188,23 @@ def share_us(packed: PackedWorkload, shard: tuple[int, int]) -> tuple[int, int]:
     """The part of the absolute time axis that is share (k, n) of a trace, k from 0; shares adjoin."""
     k, n = shard
     return _share_begin_us(packed, k, n), _share_begin_us(packed, k + 1, n)
+
+
+def longest_us(first_turns: PackedWorkload) -> int:
+    """How long conversations may take from their first turn to their last, in a stream of conversations."""
+    turns = first_turns.turns
+    assert turns is not None
+    return int(turns.session_us[turns.model[first_turns.profile]].max(initial=0))
+
+
+def expected_in(packed: PackedWorkload, each: NDArray[np.float64], span_us: tuple[int, int]) -> float:
+    """Of what is expected in each of the windows, float64[windows], how much is in a part of the packed span."""
+
+    def before(time_us: int) -> float:
+        w = min(max(time_us // packed.window_us - packed.first_window, 0), len(each) - 1)
+        return float(each[:w].sum() + each[w] * share_before(packed, w, time_us))
+
+    return before(span_us[1]) - before(span_us[0]) if len(each) else 0.0
 
 
 def _share_begin_us(packed: PackedWorkload, k: int, n: int) -> int:

@@ -1,15 +1,20 @@
-"""What a trace was made from: enough to make it again."""
+"""What a trace was made from: enough to make it again, and to tell whether shares belong together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu import options
+from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import STREAM_VERSION
-from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.rates import Rate
 from servegen_gpu.rules import CountRule
+
+if TYPE_CHECKING:
+    from servegen_gpu.clients.pool import ClientPool
+    from servegen_gpu.packed import PackedWorkload
+    from servegen_gpu.rates import Rate
 
 VERSION = "0.1.0"
 __version__ = VERSION
@@ -60,6 +65,60 @@ def provenance_of_packed(
 def _how(seed: int, replica: int, rules: dict[str, Any], backend: str, shard: tuple[int, int]) -> dict[str, Any]:
     numbers = {"seed": int(seed), "replica": int(replica)}
     return numbers | {"rules": rules, "backend": backend, "shard": f"{shard[0] + 1}/{shard[1]}"}
+
+
+def share_of(provenance: Mapping[str, Any], name: str) -> tuple[int, int]:
+    """Which share of how many a part of a trace is, from (0, 1) on; `name` is what messages call the part."""
+    try:
+        return options.shard(str(provenance["shard"]))
+    except (KeyError, OptionError):
+        raise OptionError(
+            "shares of a trace, with their provenance", f"none in {name}", "generate it with --shard k/n"
+        ) from None
+
+
+def whole_of(shares: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Provenance of the trace that shares make, which must come in order and belong together.
+
+    Parameters
+    ----------
+    shares : sequence of mapping
+        Provenance of every share, the first share first.
+    names : sequence of str
+        What messages call them.
+
+    Raises
+    ------
+    OptionError
+        If a share is missing, doubled, out of order, of another trace, or of another version of the stream.
+    """
+    numbers = [share_of(share, name) for share, name in zip(shares, names, strict=True)]
+    n = numbers[0][1]
+    for share, name in zip(shares, names, strict=True):
+        _check_of_one_trace((shares[0], names[0]), (share, name))
+    for (k, j), both in zip(pairwise(k for k, _ in numbers), pairwise(names), strict=True):
+        if j == k:
+            raise OptionError("every share once", f"{k + 1}/{n} twice: {' and '.join(both)}", "leave out one of them")
+        if j < k:
+            raise OptionError(f"shares in order, 1/{n} to {n}/{n}", f"{j + 1}/{n} after {k + 1}/{n}", "sort them")
+    if missing := [f"{k + 1}/{n}" for k in sorted({*range(n)} - {k for k, _ in numbers})]:
+        named = ", ".join(missing[:5]) + ", …" * (len(missing) > 5)
+        raise OptionError(f"all {n} shares", f"{len(numbers)}, without {named}", f"generate --shard {missing[0]}")
+    return dict(shares[0]) | {"shard": "1/1"}
+
+
+def _check_of_one_trace(one: tuple[Mapping[str, Any], str], other: tuple[Mapping[str, Any], str]) -> None:
+    """Refuse shares, with what messages call them, that are not of one trace and of this version of the stream."""
+    version, name = other[0].get("stream_version"), other[1]
+    if version != STREAM_VERSION:
+        raise OptionError(f"shares of stream version {STREAM_VERSION}", f"{version} in {name}", "generate all again")
+    stated = [dict(about) | {"shard": share_of(about, name)[1]} for about, name in (one, other)]
+    for key in sorted({*stated[0], *stated[1]}):
+        values = [about.get(key) for about in stated]
+        if values[0] != values[1]:
+            what = "number of shares" if key == "shard" else key
+            got = f"{what} {str(values[0])[:60]} in {one[1]} and {str(values[1])[:60]} in {name}"
+            raise OptionError("shares of one trace", got, "generate them with the same arguments")
 
 
 def duration_of(provenance: Mapping[str, Any]) -> float | None:

@@ -173,7 +173,7 @@ def _starts_moved(trace: Trace, factor: float, tails: Tails) -> Trace:
             "rescale with method naive, or generate with conversations",
         )
     if (shard := trace.provenance.get("shard", "1/1")) != "1/1":
-        raise OptionError("whole conversations", f"shard {shard} of a trace", "join the shards first")
+        raise OptionError("whole conversations", f"shard {shard} of a trace", "join all first: servegen-gpu join")
     time_us = _times(trace)
     start_us = first_arrivals(time_us, trace["conversation"])
     moved_us = _divided(start_us, factor) + (time_us - start_us)

@@ -114,10 +114,22 @@ class Trace:
 
     @staticmethod
     def concat(parts: Sequence[Trace]) -> Trace:
-        """All rows of `parts`, in order, in memory of their own; provenance is that of the first."""
+        """All rows of `parts`, in order, in memory of their own.
+
+        Parts are slabs of one trace, whose provenance is that of the first; or all shares ``1/n`` to ``n/n`` of a
+        trace, each whole or in slabs, which together are the trace ``1/1``.
+
+        Raises
+        ------
+        OptionError
+            If there are none, columns differ, or shares do not make a trace.
+        """
         if not parts:
             raise OptionError("at least one slab", "none", "an empty slab will do")
         first = parts[0]
+        provenance = first.provenance
+        if any(part.provenance.get("shard") != provenance.get("shard") for part in parts):
+            provenance = _whole_of(parts)
         for part in parts:
             if part.schema() != first.schema():
                 raise OptionError(f"columns {first.schema()}", f"{part.schema()}", "join slabs of one trace only")
@@ -127,7 +139,7 @@ class Trace:
                 joined[name] = Ragged.concat([part[name] for part in parts])
             else:
                 joined[name] = np.concatenate([part[name] for part in parts])
-        return Trace(joined, first.provenance, first.first_row)
+        return Trace(joined, provenance, first.first_row)
 
     def schema(self) -> dict[str, str]:
         """Type of each column in order, such as ``"int64"`` or ``"list<int32>"``."""
@@ -193,6 +205,27 @@ class Trace:
     def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:
         """Read what `write` wrote."""
         return read_trace(path, format)
+
+
+def _whole_of(parts: Sequence[Trace]) -> dict[str, Any]:
+    """Provenance of the trace that shares make, each of them one part or more."""
+    from servegen_gpu.provenance import whole_of
+
+    heads: list[Trace] = []
+    rows = 0  # of the share so far
+    for part in parts:
+        begins = not heads or part.provenance.get("shard") != heads[-1].provenance.get("shard")
+        if begins:
+            heads.append(part)
+            rows = 0
+        if part.first_row != rows:
+            raise OptionError(
+                f"row {rows:,} of share {part.provenance.get('shard')} next",
+                f"row {part.first_row:,}",
+                "join every share once, with all of its slabs in order",
+            )
+        rows += len(part)
+    return whole_of([head.provenance for head in heads], [f"part {at}" for at in range(1, len(heads) + 1)])
 
 
 def arrow_array(column: Column) -> pa.Array:

@@ -15,13 +15,12 @@ from traces import between, moved, same
 import servegen_gpu as sg
 from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
+from servegen_gpu.backends.host.turns import all_turns, course_of, starts_of
 from servegen_gpu.conversations.carry import Carry
-from servegen_gpu.conversations.draw import all_turns, find_talks, talks_at
-from servegen_gpu.conversations.stage import _from_start, merged
+from servegen_gpu.conversations.stage import merged
 from servegen_gpu.errors import OutputError
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.plan import plan
-from servegen_gpu.request.columns import concat, rows_between
 from servegen_gpu.request.schema import FIELDS
 
 US = 1_000_000
@@ -90,47 +89,45 @@ def test_a_trace_may_begin_with_a_later_turn() -> None:
         assert same(late, moved(between(whole, start_us, 1200 * US), -start_us))
 
 
-def test_a_session_may_take_all_of_its_time() -> None:
-    packed = sg.stream(talking(), duration=1200, warmup=0).packed
+def test_a_conversation_may_take_all_of_its_time() -> None:
+    packed = sg.stream(talking(), duration=1200, warmup=0).packed.conversations
+    assert packed is not None
     assert packed.turns is not None
     (slab,) = plan(packed, 1 << 20)
-    sessions = NumpyBackend().sample_slab(packed, KEY, slab)
-    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, KEY, sessions))[:1])
-    turns = packed.turns
+    starts, turns = starts_of(packed, NumpyBackend().sample_slab(packed, KEY, slab)), packed.turns
 
-    def drawn(session_us: int) -> int:
-        limits = np.full(len(turns.session_us), session_us)
-        return len(all_turns(replace(packed, turns=replace(turns, session_us=limits)), KEY, talks)["turn"])
+    def drawn(conversation: int, session_us: int = 2**62) -> np.ndarray:
+        """When the turns of a conversation arrive, if it may last so long."""
+        limited = replace(packed, turns=replace(turns, session_us=np.full(len(turns.session_us), session_us)))
+        course = course_of(limited, KEY, starts.take(np.array([conversation])), 0)
+        return np.asarray(all_turns(limited, KEY, course)["arrival_us"])
 
-    at_us = np.asarray(all_turns(packed, KEY, talks)["arrival_us"])
-    longest_us = int(at_us[-1] - at_us[0])
-    assert drawn(longest_us) == len(at_us)
-    assert drawn(longest_us - 1) == len(at_us) - 1
-
-
-def test_a_turn_and_the_first_session_of_a_slab_at_once() -> None:
-    packed = sg.stream(talking(), duration=1200, warmup=0).packed
-    (slab,) = plan(packed, 1 << 20)
-    sessions = NumpyBackend().sample_slab(packed, KEY, slab)
-    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, KEY, sessions))[:1])
-    turn = rows_between(all_turns(packed, KEY, talks), 1, 2)
-    at_once = {"arrival_us": np.asarray(sessions["arrival_us"])[:1], "conversation": np.array([2**62])}
-    with Carry(US, 1 << 20) as carry:
-        carry.add({**turn, **at_once})
-        rows = concat(list(_from_start(packed, KEY, [sessions], carry)))
-    order = np.lexsort((rows["turn"], rows["conversation"], rows["arrival_us"]))
-    np.testing.assert_array_equal(order, np.arange(len(order)))
-    assert 2**62 in rows["conversation"]
+    for conversation in range(20):
+        at_us = drawn(conversation)
+        longest_us = int(at_us[-1] - at_us[0])
+        assert len(at_us) > 1
+        np.testing.assert_array_equal(drawn(conversation, longest_us), at_us)
+        np.testing.assert_array_equal(drawn(conversation, longest_us - 1), at_us[:-1])
 
 
-def test_merging_breaks_ties_by_conversation() -> None:
+def test_of_equal_arrivals_requests_alone_come_first() -> None:
     rng = np.random.default_rng(1)
+    names = ("arrival_us", "conversation", "turn")
     for _ in range(30):
-        parts = []
-        for n in rng.integers(0, 200, 2):
-            rows = np.stack((rng.integers(0, 25, n), rng.integers(0, 10**6, n), np.ones(n, np.int64)))
-            parts.append(rows[:, np.lexsort(rows[::-1])])
-        both = np.concatenate(parts, axis=1)
-        alone, turns = (dict(zip(("arrival_us", "conversation", "turn"), part, strict=True)) for part in parts)
-        found = merged(alone, np.arange(parts[0].shape[1]), turns)
-        np.testing.assert_array_equal(np.stack(list(found.values())), both[:, np.lexsort(both[::-1])])
+        alone, turns = (np.stack((rng.integers(0, 25, n), rng.integers(0, 10**6, n), rng.integers(1, 5, n)))
+                        for n in rng.integers(0, 200, 2))  # fmt: skip
+        alone, turns = alone[:, np.argsort(alone[0], kind="stable")], turns[:, np.lexsort(turns[::-1])]
+        both = np.concatenate((alone, turns), axis=1)
+        expected = both[:, np.argsort(both[0], kind="stable")]
+        found = merged(*(dict(zip(names, part, strict=True)) for part in (alone, turns)))
+        np.testing.assert_array_equal(np.stack(list(found.values())), expected)
+
+
+def test_turns_arrive_in_the_silence_after_the_last_request() -> None:
+    pool, keywords = talking("language"), {"rate": [(0, 5.0), (600, 0.0)], "duration": 1800, "empty": "skip"}
+    trace = sg.generate(pool, **keywords)
+    assert (trace["arrival_us"][trace["turn"] == 1] < 600 * US).all()
+    assert (trace["arrival_us"] >= 600 * US).sum() > 200
+    for backend in ("numpy", "native"):
+        slabs = list(replace(sg.stream(pool, backend=backend, **keywords), max_requests=300))
+        assert same(Trace.concat(slabs), trace)

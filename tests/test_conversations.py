@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from native import native
 from profiles import TURNS, talking
-from traces import between, gaps_by_turn, moved, same, take
+from traces import between, gaps_by_turn, moved, same
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
-from servegen_gpu.conversations.growth import with_history
+from servegen_gpu.backends.host.growth import with_history
 from servegen_gpu.errors import OptionError
-from servegen_gpu.law.address import Key, Purpose, derive_key, draw
+from servegen_gpu.law.address import CONVERSATIONS, Key, Purpose, derive_key, draw
 from servegen_gpu.law.tables import find_bin
+from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import plan
 from servegen_gpu.rates import Rate
@@ -30,7 +32,8 @@ CATEGORIES = tuple(FIELDS)
 
 
 def words_at(key: Key, purpose: Purpose, client: int, window: int, ordinal: int, turn: int) -> list[int]:
-    place = {"ordinal": ordinal, "client": client, "window": window % (1 << 24)}
+    """Words of the stream of conversations."""
+    place = {"ordinal": ordinal, "client": client, "window": window % (1 << 24) + (CONVERSATIONS << 29)}
     return [int(word) for word in draw(np, key, purpose, turn=turn, **place)]
 
 
@@ -38,64 +41,83 @@ def value_of(word: int, table: int, tables: Any) -> int:
     return int(tables.values[find_bin(np, np.array([word], np.uint32), np.array([table]), tables)[0]])
 
 
-def oracle(pool: sg.ClientPool, start_s: float, duration_s: float, seed: int) -> list[tuple[int, ...]]:
-    """Rows of a trace of language or reasoning clients: sessions of the backend, turns drawn one by one."""
-    packed, _ = pack(pool, Rate("own"), start_s=start_s, end_s=start_s + duration_s)
-    key = derive_key(seed)
-    turns = packed.turns
-    assert turns is not None
-    rows = []
+Row = tuple[int, ...]
+
+
+def sampled_rows(packed: PackedWorkload, key: Key) -> Iterator[tuple[Row, Row]]:
+    """What a backend samples of a stream: arrival, client, window and ordinal; and input, output and reason tokens."""
     for slab in plan(packed, 1 << 20):
-        columns = NumpyBackend().sample_slab(packed, key, slab)
-        for i, (at_us, client, ordinal) in enumerate(
-            zip(columns["arrival_us"].tolist(), columns["client"].tolist(), columns["ordinal"].tolist(), strict=True)
-        ):
-            window = (at_us + packed.start_us) // packed.window_us
-            profile = int(packed.profile[np.flatnonzero(packed.client_id == client)[0]])
-            row, model, context = int(packed.row[window - packed.first_window]), int(turns.model[profile]), 0
-            context = int(packed.context_tokens[profile])
-            drawn = [(at_us, int(columns["input_tokens"][i]), int(columns["output_tokens"][i]))]
-            reason = [int(columns["reason_tokens"][i])] if "reason_tokens" in columns else [0]
-            count = 1
-            if model >= 0:
-                word = words_at(key, Purpose.TURN, client, window, ordinal, 0)[0]
-                count = value_of(word, model, turns.counts)
-            time_us = at_us
-            for turn in range(1, count):
-                one, two, three, _ = words_at(key, Purpose.TURN, client, window, ordinal, turn)
-                gap = value_of(one, model, turns.gaps)
-                time_us += int(turns.gap_us[gap]) + (int(turns.gap_width_us[gap]) * two >> 32)
-                if time_us - at_us > turns.session_us[model]:
-                    break
-                words = words_at(key, Purpose.DATA, client, window, ordinal, turn)
-                table = packed.table[profile, row]
-                values = [value_of(w, int(t), packed.tables) for w, t in zip(words, table, strict=False)]
-                if turns.new_table[model] >= 0:
-                    values[0] = value_of(three, int(turns.new_table[model]), turns.new)
-                if context:
-                    values[0] = min(values[0], context - 1)
-                    values[1] = min(values[1], max(context - values[0], 1))
-                drawn.append((time_us, values[0], values[1]))
-                reason.append((2 * values[1] * values[2] + 501) // 1002 if len(values) > 2 else 0)
-            if model >= 0 and not turns.history[model]:
-                order = sorted(range(len(drawn)), key=lambda k: drawn[k][1])
-                drawn = [(drawn[j][0], *drawn[k][1:]) for j, k in enumerate(order)]
-                reason = [reason[k] for k in order]
-            said = before = 0
-            lost = False
-            identity = client << 37 | (window % (1 << 16)) << 21 | ordinal
-            for turn, ((time_us, tokens, output), thought) in enumerate(zip(drawn, reason, strict=True)):
-                whole, new = tokens, tokens - (before if turn else 0)
-                if model >= 0 and turns.history[model]:
-                    history = before + said
-                    if context:
-                        history = min(history, context - tokens - output)
-                    whole = tokens + history
-                    lost |= history < before + said
-                    new = whole if lost else tokens
-                before, said = whole, output - thought
-                rows.append((time_us - turns.warmup_us, identity, turn + 1, client, whole, output, thought, new))
-    return sorted(row for row in rows if 0 <= row[0] < duration_s * US)
+        columns: dict[str, Any] = NumpyBackend().sample_slab(packed, key, slab)
+        columns.setdefault("reason_tokens", np.zeros(len(columns["client"]), np.int32))
+        window = (columns["arrival_us"] + packed.start_us) // packed.window_us
+        place = np.stack((columns["arrival_us"], columns["client"], window, columns["ordinal"]), axis=1)
+        fields = np.stack([columns[f"{name}_tokens"] for name in ("input", "output", "reason")], axis=1)
+        yield from zip(map(tuple, place.tolist()), map(tuple, fields.tolist()), strict=True)
+
+
+def turns_of(packed: PackedWorkload, key: Key, place: Row, fields: Row) -> Iterator[Row]:
+    """Turns of a conversation drawn one by one: time since the first, turn, whole input, output, reason, new tokens."""
+    turns, (_, client, window, ordinal) = packed.turns, place
+    assert turns is not None
+    profile = int(packed.profile[np.flatnonzero(packed.client_id == client)[0]])
+    row, model = int(packed.row[window - packed.first_window]), int(turns.model[profile])
+    context = int(packed.context_tokens[profile])
+    times_us, drawn = [0], [fields]
+    word = words_at(key, Purpose.TURN, client, window, ordinal, 0)[0]
+    for turn in range(1, value_of(word, model, turns.counts)):
+        one, two, three, _ = words_at(key, Purpose.TURN, client, window, ordinal, turn)
+        gap = value_of(one, model, turns.gaps)
+        time_us = times_us[-1] + int(turns.gap_us[gap]) + (int(turns.gap_width_us[gap]) * two >> 32)
+        if time_us > turns.session_us[model]:
+            break
+        words = words_at(key, Purpose.DATA, client, window, ordinal, turn)
+        values = [value_of(w, int(t), packed.tables) for w, t in zip(words, packed.table[profile, row], strict=False)]
+        if turns.new_table[model] >= 0:
+            values[0] = value_of(three, int(turns.new_table[model]), turns.new)
+        if context:
+            values[0] = min(values[0], context - 1)
+            values[1] = min(values[1], max(context - values[0], 1))
+        times_us.append(time_us)
+        drawn.append((values[0], values[1], (2 * values[1] * values[2] + 501) // 1002 if len(values) > 2 else 0))
+    if not turns.history[model]:
+        drawn.sort(key=lambda fields: fields[0])  # stable
+    said = before = 0
+    lost = False
+    for turn, (time_us, (tokens, output, thought)) in enumerate(zip(times_us, drawn, strict=True)):
+        whole, new = tokens, tokens - (before if turn else 0)
+        if turns.history[model]:
+            history = min(before + said, context - tokens - output) if context else before + said
+            whole = tokens + history
+            lost |= history < before + said
+            new = whole if lost else tokens
+        before, said = whole, output - thought
+        yield time_us, turn + 1, whole, output, thought, new
+
+
+def code_of(client: int, window: int, number: int) -> int:
+    """The first layout of ids, where there is room for all that these tests have."""
+    assert max(client, window) < 1 << 16
+    assert number < 1 << 20
+    return client << 36 | window << 20 | number
+
+
+def oracle(pool: sg.ClientPool, start_s: float, duration_s: float, seed: int) -> list[Row]:
+    """Rows of a trace of language or reasoning clients: what the backend samples, and turns drawn one by one."""
+    packed, _ = pack(pool, Rate("own"), start_s=start_s, end_s=start_s + duration_s)
+    begun, key = packed.conversations, derive_key(seed)
+    assert begun is not None
+    rows: list[tuple[Row, Row]] = []  # with what they are in order of
+    for (at_us, client, window, ordinal), (tokens, output, thought) in sampled_rows(packed, key):
+        identity = -1 - code_of(client, window, ordinal)
+        row = (at_us, identity, 1, client, tokens, output, thought, tokens)
+        rows.append(((at_us, 0, client, window, ordinal), row))
+    for place, fields in sampled_rows(begun, key):
+        at_us, client, window, ordinal = place
+        identity = code_of(client, 2 * window if window >= 0 else -2 * window - 1, 2 * ordinal)
+        for since_us, turn, *tokens_of_turn in turns_of(begun, key, place, fields):
+            time_us = at_us + since_us + begun.start_us - packed.start_us
+            rows.append(((time_us, 1, identity, turn), (time_us, identity, turn, client, *tokens_of_turn)))
+    return [row for _, row in sorted(rows) if 0 <= row[0] < duration_s * US]
 
 
 @pytest.mark.parametrize("category", ["language", "reason"])
@@ -117,6 +139,7 @@ def test_every_turn_is_that_of_the_law(category: str) -> None:
     assert len(expected) > 500
     assert list(found) == expected
     assert {row[2] for row in expected} >= {1, 2, 3, 4, 5}
+    assert 0 < sum(row[1] < 0 for row in expected) < len(expected)
 
 
 def test_items_of_later_turns_are_in_their_inputs() -> None:
@@ -169,7 +192,6 @@ def test_sorted_inputs_ascend_with_their_own_outputs() -> None:
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_backends_slabs_and_shards_give_the_same_trace(category: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servegen_gpu.plan.SLICE_REQUESTS", 700)
     pool, keywords = talking(category, silent=False), {"rate": [(0, 4.0), (900, 9.0)], "start": 350, "duration": 2900}
     whole = sg.generate(pool, backend="numpy", **keywords)
     assert same(native(pool, **keywords), whole)
@@ -180,8 +202,7 @@ def test_backends_slabs_and_shards_give_the_same_trace(category: str, monkeypatc
         assert [slab.first_row for slab in slabs] == np.cumsum([0] + [len(slab) for slab in slabs[:-1]]).tolist()
     parts = [sg.generate(pool, backend="numpy", shard=f"{k}/8", **keywords) for k in range(1, 9)]
     assert all(map(len, parts))
-    rows = Trace.concat(parts)
-    assert same(take(rows, np.lexsort((rows["turn"], rows["conversation"], rows["arrival_us"]))), whole)
+    assert same(Trace.concat(parts), whole)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -217,6 +238,7 @@ def test_conversations_from_before_the_start_go_on() -> None:
     pool = talking()
     trace = sg.generate(pool, duration=600)  # at the begin of the data, whose days repeat backwards
     begun_here = np.isin(trace["conversation"], trace["conversation"][trace["turn"] == 1])
+    assert begun_here[trace["conversation"] < 0].all()
     assert (~begun_here).sum() > 20
     cold = sg.generate(pool, duration=600, warmup=0)
     assert cold.provenance["rules"]["warmup_s"] == 0
@@ -224,17 +246,6 @@ def test_conversations_from_before_the_start_go_on() -> None:
     assert same(cold, Trace({name: column[begun_here] for name, column in trace.columns.items()}))
     assert any("left out" in note for note in sg.stream(pool, duration=600, warmup=0).notes)
     assert not sg.stream(pool, duration=600).notes
-
-
-def test_first_turns_are_the_requests_of_a_pool_without_conversations() -> None:
-    pool = talking("language", measured=False)
-    pool = pool.with_conversations(TURNS["history"])
-    talks = sg.generate(pool, duration=1800, warmup=0, seed=3)
-    first = talks["turn"] == 1
-    silent = sg.generate(pool.with_conversations(None), duration=1800, scale=1 / TURNS["history"].mean_turns, seed=3)
-    assert len(silent) == first.sum() > 300
-    for name in silent:
-        np.testing.assert_array_equal(talks[name][first], silent[name])
 
 
 def test_inter_turn_times_stay_when_rates_change() -> None:

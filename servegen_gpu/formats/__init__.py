@@ -149,7 +149,12 @@ def _format(path: Path, name: str | None) -> Format:
 
 
 def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
+    shard = head.provenance.get("shard")
     for slab in slabs:
+        if (other := slab.provenance.get("shard")) != shard:
+            raise OptionError(
+                f"slabs of shard {shard}", f"some of {other}", "join them first: Trace.concat, or servegen-gpu join"
+            )
         if slab.schema() != head.schema():
             raise OptionError(f"slabs with columns {head.schema()}", f"{slab.schema()}", "write one trace at a time")
         yield slab

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Encode, Format
-from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, numbers, read_sidecar
+from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, numbers, read_sidecar
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, from_arrow
 
@@ -37,23 +38,27 @@ def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
 
 
 def read_slabs(path: Path) -> Iterator[Trace]:
-    """Read one file, whole, and the provenance beside it."""
+    """Read one file, some lines at a time, and the provenance beside it."""
     import pyarrow as pa
     import pyarrow.csv
 
     about = read_sidecar(path)
     types = {name: arrow_type(kind) for name, kind in about["columns"].items()}
     plain = {name: pa.string() if pa.types.is_list(type_) else type_ for name, type_ in types.items()}
+    convert = pyarrow.csv.ConvertOptions(column_types=plain, include_columns=list(types), strings_can_be_null=False)
+    header, first_row = b"", about["first_row"]
     try:
-        convert = pyarrow.csv.ConvertOptions(column_types=plain, include_columns=list(types), strings_can_be_null=False)
-        table = pyarrow.csv.read_csv(path, convert_options=convert)
-        for at, (name, type_) in enumerate(types.items()):
-            if pa.types.is_list(type_):
-                split = [_split(chunk, type_) for chunk in table.column(name).chunks]
-                table = table.set_column(at, pa.field(name, type_), pa.chunked_array(split, type=type_))
+        for block in blocks(path):
+            table = pyarrow.csv.read_csv(io.BytesIO(header + block), convert_options=convert)
+            header = header or block[: block.find(b"\n") + 1]
+            for at, (name, type_) in enumerate(types.items()):
+                if pa.types.is_list(type_):
+                    split = [_split(chunk, type_) for chunk in table.column(name).chunks]
+                    table = table.set_column(at, pa.field(name, type_), pa.chunked_array(split, type=type_))
+            yield from_arrow(table, about["provenance"], first_row, path)
+            first_row += len(table)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise OptionError(f"the columns {list(types)}", f"{path}: {error}", "generate the trace again") from error
-    yield from_arrow(table, about["provenance"], about["first_row"], path)
 
 
 def _split(text: pa.Array, type_: pa.DataType) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Encode, Format
-from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, lines, numbers, read_sidecar
+from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, lines, numbers, read_sidecar
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, from_arrow
 
@@ -33,21 +34,23 @@ def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
 
 
 def read_slabs(path: Path) -> Iterator[Trace]:
-    """Read one file, whole, and the provenance beside it."""
+    """Read one file, some lines at a time, and the provenance beside it."""
     import pyarrow as pa
     import pyarrow.json
 
     about = read_sidecar(path)
     schema = pa.schema([(name, arrow_type(kind)) for name, kind in about["columns"].items()])
+    options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    first_row = about["first_row"]
     try:
-        if about["rows"]:
-            options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
-            table = pyarrow.json.read_json(path, parse_options=options).select(schema.names)
-        else:
+        for block in blocks(path):
             table = schema.empty_table()
+            if about["rows"]:
+                table = pyarrow.json.read_json(io.BytesIO(block), parse_options=options).select(schema.names)
+            yield from_arrow(table, about["provenance"], first_row, path)
+            first_row += len(table)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise OptionError(f"the columns {schema.names}", f"{path}: {error}", "generate the trace again") from error
-    yield from_arrow(table, about["provenance"], about["first_row"], path)
 
 
 FORMAT = Format(suffix=".jsonl", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read_slabs=read_slabs, sidecar=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TEXT_CHUNK_ROWS = 2**17
 """Small enough for the cache to help and for 32-bit text offsets, large enough for call overhead to vanish."""
+BLOCK_BYTES = 1 << 24
+"""Of text that is read at once."""
 
 
 def numbers(column: Column, separator: str) -> pa.Array:
@@ -42,6 +44,16 @@ def lines(pieces: Iterable[pa.Array | str]) -> memoryview:
     _, offsets, text = joined.buffers()
     ends = np.frombuffer(offsets, np.int32)[[joined.offset, joined.offset + len(joined)]]
     return memoryview(text)[ends[0] : ends[1]]
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """Whole lines of a text file, `BLOCK_BYTES` at a time or a little more; at least one block."""
+    with path.open("rb") as file:
+        block = file.read(BLOCK_BYTES)
+        while True:
+            yield block + file.readline()
+            if not (block := file.read(BLOCK_BYTES)):
+                return
 
 
 def sidecar_path(path: Path) -> Path:

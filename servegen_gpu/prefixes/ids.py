@@ -84,7 +84,7 @@ def rule_of(block_tokens: int, system_tokens: Any, seed: int, dense: bool = Fals
 
 def offsets_of(trace: Trace, rule: Rule) -> NDArray[np.int64]:
     """Where each request's blocks begin, int64[n + 1]."""
-    tokens = _column(trace, "input_tokens", MAX_TOKENS)
+    tokens = _column(trace, "input_tokens", most=MAX_TOKENS)
     _refuse(tokens > rule.block_tokens * MAX_BLOCKS, trace, "input_tokens", f"of at most {MAX_BLOCKS:,} blocks")
     offsets = np.zeros(len(tokens) + 1, np.int64)
     np.cumsum(-(-tokens.astype(np.int64) // rule.block_tokens), out=offsets[1:])

@@ -1,0 +1,51 @@
+"""Shares of a trace, each in files of its own, joined again to the trace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.formats import read_slabs
+from servegen_gpu.provenance import share_of, whole_of
+from servegen_gpu.trace import Trace
+
+
+def join_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Trace]:
+    """The slabs of the trace whose shares are in files, as it would be without shares.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files, or directories of parts: all shares ``1/n`` to ``n/n`` of one trace, in any order. They are checked to
+        belong together before the first slab is read.
+
+    Raises
+    ------
+    OptionError
+        If one cannot be read, is missing, doubled, without provenance, or of another trace.
+    """
+    parts = []
+    for path in map(Path, paths):
+        head = next(read_slabs(path)).rows(0, 0)
+        parts.append((share_of(head.provenance, str(path)), path, head))
+    parts.sort(key=lambda part: (part[0][0], str(part[1])))
+    names = [str(path) for _, path, _ in parts]
+    provenance = whole_of([head.provenance for _, _, head in parts], names)
+    return _slabs([path for _, path, _ in parts], provenance)
+
+
+def _slabs(paths: Sequence[Path], provenance: dict[str, object]) -> Iterator[Trace]:
+    """Rows of the files in order, numbered through."""
+    first_row = 0
+    for path in paths:
+        begin = first_row
+        for slab in read_slabs(path):
+            if begin + slab.first_row != first_row:
+                raise OptionError(
+                    f"row {first_row - begin:,} of {path} next", f"row {slab.first_row:,}", "generate the share again"
+                )
+            yield Trace(slab.columns, provenance, first_row)
+            first_row += len(slab)
+            del slab  # not kept while the next one is read
