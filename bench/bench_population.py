@@ -23,7 +23,7 @@ def forget() -> None:
 def test_first_population(benchmark: Any, name: str) -> None:
     pool = benchmark.pedantic(lambda: sg.population(name), setup=forget, rounds=5, warmup_rounds=1)
     benchmark.extra_info["clients"], benchmark.extra_info["profiles"] = len(pool), len(pool.rate_rps)
-    packed, _ = pack(pool, Rate("own"), start_s=0, end_s=86_400, seed=0)
+    packed, _ = pack(pool, Rate("own"), start_s=0, end_s=86_400)
     held = [getattr(packed, field) for field in vars(packed)]
     benchmark.extra_info["packed_mb"] = round(sum(getattr(array, "nbytes", 0) for array in held) / 1e6, 1)
 

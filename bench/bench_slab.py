@@ -31,5 +31,5 @@ def test_slab(per: Callable[..., Any], request: pytest.FixtureRequest, kind: str
     name, keywords = KINDS[kind]
     workload = sg.stream(request.getfixturevalue(name), **keywords)
     slab = next(iter(plan(workload.packed, workload.max_requests)))
-    rows = len(workload.backend.sample_slab(workload.packed, slab)["arrival_us"])
-    per("request", rows, workload.backend.sample_slab, workload.packed, slab)
+    rows = len(workload.backend.sample_slab(workload.packed, workload.key, slab)["arrival_us"])
+    per("request", rows, workload.backend.sample_slab, workload.packed, workload.key, slab)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from servegen_gpu import options
 from servegen_gpu.blocks import for_blocks
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.clients.pooled import cells_of, pooled_tables
+from servegen_gpu.clients.pooled import active_cells, pooled_tables
 from servegen_gpu.clients.stated.parametric import pool as pool_of
 from servegen_gpu.clients.stated.spec import client
 from servegen_gpu.errors import OptionError
@@ -119,7 +119,7 @@ class _Fields:
     """Independent fields of a pool."""
 
     def __init__(self, pool: ClientPool) -> None:
-        cells = cells_of(pool, np.zeros(pool.windows, np.int64))
+        cells = active_cells(pool, np.zeros(pool.windows, np.int64))
         if not len(cells.profile):
             raise OptionError("a pool with requests", f"silence throughout {pool.name}", "give another pool")
         self.tables: PackedTables = pack_tables(pooled_tables(pool, cells, 1)[0])

@@ -49,12 +49,10 @@ class PackedClock:
 
 @dataclass(frozen=True, eq=False)
 class PackedWorkload:
-    """A workload over a span of time, ready to sample.
+    """A workload over a span of time, ready to sample with any key: replicas share one.
 
     Attributes
     ----------
-    key : tuple of int
-        Philox key, two words.
     category : str
     window_us : int
     start_us, end_us : int
@@ -97,7 +95,6 @@ class PackedWorkload:
         Beside requests that stand alone, the stream of conversations, whose span begins before the trace's.
     """
 
-    key: tuple[int, int]
     category: str
     window_us: int
     start_us: int

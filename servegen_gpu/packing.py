@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clock import US, ClockTables
 from servegen_gpu.errors import OptionError, RateError
-from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_ITEMS, MAX_WINDOW, derive_key
+from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_ITEMS, MAX_WINDOW
 from servegen_gpu.law.elementary import log
 from servegen_gpu.packed import PackedClock, PackedWorkload
 from servegen_gpu.packed_turns import longest_session_us, most_new_tokens, pack_turns, shares, used_models
@@ -30,8 +30,6 @@ def pack(
     *,
     start_s: float,
     end_s: float,
-    seed: int,
-    replica: int = 0,
     counts: str = "auto",
     dependence: str = "auto",
     rank_correlation: Any = None,
@@ -47,7 +45,6 @@ def pack(
     rate : Rate
     start_s, end_s : float
         The span on the pool's time axis; past the end of the data, whole days repeat.
-    seed, replica : int
     counts : {"auto", "exact", "renewal", "servegen"}
         ``auto`` keeps the counts of measured clients and draws those of intensities.
     dependence : {"auto", "independent", "comonotone", "copula"}
@@ -73,7 +70,6 @@ def pack(
     profiles = _profiles(pool, used_rows, counts, occupancy)
     dependence, mixing, mixing_of = mixings(dependence, rank_correlation, pool)
     common = profiles | {
-        "key": derive_key(seed, replica),
         "category": pool.category,
         "window_us": pool.window_s * US,
         "end_us": end_us,

@@ -5,39 +5,47 @@ profiles ─► clients ─► rates ─► packing ─► plan ══► backen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from functools import partial
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
-from servegen_gpu.backends.contract import Backend, on_device, sampled
+from servegen_gpu.backends.contract import Backend
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
 from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, with_turns
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import Key, derive_key
 from servegen_gpu.options import seconds
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packed_turns import longest_session_us
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import plan, share_before, share_us
-from servegen_gpu.provenance import provenance_of
+from servegen_gpu.provenance import provenance_of, provenance_of_packed
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.request.columns import empty_columns
 from servegen_gpu.rules import check_rules
 from servegen_gpu.trace import Trace
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Workload:
     """A workload that is ready to be sampled; iterating over it samples.
+
+    It can be pickled: another process samples the same rows, with a backend of the same name.
 
     Attributes
     ----------
     packed : PackedWorkload
+        Everything but the random numbers: `stream` takes it again, for another replica.
+    key : tuple of int
+        Of seed and replica.
     backend : Backend
     max_requests : int
         How many requests may be alive at once.
@@ -51,12 +59,19 @@ class Workload:
     """
 
     packed: PackedWorkload
+    key: Key
     backend: Backend
     max_requests: int
     carry_bytes: int
     shard: tuple[int, int]
     provenance: dict[str, Any]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        name, packed = self.provenance.get("workload", "a packed workload"), self.packed
+        span = f"{packed.start_us / 1e6:.10g} s to {packed.end_us / 1e6:.10g} s"
+        shard = f", shard {self.shard[0] + 1}/{self.shard[1]}" if self.shard[1] > 1 else ""
+        return f"<Workload {name}: {span}, {self.expected_requests:,.0f} requests expected, {self.backend.name}{shard}>"
 
     @property
     def expected_requests(self) -> float:
@@ -70,20 +85,20 @@ class Workload:
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
-        return self._slabs(getattr(self.backend, "slab_requests", None))
+        return self._slabs(self.backend.slab_requests)
 
     def joined(self) -> Trace:
         """Sample all of it into memory; in slabs as large as the budget allows where the backend gains by that."""
-        slabs = list(self._slabs(getattr(self.backend, "joined_slab_requests", None)))
+        slabs = list(self._slabs(self.backend.joined_slab_requests))
         return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
 
     def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
         first_row, packed, span_us = 0, self.packed, share_us(self.packed, self.shard)
         rows = plan(packed, self.max_requests, span_us, slab_requests)
         if packed.conversations is None:
-            slabs = sampled(self.backend, packed, rows)
+            slabs = self.backend.sample_slabs(packed, self.key, rows)
         else:
-            slabs = with_turns(self.backend, packed, rows, span_us, self.max_requests, self.carry_bytes)
+            slabs = with_turns(self.backend, packed, self.key, rows, span_us, self.max_requests, self.carry_bytes)
         empty = True
         for columns in slabs:
             trace = Trace(columns, self.provenance, first_row)
@@ -100,7 +115,7 @@ class Options(TypedDict, total=False):
     scale: float | None
     peak: float | None
     start: float | str | None
-    duration: float | str
+    duration: float | str | None
     seed: int
     replica: int
     counts: str
@@ -116,7 +131,7 @@ class Options(TypedDict, total=False):
     device: bool
 
 
-def generate(pool: ClientPool, **keywords: Unpack[Options]) -> Trace:
+def generate(pool: ClientPool | PackedWorkload, **keywords: Unpack[Options]) -> Trace:
     """A whole trace in memory: all slabs of `stream`, which has the same parameters."""
     if keywords.get("device"):
         raise OptionError("a trace in the host's memory", "device=True", "use stream, whose slabs stay on the device")
@@ -124,13 +139,13 @@ def generate(pool: ClientPool, **keywords: Unpack[Options]) -> Trace:
 
 
 def stream(
-    pool: ClientPool,
+    pool: ClientPool | PackedWorkload,
     *,
     rate: Any = None,
     scale: float | None = None,
     peak: float | None = None,
     start: float | str | None = None,
-    duration: float | str = "1h",
+    duration: float | str | None = None,
     seed: int = 0,
     replica: int = 0,
     counts: str = "auto",
@@ -149,7 +164,9 @@ def stream(
 
     Parameters
     ----------
-    pool : ClientPool
+    pool : ClientPool or PackedWorkload
+        What was packed before, such as `Workload.packed` for another replica, is not packed again; only `seed`,
+        `replica`, `backend`, `memory`, `shard` and `device` may be given with it.
     rate : float, str, Schedule, sequence of (time_s, rate_rps), or callable, optional
         Target total rate: req/s, a schedule or the path of one, or a function of time (seconds on the pool's axis).
     scale : float, optional
@@ -158,8 +175,8 @@ def stream(
         Scales the clients' own rates down until the busiest window has `peak` req/s.
     start : float or str, optional
         On the pool's time axis, seconds or ``"10h"``; the pool's begin by default.
-    duration : float or str
-        Seconds, or ``"600s"``, ``"90m"``, ``"1h"``, ``"7d"``.
+    duration : float or str, optional
+        An hour by default; seconds, or ``"600s"``, ``"90m"``, ``"1h"``, ``"7d"``.
     seed, replica : int
         Replicas of a seed are independent.
     counts : {"auto", "exact", "renewal", "servegen"}
@@ -201,8 +218,16 @@ def stream(
     RateError
         If the target rate cannot be read, or asks for requests where nobody is active.
     """
+    key = derive_key(options.integer("seed", seed, 2**64 - 1), options.integer("replica", replica, 2**32 - 1))
+    how = _How(key, seed, replica, backend, memory, shard, device)
+    if isinstance(pool, PackedWorkload):
+        _check_nothing_to_pack(
+            rate=rate, scale=scale, peak=peak, start=start, duration=duration, counts=counts, dependence=dependence,
+            rank_correlation=rank_correlation, occupancy=occupancy, empty=empty, past_end=past_end, warmup=warmup,
+        )  # fmt: skip
+        return _ready(pool, how, partial(provenance_of_packed, pool), ())
     check_rules(counts, dependence, occupancy, empty, past_end)
-    start_s, end_s, span_notes = span(pool, start, duration, past_end)
+    start_s, end_s, span_notes = span(pool, start, "1h" if duration is None else duration, past_end)
     target = resolve_rate(rate, scale, peak)
     warmup_s = None if warmup is None else options.seconds("warmup", warmup)
     if warmup_s is not None and warmup_s < 0:
@@ -212,8 +237,6 @@ def stream(
         target,
         start_s=start_s,
         end_s=end_s,
-        seed=options.integer("seed", seed, 2**64 - 1),
-        replica=options.integer("replica", replica, 2**32 - 1),
         counts=counts,
         dependence=dependence,
         rank_correlation=rank_correlation,
@@ -221,13 +244,6 @@ def stream(
         empty=empty,
         warmup_s=warmup_s,
     )
-    if device and packed.conversations:
-        raise OptionError(
-            "requests that stand alone for device=True",
-            f"conversations of {pool.name}, which continue on the host",
-            "pass pool.with_conversations(None), or leave device out",
-        )
-    chosen = on_device(choose_backend(backend)) if device else choose_backend(backend)
     rules: dict[str, Any] = {
         "counts": counts,
         "dependence": dependence,
@@ -239,22 +255,74 @@ def stream(
         rules["rank_correlation"] = spearman_matrix(rank_correlation, pool.category).tolist()
     if warmup_s is not None:
         rules["warmup_s"] = warmup_s
-    shares = options.shard(shard)
     notes = list(span_notes)
     if shortfall:
         notes.append(f"{shortfall:,.0f} requests were asked for where no client is active")
     turns = packed.conversations and packed.conversations.turns
     if turns and turns.warmup_us < longest_session_us(pool):
         notes.append(f"conversations that began more than {warmup_s:g} s before the start are left out")
-    needed = bytes_per_request(chosen, pool.category) if turns else chosen.bytes_per_request(pool.category)
+    return _ready(packed, how, partial(provenance_of, pool, target, start_s, end_s, rules), tuple(notes))
+
+
+class _How(NamedTuple):
+    """How a packed workload is sampled: the arguments of `stream` that packing does not need."""
+
+    key: Key
+    seed: int
+    replica: int
+    backend: str
+    memory: float | str
+    shard: str | tuple[int, int]
+    device: bool
+
+
+def _check_nothing_to_pack(**given: Any) -> None:
+    """Refuse what only packing could heed."""
+    defaults = inspect.signature(stream).parameters
+    changed = [name for name, value in given.items() if not _is(value, defaults[name].default)]
+    if changed:
+        raise OptionError(
+            "only seed, replica, backend, memory, shard and device with a packed workload",
+            f"{', '.join(changed)}",
+            "give them with the pool that it was packed from",
+        )
+
+
+def _is(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, str) and bool(value == default))
+
+
+def _ready(
+    packed: PackedWorkload,
+    how: _How,
+    provenance: Callable[[int, int, str, tuple[int, int]], dict[str, Any]],
+    notes: tuple[str, ...],
+) -> Workload:
+    """A packed workload with a backend and a budget."""
+    if how.device and packed.conversations:
+        raise OptionError(
+            "requests that stand alone for device=True",
+            "conversations, which continue on the host",
+            "pass pool.with_conversations(None), or leave device out",
+        )
+    backend = choose_backend(how.backend)
+    if how.device:
+        backend = backend.on_device()
+    shares = options.shard(how.shard)
+    needed = (
+        bytes_per_request(backend, packed.category)
+        if packed.conversations
+        else backend.bytes_per_request(packed.category)
+    )
     return Workload(
         packed=packed,
-        backend=chosen,
-        max_requests=options.requests_in(memory, needed),
-        carry_bytes=options.budget_bytes(memory) // CARRY_SHARE,
+        key=how.key,
+        backend=backend,
+        max_requests=options.requests_in(how.memory, needed),
+        carry_bytes=options.budget_bytes(how.memory) // CARRY_SHARE,
         shard=shares,
-        provenance=provenance_of(pool, target, start_s, end_s, seed, replica, rules, chosen.name, shares),
-        notes=tuple(notes),
+        provenance=provenance(how.seed, how.replica, backend.name, shares),
+        notes=notes,
     )
 
 

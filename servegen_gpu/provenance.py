@@ -7,10 +7,14 @@ from typing import Any
 
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.law.address import STREAM_VERSION
+from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.rates import Rate
+from servegen_gpu.rules import CountRule
 
 VERSION = "0.1.0"
 __version__ = VERSION
+
+GENERATOR: dict[str, Any] = {"generator": "servegen_gpu", "version": VERSION, "stream_version": STREAM_VERSION}
 
 
 def provenance_of(
@@ -18,18 +22,15 @@ def provenance_of(
     rate: Rate,
     start_s: float,
     end_s: float,
+    rules: dict[str, Any],
     seed: int,
     replica: int,
-    rules: dict[str, Any],
     backend: str,
     shard: tuple[int, int],
 ) -> dict[str, Any]:
     """Provenance as JSON values. Nothing that leaves the rows as they are, such as the memory budget, is in it."""
     turns = {"conversations": [model.describe() for model in pool.turn_models]} if pool.turn_models else {}
-    return turns | {
-        "generator": "servegen_gpu",
-        "version": VERSION,
-        "stream_version": STREAM_VERSION,
+    what = {
         "workload": pool.name,
         "category": pool.category,
         "clients": len(pool),
@@ -37,12 +38,28 @@ def provenance_of(
         "rate": rate.describe(),
         "start_s": start_s,
         "duration_s": end_s - start_s,
-        "seed": int(seed),
-        "replica": int(replica),
-        "rules": rules,
-        "backend": backend,
-        "shard": f"{shard[0] + 1}/{shard[1]}",
     }
+    return turns | GENERATOR | what | _how(seed, replica, rules, backend, shard)
+
+
+def provenance_of_packed(
+    packed: PackedWorkload, seed: int, replica: int, backend: str, shard: tuple[int, int]
+) -> dict[str, Any]:
+    """What is known of a packed workload: who its clients are and what rate was asked for is not."""
+    what = {
+        "category": packed.category,
+        "clients": len(packed.client_id),
+        "start_s": packed.start_us / 1e6,
+        "duration_s": (packed.end_us - packed.start_us) / 1e6,
+    }
+    counts = sorted(CountRule(rule).name.lower() for rule in set(packed.count_rule.tolist()))
+    rules = {"counts": ", ".join(counts), "dependence": packed.dependence}
+    return GENERATOR | what | _how(seed, replica, rules, backend, shard)
+
+
+def _how(seed: int, replica: int, rules: dict[str, Any], backend: str, shard: tuple[int, int]) -> dict[str, Any]:
+    numbers = {"seed": int(seed), "replica": int(replica)}
+    return numbers | {"rules": rules, "backend": backend, "shard": f"{shard[0] + 1}/{shard[1]}"}
 
 
 def duration_of(provenance: Mapping[str, Any]) -> float | None:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from servegen_gpu.backends.cuda.job import words
+from servegen_gpu.backends.cuda.tables import WorkloadTables
+from servegen_gpu.backends.per_workload import PerWorkload
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parent / "kernels"
@@ -95,6 +97,7 @@ class HostDevice:
         self.threads = threads
         self.launched: list[tuple[str, int]] = []
         self.released = 0
+        self.tables: PerWorkload[WorkloadTables] = PerWorkload(self.release)
 
     def launch(self, kernel: str, job: Mapping[str, Any], n: int) -> None:
         """Run a kernel for n threads."""
@@ -118,7 +121,11 @@ class HostDevice:
         """There is only one kind of memory."""
         yield
 
-    current = memory
+    current = table_memory = memory
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        """It is there."""
+        return array
 
     def release(self) -> None:
         """Count how often memory is given back."""

@@ -227,7 +227,7 @@ class CudaStandIn:
         return Device(self, self.current if number is None else number)
 
     def get_current_stream(self) -> Any:
-        return SimpleNamespace(ptr=0)
+        return SimpleNamespace(ptr=0, synchronize=lambda: None)
 
     def get_elapsed_time(self, begin: Event, end: Event) -> float:
         """Milliseconds."""

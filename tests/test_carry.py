@@ -19,12 +19,14 @@ from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.conversations.stage import _from_start, merged
 from servegen_gpu.errors import OutputError
+from servegen_gpu.law.address import derive_key
 from servegen_gpu.plan import plan
 from servegen_gpu.request.columns import concat, rows_between
 from servegen_gpu.request.schema import FIELDS
 
 US = 1_000_000
 CATEGORIES = tuple(FIELDS)
+KEY = derive_key(0)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -92,15 +94,15 @@ def test_a_session_may_take_all_of_its_time() -> None:
     packed = sg.stream(talking(), duration=1200, warmup=0).packed
     assert packed.turns is not None
     (slab,) = plan(packed, 1 << 20)
-    sessions = NumpyBackend().sample_slab(packed, slab)
-    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, sessions))[:1])
+    sessions = NumpyBackend().sample_slab(packed, KEY, slab)
+    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, KEY, sessions))[:1])
     turns = packed.turns
 
     def drawn(session_us: int) -> int:
         limits = np.full(len(turns.session_us), session_us)
-        return len(all_turns(replace(packed, turns=replace(turns, session_us=limits)), talks)["turn"])
+        return len(all_turns(replace(packed, turns=replace(turns, session_us=limits)), KEY, talks)["turn"])
 
-    at_us = np.asarray(all_turns(packed, talks)["arrival_us"])
+    at_us = np.asarray(all_turns(packed, KEY, talks)["arrival_us"])
     longest_us = int(at_us[-1] - at_us[0])
     assert drawn(longest_us) == len(at_us)
     assert drawn(longest_us - 1) == len(at_us) - 1
@@ -109,13 +111,13 @@ def test_a_session_may_take_all_of_its_time() -> None:
 def test_a_turn_and_the_first_session_of_a_slab_at_once() -> None:
     packed = sg.stream(talking(), duration=1200, warmup=0).packed
     (slab,) = plan(packed, 1 << 20)
-    sessions = NumpyBackend().sample_slab(packed, slab)
-    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, sessions))[:1])
-    turn = rows_between(all_turns(packed, talks), 1, 2)
+    sessions = NumpyBackend().sample_slab(packed, KEY, slab)
+    talks = talks_at(packed, sessions, np.flatnonzero(find_talks(packed, KEY, sessions))[:1])
+    turn = rows_between(all_turns(packed, KEY, talks), 1, 2)
     at_once = {"arrival_us": np.asarray(sessions["arrival_us"])[:1], "conversation": np.array([2**62])}
     with Carry(US, 1 << 20) as carry:
         carry.add({**turn, **at_once})
-        rows = concat(list(_from_start(packed, [sessions], carry)))
+        rows = concat(list(_from_start(packed, KEY, [sessions], carry)))
     order = np.lexsort((rows["turn"], rows["conversation"], rows["arrival_us"]))
     np.testing.assert_array_equal(order, np.arange(len(order)))
     assert 2**62 in rows["conversation"]

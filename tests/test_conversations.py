@@ -15,9 +15,8 @@ from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.growth import with_history
 from servegen_gpu.errors import OptionError
-from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.address import Key, Purpose, derive_key, draw
 from servegen_gpu.law.tables import find_bin
-from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import plan
 from servegen_gpu.rates import Rate
@@ -30,9 +29,9 @@ CATEGORIES = tuple(FIELDS)
 # -- the law, turn by turn ---------------------------------------------------------------------------------------------
 
 
-def words_at(packed: PackedWorkload, purpose: Purpose, client: int, window: int, ordinal: int, turn: int) -> list[int]:
+def words_at(key: Key, purpose: Purpose, client: int, window: int, ordinal: int, turn: int) -> list[int]:
     place = {"ordinal": ordinal, "client": client, "window": window % (1 << 24)}
-    return [int(word) for word in draw(np, packed.key, purpose, turn=turn, **place)]
+    return [int(word) for word in draw(np, key, purpose, turn=turn, **place)]
 
 
 def value_of(word: int, table: int, tables: Any) -> int:
@@ -41,12 +40,13 @@ def value_of(word: int, table: int, tables: Any) -> int:
 
 def oracle(pool: sg.ClientPool, start_s: float, duration_s: float, seed: int) -> list[tuple[int, ...]]:
     """Rows of a trace of language or reasoning clients: sessions of the backend, turns drawn one by one."""
-    packed, _ = pack(pool, Rate("own"), start_s=start_s, end_s=start_s + duration_s, seed=seed)
+    packed, _ = pack(pool, Rate("own"), start_s=start_s, end_s=start_s + duration_s)
+    key = derive_key(seed)
     turns = packed.turns
     assert turns is not None
     rows = []
     for slab in plan(packed, 1 << 20):
-        columns = NumpyBackend().sample_slab(packed, slab)
+        columns = NumpyBackend().sample_slab(packed, key, slab)
         for i, (at_us, client, ordinal) in enumerate(
             zip(columns["arrival_us"].tolist(), columns["client"].tolist(), columns["ordinal"].tolist(), strict=True)
         ):
@@ -58,16 +58,16 @@ def oracle(pool: sg.ClientPool, start_s: float, duration_s: float, seed: int) ->
             reason = [int(columns["reason_tokens"][i])] if "reason_tokens" in columns else [0]
             count = 1
             if model >= 0:
-                word = words_at(packed, Purpose.TURN, client, window, ordinal, 0)[0]
+                word = words_at(key, Purpose.TURN, client, window, ordinal, 0)[0]
                 count = value_of(word, model, turns.counts)
             time_us = at_us
             for turn in range(1, count):
-                one, two, three, _ = words_at(packed, Purpose.TURN, client, window, ordinal, turn)
+                one, two, three, _ = words_at(key, Purpose.TURN, client, window, ordinal, turn)
                 gap = value_of(one, model, turns.gaps)
                 time_us += int(turns.gap_us[gap]) + (int(turns.gap_width_us[gap]) * two >> 32)
                 if time_us - at_us > turns.session_us[model]:
                     break
-                words = words_at(packed, Purpose.DATA, client, window, ordinal, turn)
+                words = words_at(key, Purpose.DATA, client, window, ordinal, turn)
                 table = packed.table[profile, row]
                 values = [value_of(w, int(t), packed.tables) for w, t in zip(words, table, strict=False)]
                 if turns.new_table[model] >= 0:

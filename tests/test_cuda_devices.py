@@ -91,14 +91,14 @@ def test_devices_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for turn in range(2):
         copies = backend._lane(turn).copies
 
-        def together(packed: Any, slab: Any, copies: Any = copies) -> Any:
+        def together(packed: Any, key: Any, slab: Any, copies: Any = copies) -> Any:
             both.wait()  # only passed if the other device is at a slab as well
-            return copies(packed, slab)
+            return copies(packed, key, slab)
 
         monkeypatch.setattr(backend._lane(turn), "copies", together)
     workload = sg.stream(tiny_pool(), backend="numpy", duration=4800)
     slabs = list(itertools.islice(_windows(workload), 8))
-    rows = sum(len(Trace(columns)) for columns in backend.sample_slabs(workload.packed, slabs))
+    rows = sum(len(Trace(columns)) for columns in backend.sample_slabs(workload.packed, workload.key, slabs))
     assert rows == len(joined(tiny_pool(), backend="numpy", duration=4800))
 
 

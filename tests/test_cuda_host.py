@@ -126,12 +126,14 @@ def test_halves_are_the_whole() -> None:
     backend = CupyBackend([HostDevice()])  # type: ignore[list-item]
     first, second = halves(workload.packed, slab)
     quarters = [*halves(workload.packed, first), *halves(workload.packed, second)]
-    assert same(Trace.concat([Trace(backend.sample_slab(workload.packed, s)) for s in quarters]), expected)
+    assert same(
+        Trace.concat([Trace(backend.sample_slab(workload.packed, workload.key, s)) for s in quarters]), expected
+    )
     single = replace(slab, windows=slab.windows[:1], expected=slab.expected)
     parts = halves(workload.packed, single)
     assert [part.surveyed for part in parts] == [True, True]
-    joined = Trace.concat([Trace(backend.sample_slab(workload.packed, part)) for part in parts])
-    assert same(joined, Trace(backend.sample_slab(workload.packed, single)))
+    joined = Trace.concat([Trace(backend.sample_slab(workload.packed, workload.key, part)) for part in parts])
+    assert same(joined, Trace(backend.sample_slab(workload.packed, workload.key, single)))
 
 
 def test_memory_is_given_back_when_a_reader_leaves_early() -> None:

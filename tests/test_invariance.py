@@ -204,7 +204,7 @@ def test_backends_may_be_used_again_and_out_of_order(monkeypatch: pytest.MonkeyP
     first, again = list(workload), list(workload)
     assert same(Trace.concat(first), Trace.concat(again))
     slabs = list(plan(workload.packed, workload.max_requests))
-    backwards = [Trace(workload.backend.sample_slab(workload.packed, slab)) for slab in reversed(slabs)]
+    backwards = [Trace(workload.backend.sample_slab(workload.packed, workload.key, slab)) for slab in reversed(slabs)]
     assert same(Trace.concat(backwards[::-1]), Trace.concat(first))
 
 

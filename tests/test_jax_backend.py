@@ -19,6 +19,7 @@ from servegen_gpu import stream
 from servegen_gpu.backends import choose_backend, describe_backends
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import derive_key
 from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.plan import Slab
@@ -32,6 +33,7 @@ xla_rows = pytest.importorskip("servegen_gpu.backends.xla.rows")
 jnp = jax.numpy
 
 STEPS = [(0, 1.0), (700, 3.0), (1000, 0.5), (1500, 2.0)]
+KEY = derive_key(0)
 RULES = ("exact", "renewal", "servegen")
 
 
@@ -174,7 +176,7 @@ def test_slabs_of_a_bucket_share_one_compilation(caplog):
 
     def compiled_for(*windows):
         caplog.clear()
-        workload.backend.sample_slab(workload.packed, Slab(np.array(windows), 0, 10**15, 6000.0))
+        workload.backend.sample_slab(workload.packed, workload.key, Slab(np.array(windows), 0, 10**15, 6000.0))
         found = (re.search(r"Finished XLA compilation of jit\((\w+)\)", r.getMessage()) for r in caplog.records)
         return sorted(match[1] for match in found if match)
 
@@ -208,8 +210,8 @@ def test_columns_are_writable_memory_of_their_own():
 @pytest.mark.parametrize("counts", ["exact", "renewal"])
 def test_windows_inside_a_users_jitted_code(counts):
     packed = stream(tiny_pool("reason", clients=5), rate=1.0, duration="2h", counts=counts).packed
-    expected = NumpyBackend().sample_slab(packed, Slab(np.array([1, 2]), 0, 10**15, 1200.0))
-    tables, cells = xla.device_tables(packed), xla.window_cells(packed, first=1, count=2)
+    expected = NumpyBackend().sample_slab(packed, KEY, Slab(np.array([1, 2]), 0, 10**15, 1200.0))
+    tables, cells = xla.device_tables(packed, KEY), xla.window_cells(packed, first=1, count=2)
 
     @jax.jit
     def simulate(tables, cells, cost_per_token):
@@ -236,7 +238,7 @@ def test_windows_inside_a_users_jitted_code(counts):
 
 def test_a_capacity_too_small_is_reported():
     packed = stream(tiny_pool(clients=5), rate=1.0, duration="1h", counts="exact").packed
-    tables, cells = xla.device_tables(packed), xla.window_cells(packed, first=0)
+    tables, cells = xla.device_tables(packed, KEY), xla.window_cells(packed, first=0)
     assert bool(xla.sample_window(tables, cells, capacity=4096).fits)
     assert not bool(xla.sample_window(tables, cells, capacity=512).fits)
 
@@ -282,7 +284,7 @@ def test_gpus_sort_32_bit_keys():
     """What XLA gets for a GPU can be seen without one."""
     export = pytest.importorskip("jax.export", reason="this JAX cannot export")
     packed = stream(tiny_pool(clients=5), rate=1.0, duration="1h").packed
-    tables, cells = xla.device_tables(packed), xla.window_cells(packed, first=0)
+    tables, cells = xla.device_tables(packed, KEY), xla.window_cells(packed, first=0)
     with xla.x64():
         edges = (jnp.int64(0), jnp.int64(1))
         made = export.export(xla_rows.finish, platforms=["cuda"])(tables, cells, xla.nothing(4096), *edges)

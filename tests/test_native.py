@@ -27,6 +27,7 @@ from servegen_gpu.backends.native import library as native_library
 from servegen_gpu.backends.native.backend import NativeBackend
 from servegen_gpu.backends.native.library import Library
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import derive_key
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import cells_of, plan
 from servegen_gpu.rates import Rate
@@ -162,13 +163,13 @@ def interruptible():
 def test_an_interruption_ends_the_work():
     """As Ctrl-C does; what a later call makes is whole again."""
     backend, pool = NativeBackend(library()), tiny_pool("language", 9)
-    packed, _ = pack(pool, Rate("constant", 100_000.0), start_s=0, end_s=600, seed=0)
+    packed, _ = pack(pool, Rate("constant", 100_000.0), start_s=0, end_s=600)
     slab = next(plan(packed, 1 << 30, slab_requests=1 << 30))
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     begun = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):  # the whole slab would take seconds, even where it takes the least
-        backend.sample_slab(packed, slab)
+        backend.sample_slab(packed, derive_key(0), slab)
     assert time.perf_counter() - begun < 1
     timer.join()
     assert same(native(pool, rate=300, duration=600), plain(pool, rate=300, duration=600))
@@ -176,8 +177,8 @@ def test_an_interruption_ends_the_work():
 
 def test_a_flag_that_is_set_stops_before_anything_is_drawn():
     backend = NativeBackend(library())
-    packed, _ = pack(tiny_pool("language"), Rate("constant", 100.0), start_s=0, end_s=600, seed=0)
-    state = begin(packed, cells_of(packed, np.zeros(1, np.int64)))
+    packed, _ = pack(tiny_pool("language"), Rate("constant", 100.0), start_s=0, end_s=600)
+    state = begin(packed, derive_key(0), cells_of(packed, np.zeros(1, np.int64)))
     stop = np.ones(1, np.int32)
     task = native_library.job(
         native_module._job(packed, state) | native_module._slab(packed, state, 0, 600) | {"stop": stop}

@@ -660,10 +660,8 @@ def test_shared_addresses_are_found(part: str, shift: int, found: str, monkeypat
 
 
 def test_a_seed_plus_replica_is_found(monkeypatch: Patch) -> None:
-    import servegen_gpu.packing as packing
-
-    right = packing.derive_key
-    monkeypatch.setattr(packing, "derive_key", lambda seed, replica: right(seed + replica))
+    right = pipeline.derive_key
+    monkeypatch.setattr(pipeline, "derive_key", lambda seed, replica: right(seed + replica))
     assert rejects(cells_apart()["replica and seed"])
 
 

@@ -19,7 +19,7 @@ from servegen_gpu.rates import resolve_rate
 
 
 def packed(pool, rate=None, scale=None, **options):
-    keywords = {"start_s": 0, "end_s": 7200, "seed": 0} | options
+    keywords = {"start_s": 0, "end_s": 7200} | options
     return pack(pool, resolve_rate(rate, scale), **keywords)[0]
 
 

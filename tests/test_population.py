@@ -138,7 +138,7 @@ def test_clients_of_one_kind_differ_in_lengths_and_share_tables():
 
 def test_the_largest_population_is_small_in_memory():
     pool = population("deepseek-r1", clients=25_913)
-    packed, _ = pack(pool, Rate("own"), start_s=0, end_s=86_400, seed=0)
+    packed, _ = pack(pool, Rate("own"), start_s=0, end_s=86_400)
     held = sum(getattr(packed, name).nbytes for name in vars(packed) if hasattr(getattr(packed, name), "nbytes"))
     assert held + sum(array.nbytes for array in pool.arrays().values()) < 200e6
     assert held > 1e6  # there is something

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -35,23 +35,20 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def from_processes(method: str, work: Callable[[str], int], backend: str) -> list[int]:
-    """What two workers say; they are ended where they hang."""
+def in_workers(method: str, backend: str) -> set[int]:
+    """What two workers say."""
     with multiprocessing.get_context(method).Pool(2) as workers:
-        return workers.map_async(work, [backend] * 3).get(PATIENCE_S)
+        return set(workers.map_async(digest, [backend] * 3).get(PATIENCE_S))
 
 
-# Python 3.12 warns of forks with live threads: that they must not hang is what is tested here
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_workers_give_the_bits_of_the_parent(method: str, backend: str) -> None:
-    mine = digest(backend)  # the parent's threads live on
-    assert set(from_processes(method, digest, backend)) == {mine}
+def after_a_call(method: str, backend: str) -> None:
+    """Workers after the parent has made its threads."""
+    mine = digest(backend)
+    assert in_workers(method, backend) == {mine}
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
-def test_a_fork_in_the_middle_of_sampling(backend: str) -> None:
+def in_the_middle(method: str, backend: str) -> None:
+    """Workers while another thread of the parent is sampling."""
     mine, done = digest(backend), threading.Event()
 
     def keep_sampling() -> None:
@@ -62,10 +59,28 @@ def test_a_fork_in_the_middle_of_sampling(backend: str) -> None:
     busy.start()
     try:
         for _ in range(3):
-            assert set(from_processes("fork", digest, backend)) == {mine}
+            assert in_workers(method, backend) == {mine}
     finally:
         done.set()
         busy.join()
+
+
+def alone(scene: str, method: str, backend: str) -> None:
+    """Play a scene in a fresh process: other libraries' threads, which may not survive a fork, are not in it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    command = [sys.executable, __file__, scene, method, backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE_S, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_workers_give_the_bits_of_the_parent(method: str, backend: str) -> None:
+    alone("after_a_call", method, backend)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_a_fork_in_the_middle_of_sampling(backend: str) -> None:
+    alone("in_the_middle", "fork", backend)
 
 
 def test_threads_give_the_bits_of_one(backend: str) -> None:
@@ -92,7 +107,7 @@ for name in sys.argv[1:]:
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system does not fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_every_module_imports_first() -> None:
     package = REPOSITORY / "servegen_gpu"
     files = sorted(file.relative_to(REPOSITORY).with_suffix("") for file in package.rglob("*.py"))
@@ -101,3 +116,7 @@ def test_every_module_imports_first() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=REPOSITORY, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert len(names) > 100
+
+
+if __name__ == "__main__":
+    {"after_a_call": after_a_call, "in_the_middle": in_the_middle}[sys.argv[1]](*sys.argv[2:])

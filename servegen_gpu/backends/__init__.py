@@ -93,11 +93,13 @@ def _agrees(backend: Backend) -> bool:
 
     from servegen_gpu.backends.host.backend import NumpyBackend
     from servegen_gpu.clients.population.population import population
+    from servegen_gpu.law.address import derive_key
     from servegen_gpu.packing import pack
     from servegen_gpu.plan import plan
     from servegen_gpu.rates import Rate
 
-    packed, _ = pack(population(clients=100), Rate("constant", 20.0), start_s=0, end_s=1200, seed=0, warmup_s=0)
+    packed, _ = pack(population(clients=100), Rate("constant", 20.0), start_s=0, end_s=1200, warmup_s=0)
+    key = derive_key(0)
     slab = next(plan(packed, 1 << 20))
-    ours, theirs = backend.sample_slab(packed, slab), NumpyBackend().sample_slab(packed, slab)
+    ours, theirs = (one.sample_slab(packed, key, slab) for one in (backend, NumpyBackend()))
     return all(np.array_equal(np.asarray(ours[name]), np.asarray(theirs[name])) for name in theirs)

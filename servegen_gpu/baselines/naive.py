@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.clients.pooled import cells_of, pooled_rank_correlation, pooled_tables
+from servegen_gpu.clients.pooled import active_cells, pooled_rank_correlation, pooled_tables
 from servegen_gpu.clients.stated.arrivals import Arrivals
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.families import CV_RANGE, FAMILIES, NO_FAMILY
@@ -106,7 +106,7 @@ def _of_pool(pool: ClientPool, family: str, cv: float | str, lengths_over: float
     span = (pool.first_window + np.arange(pool.windows)) // windows_per_span(lengths_over, pool.window_s)
     span -= span[0]
     spans = int(span[-1]) + 1
-    cells = cells_of(pool, span)
+    cells = active_cells(pool, span)
     if not len(cells.profile):
         raise OptionError("a pool with requests", f"{pool.name}, silent throughout", "give another pool")
     arrivals = arrivals_of(family, cv, lambda: sampled_cv(pool))

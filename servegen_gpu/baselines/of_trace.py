@@ -49,7 +49,7 @@ def of_trace(
     per_span, window_us = windows_per_span(lengths_over, window_s), microseconds(window_s)
     gaps = Gaps(microseconds(BURST_WINDOW_S))
     counts: NDArray[np.int64] = np.zeros(0, np.int64)
-    tallies: dict[str, _Tally] = {}
+    tallies: dict[str, _SpanHistogram] = {}
     category, stated_us, name, first_us = "", 0, "trace", 0
     for slab in slabs_of(source):
         category = category or category_of(slab)
@@ -65,7 +65,7 @@ def of_trace(
         counts = grown(counts, size)
         counts[first:size] += np.bincount(window - first)
         for field, (row, value) in lengths(slab, category).items():
-            tallies.setdefault(field, _Tally()).add(window[row] // per_span, value, int(window[-1]) // per_span)
+            tallies.setdefault(field, _SpanHistogram()).add(window[row] // per_span, value, int(window[-1]) // per_span)
     if gaps.last_us is None:
         raise OptionError("a trace with requests", "an empty one", "give another trace")
     # silence at the end belongs to a trace whose length is known
@@ -156,7 +156,7 @@ def _checked(name: str, column: Any) -> NDArray[np.int64]:
     return np.asarray(column, np.int64)
 
 
-class _Tally:
+class _SpanHistogram:
     """How often each value of a field occurred in each span; spans come in order of time."""
 
     def __init__(self) -> None:

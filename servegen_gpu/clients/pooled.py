@@ -33,7 +33,7 @@ TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class ActiveCells:
     """Where a pool has requests.
 
     Attributes
@@ -51,15 +51,15 @@ class Cells:
     requests: NDArray[np.float64]
 
 
-def cells_of(pool: ClientPool, span: NDArray[np.int64]) -> Cells:
+def active_cells(pool: ClientPool, span: NDArray[np.int64]) -> ActiveCells:
     """Cells of a pool; `span` is the number of each window's span, int64[windows]."""
     order = np.lexsort((pool.rate_factor, pool.profile))  # the same sums for any order of clients
     factor = np.bincount(pool.profile[order], pool.rate_factor[order], minlength=len(pool.rate_rps))
     profile, window = np.nonzero((pool.rate_rps > 0) & (factor > 0)[:, None])
-    return Cells(profile, window, span[window], factor[profile] * pool.rate_rps[profile, window])
+    return ActiveCells(profile, window, span[window], factor[profile] * pool.rate_rps[profile, window])
 
 
-def pooled_tables(pool: ClientPool, cells: Cells, spans: int) -> tuple[Tables, NDArray[np.int32]]:
+def pooled_tables(pool: ClientPool, cells: ActiveCells, spans: int) -> tuple[Tables, NDArray[np.int32]]:
     """Tables of all fields, pooled over the clients and windows of each span.
 
     Items are pooled by how many of them a client sends; where nobody sends any, by requests.
@@ -110,7 +110,7 @@ def check_bins(bins: int) -> None:
         )
 
 
-def pooled_rank_correlation(pool: ClientPool, cells: Cells, spans: int) -> NDArray[np.float64]:
+def pooled_rank_correlation(pool: ClientPool, cells: ActiveCells, spans: int) -> NDArray[np.float64]:
     """Spearman correlations between the fields of a request of any client, within spans.
 
     Ranks are those among all requests of the pool. Fields go together as far as some clients have more of both, and
@@ -124,7 +124,7 @@ def pooled_rank_correlation(pool: ClientPool, cells: Cells, spans: int) -> NDArr
     mean, spread = np.empty((scalar, len(cells.span))), np.empty((scalar, len(cells.span)))
     for lane in range(scalar):
         used, column = _used(pool, cells, lane)
-        whole = Cells(cells.profile, cells.window, np.zeros_like(cells.span), cells.requests)
+        whole = ActiveCells(cells.profile, cells.window, np.zeros_like(cells.span), cells.requests)
         words, _ = _words(pool.tables, used)
         share = (_weights(whole, column, cells.requests, (1, len(used))) @ words).toarray()[0].astype(np.float64)
         share /= share.sum()
@@ -175,7 +175,7 @@ def rank_correlation(
     return np.asarray(lower + lower.T + np.eye(len(rounded)))
 
 
-def _used(pool: ClientPool, cells: Cells, lane: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _used(pool: ClientPool, cells: ActiveCells, lane: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Tables that a field is drawn from, int[used tables], and which of them each cell has, int[cells]."""
     table = pool.table[cells.profile, cells.window, lane]
     used = np.flatnonzero(np.bincount(table, minlength=len(pool.tables)))
@@ -184,7 +184,7 @@ def _used(pool: ClientPool, cells: Cells, lane: int) -> tuple[NDArray[np.intp], 
     return used, place[table]
 
 
-def _draws(pool: ClientPool, cells: Cells, field: str, spans: int) -> NDArray[np.float64]:
+def _draws(pool: ClientPool, cells: ActiveCells, field: str, spans: int) -> NDArray[np.float64]:
     """How many values of a field each cell draws, float64[cells]."""
     items = expected_items(pool, field)
     if not isinstance(items, np.ndarray):
@@ -194,7 +194,7 @@ def _draws(pool: ClientPool, cells: Cells, field: str, spans: int) -> NDArray[np
     return np.where(none[cells.span], cells.requests, draws)
 
 
-def _weights(cells: Cells, column: NDArray[np.intp], draws: NDArray[np.float64], shape: tuple[int, int]) -> Any:
+def _weights(cells: ActiveCells, column: NDArray[np.intp], draws: NDArray[np.float64], shape: tuple[int, int]) -> Any:
     """Parts of 2**30 that each used table has in each span: a sparse matrix of int64, spans by used tables."""
     from scipy import sparse
 

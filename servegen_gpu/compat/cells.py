@@ -28,7 +28,7 @@ MAX_WINDOWS = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class WindowPool:
     """The package's pool of a selection, and what its columns mean.
 
     Attributes
@@ -44,7 +44,7 @@ class Cells:
     column: str
 
 
-def cells_of(chosen: Selection, targets: NDArray[np.float64]) -> Cells:
+def window_pool(chosen: Selection, targets: NDArray[np.float64]) -> WindowPool:
     """A pool that has every window of the selection as one of `UNIT_S` seconds."""
     if chosen.span.stop > MAX_WINDOWS:
         raise InputError(f"at most {MAX_WINDOWS:,} windows", f"{chosen.span.stop:,}", "use longer windows")
@@ -84,7 +84,7 @@ def cells_of(chosen: Selection, targets: NDArray[np.float64]) -> Cells:
         tables=tables,
         measured=np.ones(len(order), np.bool_),
     )
-    return Cells(pool, joint, "input_tokens" if category == "language" else "text_tokens")
+    return WindowPool(pool, joint, "input_tokens" if category == "language" else "text_tokens")
 
 
 def _ids(chosen: Selection) -> NDArray[np.int64]:

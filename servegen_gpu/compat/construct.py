@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.compat.cells import UNIT_S, Cells, cells_of
+from servegen_gpu.compat.cells import UNIT_S, WindowPool, window_pool
 from servegen_gpu.compat.client import REAL
 from servegen_gpu.compat.clientpool import ClientPool, ClientPoolView, ClientWindow
 from servegen_gpu.compat.collector import no_collection
@@ -89,8 +89,7 @@ def generate_workload(
     if not targets.any():
         return []
     with as_value_errors(), no_collection():
-        cells = cells_of(chosen, targets)
-        return _requests(chosen, cells, seed)
+        return _requests(chosen, window_pool(chosen, targets), seed)
 
 
 def _targets(chosen: Selection, rate_fn: Mapping[int, float], duration: float) -> NDArray[np.float64]:
@@ -119,11 +118,11 @@ def _targets(chosen: Selection, rate_fn: Mapping[int, float], duration: float) -
     return targets
 
 
-def _requests(chosen: Selection, cells: Cells, seed: int) -> list[Request]:
+def _requests(chosen: Selection, windows: WindowPool, seed: int) -> list[Request]:
     slabs = stream(
-        cells.pool,
-        start=cells.pool.start_s,
-        duration=cells.pool.windows * UNIT_S,
+        windows.pool,
+        start=windows.pool.start_s,
+        duration=windows.pool.windows * UNIT_S,
         seed=seed,
         counts="servegen",
         dependence="comonotone",
@@ -138,7 +137,7 @@ def _requests(chosen: Selection, cells: Cells, seed: int) -> list[Request]:
             block = slab.rows(a, a + BLOCK)
             times = _times(block["arrival_us"], begins, sizes)
             lists = {name: _lists(block[name]) for name in ITEMS if name in block}
-            data = requests_data(cells.joint, block[cells.column], lists)
+            data = requests_data(windows.joint, block[windows.column], lists)
             first = len(requests)
             requests.extend(map(Request, range(first, first + len(data)), times.tolist(), data))
 

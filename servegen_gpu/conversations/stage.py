@@ -8,45 +8,39 @@ requests that stand alone before turns, conversation, turn).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import tee
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL, Backend, sampled
-from servegen_gpu.backends.host.turns import sample_turns, window_of
+from servegen_gpu.backends.contract import ORDINAL, Backend
+from servegen_gpu.backends.host.turns import window_of
 from servegen_gpu.blocks import for_blocks
 from servegen_gpu.conversations.carry import Carry
+from servegen_gpu.law.address import Key
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, plan
 from servegen_gpu.request.columns import Columns, Ragged, empty_columns
-from servegen_gpu.request.turn_rows import Rows, columns_of, in_order
+from servegen_gpu.request.turn_rows import TurnRows, columns_of
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""
 CARRY_SHARE = 8
 """An eighth of the memory is for turns that wait."""
-MAX_STARTS = 1 << 17
-ROWS_PER_START = 16
-"""Conversations are drawn with their turns, and a slab of them counts for so many requests."""
 
 
 def bytes_per_request(backend: Backend, category: str) -> int:
     """Peak bytes that a slab needs per expected request, with the turns among its requests and those that wait."""
-    more = 32 if _puts_turns_in_place(backend, category) else 96  # more columns, or all of them once more
+    more = 32 if category in backend.interleaves else 96  # more columns, or all of them once more
     return (backend.bytes_per_request(category) + more) * CARRY_SHARE // (CARRY_SHARE - 1)
-
-
-def _puts_turns_in_place(backend: Backend, category: str) -> bool:
-    return category != "multimodal" and hasattr(backend, "sample_beside")
 
 
 def with_turns(
     backend: Backend,
     packed: PackedWorkload,
+    key: Key,
     slabs: Iterator[Slab],
     span_us: tuple[int, int],
     max_requests: int,
@@ -59,6 +53,7 @@ def with_turns(
     backend : Backend
     packed : PackedWorkload
         Requests that stand alone, with the stream of conversations beside them.
+    key : tuple of int
     slabs : iterator of Slab
         Of a span, in order of time.
     span_us : tuple of int
@@ -73,32 +68,35 @@ def with_turns(
     Columns
         Times count from the begin of the packed span.
     """
-    ordered = getattr(backend, "ordered", in_order)
-    with Carry(_bucket_us(packed), memory_bytes, ordered) as carry:
-        turns = Turns(backend, packed, span_us, max_requests, carry)
-        if _puts_turns_in_place(backend, packed.category):
-            rows = _beside(backend, packed, slabs, turns)
+    with Carry(_bucket_us(packed), memory_bytes, backend.ordered) as carry:
+        turns = Turns(backend, packed, key, span_us, max_requests, carry)
+        if packed.category in backend.interleaves:
+            rows = _beside(backend, packed, key, slabs, turns)
         else:
-            rows = _merged_slabs(backend, packed, slabs, turns)
+            rows = _merged_slabs(backend, packed, key, slabs, turns)
         yield from rows
         yield from turns.due(None)
 
 
-def _beside(backend: Any, packed: PackedWorkload, slabs: Iterator[Slab], turns: Turns) -> Iterator[Columns]:
+def _beside(
+    backend: Backend, packed: PackedWorkload, key: Key, slabs: Iterator[Slab], turns: Turns
+) -> Iterator[Columns]:
     """Slabs up to the last request that stands alone, of a backend that puts turns in their places."""
     for slab in slabs:
         yield from turns.due(slab.from_us)
-        columns: Columns = backend.sample_beside(packed, slab, turns.due_rows(slab.to_us))
+        columns = backend.sample_beside(packed, key, slab, turns.due_rows(slab.to_us))
         if len(np.asarray(columns["client"])):
             yield columns
 
 
-def _merged_slabs(backend: Backend, packed: PackedWorkload, slabs: Iterator[Slab], turns: Turns) -> Iterator[Columns]:
+def _merged_slabs(
+    backend: Backend, packed: PackedWorkload, key: Key, slabs: Iterator[Slab], turns: Turns
+) -> Iterator[Columns]:
     """Slabs up to the last request that stands alone."""
     slabs, known = tee(slabs)
     ends = (slab.to_us for slab in known)
     end = next(ends, None)
-    for sampled_alone in sampled(backend, packed, slabs):
+    for sampled_alone in backend.sample_slabs(packed, key, slabs):
         alone = standing_alone(packed, sampled_alone)
         arrival_us = np.asarray(alone["arrival_us"])
         if not len(arrival_us):
@@ -119,6 +117,7 @@ class Turns:
     ----------
     backend : Backend
     packed : PackedWorkload
+    key : tuple of int
         As for `with_turns`.
     span_us : tuple of int
     max_requests : int
@@ -127,18 +126,24 @@ class Turns:
     """
 
     def __init__(
-        self, backend: Backend, packed: PackedWorkload, span_us: tuple[int, int], max_requests: int, carry: Carry
+        self,
+        backend: Backend,
+        packed: PackedWorkload,
+        key: Key,
+        span_us: tuple[int, int],
+        max_requests: int,
+        carry: Carry,
     ) -> None:
         first_turns = packed.conversations
         assert first_turns is not None
         assert first_turns.turns is not None
-        self._backend, self._packed, self._carry = backend, first_turns, carry
+        self._backend, self._packed, self._key, self._carry = backend, first_turns, key, carry
         self._span_us = span_us[0] - first_turns.start_us, span_us[1] - first_turns.start_us
         self._before_us = packed.start_us - first_turns.start_us
         model = first_turns.turns.model[first_turns.profile]
         longest_us = int(first_turns.turns.session_us[model].max(initial=0))  # however short the trace's warm-up is
         begin_us = max(span_us[0] - longest_us, first_turns.start_us)
-        most = getattr(backend, "first_turns_at_once", _first_turns_at_once)(max_requests)
+        most = backend.first_turns_at_once(max_requests)
         self._slabs = plan(first_turns, most, (begin_us, span_us[1]), most)
         self._next = next(self._slabs, None)
         self._columns = empty_columns(packed.category, conversations=True)
@@ -149,11 +154,10 @@ class Turns:
         if rows is not None:
             yield columns_of(rows, self._columns)
 
-    def due_rows(self, until_us: int | None) -> Rows | None:
+    def due_rows(self, until_us: int | None) -> TurnRows | None:
         """The same, as the backend makes them."""
-        sample = getattr(self._backend, "sample_turns", partial(sample_turns, self._backend))
         while self._next is not None and (until_us is None or self._next.from_us < until_us):
-            for rows in sample(self._packed, self._next, self._span_us):
+            for rows in self._backend.sample_turns(self._packed, self._key, self._next, self._span_us):
                 self._carry.add(rows)
             self._next = next(self._slabs, None)
         due = self._carry.due(None if until_us is None else until_us - self._packed.start_us)
@@ -161,10 +165,6 @@ class Turns:
             return None
         due["arrival_us"] -= self._before_us  # type: ignore[operator,assignment]
         return due
-
-
-def _first_turns_at_once(max_requests: int) -> int:
-    return min(MAX_STARTS, max(max_requests // ROWS_PER_START, 1))
 
 
 def standing_alone(packed: PackedWorkload, sampled: Columns) -> Columns:

@@ -30,6 +30,9 @@ from servegen_gpu.law.philox import MASK, Words, philox4x32
 STREAM_VERSION = 1
 """Changes whenever any trace would change; golden digests change in the same commit."""
 
+Key = tuple[int, int]
+"""Two words of 32 bits each, of `derive_key`."""
+
 MAX_WINDOW = 1 << 24
 MAX_STREAMS = 1 << 3
 MAX_TURNS = 1 << 16
@@ -61,7 +64,7 @@ class Purpose(IntEnum):
     ENVIRONMENT = 11  # kept for what all clients share
 
 
-def derive_key(seed: int, replica: int = 0) -> tuple[int, int]:
+def derive_key(seed: int, replica: int = 0) -> Key:
     """Key of a replica: two words of Philox under the 64-bit seed, so that replicas are independent.
 
     Parameters

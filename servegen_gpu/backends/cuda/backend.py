@@ -13,17 +13,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
+from servegen_gpu.backends.contract import Backend
 from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.device import Copy, CudaDevice, open_device
 from servegen_gpu.backends.cuda.lane import DeviceLane
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, concat
 from servegen_gpu.request.schema import scalar_field_count
 
 
-class CupyBackend:
+class CupyBackend(Backend):
     """Samples slabs on CUDA devices.
 
     Parameters
@@ -42,7 +44,7 @@ class CupyBackend:
     def __init__(self, devices: Sequence[int | CudaDevice] | None = None, stay: bool = False) -> None:
         found = _numbers() if devices is None else devices
         self._devices = tuple(found[:1] if stay else found)
-        self._stay = stay
+        self.stays = stay
         self._lanes: dict[int, DeviceLane] = {}
         self.device = self._lane(0).device
 
@@ -56,24 +58,24 @@ class CupyBackend:
         columns = 12 + 4 * fields
         return 16 + (16 if fields < 4 else 32) + 2 * columns + (160 if category == "multimodal" else 0)
 
-    def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
+    def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
-        parts = list(self.sample_slabs(packed, [slab]))
+        parts = list(self.sample_slabs(packed, key, [slab]))
         return parts[0] if len(parts) == 1 else concat(parts)
 
-    def sample_slabs(self, packed: PackedWorkload, slabs: Iterable[Slab]) -> Iterator[Columns]:
+    def sample_slabs(self, packed: PackedWorkload, key: Key, slabs: Iterable[Slab]) -> Iterator[Columns]:
         """Slabs one after another; more of them than were asked for if a device has too little memory."""
         try:
-            if self._stay:
+            if self.stays:
                 for slab in slabs:
-                    yield from self._lane(0).pieces(packed, slab)
+                    yield from self._lane(0).pieces(packed, key, slab)
             else:
-                yield from self._to_host(packed, slabs)
+                yield from self._to_host(packed, key, slabs)
         finally:
             for lane in self._lanes.values():
-                lane.forget()
+                lane.rest()
 
-    def _to_host(self, packed: PackedWorkload, slabs: Iterable[Slab]) -> Iterator[Columns]:
+    def _to_host(self, packed: PackedWorkload, key: Key, slabs: Iterable[Slab]) -> Iterator[Columns]:
         """Slabs on the host, in order. While one is used, every device samples one."""
         count = len(self._devices)
         turns = zip(itertools.cycle(range(count)), slabs, strict=False)
@@ -83,11 +85,11 @@ class CupyBackend:
             copies: list[Copy] = []
             try:
                 for turn, slab in itertools.islice(turns, count):
-                    coming.append(workers[turn].submit(self._copies, turn, packed, slab))
+                    coming.append(workers[turn].submit(self._copies, turn, packed, key, slab))
                 while coming:
                     copies = coming.popleft().result()
                     for turn, slab in itertools.islice(turns, 1):  # sampled while the last one is copied
-                        coming.append(workers[turn].submit(self._copies, turn, packed, slab))
+                        coming.append(workers[turn].submit(self._copies, turn, packed, key, slab))
                     while copies:
                         yield copies.pop(0).finished()
             finally:  # memory that is copied from or to is not free yet
@@ -97,8 +99,8 @@ class CupyBackend:
                 for copy in copies:
                     copy.wait()
 
-    def _copies(self, turn: int, packed: PackedWorkload, slab: Slab) -> list[Copy]:
-        return self._lane(turn).copies(packed, slab)
+    def _copies(self, turn: int, packed: PackedWorkload, key: Key, slab: Slab) -> list[Copy]:
+        return self._lane(turn).copies(packed, key, slab)
 
     def _lane(self, turn: int) -> DeviceLane:
         if turn not in self._lanes:

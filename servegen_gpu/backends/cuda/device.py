@@ -20,6 +20,8 @@ from servegen_gpu.backends.cuda.driver import first_line, version_text
 from servegen_gpu.backends.cuda.job import words
 from servegen_gpu.backends.cuda.loader import one_text
 from servegen_gpu.backends.cuda.sort import CubSort, open_sort
+from servegen_gpu.backends.cuda.tables import WorkloadTables
+from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Ragged
 
@@ -41,6 +43,8 @@ class CudaDevice:
         CuPy.
     pool : cupy.cuda.MemoryPool
         Memory of the slabs; nothing of it is held once a trace is done.
+    tables : PerWorkload
+        What is kept here of workloads, in memory of its own, as long as they live.
     cub : CubSort or None
         The sort of some bits only; without it, `cupy.sort` sorts whole words to the same order.
     why_no_cub : str
@@ -52,6 +56,8 @@ class CudaDevice:
         self.number = driver.chosen_devices(self.xp)[0] if number is None else number
         self.out_of_memory = self.xp.cuda.memory.OutOfMemoryError
         self.pool = self.xp.cuda.MemoryPool()
+        self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
+        self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.release)
         self._pinned = self.xp.cuda.PinnedMemoryPool()
         self._kernels: dict[str, Any] = {}
         try:
@@ -106,10 +112,23 @@ class CudaDevice:
         with self.xp.cuda.using_allocator(self.pool.malloc):
             yield
 
+    @contextmanager
+    def table_memory(self) -> Iterator[None]:
+        """Arrays made in here are tables: in a pool of their own, and there for all streams once this ends."""
+        with self.xp.cuda.using_allocator(self._table_pool.malloc):
+            yield
+        self.xp.cuda.get_current_stream().synchronize()
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array of the device as one of the host."""
+        found: NDArray[Any] = array.get()
+        return found
+
     def release(self) -> None:
         """Give back all memory that no array uses."""
         with self.current():
             self.pool.free_all_blocks()
+            self._table_pool.free_all_blocks()
         self._pinned.free_all_blocks()
 
     def start_copy(self, columns: dict[str, Any]) -> Copy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,39 +11,36 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.cuda.device import Copy, CudaDevice
 from servegen_gpu.backends.cuda.slab import SlabSampler
-from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.run_gaps import Renewals, cut
+from servegen_gpu.backends.host.survey import Surveyor
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import Key
 from servegen_gpu.options import MIN_SLAB_REQUESTS
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 
 
-class DeviceLane(NumpyBackend):
-    """A device that samples slabs; the NumPy backend keeps its survey of a large window.
+class DeviceLane:
+    """A device that samples slabs.
 
     Parameters
     ----------
     device : CudaDevice
     """
 
-    name = "cupy"
-
     def __init__(self, device: CudaDevice) -> None:
         self.device = device
-        self._sampler = SlabSampler(device)
-        self._device_gaps = DeviceGaps(self._sampler)
+        self._sampler, self._surveyor = SlabSampler(device), Surveyor()
         self._most = float("inf")
-        super().__init__(self._device_gaps)
 
-    def copies(self, packed: PackedWorkload, slab: Slab) -> list[Copy]:
+    def copies(self, packed: PackedWorkload, key: Key, slab: Slab) -> list[Copy]:
         """The slab's columns on their way to the host; several pieces if the device has too little memory.
 
         A piece is sampled while the one before it is copied, and that one's memory is given back before the next.
         """
         copies: list[Copy] = []
-        for columns in self.pieces(packed, slab):
+        for columns in self.pieces(packed, key, slab):
             if copies:
                 copies[-1].wait()
             with self.device.current():
@@ -50,23 +48,27 @@ class DeviceLane(NumpyBackend):
             del columns
         return copies
 
-    def forget(self) -> None:
-        """Give back all memory of the device that no column has; what was too much today may fit tomorrow."""
-        self._sampler.forget()
-        self._surveyed, self._most = None, float("inf")
+    def rest(self) -> None:
+        """Give back the memory of slabs that no column has; what was too much today may fit tomorrow.
+
+        Tables of workloads stay on the device, for the next trace of theirs.
+        """
+        self._surveyor.forget()
+        self._most = float("inf")
         self.device.release()
 
-    def pieces(self, packed: PackedWorkload, slab: Slab) -> Iterator[dict[str, Any]]:
+    def pieces(self, packed: PackedWorkload, key: Key, slab: Slab) -> Iterator[dict[str, Any]]:
         """Columns of a slab on the device, in halves of halves where it does not fit."""
         if slab.expected <= self._most:
             try:
                 with self.device.current(), self.device.memory():
-                    columns = self._sampled(packed, slab)
+                    columns = self._sampled(packed, key, slab)
             except self.device.out_of_memory:
                 columns = {}
             if columns:
                 yield columns
                 return
+            self.device.tables.forget()
             self.device.release()
             self._most = slab.expected / 2
         if slab.expected < MIN_SLAB_REQUESTS:
@@ -76,36 +78,36 @@ class DeviceLane(NumpyBackend):
                 "free memory on the device (nvidia-smi shows who has it), or choose another backend",
             )
         for half in halves(packed, slab):
-            yield from self.pieces(packed, half)
+            yield from self.pieces(packed, key, half)
 
-    def _sampled(self, packed: PackedWorkload, slab: Slab) -> dict[str, Any]:
+    def _sampled(self, packed: PackedWorkload, key: Key, slab: Slab) -> dict[str, Any]:
         if not slab.surveyed:
-            return self._sampler.whole(packed, slab)
-        self._device_gaps.packed = packed
-        return self._sampler.part(packed, slab, *self.reaching_runs(packed, slab))
+            return self._sampler.whole(packed, key, slab)
+        gaps = DeviceGaps(self._sampler, packed)
+        return self._sampler.part(packed, key, slab, *self._surveyor.reaching_runs(packed, key, slab, gaps))
 
 
+@dataclass(frozen=True, eq=False)
 class DeviceGaps:
     """Gaps of a survey's runs, drawn on the device; what is kept of them comes to the host."""
 
-    def __init__(self, sampler: SlabSampler) -> None:
-        self._sampler = sampler
-        self.packed: PackedWorkload | None = None
+    sampler: SlabSampler
+    packed: PackedWorkload
 
     def peaks(self, state: CellState, runs: Runs) -> NDArray[np.float64]:
         """Logarithm of the largest gap of every run, float64[runs]."""
-        key = self._host(self._sampler.peaks(self._workload(), state, runs))
+        ordered = self._host(self.sampler.peaks(self.packed, state, runs))
         top = np.uint64(1 << 63)
-        return np.where(key >= top, key ^ top, ~key).view(np.float64)
+        return np.where(ordered >= top, ordered ^ top, ~ordered).view(np.float64)
 
     def totals(self, state: CellState, runs: Runs) -> NDArray[np.int64]:
         """Ticks of every run, int64[runs]."""
-        return self._host(self._sampler.totals(self._workload(), state, runs))
+        return self._host(self.sampler.totals(self.packed, state, runs))
 
     def renewals(self, state: CellState, runs: Runs) -> Renewals:
         """How far runs of renewal cells come, each of which begins inside its window."""
-        passed, sums = self._sampler.renewals(self._workload(), state, runs)
-        upload = self._sampler.device.xp.asarray
+        passed, sums = self.sampler.renewals(self.packed, state, runs)
+        upload = self.sampler.device.xp.asarray
 
         def sums_at(index: NDArray[np.int64]) -> NDArray[np.int64]:
             return self._host(sums[upload(index)])
@@ -113,13 +115,8 @@ class DeviceGaps:
         inside = np.minimum(self._host(passed)[runs.cell] - runs.first, runs.count)
         return Renewals(inside, sums_at(runs.starts() + runs.count - 1), *cut(runs, inside, sums_at))
 
-    def _workload(self) -> PackedWorkload:
-        assert self.packed is not None
-        return self.packed
-
     def _host(self, array: Any) -> NDArray[Any]:
-        found: NDArray[Any] = array.get() if hasattr(array, "get") else array
-        return found
+        return self.sampler.device.to_host(array)
 
 
 def halves(packed: PackedWorkload, slab: Slab) -> tuple[Slab, Slab]:

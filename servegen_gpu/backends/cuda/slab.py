@@ -7,18 +7,19 @@ the host as well (tests/test_cuda_host.py). Kernels and axes are those of kernel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.contract import ORDINAL
-from servegen_gpu.backends.cuda.job import SCALAR_FIELDS, TILE
+from servegen_gpu.backends.cuda.job import TILE
 from servegen_gpu.backends.cuda.sort import sort_bits
+from servegen_gpu.backends.cuda.tables import Device, Job, of_workload
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.fields import ITEM_PURPOSES
 from servegen_gpu.backends.host.survey import Survey
-from servegen_gpu.law.dependence import KINDS
+from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, number_of
 from servegen_gpu.request.columns import Ragged
@@ -42,26 +43,9 @@ CELLS = {
 }
 """Arrays of cells and their types."""
 
-Job = dict[str, Any]
-
-
-class Device(Protocol):
-    """Where a slab is sampled."""
-
-    xp: Any
-    """Array namespace: cupy, or numpy for a device that the host plays."""
-
-    def launch(self, kernel: str, job: Job, n: int) -> None:
-        """Start a kernel for n threads; it ends before the next begins."""
-        ...
-
-    def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
-        """Words in the order of some of their bits, equals as they came; those that came are used up."""
-        ...
-
 
 @dataclass(frozen=True)
-class Drawn:
+class RunSums:
     """A run layout on the device, and the sums of ticks of its requests."""
 
     layout: Job
@@ -69,7 +53,7 @@ class Drawn:
 
 
 class SlabSampler:
-    """Samples slabs on a device; keeps the workload there between slabs.
+    """Samples slabs on a device, which keeps the workload from slab to slab and from key to key.
 
     Parameters
     ----------
@@ -78,16 +62,10 @@ class SlabSampler:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._workload: tuple[PackedWorkload, Job] | None = None
-        self._rows: tuple[PackedWorkload, tuple[int, ...], Job] | None = None
 
-    def forget(self) -> None:
-        """Let go of all memory on the device."""
-        self._workload = self._rows = None
-
-    def whole(self, packed: PackedWorkload, slab: Slab) -> dict[str, Any]:
+    def whole(self, packed: PackedWorkload, key: Key, slab: Slab) -> dict[str, Any]:
         """Columns of a slab of whole windows, on the device."""
-        xp, job = self.device.xp, self._job(packed, slab)
+        xp, job = self.device.xp, self._job(packed, key, slab)
         job |= self._cells(job, len(slab.windows) * len(packed.client_id))
         cells = len(job["cell_client"])
         if not cells:
@@ -106,9 +84,11 @@ class SlabSampler:
             del drawn
         return self._columns(packed, job, word, self._layout(begin, count), place["position_bits"])
 
-    def part(self, packed: PackedWorkload, slab: Slab, known: Survey, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    def part(
+        self, packed: PackedWorkload, key: Key, slab: Slab, known: Survey, chosen: NDArray[np.bool_]
+    ) -> dict[str, Any]:
         """Columns of a part of a surveyed window, on the device: the chosen runs of its survey drawn again."""
-        job = self._job(packed, slab) | self._known_cells(packed, known.state)
+        job = self._job(packed, key, slab) | self._known_cells(packed, known.state)
         layout = self._upload_runs(known.runs.take(chosen))
         count = int(layout["requests"])
         drawn = self._draw(job | {"units_known": 1}, layout)
@@ -130,7 +110,7 @@ class SlabSampler:
         self._launch("begin", job | cells | {"grid_cell": chosen}, len(chosen))
         return cells
 
-    def _first_round(self, job: Job, cells: int, rules: set[int]) -> Drawn:
+    def _first_round(self, job: Job, cells: int, rules: set[int]) -> RunSums:
         """All requests of counted cells, and as many of renewal cells as they are likely to need."""
         xp = self.device.xp
         begin = self._begins(job["room"])
@@ -142,7 +122,7 @@ class SlabSampler:
             self._launch("cross", job | layout | {"sums": drawn.sums}, layout["requests"])
         return drawn
 
-    def _next_round(self, job: Job, cells: Any) -> Drawn:
+    def _next_round(self, job: Job, cells: Any) -> RunSums:
         """A quarter more of each renewal cell that has not passed the end of its window."""
         first = job["drawn"][cells]
         begin = self._begins((first >> 2) + 4)
@@ -153,7 +133,7 @@ class SlabSampler:
         self._launch("cross", job | layout | {"sums": drawn.sums}, layout["requests"])
         return drawn
 
-    def _draw(self, job: Job, layout: Job, counted: int = 0) -> Drawn:
+    def _draw(self, job: Job, layout: Job, counted: int = 0) -> RunSums:
         """Gaps, ticks and their sums; the unit of counted cells is found where each cell is one run."""
         xp, n = self.device.xp, layout["requests"]
         ticks = xp.empty(n, np.int64)
@@ -162,7 +142,7 @@ class SlabSampler:
         if counted:
             self._launch("unit", own, counted)
             self._launch("tick", own, n)
-        return Drawn(layout, xp.cumsum(ticks) if n else ticks)
+        return RunSums(layout, xp.cumsum(ticks) if n else ticks)
 
     # Surveys: what servegen_gpu.backends.host.run_gaps.Gaps asks for
 
@@ -194,7 +174,7 @@ class SlabSampler:
         self._launch("sum", job | {"sums": drawn.sums, "run_sums": sums}, len(sums))
         return passed, sums
 
-    def _known_sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Job, Drawn]:
+    def _known_sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Job, RunSums]:
         job, layout = self._survey_job(packed, state), self._upload_runs(runs)
         return job | layout, self._draw(job | {"units_known": 1}, layout)
 
@@ -289,7 +269,7 @@ class SlabSampler:
 
     # Workload and windows
 
-    def _job(self, packed: PackedWorkload, slab: Slab) -> Job:
+    def _job(self, packed: PackedWorkload, key: Key, slab: Slab) -> Job:
         """What all kernels of a slab are told."""
         xp, windows = self.device.xp, slab.windows
         rows, row_of = np.unique(packed.row[windows], return_inverse=True)
@@ -306,65 +286,13 @@ class SlabSampler:
         }
         numbers = {"span_us": max(min(slab.to_us, last) - base, 0), "offset_us": base - packed.start_us}
         uploaded = {name: xp.asarray(array) for name, array in of_windows.items()}
-        return self._of_workload(packed) | self._of_rows(packed, tuple(rows.tolist())) | uploaded | numbers
-
-    def _of_workload(self, packed: PackedWorkload) -> Job:
-        """What does not depend on windows; uploaded once."""
-        if self._workload is None or self._workload[0] is not packed:
-            self.forget()
-            tables, clock = packed.tables, packed.clock
-            arrays: dict[str, NDArray[Any]] = {
-                "client_id": packed.client_id.astype(np.uint32),
-                "profile": packed.profile.astype(np.int32),
-                "rate_factor": packed.rate_factor,
-                "count_rule": packed.count_rule,
-                "mixing": packed.mixing,
-                "mixing_of": packed.mixing_of,
-                "thresholds": tables.thresholds,
-                "values": tables.values,
-                "guide": tables.guide,
-                "clock_thresholds": clock.segments.thresholds,
-                "clock_guide": clock.segments.guide,
-                "clock_first": clock.first,
-                "clock_start_us": clock.start_us,
-                "clock_slope": clock.slope,
-            }
-            if packed.limited:
-                arrays["context_tokens"] = packed.context_tokens
-            numbers = {
-                "key0": packed.key[0],
-                "key1": packed.key[1],
-                "clients": len(packed.client_id),
-                "fields": len(packed.fields),
-                "scalar_fields": packed.scalar_fields,
-                "dependence": KINDS.index(packed.dependence),
-                "ratio_field": packed.fields.index("reason_ratio") if packed.category == "reason" else 0,
-                "items": int(packed.category == "multimodal"),
-                "window_us": packed.window_us,
-                "guide_bits": tables.guide_bits,
-                "clock_guide_bits": clock.segments.guide_bits,
-            }
-            assert packed.scalar_fields <= SCALAR_FIELDS
-            self._workload = packed, {name: self._upload(array) for name, array in arrays.items()} | numbers
-        return self._workload[1]
-
-    def _of_rows(self, packed: PackedWorkload, rows: tuple[int, ...]) -> Job:
-        """Profiles in the rows that a slab's windows use; kept for slabs that use the same."""
-        if self._rows is None or self._rows[0] is not packed or self._rows[1] != rows:
-            self._rows = None
-            names = ("rate_rps", "shape", "occupancy", "log_mean_gap")
-            arrays = {name: getattr(packed, name)[:, rows] for name in names}
-            arrays["is_gamma"] = packed.is_gamma[:, rows].astype(np.uint8)
-            arrays["table"] = packed.table[:, rows].astype(np.int32)
-            job: Job = {name: self._upload(array) for name, array in arrays.items()} | {"rows": len(rows)}
-            self._rows = packed, rows, job
-        return self._rows[2]
+        return of_workload(self.device, packed, key, tuple(rows.tolist())) | uploaded | numbers
 
     def _survey_job(self, packed: PackedWorkload, state: CellState) -> Job:
         """What drawing the gaps of a survey needs: every cell is in one window."""
         window = state.cells.window_index[:1]
         rows = tuple(packed.row[window].tolist())
-        return self._of_workload(packed) | self._of_rows(packed, rows) | self._known_cells(packed, state)
+        return of_workload(self.device, packed, state.law.key, rows) | self._known_cells(packed, state)
 
     def _known_cells(self, packed: PackedWorkload, state: CellState) -> Job:
         """Cells of one window that the host knows."""
@@ -382,10 +310,8 @@ class SlabSampler:
         }
         names = ("log_unit", "ticks_per_unit", "rotation", "first_ticks", "ticks_in_all")
         arrays |= {name: getattr(state, name) for name in names}
-        return {name: self._upload(array.astype(CELLS[name], copy=False)) for name, array in arrays.items()}
-
-    def _upload(self, array: NDArray[Any]) -> Any:
-        return self.device.xp.asarray(np.ascontiguousarray(array))
+        asarray = self.device.xp.asarray
+        return {name: asarray(np.ascontiguousarray(array, CELLS[name])) for name, array in arrays.items()}
 
 
 def tiles_of(requests: int) -> int:

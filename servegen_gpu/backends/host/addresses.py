@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.address import Key, Purpose, draw
 from servegen_gpu.law.philox import Words
 
 Index = slice | NDArray[np.integer]
@@ -25,7 +25,7 @@ class Addresses:
         Id, and number as in `Cells.number`.
     """
 
-    key: tuple[int, int]
+    key: Key
     client: NDArray[np.uint64]
     window: NDArray[np.uint64]
 

@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.host.cell_state import WINDOW_TICKS, CellState, Runs
+from servegen_gpu.backends.host.fields import lookup
 from servegen_gpu.backends.host.gaps import cells_in, log_gaps
 from servegen_gpu.backends.host.run_gaps import SummedGaps, reached
 from servegen_gpu.blocks import for_blocks
-from servegen_gpu.law.position import RENEWAL_BITS, from_start, on_circle
+from servegen_gpu.law.position import RENEWAL_BITS, clock_us, from_start, on_circle
 from servegen_gpu.law.variates import gap_ticks
+from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.rules import CountRule
 
 
 @dataclass(frozen=True, eq=False)
-class Arrivals:
-    """Requests cell by cell, ordinals ascending: the order that breaks ties.
+class TimedRequests:
+    """Requests and their operational times, cell by cell, ordinals ascending: the order that breaks ties.
 
     Attributes
     ----------
@@ -39,9 +41,9 @@ class Arrivals:
     def __len__(self) -> int:
         return len(self.cell)
 
-    def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Arrivals:
+    def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> TimedRequests:
         """The requests at `index`."""
-        return Arrivals(self.cell[index], self.ordinal[index], self.x[index])
+        return TimedRequests(self.cell[index], self.ordinal[index], self.x[index])
 
 
 class NumpyGaps(SummedGaps):
@@ -66,7 +68,7 @@ class NumpyGaps(SummedGaps):
         return sums_of(ticks_of(state, log_gaps(state.law, cell, ordinal), cell), runs)
 
 
-def whole(state: CellState, limit: int) -> Arrivals:
+def whole(state: CellState, limit: int) -> TimedRequests:
     """All requests of the cells; at most about `limit` candidate gaps of renewal cells are drawn at a time."""
     parts = []
     counted = np.flatnonzero(state.count > 0)
@@ -85,7 +87,7 @@ def whole(state: CellState, limit: int) -> Arrivals:
     return _in_order(parts, len(state.cells))
 
 
-def _whole_renewals(state: CellState, limit: int) -> list[Arrivals]:
+def _whole_renewals(state: CellState, limit: int) -> list[TimedRequests]:
     """All requests of the renewal cells, in parts."""
     first = first_renewals(state)
     if not len(first):
@@ -130,7 +132,9 @@ def sums_of(ticks: NDArray[np.int64], runs: Runs) -> NDArray[np.int64]:
     return ticks
 
 
-def place(state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32], sums: NDArray[np.int64]) -> Arrivals:
+def place(
+    state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32], sums: NDArray[np.int64]
+) -> TimedRequests:
     """Operational times from sums of ticks."""
     x = np.empty(len(cell), np.uint32)
     rules = set(np.unique(state.rule).tolist())
@@ -149,8 +153,18 @@ def place(state: CellState, cell: NDArray[np.int32], ordinal: NDArray[np.uint32]
             inside[a:b] = within | (rule != CountRule.SERVEGEN)
 
     for_blocks(len(cell), block)
-    arrivals = Arrivals(cell, ordinal, x)
-    return arrivals if inside is None else arrivals.take(inside)
+    timed = TimedRequests(cell, ordinal, x)
+    return timed if inside is None else timed.take(inside)
+
+
+def microseconds(packed: PackedWorkload, x: NDArray[np.uint32], table: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Microseconds inside the window at operational times; `table` is the clock table of each."""
+    clock = packed.clock
+    if not table.any():  # the constant window
+        return ((x.astype(np.uint64) * np.uint64(packed.window_us)) >> np.uint64(32)).astype(np.int64)
+    s = lookup(x, table, clock.segments)
+    time: NDArray[np.uint64] = clock_us(np, x.astype(np.uint64), clock.first[s], clock.start_us[s], clock.slope[s])
+    return time.astype(np.int64)
 
 
 def first_renewals(state: CellState) -> Runs:
@@ -187,14 +201,14 @@ def rounds(
         step = np.concatenate(((runs.first + runs.count)[on] // 4 + 4, step[waiting]))
 
 
-def _in_order(parts: list[Arrivals], cells: int) -> Arrivals:
+def _in_order(parts: list[TimedRequests], cells: int) -> TimedRequests:
     """Parts joined cell by cell, ordinals ascending; every cell's ordinals are 0 … n − 1."""
     count = np.zeros(cells, np.int64)
     for part in parts:
         count += np.bincount(part.cell, minlength=cells)
     starts = np.cumsum(count) - count
     n = int(count.sum())
-    joined = Arrivals(np.empty(n, np.int32), np.empty(n, np.uint32), np.empty(n, np.uint32))
+    joined = TimedRequests(np.empty(n, np.int32), np.empty(n, np.uint32), np.empty(n, np.uint32))
     for part in parts:
         to = starts[part.cell] + part.ordinal
         joined.cell[to], joined.ordinal[to], joined.x[to] = part.cell, part.ordinal, part.x

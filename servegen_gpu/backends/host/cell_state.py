@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.host.gaps import CellLaw, cell_law, log_first_gaps
 from servegen_gpu.blocks import for_blocks
-from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.address import Key, Purpose, draw
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.position import RENEWAL_BITS, tick_bits
 from servegen_gpu.law.variates import gap_ticks
@@ -99,24 +99,25 @@ class CellState:
     first_ticks: NDArray[np.int64]
 
 
-def begin(packed: PackedWorkload, cells: Cells) -> CellState:
+def begin(packed: PackedWorkload, key: Key, cells: Cells) -> CellState:
     """Draw what is drawn once per cell: counts, rotations, first arrivals. Cells that stay empty are left out."""
     renewal = packed.count_rule[cells.profile] == CountRule.RENEWAL
     count, rotation = np.zeros((2, len(cells)), np.int64)
     first_ticks = np.full(len(cells), WINDOW_TICKS)
     if not renewal.all():
-        count, rotation = _counts(packed, cells, packed.count_rule[cells.profile])
+        count, rotation = _counts(packed, key, cells, packed.count_rule[cells.profile])
         count[renewal] = rotation[renewal] = 0
     if len(chosen := np.flatnonzero(renewal)):
         some = cells if len(chosen) == len(cells) else cells.take(chosen)
-        first = log_first_gaps(cell_law(packed, some))
+        first = log_first_gaps(cell_law(packed, key, some))
         first_ticks[chosen] = gap_ticks(np, first, _log_mean_gap(packed, some), float(WINDOW_TICKS))
     kept = np.flatnonzero(np.where(renewal, first_ticks < WINDOW_TICKS, count > 0))
-    return state_of(packed, cells.take(kept), count[kept], rotation[kept], first_ticks[kept])
+    return state_of(packed, key, cells.take(kept), count[kept], rotation[kept], first_ticks[kept])
 
 
 def state_of(
     packed: PackedWorkload,
+    key: Key,
     cells: Cells,
     count: NDArray[np.int64],
     rotation: NDArray[np.int64],
@@ -127,7 +128,7 @@ def state_of(
     renewal = rule == CountRule.RENEWAL
     return CellState(
         cells=cells,
-        law=cell_law(packed, cells),
+        law=cell_law(packed, key, cells),
         rule=rule,
         count=count,
         rotation=rotation,
@@ -147,14 +148,14 @@ def _log_mean_gap(packed: PackedWorkload, cells: Cells) -> NDArray[np.float64]:
 
 
 def _counts(
-    packed: PackedWorkload, cells: Cells, rule: NDArray[np.uint8]
+    packed: PackedWorkload, key: Key, cells: Cells, rule: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts and rotations, int64[cells] each; those of renewal cells mean nothing."""
     count, rotation = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
     client, window = packed.client_id[cells.client], cells.number
 
     def block(a: int, b: int) -> None:
-        words = draw(np, packed.key, Purpose.COUNT, ordinal=0, client=client[a:b], window=window[a:b])
+        words = draw(np, key, Purpose.COUNT, ordinal=0, client=client[a:b], window=window[a:b])
         # unbiased rounding, floor(r T + U); the servegen rule rounds up
         rounding = np.where(rule[a:b] == CountRule.SERVEGEN, 2**32 - 1, words[0].astype(np.int64))
         count[a:b] = (cells.expected_q32[a:b] + rounding) >> 32

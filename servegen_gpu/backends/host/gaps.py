@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.host.addresses import Addresses, Index
 from servegen_gpu.blocks import for_blocks
-from servegen_gpu.law.address import MAX_ATTEMPTS, Purpose
+from servegen_gpu.law.address import MAX_ATTEMPTS, Key, Purpose
 from servegen_gpu.law.variates import (
     GammaConstants,
     equilibrium_constants,
@@ -72,7 +72,7 @@ def cells_in(cell: NDArray[np.int32], a: int, b: int) -> Index:
     return slice(cell[a], cell[a] + 1) if cell[a] == cell[b - 1] else cell[a:b]
 
 
-def cell_law(packed: PackedWorkload, cells: Cells) -> CellLaw:
+def cell_law(packed: PackedWorkload, key: Key, cells: Cells) -> CellLaw:
     """Gather the law of every cell from the profiles."""
     used = np.zeros(packed.shape.shape[1], np.bool_)
     used[cells.row] = True
@@ -84,7 +84,7 @@ def cell_law(packed: PackedWorkload, cells: Cells) -> CellLaw:
         at = (cells.profile, cells.row)
         laws, of = Laws(packed.is_gamma[at], packed.shape[at]), np.arange(len(cells))
     return CellLaw(
-        key=packed.key,
+        key=key,
         client=packed.client_id[cells.client],
         window=cells.number,
         is_gamma=laws.is_gamma[of],

@@ -12,10 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.host.arrivals import Arrivals, first_renewals, place, rounds, sums_of, ticks_of
-from servegen_gpu.backends.host.cell_state import CellState, Runs, pieces
+from servegen_gpu.backends.host.arrivals import (
+    TimedRequests,
+    first_renewals,
+    microseconds,
+    place,
+    rounds,
+    sums_of,
+    ticks_of,
+)
+from servegen_gpu.backends.host.cell_state import CellState, Runs, begin, pieces
 from servegen_gpu.backends.host.gaps import log_gaps
 from servegen_gpu.backends.host.run_gaps import CHUNK, Gaps
+from servegen_gpu.backends.per_workload import PerWorkload
+from servegen_gpu.law.address import Key
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
 
 
@@ -74,7 +86,7 @@ def survey(state: CellState, limit: int, gaps: Gaps) -> Survey:
     return Survey(state, together.take(order), np.concatenate(found_after)[order])
 
 
-def redraw(known: Survey, chosen: NDArray[np.bool_]) -> Arrivals:
+def redraw(known: Survey, chosen: NDArray[np.bool_]) -> TimedRequests:
     """The requests of the chosen runs of a survey."""
     state, runs = known.state, known.runs.take(chosen)
     cell, ordinal = runs.requests()
@@ -99,3 +111,60 @@ def spans_of_runs(known: Survey) -> Iterator[tuple[NDArray[np.int64], NDArray[np
     top = 2**32 - 1
     yield np.clip(low, 0, None), np.minimum(high, top)
     yield np.maximum(low, 2**32) - 2**32, np.where(high > top, np.minimum(high - 2**32, top), -1)
+
+
+class Surveyor:
+    """Finds which runs of a large window reach into a slab; remembers the last survey of each workload."""
+
+    def __init__(self) -> None:
+        self._known: PerWorkload[tuple[Key, int, Survey]] = PerWorkload()
+
+    def reaching_runs(
+        self, packed: PackedWorkload, key: Key, slab: Slab, gaps: Gaps
+    ) -> tuple[Survey, NDArray[np.bool_]]:
+        """The survey of a surveyed slab's window, and which of its runs may have requests inside the slab.
+
+        Parameters
+        ----------
+        packed : PackedWorkload
+        key : tuple of int
+        slab : Slab
+            Of one window, `Slab.surveyed`.
+        gaps : Gaps
+            Where they are drawn, the same values everywhere.
+
+        Returns
+        -------
+        known : Survey
+        chosen : bool[runs]
+        """
+        window = int(slab.windows[0])
+        last = self._known.find(packed)
+        if last is None or last[:2] != (key, window):
+            self._known.forget(packed)  # free the last survey before the next is made
+            last = key, window, survey(begin(packed, key, cells_of(packed, slab.windows)), alive_at_once(slab), gaps)
+            self._known.keep(packed, last)
+        return last[2], _reaching(packed, last[2], slab)
+
+    def forget(self) -> None:
+        """Let go of all surveys."""
+        self._known.forget()
+
+
+def alive_at_once(slab: Slab) -> int:
+    """How many requests may be drawn at a time."""
+    return max(int(slab.expected), 1 << 16)
+
+
+def _reaching(packed: PackedWorkload, known: Survey, slab: Slab) -> NDArray[np.bool_]:
+    """Which runs of a survey may have requests inside the slab."""
+    window = int(slab.windows[0])
+    origin = (packed.first_window + window) * packed.window_us
+    chosen = np.zeros(len(known.runs), np.bool_)
+    for first, last in spans_of_runs(known):
+        some = np.flatnonzero(first <= last)
+        table = np.full(len(some), packed.clock.table[window])
+        from_us = origin + microseconds(packed, first[some].astype(np.uint32), table)
+        to_us = origin + microseconds(packed, last[some].astype(np.uint32), table)
+        chosen[some[(from_us < slab.to_us) & (to_us >= slab.from_us)]] = True
+    return chosen

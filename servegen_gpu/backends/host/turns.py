@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL, Backend, sampled_starts
+from servegen_gpu.backends.contract import ORDINAL, Backend
 from servegen_gpu.backends.host.addresses import Addresses
 from servegen_gpu.backends.host.fields import later_fields, lookup, scalar_fields
 from servegen_gpu.backends.host.growth import with_history
-from servegen_gpu.law.address import Purpose
+from servegen_gpu.law.address import Key, Purpose
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packed_turns import PackedTurns
@@ -95,21 +95,12 @@ class Course:
     since_us: NDArray[np.int64]
 
 
-def sample_turns(backend: Backend, packed: PackedWorkload, slab: Slab, span_us: tuple[int, int]) -> Iterator[Columns]:
-    """Turns of the conversations that begin in a slab, with the columns of a trace; those inside a span, in any order.
-
-    Parameters
-    ----------
-    backend : Backend
-        Samples the first turns.
-    packed : PackedWorkload
-        The stream of conversations.
-    slab : Slab
-    span_us : tuple of int
-        From the begin of the packed span, as arrivals are.
-    """
-    starts = starts_of(packed, sampled_starts(backend, packed, slab))
-    yield rows_inside(all_turns(packed, course_of(packed, starts, span_us[0])), span_us)
+def sample_turns(
+    backend: Backend, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]
+) -> Iterator[Columns]:
+    """`Backend.sample_turns` from the first turns that a backend samples."""
+    starts = starts_of(packed, backend.sample_slab(packed, key, slab))
+    yield rows_inside(all_turns(packed, key, course_of(packed, key, starts, span_us[0])), span_us)
 
 
 def rows_inside(rows: Columns, span_us: tuple[int, int]) -> Columns:
@@ -119,12 +110,12 @@ def rows_inside(rows: Columns, span_us: tuple[int, int]) -> Columns:
     return rows if inside.all() else take(rows, np.flatnonzero(inside))
 
 
-def course_of(packed: PackedWorkload, starts: Starts, from_us: int) -> Course:
+def course_of(packed: PackedWorkload, key: Key, starts: Starts, from_us: int) -> Course:
     """The turns of conversations that still go on at an instant, from the first turn on."""
     turns = packed.turns
     assert turns is not None
     client_id = packed.client_id[starts.client]
-    addresses = Addresses(packed.key, client_id, number_of(starts.window, packed.stream))
+    addresses = Addresses(key, client_id, number_of(starts.window, packed.stream))
     model = turns.model[packed.profile[starts.client]]
     word = addresses.words(Purpose.TURN, slice(None), starts.ordinal)[0].astype(np.uint32)
     count = turns.counts.values[lookup(word, model, turns.counts)]
@@ -142,7 +133,7 @@ def course_of(packed: PackedWorkload, starts: Starts, from_us: int) -> Course:
     return Course(starts.take(np.flatnonzero(goes_on)), renumbered[of[kept]], turn[kept], since_us[kept])
 
 
-def all_turns(packed: PackedWorkload, course: Course) -> Columns:
+def all_turns(packed: PackedWorkload, key: Key, course: Course) -> Columns:
     """All turns of conversations, one conversation after another, with the columns of a trace."""
     turns, starts, of = packed.turns, course.starts, course.conversation
     assert turns is not None
@@ -157,7 +148,7 @@ def all_turns(packed: PackedWorkload, course: Course) -> Columns:
         stream=packed.stream,
     )
     client_id = packed.client_id[starts.client]
-    addresses, ordinal = Addresses(packed.key, client_id, cells.number), starts.ordinal[of]
+    addresses, ordinal = Addresses(key, client_id, cells.number), starts.ordinal[of]
     new = _new_tokens(turns, turns.model[profile], addresses, course)
     drawn = scalar_fields(packed, cells, addresses, of, ordinal, course.turn, new)
     ids = session_ids(packed.stream, client_id.astype(np.int64), starts.window, starts.ordinal)

@@ -1,7 +1,7 @@
 """The native backend: the law in `kernels/`, compiled for the CPU; threads over blocks, strips of lanes, radix sort.
 
-Counts and rotations of cells, and the bookkeeping of surveys, are the NumPy backend's; what is done per request is in
-C. Axes: cells, runs, requests.
+Counts and rotations of cells, and the bookkeeping of surveys, are done in NumPy; what is done per request is in C.
+Axes: cells, runs, requests.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL
-from servegen_gpu.backends.host.backend import NumpyBackend
+from servegen_gpu.backends.contract import ORDINAL, Backend
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.run_gaps import SummedGaps
+from servegen_gpu.backends.host.survey import Surveyor
 from servegen_gpu.backends.host.turns import all_turns, rows_inside, sample_turns, window_of
 from servegen_gpu.backends.native.cells import begin
 from servegen_gpu.backends.native.library import (
@@ -35,20 +35,21 @@ from servegen_gpu.backends.native.library import (
 )
 from servegen_gpu.backends.native.turns import drawn_course, ordered, sessions_of, turns_of
 from servegen_gpu.blocks import thread_count
+from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, Ragged
 from servegen_gpu.request.schema import MODALITIES, scalar_field_count
-from servegen_gpu.request.turn_rows import TURN_ROW, Rows, in_order
+from servegen_gpu.request.turn_rows import TURN_ROW, TurnRows, in_order
 from servegen_gpu.rules import CountRule
 
 TURNS_AT_ONCE = ctypes.c_int64(1 << 20)
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class LibraryDraw:
     """What the library has drawn of a slab.
 
     Attributes
@@ -69,7 +70,7 @@ class Drawn:
     stop: NDArray[np.int32]
 
 
-class NativeBackend(NumpyBackend):
+class NativeBackend(Backend):
     """Samples slabs with compiled kernels.
 
     Parameters
@@ -81,9 +82,11 @@ class NativeBackend(NumpyBackend):
     joined_slab_requests = 1 << 26
     """Scratch does not grow with a slab, so that a trace in memory is best made in one."""
 
+    interleaves = frozenset({"language", "reason"})
+
     def __init__(self, library: Library | None = None) -> None:
         self.library = library or load_library(build=True)
-        super().__init__(NativeGaps(self.library))
+        self._surveyor, self._gaps = Surveyor(), NativeGaps(self.library)
         self.library.hold(1)
         weakref.finalize(self, self.library.hold, -1)
 
@@ -92,33 +95,25 @@ class NativeBackend(NumpyBackend):
         fields = scalar_field_count(category)
         return 64 + 12 * fields + (80 if category == "multimodal" else 0)
 
-    def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
+    def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
-        with self._drawn("sg_draw", packed, slab) as drawn:
+        with self._drawn("sg_draw", packed, key, slab) as drawn:
             try:
                 return self._written(packed, drawn)
             finally:
                 self.library.free(drawn.handle)
 
-    def sample_beside(self, packed: PackedWorkload, slab: Slab, due: NDArray[np.void] | None) -> Columns:
-        """The slab's requests, which stand alone, with ids of sessions; turns that are due are among them.
-
-        Parameters
-        ----------
-        packed : PackedWorkload
-            Not multimodal.
-        slab : Slab
-        due : TURN_ROW[n], optional
-            In order, all of them inside the slab.
-        """
+    def sample_beside(self, packed: PackedWorkload, key: Key, slab: Slab, due: TurnRows | None) -> Columns:
+        """The slab's requests, which stand alone, with turns in their places."""
+        assert not isinstance(due, dict)
         try:
-            with self._drawn("sg_draw", packed, slab) as drawn:
+            with self._drawn("sg_draw", packed, key, slab) as drawn:
                 try:
                     return self._written(packed, drawn, np.empty(0, TURN_ROW) if due is None else due)
                 finally:
                     self.library.free(drawn.handle)
         except NoRoomForId:
-            rows = self.sample_slab(packed, slab)
+            rows = self.sample_slab(packed, key, slab)
             client, ordinal, arrival_us = (np.asarray(rows[name]) for name in ("client", ORDINAL, "arrival_us"))
             session_ids(packed.stream, client, window_of(packed, arrival_us), ordinal)  # says which
             raise
@@ -127,16 +122,18 @@ class NativeBackend(NumpyBackend):
         """How many conversations a slab may begin: only the times of first turns are kept of all of them."""
         return max_requests
 
-    def sample_turns(self, packed: PackedWorkload, slab: Slab, span_us: tuple[int, int]) -> Iterator[Rows]:
+    def sample_turns(
+        self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]
+    ) -> Iterator[TurnRows]:
         """Turns inside a span of the conversations that begin in a slab; records, or columns of multimodal ones."""
         items = packed.category == "multimodal"
         try:
-            with self._drawn("sg_follow", packed, slab, span_us) as drawn:
+            with self._drawn("sg_follow", packed, key, slab, span_us) as drawn:
                 try:
                     while count := self.library.call("sg_next_turns", drawn.handle, TURNS_AT_ONCE, stop=drawn.stop):
                         if items:
                             course = drawn_course(self.library, drawn.handle, count, drawn.state.cells, drawn.offset_us)
-                            yield rows_inside(all_turns(packed, course), span_us)
+                            yield rows_inside(all_turns(packed, key, course), span_us)
                             continue
                         rows = np.empty(count, TURN_ROW)
                         self.library.call("sg_turn_rows", drawn.handle, rows, stop=drawn.stop)
@@ -144,9 +141,9 @@ class NativeBackend(NumpyBackend):
                 finally:
                     self.library.free_turns(drawn.handle)
         except NoRoomForId:
-            yield from sample_turns(self, packed, slab, span_us)  # says which
+            yield from sample_turns(self, packed, key, slab, span_us)  # says which
 
-    def ordered(self, parts: list[Rows]) -> Rows:
+    def ordered(self, parts: list[TurnRows]) -> TurnRows:
         """Turns by arrival, conversation and turn."""
         if isinstance(parts[0], dict):
             return in_order(parts)
@@ -154,10 +151,10 @@ class NativeBackend(NumpyBackend):
 
     @contextmanager
     def _drawn(
-        self, function: str, packed: PackedWorkload, slab: Slab, span_us: tuple[int, int] | None = None
-    ) -> Iterator[Drawn]:
+        self, function: str, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int] | None = None
+    ) -> Iterator[LibraryDraw]:
         """What a function draws of a slab; arrays that the library points into live as long."""
-        state, runs = self._state(packed, slab)
+        state, runs = self._state(packed, key, slab)
         first = (packed.first_window + int(slab.windows[0])) * packed.window_us
         last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
         base, stop = max(first, slab.from_us), np.zeros(1, np.int32)
@@ -168,16 +165,16 @@ class NativeBackend(NumpyBackend):
             turns, names = turns_of(packed, state.cells, span_us, base - packed.start_us), sessions_of(state.cells)
             more = (ctypes.byref(turns), ctypes.byref(names), ctypes.c_int64(packed.category != "multimodal"))
         count = self.library.call(function, ctypes.byref(task), known, *more, ctypes.byref(handle), stop=stop)
-        yield Drawn(handle, count, state, base - packed.start_us, stop)
+        yield LibraryDraw(handle, count, state, base - packed.start_us, stop)
 
-    def _state(self, packed: PackedWorkload, slab: Slab) -> tuple[CellState, Runs | None]:
+    def _state(self, packed: PackedWorkload, key: Key, slab: Slab) -> tuple[CellState, Runs | None]:
         """The slab's cells, and which of their runs are to be drawn; None for all requests."""
         if slab.surveyed:
-            known, reached = self.reaching_runs(packed, slab)
+            known, reached = self._surveyor.reaching_runs(packed, key, slab, self._gaps)
             return known.state, known.runs.take(reached)
-        return begin(self.library, packed, slab.windows), None
+        return begin(self.library, packed, key, slab.windows), None
 
-    def _written(self, packed: PackedWorkload, drawn: Drawn, due: NDArray[np.void] | None = None) -> Columns:
+    def _written(self, packed: PackedWorkload, drawn: LibraryDraw, due: NDArray[np.void] | None = None) -> Columns:
         """The columns of what was drawn; with `due`, those of a trace with conversations."""
         handle, stop = drawn.handle, drawn.stop
         n = drawn.count + (0 if due is None else len(due))

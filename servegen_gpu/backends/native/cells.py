@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.host.cell_state import CellState, state_of
 from servegen_gpu.backends.native.library import Library, grid
 from servegen_gpu.blocks import thread_count
+from servegen_gpu.law.address import Key
 from servegen_gpu.law.variates import equilibrium_constants
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells, number_of
 
 
-def begin(library: Library, packed: PackedWorkload, windows: NDArray[np.int64]) -> CellState:
+def begin(library: Library, packed: PackedWorkload, key: Key, windows: NDArray[np.int64]) -> CellState:
     """What `host.cell_state.begin` knows of the cells of some windows."""
     first, power = equilibrium_constants(np, packed.is_gamma, packed.shape)
     stop = np.zeros(1, np.int32)
     task = grid(
         {
-            "key0": packed.key[0],
-            "key1": packed.key[1],
+            "key0": key[0],
+            "key1": key[1],
             "clients": len(packed.client_id),
             "rows": packed.rate_rps.shape[1],
             "windows": len(windows),
@@ -57,4 +58,4 @@ def begin(library: Library, packed: PackedWorkload, windows: NDArray[np.int64]) 
         expected_q32=expected_q32,
         stream=packed.stream,
     )
-    return state_of(packed, cells, drawn, rotation, first_ticks)
+    return state_of(packed, key, cells, drawn, rotation, first_ticks)

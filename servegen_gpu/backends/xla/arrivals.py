@@ -75,7 +75,7 @@ class Requests:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DrawnRuns:
     """What came of some runs.
 
     Attributes
@@ -96,7 +96,7 @@ class Drawn:
 
 jax.tree_util.register_dataclass(DeviceState, list(DeviceState.__dataclass_fields__), [])
 jax.tree_util.register_dataclass(Requests, list(Requests.__dataclass_fields__), [])
-jax.tree_util.register_dataclass(Drawn, list(Drawn.__dataclass_fields__), [])
+jax.tree_util.register_dataclass(DrawnRuns, list(DrawnRuns.__dataclass_fields__), [])
 
 
 @jax.jit
@@ -134,7 +134,7 @@ def begin(tables: DeviceTables, cells: DeviceCells) -> DeviceState:
 
 
 @partial(jax.jit, static_argnames=("capacity", "surveyed"))
-def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: int, surveyed: bool = False) -> Drawn:
+def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: int, surveyed: bool = False) -> DrawnRuns:
     """Draw the requests of runs and place them on the clock.
 
     Parameters
@@ -189,7 +189,7 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
         x = jnp.where(renewal, sums >> (RENEWAL_BITS - 32), x)
         inside = inside & (lane < stop[run])
     us = _clock(tables, x.astype(jnp.uint32), cells.clock_table[cell])
-    return Drawn(
+    return DrawnRuns(
         requests=Requests(cell, ordinal, us, inside),
         run=run,
         taken=jax.ops.segment_sum(inside.astype(jnp.int32), run, len(ends), indices_are_sorted=True),
@@ -205,14 +205,14 @@ def _clock(tables: DeviceTables, x: Any, table: Any) -> Any:
 
 
 @jax.jit
-def join(joined: Requests, part: Drawn, runs: Runs, begins: Any) -> Requests:
+def join(joined: Requests, part: DrawnRuns, runs: Runs, begins: Any) -> Requests:
     """Copy the requests of a part to their places among all.
 
     Parameters
     ----------
     joined : Requests
         Of all parts.
-    part : Drawn
+    part : DrawnRuns
     runs : Runs
         Of the part.
     begins : int64[runs]

@@ -14,11 +14,13 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL
-from servegen_gpu.backends.host.backend import NumpyBackend
+from servegen_gpu.backends.contract import ORDINAL, Backend
+from servegen_gpu.backends.host.arrivals import NumpyGaps
 from servegen_gpu.backends.host.cell_state import WINDOW_TICKS, CellState, Runs, pieces
 from servegen_gpu.backends.host.fields import ITEM_PURPOSES
-from servegen_gpu.backends.xla.arrivals import DeviceState, Drawn, Requests, begin, draw_runs, join, nothing
+from servegen_gpu.backends.host.survey import Surveyor
+from servegen_gpu.backends.per_workload import PerWorkload
+from servegen_gpu.backends.xla.arrivals import DeviceState, DrawnRuns, Requests, begin, draw_runs, join, nothing
 from servegen_gpu.backends.xla.exact import x64
 from servegen_gpu.backends.xla.rows import finish, items
 from servegen_gpu.backends.xla.tables import (
@@ -34,6 +36,7 @@ from servegen_gpu.backends.xla.tables import (
 )
 from servegen_gpu.backends.xla.window import WindowSample, sample_window, window_cells
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import Key
 from servegen_gpu.law.context import cut_output
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
@@ -44,48 +47,50 @@ from servegen_gpu.rules import CountRule
 __all__ = ["JaxBackend", "WindowSample", "device_tables", "sample_window", "window_cells", "x64"]
 
 
-class JaxBackend:
+KEPT: PerWorkload[DeviceTables] = PerWorkload()
+"""Tables of workloads on the device; all backends of this process share them."""
+
+
+class JaxBackend(Backend):
     """Samples slabs with JAX.
 
     Every function is compiled once for each bucket of sizes (powers of two of requests and of cells). Parts of a window
-    larger than memory are found by the NumPy backend's survey, on the CPU, and drawn here.
+    larger than memory are found by a survey with NumPy, on the CPU, and drawn here.
     """
 
     name = "jax"
 
     def __init__(self) -> None:
-        self._surveyor = NumpyBackend()
-        self._known: tuple[PackedWorkload, DeviceTables] | None = None
+        self._surveyor = Surveyor()
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes that a slab needs per expected request, measured on a CPU where half of the lanes are empty."""
         return 260 + 20 * scalar_field_count(category) + (120 if category == "multimodal" else 0)
 
-    def sample_slab(self, packed: PackedWorkload, slab: Slab) -> Columns:
+    def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
         try:
-            return self._sample(packed, slab)
+            return self._sample(packed, key, slab)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             asked = f"{slab.expected:,.0f} requests in a slab on {jax.default_backend()}"
             raise OptionError(f"device memory for {asked}", str(error).splitlines()[0], "lower memory=") from error
 
-    def _sample(self, packed: PackedWorkload, slab: Slab) -> Columns:
+    def _sample(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         with x64():
-            tables = self._tables(packed)
-            cells, found = (self._part if slab.surveyed else _whole)(tables, packed, slab)
-            return empty_columns(packed.category) if found is None else _columns(tables, packed, slab, cells, found)
+            tables = _tables(packed, key)
+            cells, found = self._part(tables, packed, key, slab) if slab.surveyed else _whole(tables, packed, slab)
+            if found is not None:
+                return _columns(tables, packed, slab, cells, found)
+            ordinal = {ORDINAL: np.empty(0, np.uint32)} if packed.addressed else {}
+            return empty_columns(packed.category) | ordinal
 
-    def _tables(self, packed: PackedWorkload) -> DeviceTables:
-        if self._known is None or self._known[0] is not packed:
-            self._known = None  # free the last workload's first
-            self._known = (packed, device_tables(packed))
-        return self._known[1]
-
-    def _part(self, tables: DeviceTables, packed: PackedWorkload, slab: Slab) -> tuple[DeviceCells, Requests | None]:
+    def _part(
+        self, tables: DeviceTables, packed: PackedWorkload, key: Key, slab: Slab
+    ) -> tuple[DeviceCells, Requests | None]:
         """Requests of a part of a large window."""
-        known, chosen = self._surveyor.reaching_runs(packed, slab)
+        known, chosen = self._surveyor.reaching_runs(packed, key, slab, NumpyGaps())
         cells = device_cells(packed, known.state.cells, int(slab.windows[0]))
         runs = known.runs.take(chosen)
         if not len(runs):
@@ -95,6 +100,15 @@ class JaxBackend:
         lanes = bucket(int(runs.count.sum()), MIN_REQUESTS)
         drawn = draw_runs(tables.for_arrivals(), state, on_device, capacity=lanes, surveyed=True)
         return cells, drawn.requests
+
+
+def _tables(packed: PackedWorkload, key: Key) -> DeviceTables:
+    """The tables of a workload, uploaded where they are not kept, with the key."""
+    tables = KEPT.find(packed)
+    if tables is None:
+        tables = device_tables(packed, key)
+        KEPT.keep(packed, tables)
+    return tables.with_key(key)
 
 
 def _state_of(cells: DeviceCells, known: CellState) -> DeviceState:
@@ -128,7 +142,7 @@ def _whole(tables: DeviceTables, packed: PackedWorkload, slab: Slab) -> tuple[De
 
 def _rounds(
     tables: DeviceTables, state: DeviceState, renewal: NDArray[np.bool_], runs: Runs, limit: int
-) -> Iterator[tuple[Drawn, Runs]]:
+) -> Iterator[tuple[DrawnRuns, Runs]]:
     """Draw runs until every renewal cell has passed the end of its window; at most about `limit` requests at a time.
 
     Yields what was drawn and its runs on the device.
@@ -153,7 +167,7 @@ def _rounds(
         runs = Runs(*(np.concatenate([getattr(part, name) for part in again]) for name in Runs.__dataclass_fields__))
 
 
-def _together(parts: list[tuple[Drawn, Runs]]) -> Requests:
+def _together(parts: list[tuple[DrawnRuns, Runs]]) -> Requests:
     """Parts as one, cell by cell and ordinals ascending."""
     taken = [np.asarray(drawn.taken).astype(np.int64) for drawn, _ in parts]
     total = bucket(sum(int(of.sum()) for of in taken), MIN_REQUESTS)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.host.cell_state import Runs
 from servegen_gpu.backends.xla.exact import x64
+from servegen_gpu.law.address import Key
 from servegen_gpu.law.variates import GammaConstants
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells
@@ -92,6 +93,11 @@ class DeviceTables:
         """Without what lengths need: workloads of all categories share what is compiled for arrivals."""
         return replace(self, lengths=None, fields=None, mixing=None)
 
+    def with_key(self, key: Key) -> DeviceTables:
+        """The same tables under another key of `derive_key`: only that is uploaded, and nothing compiled."""
+        with x64():
+            return replace(self, key=jax.device_put(np.array(key, np.uint64)))
+
 
 @dataclass(frozen=True, eq=False)
 class DeviceCells:
@@ -165,13 +171,20 @@ def padded(array: NDArray[Any], size: int, fill: Any = 0) -> NDArray[Any]:
     return out
 
 
-def device_tables(packed: PackedWorkload) -> DeviceTables:
-    """The shared part of a workload, on JAX's default device."""
+def device_tables(packed: PackedWorkload, key: Key) -> DeviceTables:
+    """The shared part of a workload, on JAX's default device.
+
+    Parameters
+    ----------
+    packed : PackedWorkload
+    key : tuple of int
+        Of `derive_key`, or `Workload.key`; `DeviceTables.with_key` has the same tables for another replica.
+    """
     clock = packed.clock
     segments = bucket(len(clock.first), 16)
     active = packed.rate_rps > 0
     on_host = DeviceTables(
-        key=np.array(packed.key, np.uint64),
+        key=np.array(key, np.uint64),
         zero=np.int64(0),
         segments=_padded_tables(clock.segments),
         clock_first=padded(clock.first, segments),

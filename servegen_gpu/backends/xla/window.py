@@ -4,7 +4,7 @@ A simulator that lives on the device asks for requests where it needs them::
 
     from servegen_gpu.backends import xla
 
-    tables = xla.device_tables(packed)
+    tables = xla.device_tables(packed, derive_key(seed))
     cells = xla.window_cells(packed, first=0, count=1)
 
     @jax.jit
@@ -17,7 +17,8 @@ A simulator that lives on the device asks for requests where it needs them::
 
 The law computes in 64 bits, inside; what comes out has 32 bits at most, and code around it stays as it was. JAX before
 0.8 cannot mix the two in one jitted function: there, call the function inside ``xla.x64()``. Pass `tables` and `cells`
-as arguments, so that one compilation serves all windows of about the same number of clients.
+as arguments, so that one compilation serves all windows of about the same number of clients, and, by
+``tables.with_key``, all replicas.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 from jax import lax
 
 from servegen_gpu.backends.host.cell_state import WINDOW_TICKS, Runs
-from servegen_gpu.backends.xla.arrivals import Drawn, begin, draw_runs
+from servegen_gpu.backends.xla.arrivals import DrawnRuns, begin, draw_runs
 from servegen_gpu.backends.xla.exact import x64
 from servegen_gpu.backends.xla.rows import finish
 from servegen_gpu.backends.xla.tables import DeviceCells, DeviceTables, device_cells
@@ -82,7 +83,7 @@ def window_cells(packed: PackedWorkload, first: int, count: int = 1) -> DeviceCe
     OptionError
         If clients hold conversations, whose later turns are in other windows.
     """
-    if packed.turns:
+    if packed.conversations:
         raise OptionError(
             "a workload whose requests stand alone", "one with conversations", "pack pool.with_conversations(None)"
         )
@@ -117,7 +118,7 @@ def _sample(tables: DeviceTables, cells: DeviceCells, capacity: int) -> WindowSa
     room = jnp.where(renewal, jnp.where(state.first_ticks < WINDOW_TICKS, some, 0), state.count)
     zero = jnp.zeros_like(room)
 
-    def draw(room: Any) -> tuple[Drawn, Any]:
+    def draw(room: Any) -> tuple[DrawnRuns, Any]:
         runs = Runs(jnp.arange(len(room), dtype=jnp.int32), zero, room, zero)  # type: ignore[arg-type]
         drawn = draw_runs(arrivals, state, runs, capacity=capacity)
         # a renewal cell that has not passed the end of its window gets twice the room, any other what it needs
@@ -128,11 +129,11 @@ def _sample(tables: DeviceTables, cells: DeviceCells, capacity: int) -> WindowSa
     drawn, wanted = draw(room)
     if CountRule.RENEWAL in tables.gaps.rules:
 
-        def short_of_room(carry: tuple[Drawn, Any, Any]) -> Any:
+        def short_of_room(carry: tuple[DrawnRuns, Any, Any]) -> Any:
             _, room, wanted = carry
             return (wanted != room).any() & (wanted.sum() <= capacity)
 
-        def draw_again(carry: tuple[Drawn, Any, Any]) -> tuple[Drawn, Any, Any]:
+        def draw_again(carry: tuple[DrawnRuns, Any, Any]) -> tuple[DrawnRuns, Any, Any]:
             drawn, wanted = draw(carry[2])
             return drawn, carry[2], wanted
 
