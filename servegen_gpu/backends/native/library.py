@@ -192,8 +192,6 @@ class Library:
             "sg_draw",
             "sg_cells",
             "sg_cell_rows",
-            "sg_starts",
-            "sg_start_rows",
             "sg_has_items",
             "sg_columns",
             "sg_item_count",
