@@ -63,10 +63,20 @@ def _how(seed: int, replica: int, rules: dict[str, Any], backend: str, shard: tu
 
 
 def duration_of(provenance: Mapping[str, Any]) -> float | None:
-    """Length of a trace in seconds, if its provenance says so; a file may say anything."""
-    duration_s = provenance.get("duration_s")
-    real = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
-    return float(duration_s) if real and 0 < duration_s < 2.0**33 else None  # type: ignore[arg-type, operator]
+    """Length of a trace in seconds, if its provenance says so."""
+    return _seconds(provenance.get("duration_s")) or None
+
+
+def start_us_of(provenance: Mapping[str, Any]) -> int:
+    """Where a trace's first microsecond is on the time axis, as its provenance says; 0 if it does not."""
+    cuts = (change.get("from_s") for change in changes_of(provenance) if change.get("keep_times") is False)
+    return sum(round(_seconds(stated) * 1e6) for stated in (provenance.get("start_s"), *cuts))
+
+
+def _seconds(stated: Any) -> float:
+    """A number of seconds, 0 where there is none; a file may say anything."""
+    real = isinstance(stated, int | float) and not isinstance(stated, bool)
+    return float(stated) if real and 0 < stated < 2.0**33 else 0.0
 
 
 def changes_of(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:

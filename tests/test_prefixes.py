@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from servegen_gpu import OptionError, Ragged, Trace
 from servegen_gpu.cli import main
 from servegen_gpu.formats.flow import chunks
 from servegen_gpu.prefixes import ids as module
+from servegen_gpu.prefixes.ranks import NOBODY, ranks
 
 SIZES = (1, 7, 16, 512)
 PINNED = [
@@ -144,11 +146,12 @@ def owners_with(**changed):
     right = module._owners
 
     def owners(columns, *place):
-        owner, shares, own = right(columns, *place)
+        owner, shares, own, whose = right(columns, *place)
         return (
             changed.get("owner", lambda o: o)(owner),
             changed.get("shares", lambda s: s)(shares),
-            (changed.get("own", lambda o: o)(own)),
+            changed.get("own", lambda o: o)(own),
+            whose,
         )
 
     return owners
@@ -241,7 +244,7 @@ def test_single_requests_share_system_prompts_only():
     rng = np.random.default_rng(3)
     client, tokens = rng.integers(0, 5, 400, dtype=np.int32), rng.integers(0, 300, 400, dtype=np.int32)
     columns = {"arrival_us": np.sort(rng.integers(0, 50, 400)) + (5 << 40), "client": client, "input_tokens": tokens}
-    trace = Trace(columns, first_row=2**32 - 200)
+    trace = Trace(columns)
     serial = itertools.count()
     streams = [
         [("prompt", c, at) if at < 70 else next(serial) for at in range(n)]
@@ -250,9 +253,103 @@ def test_single_requests_share_system_prompts_only():
     for size in SIZES:
         assert agrees(trace, streams, size, system_tokens=70)
     whole = sg.hash_ids(trace, 7)
-    for later_us in (1, 1 << 40):  # the same rows of another shard
-        elsewhere = Trace(columns | {"arrival_us": columns["arrival_us"] + later_us}, first_row=2**32 - 200)
+    for later_us in (50, 1 << 40):
+        elsewhere = Trace(columns | {"arrival_us": columns["arrival_us"] + later_us})
         assert not np.isin(whole.values, sg.hash_ids(elsewhere, 7).values).any()
+    trace = Trace(columns, {"start_s": "today", "changes": [{"from_s": -1.0}, 3]}, first_row=77)  # that says no start
+    assert same(Trace({"h": sg.hash_ids(trace, 7)}), Trace({"h": whole}))
+
+
+# -- requests that stand alone are known by what they are, not by where they lie ---------------------------------------
+
+
+def crowd():
+    """Clients of bursts, with several requests in many a microsecond."""
+    lengths = {"input_tokens": sg.distributions.Exponential(40), "output_tokens": 9}
+    return sg.pool([sg.client(rate=5, arrivals="gamma", cv=30, count=3, **lengths)])
+
+
+def alone(**keywords):
+    return sg.generate(crowd(), seed=4, **keywords)
+
+
+def lists(ids):
+    return [row.tolist() for row in ids]
+
+
+def starts_agree():
+    whole, later = alone(duration="1h"), alone(start="25m", duration="35m")
+    cut = whole.between("25m")
+    ids = lists(sg.hash_ids(whole, 16))[len(whole) - len(later) :]
+    assert cut["arrival_us"].tolist() == later["arrival_us"].tolist()
+    same_times = whole.between("25m", keep_times=True)
+    return all(lists(sg.hash_ids(part, 16)) == ids for part in (later, cut, same_times, cut.between("0s")))
+
+
+def shards_agree():
+    shares = [sg.stream(crowd(), seed=4, duration="1h", shard=(k, 3)) for k in range(3)]
+    joined = Trace.concat([piece for share in shares for piece in sg.hash_slabs(share, 16)])
+    joined = joined.take(np.argsort(joined["arrival_us"], kind="stable"))
+    return lists(joined["hash_ids"]) == lists(sg.hash_ids(alone(duration="1h"), 16))
+
+
+def slabs_agree():
+    whole = alone(duration="10m")
+    slabs = [whole.rows(a, a + 3) for a in range(0, len(whole), 3)]
+    return lists(Trace.concat(list(sg.hash_slabs(slabs, 16)))["hash_ids"]) == lists(sg.hash_ids(whole, 16))
+
+
+AGREE = (starts_agree, shards_agree, slabs_agree)
+WRONG = {
+    "row numbers": ("ranks", lambda arrival_us, client, before=None: (np.arange(len(client)), before), AGREE),
+    "no rank": ("ranks", lambda arrival_us, client, before=None: (np.zeros(len(client), np.int64), before), ()),
+    "ranks of every slab": ("ranks", lambda arrival_us, client, before=None: ranks(arrival_us, client), (slabs_agree,)),
+    "times of the trace": ("start_us_of", lambda provenance: 0, (starts_agree,)),
+}
+
+
+@pytest.mark.parametrize("agree", AGREE)
+def test_ids_of_single_requests_are_the_same_in_every_part_of_a_trace(agree):
+    assert agree()
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_addresses_of_single_requests_are_found(wrong, monkeypatch):
+    trace = alone(duration="10m")
+    blocks = len(np.unique(sg.hash_ids(trace, 16).values))
+    assert blocks == len(sg.hash_ids(trace, 16).values)
+    name, defect, found_by = WRONG[wrong]
+    monkeypatch.setattr(module, name, defect)
+    assert [agree for agree in AGREE if not agree()] == list(found_by)
+    shared = len(np.unique(sg.hash_ids(trace, 16).values)) < blocks
+    assert shared == (wrong == "no rank")
+
+
+def test_ranks_count_earlier_requests_of_the_client_and_microsecond():
+    rng = np.random.default_rng(8)
+    for times in (np.sort(rng.integers(0, 90, 500)), rng.integers(0, 90, 500), np.zeros(500, np.int64), np.arange(500)):
+        clients, seen, expected = rng.integers(0, 4, 500), Counter(), []
+        for address in zip(times.tolist(), clients.tolist(), strict=True):
+            expected.append(seen[address])
+            seen[address] += 1
+        assert ranks(times, clients)[0].tolist() == expected
+        edges, last, found = [0, 0, *np.sort(rng.integers(0, 500, 200)).tolist(), 500], NOBODY, []
+        for a, b in itertools.pairwise(edges):
+            rank, last = ranks(times[a:b], clients[a:b], last)
+            found += rank.tolist()
+        if (np.diff(times) >= 0).all():  # slabs come in order of time
+            assert found == expected
+
+
+def test_negative_conversations_are_requests_that_stand_alone():
+    columns = {"client": [3, 3, 3, 3], "conversation": [-5, 2, -6, 2], "turn": [1, 1, 1, 2]}
+    columns |= {"input_tokens": [40, 40, 40, 72], "new_tokens": [40, 40, 40, 32]}
+    trace = Trace({name: np.array(column) for name, column in columns.items()}, first_row=9)
+    ids = lists(sg.hash_ids(trace, 16))
+    assert ids[3][:2] == ids[1][:2]
+    assert len(set(itertools.chain.from_iterable(ids))) == sum(map(len, ids)) - 2
+    part = trace.take(np.array([2, 1]))
+    assert lists(sg.hash_ids(part, 16)) == [ids[2], ids[1]]
 
 
 def test_hits_of_a_cache_that_never_forgets():
@@ -461,7 +558,14 @@ def test_refuses_arguments(keywords, message):
         ({"new_tokens": [4, 4, 5]}, "new_tokens of at most input_tokens, got 5 in row 1,002"),
         ({"turn": [1, 0, 1]}, "turn from 1 to 1,073,741,823, got 0 in row 1,001"),
         ({"turn": [1, 1, 2**30]}, "got 1073741824 in row 1,002"),
-        ({"conversation": [1, -1, 1]}, "conversation from 0"),
+        (
+            {"conversation": [-1, 1, -1]},
+            "conversation below 0 of one request only, which stands alone, got -1 in row 1,002",
+        ),
+        (
+            {"conversation": None, "turn": None, "new_tokens": None, "client": [1, 2**32, 1]},
+            "client from 0 to 4,294,967",
+        ),
         ({"client": [0.0, 1.0, 2.0]}, "integers in the column 'client', got float64"),
         ({"client": Ragged(np.arange(4), np.arange(3, dtype=np.int32))}, "got list<int32>"),
     ],

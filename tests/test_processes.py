@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 
 def said_by(*command: object) -> list[str]:
     """Lines that a command prints; it is ended with all its children where it hangs."""
-    own = {"env": os.environ | {"SERVEGEN_GPU_THREADS": "2"}, "cwd": REPOSITORY, "start_new_session": True}
+    environment = os.environ | {"SERVEGEN_GPU_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    own = {"env": environment, "cwd": REPOSITORY, "start_new_session": True}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, *map(str, command)], **own, **pipes) as process:
         try:

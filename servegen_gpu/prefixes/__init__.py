@@ -11,6 +11,7 @@ inside the client's system prompt                  client, k
 beyond it                                          conversation, k
 beyond it, once the context limit cut the history  conversation, turn, k
 the last one, if the input does not fill it        conversation, turn, k
+beyond it, if the request stands alone             client, time, rank, k
 =================================================  =======================
 
 So turn j begins with the ``input_tokens // block_tokens`` full blocks of turn j - 1, and with no more of it. The answer
@@ -22,11 +23,13 @@ later inputs leave out).
 The history is cut where a turn after the first has ``new_tokens == input_tokens``; the system prompt stays. From then
 on every input of the conversation counts as new. An input shorter than the system prompt holds its beginning, and the
 conversation goes on with the rest of it: state lengths below a client's inputs. A request without a conversation
-shares its client's system prompt only.
+shares its client's system prompt only; its time counts from the beginning of the time axis, not of the trace, and its
+rank says which of its client's requests of that microsecond it is.
 
 An id is 63 bits at the address of what it stands for (`ids`): nothing is stored, and ids are the same however a trace
-is cut into slabs. Among m different blocks some two get one id with a probability of about m**2 / 2**64: 5e-8 for a
-million, 5 % for a billion.
+is cut into slabs and shards, and in every slice of it. Different blocks have different addresses, so they share an id
+by chance only: among m different blocks some two do with a probability of about m**2 / 2**64, 5e-8 for a million, 5 %
+for a billion.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.prefixes.ids import BLOCK_TOKENS, Rule, ids_of, offsets_of, rule_of
+from servegen_gpu.prefixes.ids import BLOCK_TOKENS, Rule, ids_of, offsets_of, ranks_of, rule_of
+from servegen_gpu.prefixes.ranks import NOBODY
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 
@@ -54,8 +58,8 @@ def hash_ids(
     ----------
     trace : Trace
         A trace or a slab, with ``client``, ``input_tokens``, and either ``conversation``, ``turn`` and ``new_tokens``
-        or, where every request is a conversation of its own, ``arrival_us``: such requests are told apart by their row
-        number and arrival.
+        or, where every request stands alone, ``arrival_us``. A slab that begins amid a microsecond needs those before
+        it: see `hash_slabs`.
     block_tokens : int
         Tokens of a block.
     system_tokens : int, mapping of int to int, or distribution
@@ -63,7 +67,7 @@ def hash_ids(
         out); or a distribution that each client's length is drawn from, once, by its id.
     seed : int
         0 to 2**64 - 1. Traces made with different seeds need different ones here if their blocks are ever to meet:
-        numbers of conversations come back in each.
+        numbers of conversations, and some times, come back in each.
     dense : bool
         Number the ids 0, 1, 2, … in the order in which they appear in `trace`, as the traces of Mooncake do. For a
         whole trace only.
@@ -81,16 +85,16 @@ def hash_ids(
     return ids_of(trace, rule_of(block_tokens, system_tokens, seed, dense))
 
 
-def with_hash_ids(trace: Trace, rule: Rule) -> Trace:
+def with_hash_ids(trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None) -> Trace:
     """The trace with one more column, ``hash_ids``, and a note of the rule in its provenance."""
     provenance = dict(trace.provenance) | {"hash_ids": rule.about()}
-    return Trace(trace.columns | {"hash_ids": ids_of(trace, rule)}, provenance, trace.first_row)
+    return Trace(trace.columns | {"hash_ids": ids_of(trace, rule, rank)}, provenance, trace.first_row)
 
 
 def hash_slabs(
     slabs: Iterable[Trace], block_tokens: int = BLOCK_TOKENS, *, system_tokens: Any = 0, seed: int = 0
 ) -> Iterator[Trace]:
-    """Slabs with the column ``hash_ids``, in pieces, so that ids take 32 MB however large a slab is.
+    """Slabs in order of time with the column ``hash_ids``, in pieces, so that ids take 32 MB however large a slab is.
 
     Parameters are those of `hash_ids`; they are checked at once, before the first slab is made.
     """
@@ -98,13 +102,15 @@ def hash_slabs(
 
 
 def _pieces(slabs: Iterable[Trace], rule: Rule) -> Iterator[Trace]:
+    last = NOBODY
     for slab in slabs:
         offsets = offsets_of(slab, rule)
+        rank, last = ranks_of(slab, last)
         lo = 0
         while lo < len(slab) or lo == 0:
             hi = int(np.searchsorted(offsets, offsets[lo] + PIECE_BLOCKS, side="right")) - 1
             hi = min(max(hi, lo + 1), len(slab))
-            yield with_hash_ids(slab.rows(lo, hi), rule)
+            yield with_hash_ids(slab.rows(lo, hi), rule, rank[lo:hi])
             lo = max(hi, 1)
         del slab  # not kept while the next one is made
 

@@ -2,13 +2,17 @@
 
 The owner's word is 64 bits of Philox at its address:
 
-====  ================================================================================
+====  ====================================================================================
 word  content
-====  ================================================================================
-0, 1  number of the owner: conversation or client, or row 32 bits + arrival 32 bits
-2     kind of owner 2 bits + turn 30 bits (0: shared by all turns), or more of the arrival
-3     0
-====  ================================================================================
+====  ====================================================================================
+0, 1  number of the owner: conversation or client; of a request that stands alone, its time
+2     turn 30 bits (0: shared by all turns), or rank of the request + kind of owner 2 bits
+3     client of a request that stands alone, else 0
+====  ====================================================================================
+
+A request that stands alone has the address (client, time, rank): its arrival on the time axis of all traces, in
+microseconds, and how many of the client's requests of that microsecond come before it. Where such requests have an id
+below 0 in the column ``conversation``, that is their number.
 
 Block k of the run has value k of the SplitMix64 sequence that begins there (Steele, Lea, Flood, OOPSLA 2014), without
 its last bit: a third of the time of Philox for every block, and blocks of one owner differ until that bit is dropped.
@@ -27,7 +31,9 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import STREAM_VERSION
 from servegen_gpu.law.philox import MASK, philox4x32
 from servegen_gpu.options import integer
+from servegen_gpu.prefixes.ranks import NOBODY, LastMicrosecond, ranks
 from servegen_gpu.prefixes.system_prompts import MAX_TOKENS, SystemPrompts, system_prompts
+from servegen_gpu.provenance import start_us_of
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 
@@ -39,8 +45,9 @@ MAX_BLOCKS = 1 << 26
 
 TURN_COLUMNS = ("conversation", "turn", "new_tokens")
 MAX_TURN = (1 << 30) - 1
-CONVERSATION, CLIENT, ROW, PROMPT = (np.uint64(kind << 30) for kind in range(4))
+CONVERSATION, CLIENT, ALONE, PROMPT = (np.uint64(kind << 30) for kind in range(4))
 STEP, MIX = np.uint64(0x9E3779B97F4A7C15), (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+NONE = np.uint64(0)
 LOW = np.uint64(MASK)
 HALF = np.uint64(32)
 
@@ -84,11 +91,18 @@ def offsets_of(trace: Trace, rule: Rule) -> NDArray[np.int64]:
     return offsets
 
 
-def ids_of(trace: Trace, rule: Rule) -> Ragged:
-    """Ids of the blocks of every request, computed in cache-sized blocks on threads."""
+def ranks_of(trace: Trace, before: LastMicrosecond = NOBODY) -> tuple[NDArray[np.int64], LastMicrosecond]:
+    """Ranks of requests that stand alone, int64[n], and what the next slab needs for its own; 0 if there are turns."""
+    if any(name in trace for name in TURN_COLUMNS):
+        return np.broadcast_to(np.int64(0), len(trace)), before
+    return ranks(_column(trace, "arrival_us"), _column(trace, "client", MASK), before)
+
+
+def ids_of(trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None) -> Ragged:
+    """Ids of the blocks of every request, computed in cache-sized blocks on threads; `rank` is that of `ranks_of`."""
     offsets = offsets_of(trace, rule)
     client, tokens = _column(trace, "client"), _column(trace, "input_tokens")
-    owners = _owner_columns(trace, tokens)
+    owners = _owner_columns(trace, tokens, ranks_of(trace)[0] if rank is None else rank)
     ids = np.empty(offsets[-1], np.int64)
     key = rule.key
     steps = np.arange(1, min(len(ids), BLOCK) + 1).astype(np.uint64) * STEP
@@ -102,16 +116,16 @@ def ids_of(trace: Trace, rule: Rule) -> Ragged:
         length, who = tokens[lo:hi].astype(np.int64), client[lo:hi]
         full = length // rule.block_tokens
         prompt = np.minimum(rule.prompts.tokens(who, prompt_words) // rule.block_tokens, full)
-        owner, shares, own = _owners(owners, lo, hi, trace.first_row, length)
+        owner, shares, own, whose = _owners(owners, lo, hi, who, length)
         # An input is three runs of blocks: system prompt, history, and what no other input has.
         ends = np.stack((prompt, np.where(shares, full, prompt), np.diff(offsets[lo : hi + 1])), axis=1)
         ends += offsets[lo:hi, None]
         counts = np.diff(np.clip(ends.ravel(), a, b), prepend=a)
         runs = np.flatnonzero(counts)
-        number = np.stack((who.astype(np.uint64), owner, owner), axis=1).ravel()[runs]
-        place = np.stack(np.broadcast_arrays(CLIENT, CONVERSATION, own), axis=1).ravel()[runs]
+        number = _by_run(who.astype(np.uint64), owner, owner)[runs]
+        place, alone = _by_run(CLIENT, CONVERSATION, own)[runs], _by_run(NONE, NONE, whose)[runs]
         begin = offsets[lo + runs // 3] - a  # where block 0 of the input is, seen from a
-        state = np.repeat(_words(number, place, key) - begin.astype(np.uint64) * STEP, counts[runs])
+        state = np.repeat(_words(number, place, key, alone) - begin.astype(np.uint64) * STEP, counts[runs])
         state += steps[: b - a]
         ids[a:b] = _mixed(state) >> np.uint64(1)
 
@@ -123,9 +137,14 @@ def ids_of(trace: Trace, rule: Rule) -> Ragged:
     return Ragged(offsets, ids)
 
 
-def _words(number: NDArray[np.uint64], place: Any, key: tuple[int, int]) -> NDArray[np.uint64]:
+def _by_run(prompt: Any, history: Any, own: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Of the three runs of every input, one input after another."""
+    return np.stack(np.broadcast_arrays(prompt, history, own), axis=1).ravel()
+
+
+def _words(number: NDArray[np.uint64], place: Any, key: tuple[int, int], alone: Any = NONE) -> NDArray[np.uint64]:
     """The 64-bit words of owners."""
-    high, low, _, _ = philox4x32(np, (number & LOW, number >> HALF, place, np.uint64(0)), key)
+    high, low, _, _ = philox4x32(np, (number & LOW, number >> HALF, place, alone), key)
     words: NDArray[np.uint64] = (high << HALF) | low
     return words
 
@@ -139,36 +158,40 @@ def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return state
 
 
-def _owner_columns(trace: Trace, tokens: NDArray[Any]) -> list[NDArray[Any]]:
-    """The columns `TURN_COLUMNS`, checked, or the arrival alone."""
+def _owner_columns(trace: Trace, tokens: NDArray[Any], rank: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """The columns `TURN_COLUMNS`, checked, or times on the axis of all traces and ranks."""
     absent = [name for name in TURN_COLUMNS if name not in trace]
     if len(absent) == len(TURN_COLUMNS):
-        return [_column(trace, "arrival_us")]
+        return [_column(trace, "arrival_us").astype(np.uint64) + np.uint64(start_us_of(trace.provenance)), rank]
     if absent:
         raise OptionError(
             f"all of {', '.join(TURN_COLUMNS)}, or none", f"no {', '.join(absent)}", "add what is missing"
         )
-    columns = [_column(trace, name) for name in TURN_COLUMNS]
-    _, turn, new = columns
+    columns = [_column(trace, name, least=-(2**63) if name == "conversation" else 0) for name in TURN_COLUMNS]
+    conversation, turn, new = columns
+    alone = np.flatnonzero(conversation < 0)
+    again = np.zeros(len(conversation), np.bool_)
+    again[alone[1:]] = conversation[alone[1:]] == conversation[alone[:-1]]
+    _refuse(again, trace, "conversation", "below 0 of one request only, which stands alone")
     _refuse((turn < 1) | (turn > MAX_TURN), trace, "turn", f"from 1 to {MAX_TURN:,}")
     _refuse(new > tokens, trace, "new_tokens", "of at most input_tokens")
     return columns
 
 
 def _owners(
-    columns: list[NDArray[Any]], lo: int, hi: int, first_row: int, length: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
-    """Of rows `lo` to `hi`: their owners, whether they share a history, and word 2 of blocks that are theirs alone."""
-    if len(columns) == 1:  # row numbers alone would come back in every shard
-        arrival = columns[0][lo:hi].astype(np.uint64)
-        row = np.arange(first_row + lo, first_row + hi).astype(np.uint64) & LOW
-        return row | arrival << HALF, np.zeros(hi - lo, np.bool_), ROW | (arrival >> HALF) & np.uint64(MAX_TURN)
+    columns: list[NDArray[Any]], lo: int, hi: int, client: NDArray[Any], length: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Of rows `lo` to `hi`: their owners, whether they share a history, and words 2 and 3 of blocks that are theirs."""
+    if len(columns) == 2:
+        time_us, rank = (column[lo:hi] for column in columns)
+        return time_us, np.zeros(hi - lo, np.bool_), ALONE | rank.astype(np.uint64), client.astype(np.uint64)
     conversation, turn, new = (column[lo:hi] for column in columns)
-    return conversation.astype(np.uint64), (turn == 1) | (new < length), CONVERSATION | turn.astype(np.uint64)
+    place = CONVERSATION | turn.astype(np.uint64)
+    return conversation.astype(np.uint64), (turn == 1) | (new < length), place, np.zeros(hi - lo, np.uint64)
 
 
-def _column(trace: Trace, name: str, most: int = 2**63 - 1) -> NDArray[Any]:
-    """A column of integers from 0 to `most` in the host's memory."""
+def _column(trace: Trace, name: str, most: int = 2**63 - 1, least: int = 0) -> NDArray[Any]:
+    """A column of integers from `least` to `most` in the host's memory."""
     if name not in trace:
         fix = "generate the trace with this package, or add the column"
         raise OptionError(f"a trace with the column {name!r}", f"columns {', '.join(trace)}", fix)
@@ -179,7 +202,7 @@ def _column(trace: Trace, name: str, most: int = 2**63 - 1) -> NDArray[Any]:
         column = np.asarray(found)
     except TypeError as error:  # CuPy's arrays stay on their device
         raise OptionError("a trace in the host's memory", f"{name!r}: {error}", "leave out device=True") from None
-    _refuse((column < 0) | (column > most), trace, name, f"from 0 to {most:,}")
+    _refuse((column < least) | (column > most), trace, name, f"from {least:,} to {most:,}")
     return column
 
 

@@ -83,7 +83,7 @@ def window_cells(packed: PackedWorkload, first: int, count: int = 1) -> DeviceCe
     OptionError
         If clients hold conversations, whose later turns are in other windows.
     """
-    if packed.turns:
+    if packed.conversations:
         raise OptionError(
             "a workload whose requests stand alone", "one with conversations", "pack pool.with_conversations(None)"
         )
