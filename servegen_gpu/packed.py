@@ -1,4 +1,4 @@
-"""All that sampling depends on, as tensors: the only thing a backend sees.
+"""All that sampling depends on but the key, as tensors: a backend sees nothing else of a workload.
 
 Axes: clients, profiles, rows (windows of the profiles that the span uses), windows (of the span, in order), fields.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from os import PathLike
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,7 @@ class PackedWorkload:
         return workload
 
 
-FILE_FORMAT = 4
+FILE_FORMAT = 5
 """Of files of packed workloads; raised whenever their fields change."""
 
 
@@ -197,5 +197,5 @@ def _unflatten(kind: type[Any], everything: Mapping[str, Any], prefix: str = "")
         inner = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
         if inner is not None and value is not None:
             value = _unflatten(inner, everything, f"{prefix}{name}.")  # type: ignore[arg-type]
-        values[name] = tuple(value) if get_origin(hint) is tuple else value
+        values[name] = value
     return kind(**values)

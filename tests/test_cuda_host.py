@@ -122,15 +122,14 @@ def test_too_little_memory_is_said() -> None:
 
 def test_halves_are_the_whole() -> None:
     workload, expected = reference(tiny_pool(), duration=3600)
-    (slab,) = plan(workload.packed, 1 << 20)
+    packed, key = workload.packed, workload.key
+    (slab,) = plan(packed, 1 << 20)
     backend = CupyBackend([HostDevice()])  # type: ignore[list-item]
-    first, second = halves(workload.packed, slab)
-    quarters = [*halves(workload.packed, first), *halves(workload.packed, second)]
-    assert same(
-        Trace.concat([Trace(backend.sample_slab(workload.packed, workload.key, s)) for s in quarters]), expected
-    )
+    first, second = halves(packed, slab)
+    quarters = [*halves(packed, first), *halves(packed, second)]
+    assert same(Trace.concat([Trace(backend.sample_slab(packed, key, part)) for part in quarters]), expected)
     single = replace(slab, windows=slab.windows[:1], expected=slab.expected)
-    parts = halves(workload.packed, single)
+    parts = halves(packed, single)
     assert [part.surveyed for part in parts] == [True, True]
     joined = Trace.concat([Trace(backend.sample_slab(workload.packed, workload.key, part)) for part in parts])
     assert same(joined, Trace(backend.sample_slab(workload.packed, workload.key, single)))

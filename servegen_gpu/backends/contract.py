@@ -57,7 +57,7 @@ class Backend(ABC):
 
     @abstractmethod
     def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
-        """The slab's rows in merge order: (arrival, client, window of origin, ordinal, turn).
+        """The slab's rows in merge order: (arrival, client, window of origin, ordinal).
 
         Parameters
         ----------

@@ -92,6 +92,7 @@ class Turns:
     packed : PackedWorkload
     key : tuple of int
         As for `with_turns`.
+    key : tuple of int
     span_us : tuple of int
     max_requests : int
     carry : Carry

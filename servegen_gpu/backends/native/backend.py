@@ -1,7 +1,6 @@
 """The native backend: the law in `kernels/`, compiled for the CPU; threads over blocks, strips of lanes, radix sort.
 
-Counts and rotations of cells, and the bookkeeping of surveys, are done in NumPy; what is done per request is in C.
-Axes: cells, runs, requests.
+The bookkeeping of surveys is done in NumPy; what is done per cell or request is in C. Axes: cells, runs, requests.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class NativeBackend(Backend):
                 self.library.free(drawn.handle)
 
     def sample_starts(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
-        """When, whose and which the slab's requests are; nothing of what they ask is drawn."""
+        """Arrival, client and ordinal of the slab's requests, in any order; no field is drawn."""
         with self._drawn("sg_starts", packed, key, slab) as drawn:
             us, ordinal = np.empty(drawn.count, np.int64), np.empty(drawn.count, np.uint32)
             cell = np.empty(drawn.count, np.int32)
