@@ -60,6 +60,18 @@ def test_the_table_of_speeds_is_the_one_of_the_results():
     assert done.returncode == 0, "run python bench/readme_table.py --write"
 
 
+def test_results_of_benchmarks_have_a_line_each():
+    check = "import sys, json, common as c; text = sys.stdin.read(); sys.exit(c.in_lines(json.loads(text)) != text)"
+    files = sorted((REPOSITORY / "bench" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-c", check], cwd=REPOSITORY / "bench", input=text, text=True, check=False
+        )
+        assert done.returncode == 0, f"{file.name} as bench/common.py in_lines writes it"
+
+
 def test_the_commands_of_the_readme_are_known():
     from servegen_gpu.cli import _parser
 
