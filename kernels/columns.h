@@ -7,6 +7,7 @@
 
 #include "context.h"
 #include "draw.h"
+#include "sessions.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
 constexpr int64_t GROUP = 8;               // chunks whose requests a thread finds together
@@ -35,17 +36,21 @@ class Sorting {
     // Whether any request may have items of a modality.
     bool has_items(int64_t modality) const { return !items_[modality].empty(); }
 
-    // Writes all columns but the values of items; offsets of items begin anew in every bin.
-    void write(const SgOut& out) {
+    // Writes all columns but the values of items; offsets of items begin anew in every bin. False if the id of a session
+    // has no room.
+    bool write(const SgOut& out) {
         const std::vector<Range> chunks = cut();
         const int64_t all = static_cast<int64_t>(chunks.size()), each = group_of(all);
         std::vector<Worker> workers(threads_);
+        if (out.sessions) first_ids_ = first_ids(job_, *out.sessions);
+        find_due(out);
         for_each((all + each - 1) / each, threads_, job_.stop, [&](int64_t g, int64_t t) {
             write_group(&chunks[g * each], std::min(each, all - g * each), out, workers[t]);
         });
         drawn_.memory.clear();
         for (int64_t m = 0; m < job_.modalities; ++m)
             for (const Items& items : items_[m]) totals_[m] += items.count;
+        return !no_room_;
     }
 
     int64_t total(int64_t modality) const { return totals_[modality]; }
@@ -70,9 +75,20 @@ class Sorting {
         Scratch<uint32_t> records;
         Scratch<uint64_t> words;
         Scratch<int32_t> cell, counts;
-        Scratch<uint32_t> ordinal;
+        Scratch<uint32_t> ordinal, places;
         Scratch<int64_t> offsets;
     };
+
+    // Where the turns that are due belong: before each bin.
+    void find_due(const SgOut& out) {
+        due_begins_.assign(drawn_.bins() + 1, 0);
+        const SgTurnRow* end = out.due + out.due_count;
+        for (int64_t bin = 1; bin < drawn_.bins(); ++bin)
+            due_begins_[bin] = std::partition_point(out.due + due_begins_[bin - 1], end, [&](const SgTurnRow& row) {
+                return row.arrival_us < (bin << drawn_.shift) + out.offset_us;
+            }) - out.due;
+        due_begins_.back() = out.due_count;
+    }
 
     // A number of items that is 0 in every cell.
     bool is_silent(int64_t field) const {
@@ -141,7 +157,7 @@ class Sorting {
     void write_chunk(Range chunk, const std::vector<SgRun>& runs, const SgOut& out, Worker& worker) {
         const std::vector<int64_t>& begins = drawn_.bin_begins;
         const int64_t row = begins[chunk.begin], count = begins[chunk.end] - row;
-        if (!count) return;
+        if (!count && due_begins_[chunk.begin] == due_begins_[chunk.end]) return;
         worker.next.resize(chunk.end - chunk.begin);
         for (int64_t b = chunk.begin; b < chunk.end; ++b)
             worker.next[b - chunk.begin] = static_cast<uint32_t>(begins[b] - row);
@@ -151,7 +167,10 @@ class Sorting {
     }
 
     void write_bin(const SgBins& bins, int64_t bin, int64_t row_of_chunk, const SgOut& out, Worker& worker) {
-        const int64_t row = drawn_.bin_begins[bin], count = drawn_.bin_begins[bin + 1] - row;
+        const int64_t begin = drawn_.bin_begins[bin] - row_of_chunk;
+        const int64_t known = drawn_.bin_begins[bin + 1] - drawn_.bin_begins[bin];
+        const int64_t due = due_begins_[bin + 1] - due_begins_[bin];
+        const int64_t row = drawn_.bin_begins[bin] + due_begins_[bin], count = known + due;
         if (!count) return;
         SgRows rows = {};
         rows.base_us = (bin << bins.shift) + out.offset_us;
@@ -164,9 +183,15 @@ class Sorting {
         }
         if (fields_.ordinal) {
             rows.cell = worker.cell.of(count);
-            rows.ordinal = job_.ordinals ? out.ordinal + row : worker.ordinal.of(count);
+            rows.ordinal = out.ordinal ? out.ordinal + row : worker.ordinal.of(count);
         }
-        strips_.columns(job_, fields_, bins, row - row_of_chunk, count, rows, worker.words.of(2 * count));
+        if (due) {
+            rows.due = out.due + due_begins_[bin];
+            rows.due_count = due;
+            rows.due_place = worker.places.of(due);
+        }
+        strips_.columns(job_, fields_, bins, begin, known, rows, worker.words.of(2 * count));
+        if (out.sessions) write_sessions(out, row, known, rows);
         if (!job_.modalities) return;
         int32_t* inputs = out.inputs + row;
         memcpy(inputs, out.field[0] + row, count * sizeof(int32_t));
@@ -188,11 +213,34 @@ class Sorting {
             output[i] = SG_NAMESPACE::cut_output(output[i], inputs[i], job_.context[rows.cell[i]]);
     }
 
+    // What rows have beside conversations, and the turns that are due.
+    void write_sessions(const SgOut& out, int64_t row, int64_t known, const SgRows& rows) {
+        const int64_t count = known + rows.due_count;
+        int64_t* ids = out.conversation + row;
+        if (known && !strips_.session_ids(job_, *out.sessions, first_ids_.data(), {count, rows.cell, rows.ordinal, nullptr}, ids))
+            no_room_ = true;
+        std::fill(out.turn + row, out.turn + row + count, 1);
+        if (known) memcpy(out.new_tokens + row, out.field[0] + row, count * sizeof(int32_t));
+        for (int64_t i = 0; i < rows.due_count; ++i) {
+            const SgTurnRow& due = rows.due[i];
+            const int64_t at = rows.due_place[i];
+            rows.arrival_us[at] = due.arrival_us;
+            rows.client[at] = due.client;
+            ids[at] = due.conversation;
+            out.turn[row + at] = due.turn;
+            out.new_tokens[row + at] = due.new_tokens;
+            for (int64_t k = 0; k < fields_.count; ++k) rows.field[k][at] = due.field[k];
+        }
+    }
+
     const SgStrips& strips_;
     const SgJob job_;
     Drawn drawn_;
     const int64_t threads_;
     SgFields fields_ = {};
+    std::vector<int64_t> due_begins_;  // [bins + 1]
+    std::vector<int64_t> first_ids_;   // [cells]
+    std::atomic<bool> no_room_{false};
     std::vector<Items> items_[SG_MODALITIES];
     int64_t totals_[SG_MODALITIES] = {};
 };

@@ -49,6 +49,44 @@ struct SgJob {
     const int32_t* stop;  // not 0 when the work is to be given up; or null
 };
 
+// How sessions are named: servegen_gpu/law/session_ids.py.
+struct SgSessions {
+    const int64_t* window;   // [cells], none below 0
+    const int64_t* layouts;  // [count, 4]: bits of client, window and ordinal, and where the range begins
+    int64_t count;
+    int64_t ordinal_shift;
+    int64_t flipped;  // -1 where ids are below 0, or else 0
+};
+
+// How conversations go on (servegen_gpu/packed_turns.py), and which of their turns are wanted. SgSessions and SgTurns
+// have the same fields in the same order in servegen_gpu/backends/native/library.py.
+struct SgTurns {
+    const int32_t* model;  // [cells]
+    const uint32_t* count_thresholds;
+    const int32_t *count_values, *count_guide;
+    int64_t count_guide_bits;
+    const uint32_t* gap_thresholds;
+    const int32_t *gap_values, *gap_guide;
+    int64_t gap_guide_bits;
+    const int64_t *gap_us, *gap_width_us;  // [bins]
+    const uint32_t* new_thresholds;
+    const int32_t *new_values, *new_guide;
+    int64_t new_guide_bits;
+    const int32_t* new_table;  // [models], below 0 for the client's own lengths
+    const uint8_t* history;    // [models]
+    const int64_t* session_us; // [models]
+    int64_t any_new;           // 1 if any model has a table of new tokens
+    int64_t from_us, to_us;    // on the slab's axis: turns outside are dropped
+    int64_t offset_us;         // added to every time
+};
+
+// A turn of a conversation, or a request that stands alone, as a row of a trace. NumPy has the same type in
+// servegen_gpu/backends/native/turns.py.
+struct SgTurnRow {
+    int64_t arrival_us, conversation;
+    int32_t client, turn, new_tokens, field[3];
+};
+
 // Clients in windows before it is known which of them send a request, from servegen_gpu/backends/native/cells.py. Laws are
 // those of profiles in rows; their constants are those of first gaps (`equilibrium_constants` of the law).
 struct SgGrid {
@@ -110,6 +148,14 @@ struct SgFields {
     bool ordinal;
 };
 
+// Requests one by one; `turn` counts from 0 and is null where all are first ones.
+struct SgLanes {
+    int64_t count;
+    const int32_t* cell;
+    const uint32_t* ordinal;
+    const int32_t* turn;
+};
+
 // Records by bin of time: `time >> shift` is the bin, `first` the one that records begin with.
 struct SgBins {
     uint32_t* records;
@@ -124,6 +170,10 @@ struct SgRows {
     int32_t *client, *field[SG_MAX_FIELDS];  // in the order of SgFields::lane
     int32_t* cell;                           // this and the next where records hold ordinals
     uint32_t* ordinal;
+    // turns of conversations among them, in order: those of equal arrivals come after the records
+    const SgTurnRow* due;
+    int64_t due_count;
+    uint32_t* due_place;  // where they come among the rows
 };
 
 // All columns. servegen_gpu/backends/native/library.py has the same fields in the same order.
@@ -133,6 +183,12 @@ struct SgOut {
     uint32_t* ordinal;  // where ordinals are wanted
     int64_t* offsets[SG_MODALITIES];
     int64_t offset_us;  // added to every time
+    // beside conversations: what else rows have, and the turns that are due, in order
+    const SgSessions* sessions;
+    int64_t* conversation;
+    int32_t *turn, *new_tokens;
+    const SgTurnRow* due;
+    int64_t due_count;
 };
 
 // Loops of one vector extension.
@@ -146,7 +202,8 @@ struct SgStrips {
     // draws the fields and writes a record of every request to the place its bin has reached
     void (*records)(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,
                     uint32_t* next);
-    // sorts `count` records from `begin` on by time and writes their rows; scratch: 2 * count words
+    // sorts `count` records from `begin` on by time, and what is due, and writes the rows of the records; what is due
+    // only gets its places. Scratch: two words a row
     void (*columns)(const SgJob& job, const SgFields& fields, const SgBins& bins, int64_t begin, int64_t count,
                     const SgRows& rows, uint64_t* scratch);
     // values of the items of some requests, and their sum added to a column
@@ -154,6 +211,21 @@ struct SgStrips {
                   const int64_t* offsets, int32_t* values, int32_t* inputs);
     // clients [a, b) that send in a window, in order; returns how many
     int64_t (*cells)(const SgGrid& grid, int64_t window, int64_t a, int64_t b, SgCell* out);
+    // numbers of turns of conversations
+    void (*turn_counts)(const SgJob& job, const SgTurns& turns, const SgLanes& lanes, int32_t* counts);
+    // words of the time from the turn before to each turn
+    void (*turn_words)(const SgJob& job, const SgLanes& lanes, uint32_t* first, uint32_t* second);
+    // that time from its words, of turns of the given models
+    void (*turn_gaps)(const SgTurns& turns, int64_t count, const int32_t* model, const uint32_t* first,
+                      const uint32_t* second, int64_t* gap_us);
+    // fields of turns
+    void (*turn_fields)(const SgJob& job, const SgTurns& turns, const SgFields& fields, const SgLanes& lanes,
+                        int32_t* const* out);
+    // ids of sessions; false if one has no room. `first_ids`: ids of ordinal 0 in the first layout, or -1
+    bool (*session_ids)(const SgJob& job, const SgSessions& sessions, const int64_t* first_ids, const SgLanes& lanes,
+                        int64_t* ids);
+    // words sorted by `bits` of their upper half, keeping the order of equals: in the returned one of the two
+    uint64_t* (*sort)(uint64_t* words, uint64_t* spare, int64_t count, int bits);
     // a function of the headers over arrays, by name, for tests; null if there is none
     void* (*function)(const char* name);
 };

@@ -6,6 +6,7 @@
 #include "draw.h"
 #include "cells.h"
 #include "starts.h"
+#include "turns.h"
 
 #if defined(_WIN32)
 #define SG_EXPORT extern "C" __declspec(dllexport)
@@ -27,7 +28,7 @@ extern const SgStrips strips;
 
 namespace {
 
-constexpr int64_t NO_MEMORY = -1, TOO_MANY = -2, GIVEN_UP = -3;
+constexpr int64_t NO_MEMORY = -1, TOO_MANY = -2, GIVEN_UP = -3, NO_ROOM = -4;
 constexpr int64_t MAX_REQUESTS = (int64_t{1} << 32) - 1;
 
 using Starts = std::vector<std::vector<Start>>;
@@ -40,6 +41,8 @@ int64_t guarded(const Work& work) {
         return NO_MEMORY;
     } catch (const Interrupted&) {
         return GIVEN_UP;
+    } catch (const NoRoom&) {
+        return NO_ROOM;
     }
 }
 
@@ -86,8 +89,7 @@ SG_EXPORT int64_t sg_has_items(const SgStrips*, void* handle, int64_t modality) 
 // Writes the columns of what was drawn, but for the values of items.
 SG_EXPORT int64_t sg_columns(const SgStrips*, void* handle, const SgOut* out) {
     return guarded([&]() -> int64_t {
-        static_cast<Sorting*>(handle)->write(*out);
-        return 0;
+        return static_cast<Sorting*>(handle)->write(*out) ? 0 : NO_ROOM;
     });
 }
 
@@ -158,6 +160,52 @@ SG_EXPORT int64_t sg_cell_rows(const SgStrips*, void* handle, int64_t* client, i
 }
 
 SG_EXPORT void sg_free(void* handle) { delete static_cast<Sorting*>(handle); }
+
+// Draws the times of first turns of conversations; a handle for the functions below.
+SG_EXPORT int64_t sg_follow(const SgStrips* strips, const SgJob* job, const Runs* runs, const SgTurns* turns,
+                            const SgSessions* sessions, int64_t rows, void** handle) {
+    *handle = nullptr;
+    return guarded([&]() -> int64_t {
+        Drawing drawing(*strips, *job);
+        *handle = new Following(*strips, *job, *turns, *sessions, runs ? drawing.known(*runs) : drawing.whole(), rows);
+        return 0;
+    });
+}
+
+// Draws about `most` turns; how many they are, 0 at the end.
+SG_EXPORT int64_t sg_next_turns(const SgStrips*, void* handle, int64_t most) {
+    return guarded([&] { return static_cast<Following*>(handle)->next(most); });
+}
+
+SG_EXPORT int64_t sg_turn_rows(const SgStrips*, void* handle, SgTurnRow* out) {
+    return guarded([&]() -> int64_t {
+        static_cast<Following*>(handle)->write(out);
+        return 0;
+    });
+}
+
+SG_EXPORT int64_t sg_conversations(const SgStrips*, void* handle) {
+    return static_cast<Following*>(handle)->conversations();
+}
+
+SG_EXPORT int64_t sg_courses(const SgStrips*, void* handle, int64_t* us, int32_t* cell, uint32_t* ordinal,
+                             int32_t* turns, int64_t* since_us) {
+    static_cast<Following*>(handle)->write_courses(us, cell, ordinal, turns, since_us);
+    return 0;
+}
+
+SG_EXPORT void sg_free_turns(void* handle) { delete static_cast<Following*>(handle); }
+
+// Rows of several parts in the order of arrival, conversation and turn.
+SG_EXPORT int64_t sg_ordered(const SgStrips* strips, const SgTurnRow* const* rows, const int64_t* counts, int64_t parts,
+                             int64_t threads, SgTurnRow* out) {
+    return guarded([&]() -> int64_t {
+        std::vector<TurnRows> all;
+        for (int64_t k = 0; k < parts; ++k) all.push_back({rows[k], counts[k]});
+        Ordering(*strips, std::move(all), threads).write(out);
+        return 0;
+    });
+}
 
 // Of runs no longer than a block: the largest logarithm of a gap, or the sum of the ticks.
 SG_EXPORT int64_t sg_survey(const SgStrips* strips, const SgJob* job, const Runs* runs, double* peak,

@@ -100,8 +100,9 @@ static void scatter(const FieldStrip& s, const SgFields& fields, const SgBins& b
     }
 }
 
-static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& s, Key key, const SgBins& bins,
-                          uint32_t* next) {
+// Values of the fields of a strip, in the place of their words. Where `given` is not null and not negative, it stands for
+// the first field.
+static void draw_values(const SgJob& job, const SgFields& fields, FieldStrip& s, Key key, const int32_t* given) {
     const Tables tables = {job.thresholds, job.values, job.guide, static_cast<int32_t>(job.guide_bits)};
     const int ratio = static_cast<int>(job.ratio_field), whole = whole_lanes(s.n);
     for (int i = s.n; i < whole; ++i) s.cell[i] = s.cell[0];
@@ -112,6 +113,8 @@ static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& 
         for (int i = 0; i < whole; ++i) table[i] = job.table[s.cell[i] * static_cast<int>(job.fields) + f];
         look_up(tables, s.word[f], table, s.n);
     }
+    if (given)
+        for (int i = 0; i < s.n; ++i) s.word[0][i] = given[i] < 0 ? s.word[0][i] : static_cast<uint32_t>(given[i]);
     if (job.context && !job.modalities) {  // with items, the input is not known yet
         for (int i = 0; i < whole; ++i) {
             const int32_t context = job.context[s.cell[i]];
@@ -126,6 +129,11 @@ static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& 
             s.word[ratio][i] = static_cast<uint32_t>((twice + 501) / 1002);
         }
     }
+}
+
+static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& s, Key key, const SgBins& bins,
+                          uint32_t* next) {
+    draw_values(job, fields, s, key, nullptr);
     if (fields.ordinal) {
         switch (fields.count) {
             case 2: scatter<2, true>(s, fields, bins, next); break;

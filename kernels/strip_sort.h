@@ -51,13 +51,15 @@ static uint64_t* sort_words(uint64_t* words, uint64_t* spare, int64_t n, int key
 template <int FIELDS, bool ORDINAL>
 static void gather(const SgJob& job, const uint32_t* records, const uint64_t* sorted, int64_t count,
                    const SgRows& rows) {
+    const uint32_t known = static_cast<uint32_t>(count - rows.due_count);
     constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
     const int64_t base = rows.base_us;
     int64_t* arrival_us = rows.arrival_us;
     int32_t *client = rows.client, *field[FIELDS];
     for (int f = 0; f < FIELDS; ++f) field[f] = rows.field[f];
     for (int64_t i = 0; i < count; ++i) {
-        const uint32_t* record = records + (sorted[i] & 0xFFFFFFFF) * WORDS_EACH;
+        const uint32_t at = static_cast<uint32_t>(sorted[i]);
+        const uint32_t* record = records + (at < known ? uint64_t{at} : 0) * WORDS_EACH;
         arrival_us[i] = base + record[0];
         client[i] = job.client_column[record[1]];
         for (int f = 0; f < FIELDS; ++f) field[f][i] = static_cast<int32_t>(record[2 + f]);
@@ -73,7 +75,16 @@ static void columns(const SgJob& job, const SgFields& fields, const SgBins& bins
     const int64_t words = fields.words;
     const uint32_t* records = bins.records + begin * words;
     for (int64_t i = 0; i < count; ++i) scratch[i] = static_cast<uint64_t>(records[i * words]) << 32 | i;
+    const int64_t known = count;
+    for (int64_t i = 0; i < rows.due_count; ++i, ++count)
+        scratch[count] = static_cast<uint64_t>(rows.due[i].arrival_us - rows.base_us) << 32 | count;
     const uint64_t* sorted = sort_words(scratch, scratch + count, count, bins.shift);
+    if (rows.due_count)
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t at = static_cast<uint32_t>(sorted[i]);
+            if (at >= known) rows.due_place[at - known] = static_cast<uint32_t>(i);
+        }
+    if (!known) return;
     if (fields.ordinal) {
         switch (fields.count) {
             case 2: gather<2, true>(job, records, sorted, count, rows); break;

@@ -6,9 +6,11 @@
 #include "strip_items.h"
 #include "strip_sort.h"
 #include "strip_times.h"
+#include "strip_turns.h"
 
 namespace SG_NAMESPACE {
 
-extern const SgStrips strips = {gaps, ticks, times, records, columns, items, cells, function};
+extern const SgStrips strips = {gaps,        ticks,      times,     records,     columns,     items,      cells,
+                                 turn_counts, turn_words, turn_gaps, turn_fields, session_ids, sort_words, function};
 
 }  // namespace SG_NAMESPACE

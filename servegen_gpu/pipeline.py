@@ -19,7 +19,7 @@ from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
-from servegen_gpu.conversations.stage import BYTES_PER_REQUEST, with_turns
+from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, with_turns
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, derive_key
 from servegen_gpu.options import seconds
@@ -309,15 +309,14 @@ def _ready(
     if how.device:
         backend = backend.on_device()
     shares = options.shard(how.shard)
-    bytes_per_request = backend.bytes_per_request(packed.category)
-    if packed.conversations:
-        bytes_per_request = (bytes_per_request + BYTES_PER_REQUEST) * 4 // 3  # a quarter is for turns that wait
+    talking = packed.conversations is not None
+    needed = bytes_per_request(backend, packed.category) if talking else backend.bytes_per_request(packed.category)
     return Workload(
         packed=packed,
         key=how.key,
         backend=backend,
-        max_requests=options.requests_in(how.memory, bytes_per_request),
-        carry_bytes=options.budget_bytes(how.memory) // 4,
+        max_requests=options.requests_in(how.memory, needed),
+        carry_bytes=options.budget_bytes(how.memory) // CARRY_SHARE,
         shard=shares,
         provenance=provenance(how.seed, how.replica, backend.name, shares),
         notes=notes,

@@ -25,7 +25,10 @@ from servegen_gpu.packed import PackedWorkload
 SLAB_REQUESTS = 1 << 20
 """A slab stops taking windows here even if memory would allow more: its arrays stay small enough to be used again."""
 
-SLAB_CELLS = 1 << 20
+PART_REQUESTS = 1 << 22
+"""A window that memory does not allow whole is cut into parts of no more than this; rows of two are held at once."""
+
+SLAB_CELLS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +175,7 @@ def _parts_of_window(
 ) -> Iterator[Slab]:
     """Slabs of one window that does not fit: equal parts of its operational time."""
     parts = 2
-    while expected / parts > max_requests:
+    while expected / parts > min(max_requests, PART_REQUESTS):
         parts *= 2
     edges = slice_edges_us(packed, w, parts).tolist()
     for begin_us, end_us in pairwise(edges):

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from profiles import talking
+from servegen_gpu.conversations.draw import all_turns, find_talks, talks_at
 from traces import between, moved, same
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.conversations.carry import Carry
-from servegen_gpu.conversations.draw import all_turns, find_talks, talks_at
 from servegen_gpu.conversations.stage import _from_start, merged
 from servegen_gpu.errors import OutputError
 from servegen_gpu.law.address import derive_key

@@ -13,7 +13,7 @@ from traces import between, gaps_by_turn, moved, same, take
 import servegen_gpu as sg
 from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
-from servegen_gpu.conversations.growth import with_history
+from servegen_gpu.backends.host.growth import with_history
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, Purpose, derive_key, draw
 from servegen_gpu.law.tables import find_bin

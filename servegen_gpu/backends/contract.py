@@ -21,11 +21,13 @@ from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns
+from servegen_gpu.request.turn_rows import Rows, in_order
 
 ORDINAL = "ordinal"
 
-STARTS = ("arrival_us", "client", ORDINAL)
-"""Columns of `Backend.sample_starts`."""
+MAX_STARTS = 1 << 17
+ROWS_PER_START = 16
+"""Conversations are drawn with their turns, and a slab of them counts for so many requests."""
 
 
 class Backend(ABC):
@@ -80,23 +82,52 @@ class Backend(ABC):
         for slab in slabs:
             yield self.sample_slab(packed, key, slab)
 
-    def sample_starts(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
-        """When, whose and which the slab's requests are, in any order; by default from whole rows.
+    def sample_turns(self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]) -> Iterator[Rows]:
+        """Turns of the conversations that begin in a slab, with the columns of a trace; by default drawn on the host.
 
         Parameters
         ----------
         packed : PackedWorkload
-            `PackedWorkload.addressed`.
+            The stream of conversations.
         key : tuple of int
         slab : Slab
+        span_us : tuple of int
+            Only turns in here, from the begin of the packed span.
 
-        Returns
-        -------
-        dict
-            ``arrival_us`` int64[n] from the start of the packed span, ``client`` int32[n], ``ordinal`` uint32[n].
+        Yields
+        ------
+        dict or TURN_ROW[n]
+            In any order.
         """
-        rows = self.sample_slab(packed, key, slab)
-        return {name: rows[name] for name in STARTS}
+        from servegen_gpu.backends.host.turns import sample_turns
+
+        return sample_turns(self, packed, key, slab, span_us)
+
+    def first_turns_at_once(self, max_requests: int) -> int:
+        """How many conversations a slab may begin under a budget; by default all of their turns are drawn at once."""
+        return min(MAX_STARTS, max(max_requests // ROWS_PER_START, 1))
+
+    def ordered(self, parts: list[Rows]) -> Rows:
+        """Turns of several parts by arrival, conversation and turn."""
+        return in_order(parts)
+
+    def puts_turns_in_place(self, category: str) -> bool:
+        """Whether the backend has `sample_beside` for a category; False by default."""
+        return False
+
+    def sample_beside(self, packed: PackedWorkload, key: Key, slab: Slab, due: Rows | None) -> Columns:
+        """The slab's requests, which stand alone, with ids of sessions; turns that are due are among them.
+
+        Parameters
+        ----------
+        packed : PackedWorkload
+        key : tuple of int
+        slab : Slab
+        due : dict or TURN_ROW[n], optional
+            As `sample_turns` makes them.
+            In order, all of them inside the slab.
+        """
+        raise AssertionError(f"backend {self.name!r} leaves turns to the stage of conversations")
 
     def on_device(self) -> Backend:
         """The same backend, with columns that stay on its device as arrays of its own library.

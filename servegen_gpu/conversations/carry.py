@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from servegen_gpu.errors import OutputError
-from servegen_gpu.request.columns import Columns, Ragged, concat, rows_between, size_bytes, take
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.turn_rows import (
+    Rows,
+    arrays_of,
+    arrivals,
+    bytes_of,
+    copied,
+    first_rows,
+    in_order,
+    joined,
+    rows_at,
+)
 
 
 class Carry:
@@ -28,13 +38,15 @@ class Carry:
     bucket_us : int
     memory_bytes : int
         How much may be held in memory.
+    ordered : callable
+        Puts the rows of several parts in order.
     """
 
-    def __init__(self, bucket_us: int, memory_bytes: int) -> None:
-        self._bucket_us, self._memory_bytes = bucket_us, memory_bytes
-        self._held: dict[int, list[Columns]] = {}
+    def __init__(self, bucket_us: int, memory_bytes: int, ordered: Callable[[list[Rows]], Rows] = in_order) -> None:
+        self._bucket_us, self._memory_bytes, self._ordered = bucket_us, memory_bytes, ordered
+        self._held: dict[int, list[Rows]] = {}
         self._held_bytes = 0
-        self._names: dict[str, bool] = {}  # of columns, in order; whether each holds lists
+        self._names: dict[str, bool] = {}  # of columns, in order; whether each holds lists; none where rows are records
         self._files: dict[int, Path] = {}
         self._directory: Path | None = None
 
@@ -47,14 +59,20 @@ class Carry:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
-    def add(self, rows: Columns) -> None:
+    def add(self, rows: Rows) -> None:
         """Take rows in, in any order; none of them may be due already."""
-        self._names = self._names or {name: isinstance(column, Ragged) for name, column in rows.items()}
-        bucket = np.asarray(rows["arrival_us"]) // self._bucket_us
-        order = np.argsort(bucket, kind="stable")
-        numbers, begins = np.unique(bucket[order], return_index=True)
-        for number, a, b in zip(numbers.tolist(), begins, np.append(begins[1:], len(order)), strict=False):
-            self._put(number, take(rows, order[a:b]))  # in memory of their own: the rest may go
+        arrival_us = arrivals(rows)
+        if not len(arrival_us):
+            return
+        if isinstance(rows, dict):
+            self._names = self._names or {name: isinstance(column, Ragged) for name, column in rows.items()}
+        if (arrival_us[1:] < arrival_us[:-1]).any():
+            order = np.argsort(arrival_us, kind="stable")
+            rows, arrival_us = rows_at(rows, order), arrival_us[order]
+        numbers = np.arange(arrival_us[0] // self._bucket_us, arrival_us[-1] // self._bucket_us + 2)
+        edges = np.searchsorted(arrival_us, numbers * self._bucket_us)
+        for k in np.flatnonzero(np.diff(edges)):
+            self._put(int(numbers[k]), copied(rows, edges[k], edges[k + 1]))  # of their own: the rest may go
         if self._held_bytes > self._memory_bytes:
             try:
                 self._spill()
@@ -65,31 +83,30 @@ class Carry:
                     "allow more memory, or name a larger disk in TMPDIR",
                 ) from error
 
-    def due(self, until_us: int | None) -> Columns | None:
+    def due(self, until_us: int | None) -> Rows | None:
         """Take out the rows that arrive before a time, or all of them, in order; None if there are none."""
         last = None if until_us is None else until_us // self._bucket_us
         numbers = sorted(n for n in {*self._held, *self._files} if last is None or n <= last)
         parts = [part for n in numbers for part in self._pop(n)]
         if not parts:
             return None
-        rows = concat(parts) if len(parts) > 1 else parts[0]
-        arrival_us = np.asarray(rows["arrival_us"])
-        order = np.lexsort((np.asarray(rows["turn"]), np.asarray(rows["conversation"]), arrival_us))
-        rows = take(rows, order)
+        rows = self._ordered(parts)
+        del parts
         if until_us is None or last is None:
             return rows
-        edge = int(np.searchsorted(np.asarray(rows["arrival_us"]), until_us))
+        arrival_us = arrivals(rows)
+        edge = int(np.searchsorted(arrival_us, until_us))
         if edge < len(arrival_us):
-            self._put(last, take(rows, np.arange(edge, len(arrival_us))))
-        return rows_between(rows, 0, edge) if edge else None
+            self._put(last, copied(rows, edge, len(arrival_us)))
+        return first_rows(rows, edge) if edge else None
 
-    def _put(self, bucket: int, rows: Columns) -> None:
+    def _put(self, bucket: int, rows: Rows) -> None:
         self._held.setdefault(bucket, []).append(rows)
-        self._held_bytes += size_bytes(rows)
+        self._held_bytes += bytes_of(rows)
 
-    def _pop(self, bucket: int) -> list[Columns]:
+    def _pop(self, bucket: int) -> list[Rows]:
         parts = self._held.pop(bucket, [])
-        self._held_bytes -= sum(map(size_bytes, parts))
+        self._held_bytes -= sum(map(bytes_of, parts))
         path = self._files.pop(bucket, None)
         return parts if path is None else [*self._read(path), *parts]
 
@@ -102,28 +119,23 @@ class Carry:
                 return
             parts = self._held.pop(bucket)
             path = self._files.setdefault(bucket, self._directory / f"{bucket}.bin")
-            rows = concat(parts) if len(parts) > 1 else parts[0]
             with path.open("ab") as file:
-                for array in _arrays(rows):
+                for array in arrays_of(joined(parts)):
                     np.save(file, array, allow_pickle=False)
-            self._held_bytes -= sum(map(size_bytes, parts))
+            self._held_bytes -= sum(map(bytes_of, parts))
 
-    def _read(self, path: Path) -> list[Columns]:
-        parts: list[Columns] = []
+    def _read(self, path: Path) -> list[Rows]:
+        parts: list[Rows] = []
         size = path.stat().st_size
         with path.open("rb") as file:
             while file.tell() < size:
-                columns: Columns = {}
+                if not self._names:
+                    parts.append(np.load(file, allow_pickle=False))
+                    continue
+                columns = {}
                 for name, lists in self._names.items():
-                    arrays: list[NDArray[Any]] = [np.load(file, allow_pickle=False) for _ in range(1 + lists)]
+                    arrays = [np.load(file, allow_pickle=False) for _ in range(1 + lists)]
                     columns[name] = Ragged(*arrays) if lists else arrays[0]
                 parts.append(columns)
         path.unlink()
         return parts
-
-
-def _arrays(rows: Columns) -> list[NDArray[Any]]:
-    arrays: list[NDArray[Any]] = []
-    for column in rows.values():
-        arrays += [column.offsets, column.values] if isinstance(column, Ragged) else [column]
-    return arrays

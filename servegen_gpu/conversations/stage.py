@@ -15,22 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.contract import ORDINAL, Backend
+from servegen_gpu.backends.host.turns import window_of
 from servegen_gpu.blocks import for_blocks
 from servegen_gpu.conversations.carry import Carry
-from servegen_gpu.conversations.draw import all_turns, course_of, starts_of, window_of
-from servegen_gpu.conversations.ids import session_ids
 from servegen_gpu.law.address import Key
+from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, plan
-from servegen_gpu.request.columns import Columns, Ragged, take
+from servegen_gpu.request.columns import Columns, Ragged, empty_columns
+from servegen_gpu.request.turn_rows import Rows, columns_of
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""
-BYTES_PER_REQUEST = 96
-"""That this stage adds to what a backend needs for a request."""
-MAX_STARTS = 1 << 17
-ROWS_PER_START = 16
-"""Conversations are drawn with their turns, and a slab of them counts for so many requests."""
+CARRY_SHARE = 8
+"""An eighth of the memory is for turns that wait."""
+
+
+def bytes_per_request(backend: Backend, category: str) -> int:
+    """Peak bytes that a slab needs per expected request, with the turns among its requests and those that wait."""
+    more = 32 if backend.puts_turns_in_place(category) else 96  # more columns, or all of them once more
+    return (backend.bytes_per_request(category) + more) * CARRY_SHARE // (CARRY_SHARE - 1)
 
 
 def with_turns(
@@ -64,23 +68,43 @@ def with_turns(
     Columns
         Times count from the begin of the packed span.
     """
-    with Carry(_bucket_us(packed), memory_bytes) as carry:
+    with Carry(_bucket_us(packed), memory_bytes, backend.ordered) as carry:
         turns = Turns(backend, packed, key, span_us, max_requests, carry)
-        slabs, known = tee(slabs)
-        ends = (slab.to_us for slab in known)
-        end = next(ends, None)
-        for sampled_alone in backend.sample_slabs(packed, key, slabs):
-            alone = standing_alone(packed, sampled_alone)
-            arrival_us = np.asarray(alone["arrival_us"])
-            if not len(arrival_us):
-                continue
-            while end is not None and end <= arrival_us[0] + packed.start_us:
-                yield from turns.due(end)
-                end = next(ends, None)
-            due = list(turns.due(int(arrival_us[-1]) + packed.start_us + 1))
-            yield merged(alone, due[0]) if due else alone
-        for until_us in (end, *ends):
-            yield from turns.due(until_us)
+        each = _beside if backend.puts_turns_in_place(packed.category) else _merged_slabs
+        yield from each(backend, packed, key, slabs, turns)
+        yield from turns.due(None)
+
+
+def _beside(
+    backend: Backend, packed: PackedWorkload, key: Key, slabs: Iterator[Slab], turns: Turns
+) -> Iterator[Columns]:
+    """Slabs up to the last request that stands alone, of a backend that puts turns in their places."""
+    for slab in slabs:
+        yield from turns.due(slab.from_us)
+        columns = backend.sample_beside(packed, key, slab, turns.due_rows(slab.to_us))
+        if len(np.asarray(columns["client"])):
+            yield columns
+
+
+def _merged_slabs(
+    backend: Backend, packed: PackedWorkload, key: Key, slabs: Iterator[Slab], turns: Turns
+) -> Iterator[Columns]:
+    """Slabs up to the last request that stands alone."""
+    slabs, known = tee(slabs)
+    ends = (slab.to_us for slab in known)
+    end = next(ends, None)
+    for sampled_alone in backend.sample_slabs(packed, key, slabs):
+        alone = standing_alone(packed, sampled_alone)
+        arrival_us = np.asarray(alone["arrival_us"])
+        if not len(arrival_us):
+            continue
+        while end is not None and end <= arrival_us[0] + packed.start_us:
+            yield from turns.due(end)
+            end = next(ends, None)
+        due = list(turns.due(int(arrival_us[-1]) + packed.start_us + 1))
+        yield merged(alone, due[0]) if due else alone
+    for until_us in (end, *ends):
+        yield from turns.due(until_us)
 
 
 class Turns:
@@ -92,7 +116,6 @@ class Turns:
     packed : PackedWorkload
     key : tuple of int
         As for `with_turns`.
-    key : tuple of int
     span_us : tuple of int
     max_requests : int
     carry : Carry
@@ -114,31 +137,31 @@ class Turns:
         self._backend, self._packed, self._key, self._carry = backend, first_turns, key, carry
         self._span_us = span_us[0] - first_turns.start_us, span_us[1] - first_turns.start_us
         self._before_us = packed.start_us - first_turns.start_us
-        begin_us = max(span_us[0] - first_turns.turns.warmup_us, first_turns.start_us)
-        most = min(MAX_STARTS, max(max_requests // ROWS_PER_START, 1))
+        model = first_turns.turns.model[first_turns.profile]
+        longest_us = int(first_turns.turns.session_us[model].max(initial=0))  # however short the trace's warm-up is
+        begin_us = max(span_us[0] - longest_us, first_turns.start_us)
+        most = backend.first_turns_at_once(max_requests)
         self._slabs = plan(first_turns, most, (begin_us, span_us[1]), most)
         self._next = next(self._slabs, None)
+        self._columns = empty_columns(packed.category, conversations=True)
 
     def due(self, until_us: int | None) -> Iterator[Columns]:
         """Those that arrive before an instant of the absolute axis, or all: one batch, or none."""
-        while self._next is not None and (until_us is None or self._next.from_us < until_us):
-            self._draw(self._next)
-            self._next = next(self._slabs, None)
-        rows = self._carry.due(None if until_us is None else until_us - self._packed.start_us)
+        rows = self.due_rows(until_us)
         if rows is not None:
-            yield rows | {"arrival_us": np.asarray(rows["arrival_us"]) - self._before_us}
+            yield columns_of(rows, self._columns)
 
-    def _draw(self, slab: Slab) -> None:
-        """Draw the turns of the conversations that begin in a slab, and let those of the span wait."""
-        from_us, to_us = self._span_us
-        starts = starts_of(self._packed, self._backend.sample_starts(self._packed, self._key, slab))
-        course = course_of(self._packed, self._key, starts, from_us)
-        if not len(course.turn):
-            return
-        rows = all_turns(self._packed, self._key, course)
-        at_us = np.asarray(rows["arrival_us"])
-        inside = (at_us >= from_us) & (at_us < to_us)
-        self._carry.add(rows if inside.all() else take(rows, np.flatnonzero(inside)))
+    def due_rows(self, until_us: int | None) -> Rows | None:
+        """The same, as the backend makes them."""
+        while self._next is not None and (until_us is None or self._next.from_us < until_us):
+            for rows in self._backend.sample_turns(self._packed, self._key, self._next, self._span_us):
+                self._carry.add(rows)
+            self._next = next(self._slabs, None)
+        due = self._carry.due(None if until_us is None else until_us - self._packed.start_us)
+        if due is None:
+            return None
+        due["arrival_us"] -= self._before_us  # type: ignore[operator,assignment]
+        return due
 
 
 def standing_alone(packed: PackedWorkload, sampled: Columns) -> Columns:

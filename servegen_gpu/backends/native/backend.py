@@ -19,16 +19,32 @@ from servegen_gpu.backends.contract import ORDINAL, Backend
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.run_gaps import SummedGaps
 from servegen_gpu.backends.host.survey import Surveyor
+from servegen_gpu.backends.host.turns import all_turns, rows_inside, sample_turns, window_of
 from servegen_gpu.backends.native.cells import begin
-from servegen_gpu.backends.native.library import MAX_FIELDS, PAD, Library, Out, address, job, load_library, runs
+from servegen_gpu.backends.native.library import (
+    MAX_FIELDS,
+    PAD,
+    Library,
+    NoRoomForId,
+    Out,
+    address,
+    job,
+    load_library,
+    runs,
+)
+from servegen_gpu.backends.native.turns import drawn_course, ordered, sessions_of, turns_of
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS
+from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, Ragged
 from servegen_gpu.request.schema import MODALITIES, scalar_field_count
+from servegen_gpu.request.turn_rows import TURN_ROW, Rows, in_order
 from servegen_gpu.rules import CountRule
+
+TURNS_AT_ONCE = ctypes.c_int64(1 << 20)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +90,7 @@ class NativeBackend(Backend):
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes that a slab needs per expected request, the columns of the slab before among them."""
         fields = scalar_field_count(category)
-        return 88 + 12 * fields + (80 if category == "multimodal" else 0)
+        return 64 + 12 * fields + (80 if category == "multimodal" else 0)
 
     def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
@@ -84,17 +100,67 @@ class NativeBackend(Backend):
             finally:
                 self.library.free(drawn.handle)
 
-    def sample_starts(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
-        """Arrival, client and ordinal of the slab's requests, in any order; no field is drawn."""
-        with self._drawn("sg_starts", packed, key, slab) as drawn:
-            us, ordinal = np.empty(drawn.count, np.int64), np.empty(drawn.count, np.uint32)
-            cell = np.empty(drawn.count, np.int32)
-            self.library.call("sg_start_rows", drawn.handle, us, cell, ordinal, stop=drawn.stop)
-        client = packed.client_id[drawn.state.cells.client[cell]].astype(np.int32)
-        return {"arrival_us": us + drawn.offset_us, "client": client, ORDINAL: ordinal}
+    def puts_turns_in_place(self, category: str) -> bool:
+        """Whether `sample_beside` is there: lists of items do not move."""
+        return category != "multimodal"
+
+    def sample_beside(self, packed: PackedWorkload, key: Key, slab: Slab, due: Rows | None) -> Columns:
+        """The slab's requests, which stand alone, with ids of sessions; turns that are due are among them.
+
+        Parameters
+        ----------
+        packed : PackedWorkload
+            Not multimodal.
+        key : tuple of int
+        slab : Slab
+        due : TURN_ROW[n], optional
+            In order, all of them inside the slab.
+        """
+        try:
+            with self._drawn("sg_draw", packed, key, slab) as drawn:
+                try:
+                    return self._written(packed, drawn, np.empty(0, TURN_ROW) if due is None else due)  # type: ignore[arg-type]
+                finally:
+                    self.library.free(drawn.handle)
+        except NoRoomForId:
+            rows = self.sample_slab(packed, key, slab)
+            client, ordinal, arrival_us = (np.asarray(rows[name]) for name in ("client", ORDINAL, "arrival_us"))
+            session_ids(packed.stream, client, window_of(packed, arrival_us), ordinal)  # says which
+            raise
+
+    def first_turns_at_once(self, max_requests: int) -> int:
+        """How many conversations a slab may begin: only the times of first turns are kept of all of them."""
+        return max_requests
+
+    def sample_turns(self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]) -> Iterator[Rows]:
+        """Turns inside a span of the conversations that begin in a slab; records, or columns of multimodal ones."""
+        items = packed.category == "multimodal"
+        try:
+            with self._drawn("sg_follow", packed, key, slab, span_us) as drawn:
+                try:
+                    while count := self.library.call("sg_next_turns", drawn.handle, TURNS_AT_ONCE, stop=drawn.stop):
+                        if items:
+                            course = drawn_course(self.library, drawn.handle, count, drawn.state.cells, drawn.offset_us)
+                            yield rows_inside(all_turns(packed, key, course), span_us)
+                            continue
+                        rows = np.empty(count, TURN_ROW)
+                        self.library.call("sg_turn_rows", drawn.handle, rows, stop=drawn.stop)
+                        yield rows
+                finally:
+                    self.library.free_turns(drawn.handle)
+        except NoRoomForId:
+            yield from sample_turns(self, packed, key, slab, span_us)  # says which
+
+    def ordered(self, parts: list[Rows]) -> Rows:
+        """Turns by arrival, conversation and turn."""
+        if isinstance(parts[0], dict):
+            return in_order(parts)
+        return ordered(self.library, parts)  # type: ignore[arg-type]
 
     @contextmanager
-    def _drawn(self, function: str, packed: PackedWorkload, key: Key, slab: Slab) -> Iterator[LibraryDraw]:
+    def _drawn(
+        self, function: str, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int] | None = None
+    ) -> Iterator[LibraryDraw]:
         """What a function draws of a slab; arrays that the library points into live as long."""
         state, runs = self._state(packed, key, slab)
         first = (packed.first_window + int(slab.windows[0])) * packed.window_us
@@ -102,7 +168,11 @@ class NativeBackend(Backend):
         base, stop = max(first, slab.from_us), np.zeros(1, np.int32)
         task = job(_job(packed, state) | _slab(packed, state, base, min(slab.to_us, last) - base) | {"stop": stop})
         handle, known = ctypes.c_void_p(), None if runs is None else ctypes.byref(_runs(runs))
-        count = self.library.call(function, ctypes.byref(task), known, ctypes.byref(handle), stop=stop)
+        more: tuple[Any, ...] = ()
+        if span_us is not None:
+            turns, names = turns_of(packed, state.cells, span_us, base - packed.start_us), sessions_of(state.cells)
+            more = (ctypes.byref(turns), ctypes.byref(names), ctypes.c_int64(packed.category != "multimodal"))
+        count = self.library.call(function, ctypes.byref(task), known, *more, ctypes.byref(handle), stop=stop)
         yield LibraryDraw(handle, count, state, base - packed.start_us, stop)
 
     def _state(self, packed: PackedWorkload, key: Key, slab: Slab) -> tuple[CellState, Runs | None]:
@@ -112,32 +182,39 @@ class NativeBackend(Backend):
             return known.state, known.runs.take(reached)
         return begin(self.library, packed, key, slab.windows), None
 
-    def _written(self, packed: PackedWorkload, drawn: LibraryDraw) -> Columns:
-        """The columns of what was drawn."""
-        handle, n, stop = drawn.handle, drawn.count, drawn.stop
+    def _written(self, packed: PackedWorkload, drawn: LibraryDraw, due: NDArray[np.void] | None = None) -> Columns:
+        """The columns of what was drawn; with `due`, those of a trace with conversations."""
+        handle, stop = drawn.handle, drawn.stop
+        n = drawn.count + (0 if due is None else len(due))
         columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
         items = packed.category == "multimodal"
         fields = [name for name in packed.fields[: packed.scalar_fields] if not name.endswith("_count")]
         scalars = {name: np.empty(n, np.int32) for name in fields}
         inputs = np.empty(n if items else 0, np.int32)
         offsets = [self._offsets(handle, m, n) for m in range(len(MODALITIES) if items else 0)]
-        ordinal = np.empty(n if packed.addressed else 0, np.uint32)
+        ordinal = np.empty(n if packed.addressed and due is None else 0, np.uint32)
+        talking: dict[str, Any] = {}
+        if due is not None:
+            talking = {"conversation": np.empty(n, np.int64)}
+            talking |= {name: np.empty(n, np.int32) for name in ("turn", "new_tokens")}
+            due, names = np.ascontiguousarray(due), sessions_of(drawn.state.cells)
         out = Out(
             arrival_us=address(columns["arrival_us"]),
             client=address(columns["client"]),
             inputs=address(inputs),
             field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in scalars.values())),
-            ordinal=address(ordinal),
+            ordinal=address(ordinal) if packed.addressed and due is None else None,
             offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
             offset_us=drawn.offset_us,
+            **({} if due is None else _beside(names, talking, due)),
         )
         self.library.call("sg_columns", handle, ctypes.byref(out), stop=stop)
-        if packed.addressed:
+        if packed.addressed and due is None:
             columns[ORDINAL] = ordinal
         if packed.category == "reason":
             scalars["reason_tokens"] = scalars.pop("reason_ratio")
         if not items:
-            return columns | scalars
+            return columns | scalars | talking
         columns |= {"input_tokens": inputs} | {name: scalars[name] for name in ("output_tokens", "text_tokens")}
         for m, modality in enumerate(MODALITIES):
             count = self.library.call("sg_item_count", handle, ctypes.c_int64(m))
@@ -251,6 +328,15 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         "count_field": packed.fields.index(f"{MODALITIES[0]}_count") if items else 0,
         "item_field": packed.fields.index(f"{MODALITIES[0]}_tokens") if items else 0,
         "ordinals": int(packed.addressed),
+    }
+
+
+def _beside(names: Any, columns: dict[str, NDArray[Any]], due: NDArray[np.void]) -> dict[str, Any]:
+    """What an SgOut has for requests beside conversations."""
+    return {name: address(column) for name, column in columns.items()} | {
+        "sessions": ctypes.addressof(names),
+        "due": address(due),
+        "due_count": len(due),
     }
 
 

@@ -62,6 +62,29 @@ _JOB: tuple[tuple[str, Any], ...] = (
 )
 """Fields of SgJob in kernels/job.h: arrays by their type, numbers by their C type."""
 
+_SESSIONS = (
+    *((name, np.int64) for name in ("window", "layouts")),
+    *((name, ctypes.c_int64) for name in ("count", "ordinal_shift", "flipped")),
+)
+
+
+def _tables(name: str) -> tuple[tuple[str, Any], ...]:
+    kinds = {"thresholds": np.uint32, "values": np.int32, "guide": np.int32, "guide_bits": ctypes.c_int64}
+    return tuple((f"{name}_{part}", kind) for part, kind in kinds.items())
+
+
+_TURNS: tuple[tuple[str, Any], ...] = (
+    ("model", np.int32),
+    *_tables("count"),
+    *_tables("gap"),
+    *((name, np.int64) for name in ("gap_us", "gap_width_us")),
+    *_tables("new"),
+    ("new_table", np.int32),
+    ("history", np.uint8),
+    ("session_us", np.int64),
+    *((name, ctypes.c_int64) for name in ("any_new", "from_us", "to_us", "offset_us")),
+)
+
 _GRID: tuple[tuple[str, Any], ...] = (
     *((name, ctypes.c_uint64) for name in ("key0", "key1")),
     *((name, ctypes.c_int64) for name in ("clients", "rows", "windows")),
@@ -87,6 +110,7 @@ def _structure(name: str, fields: tuple[tuple[str, Any], ...]) -> type[ctypes.St
 
 
 Job, Grid, Runs = _structure("SgJob", _JOB), _structure("SgGrid", _GRID), _structure("SgRuns", _RUNS)
+Sessions, Turns = _structure("SgSessions", _SESSIONS), _structure("SgTurns", _TURNS)
 
 
 class Out(ctypes.Structure):
@@ -98,6 +122,8 @@ class Out(ctypes.Structure):
         *((name, _POINTERS) for name in ("ordinal",)),
         ("offsets", _POINTERS * len(MODALITIES)),
         ("offset_us", ctypes.c_int64),
+        *((name, _POINTERS) for name in ("sessions", "conversation", "turn", "new_tokens", "due")),
+        ("due_count", ctypes.c_int64),
     )
 
 
@@ -116,6 +142,16 @@ def runs(values: Mapping[str, Any]) -> Any:
     return _filled(Runs, _RUNS, values)
 
 
+def sessions(values: Mapping[str, Any]) -> Any:
+    """An SgSessions."""
+    return _filled(Sessions, _SESSIONS, values)
+
+
+def turns(values: Mapping[str, Any]) -> Any:
+    """An SgTurns."""
+    return _filled(Turns, _TURNS, values)
+
+
 def _filled(kind: type[ctypes.Structure], fields: tuple[tuple[str, Any], ...], values: Mapping[str, Any]) -> Any:
     made: Any = kind()
     made.kept = []
@@ -132,6 +168,10 @@ def _filled(kind: type[ctypes.Structure], fields: tuple[tuple[str, Any], ...], v
 def address(array: NDArray[Any]) -> int:
     """Where the array's memory begins."""
     return int(array.ctypes.data)
+
+
+class NoRoomForId(Exception):
+    """The id of a session does not fit: NumPy says which."""
 
 
 class Library:
@@ -161,6 +201,12 @@ class Library:
             "sg_items",
             "sg_survey",
             "sg_sums",
+            "sg_follow",
+            "sg_next_turns",
+            "sg_turn_rows",
+            "sg_conversations",
+            "sg_courses",
+            "sg_ordered",
         ):
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
@@ -209,6 +255,8 @@ class Library:
             raise OptionError("fewer than 2**32 requests in a slab", "more", "give a smaller memory=")
         if found == -3:
             raise KeyboardInterrupt
+        if found == -4:
+            raise NoRoomForId
         return found
 
     def hold(self, more: int) -> None:
@@ -218,6 +266,10 @@ class Library:
     def free(self, handle: Any) -> None:
         """Give back what a draw left."""
         self._c.sg_free(handle)
+
+    def free_turns(self, handle: Any) -> None:
+        """Give back what `sg_follow` left."""
+        self._c.sg_free_turns(handle)
 
 
 @functools.cache

@@ -83,7 +83,7 @@ def session_ids(
     def block(a: int, b: int) -> None:
         whose, when, which = client[a:b].astype(np.int64), window[a:b], ordinal[a:b].astype(np.int64)
         if stream != ALONE:
-            when = np.where(when < 0, -2 * when - 1, 2 * when)
+            when = folded(when)
             which = which << 1  # odd numbers are left for later kinds of sessions
         out[a:b] = _side_by_side(whose, when, which)
         if stream == ALONE:
@@ -91,6 +91,11 @@ def session_ids(
 
     for_blocks(len(out), block)
     return out
+
+
+def folded(window: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Windows before and after the begin of the axis by turns: 0, -1, 1, -2, … become 0, 1, 2, 3, …"""
+    return np.where(window < 0, -2 * window - 1, 2 * window)
 
 
 def _side_by_side(

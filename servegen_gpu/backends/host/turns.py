@@ -11,21 +11,22 @@ Axes: conversations, rows (turns of conversations, one conversation after anothe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.contract import ORDINAL
+from servegen_gpu.backends.contract import ORDINAL, Backend
 from servegen_gpu.backends.host.addresses import Addresses
 from servegen_gpu.backends.host.fields import later_fields, lookup, scalar_fields
-from servegen_gpu.conversations.growth import with_history
-from servegen_gpu.conversations.ids import session_ids
+from servegen_gpu.backends.host.growth import with_history
 from servegen_gpu.law.address import Key, Purpose
+from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packed_turns import PackedTurns
-from servegen_gpu.plan import Cells, number_of
+from servegen_gpu.plan import Cells, Slab, number_of
 from servegen_gpu.request.columns import Columns, take
 
 PLACE = ("arrival_us", "client", "conversation", "turn")
@@ -86,15 +87,39 @@ class Course:
         From 0.
     since_us : int64[rows]
         From the first turn.
-    new_tokens : int32[rows] or None
-        Where models have some of their own, -1 elsewhere; None if no model has any.
     """
 
     starts: Starts
     conversation: NDArray[np.int32]
     turn: NDArray[np.int64]
     since_us: NDArray[np.int64]
-    new_tokens: NDArray[np.int32] | None
+
+
+def sample_turns(
+    backend: Backend, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]
+) -> Iterator[Columns]:
+    """Turns of the conversations that begin in a slab, with the columns of a trace; those inside a span, in any order.
+
+    Parameters
+    ----------
+    backend : Backend
+        Samples the first turns.
+    packed : PackedWorkload
+        The stream of conversations.
+    key : tuple of int
+    slab : Slab
+    span_us : tuple of int
+        From the begin of the packed span, as arrivals are.
+    """
+    starts = starts_of(packed, backend.sample_slab(packed, key, slab))
+    yield rows_inside(all_turns(packed, key, course_of(packed, key, starts, span_us[0])), span_us)
+
+
+def rows_inside(rows: Columns, span_us: tuple[int, int]) -> Columns:
+    """The rows that arrive in a span."""
+    arrival_us = np.asarray(rows["arrival_us"])
+    inside = (arrival_us >= span_us[0]) & (arrival_us < span_us[1])
+    return rows if inside.all() else take(rows, np.flatnonzero(inside))
 
 
 def course_of(packed: PackedWorkload, key: Key, starts: Starts, from_us: int) -> Course:
@@ -116,9 +141,8 @@ def course_of(packed: PackedWorkload, key: Key, starts: Starts, from_us: int) ->
     np.maximum.at(last_us, of[inside], since_us[inside])
     goes_on = starts.arrival_us + last_us >= from_us
     kept = np.flatnonzero(inside & goes_on[of])
-    new = _new_tokens(turns, model[of[kept]], words[2][kept], turn[kept])
     renumbered = (np.cumsum(goes_on) - 1).astype(np.int32)
-    return Course(starts.take(np.flatnonzero(goes_on)), renumbered[of[kept]], turn[kept], since_us[kept], new)
+    return Course(starts.take(np.flatnonzero(goes_on)), renumbered[of[kept]], turn[kept], since_us[kept])
 
 
 def all_turns(packed: PackedWorkload, key: Key, course: Course) -> Columns:
@@ -137,7 +161,8 @@ def all_turns(packed: PackedWorkload, key: Key, course: Course) -> Columns:
     )
     client_id = packed.client_id[starts.client]
     addresses, ordinal = Addresses(key, client_id, cells.number), starts.ordinal[of]
-    drawn = scalar_fields(packed, cells, addresses, of, ordinal, course.turn, course.new_tokens)
+    new = _new_tokens(turns, turns.model[profile], addresses, course)
+    drawn = scalar_fields(packed, cells, addresses, of, ordinal, course.turn, new)
     ids = session_ids(packed.stream, client_id.astype(np.int64), starts.window, starts.ordinal)
     rows: Columns = {
         "arrival_us": starts.arrival_us[of] + course.since_us,
@@ -163,12 +188,14 @@ def _times(
 
 
 def _new_tokens(
-    turns: PackedTurns, model: NDArray[np.int64], word: Any, turn: NDArray[np.int64]
+    turns: PackedTurns, model: NDArray[np.int64], addresses: Addresses, course: Course
 ) -> NDArray[np.int32] | None:
     """New tokens of later turns where models have some of their own, -1 elsewhere; None if no model has any."""
-    table = np.where(turn > 0, turns.new_table[model], -1)
+    of = course.conversation
+    table = np.where(course.turn > 0, turns.new_table[model][of], -1)
     if not (table >= 0).any():
         return None
+    word = addresses.words(Purpose.TURN, of, course.starts.ordinal[of], turn=course.turn)[2]
     values = turns.new.values[lookup(word.astype(np.uint32), np.maximum(table, 0), turns.new)]
     return np.where(table >= 0, values, np.int32(-1))
 

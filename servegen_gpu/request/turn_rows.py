@@ -1,0 +1,79 @@
+"""Turns as records, as compiled backends make them: one array instead of a column each, so that a row moves at once.
+
+Multimodal turns have lists and stay columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.request.columns import Columns, Ragged, concat, rows_between, size_bytes, take
+
+TURN_ROW = np.dtype(
+    [
+        ("arrival_us", np.int64),
+        ("conversation", np.int64),
+        *((name, np.int32) for name in ("client", "turn", "new_tokens")),
+        *((name, np.int32) for name in ("input_tokens", "output_tokens", "reason_tokens")),
+    ]
+)
+"""SgTurnRow in kernels/job.h; `reason_tokens` mean nothing unless clients reason."""
+
+Rows = Columns | NDArray[np.void]
+"""Both give a column by its name."""
+
+
+def columns_of(rows: Rows, like: Columns) -> Columns:
+    """Rows as the columns of a trace, those of `like` in its order."""
+    return {name: rows[name] if isinstance(rows, dict) else np.ascontiguousarray(rows[name]) for name in like}
+
+
+def arrivals(rows: Rows) -> NDArray[np.int64]:
+    """When rows arrive, int64[n], as one piece of memory."""
+    return np.ascontiguousarray(rows["arrival_us"])
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """All rows of all parts, which are of one kind."""
+    if len(parts) == 1:
+        return parts[0]
+    return concat(parts) if isinstance(parts[0], dict) else np.concatenate(parts)  # type: ignore[arg-type]
+
+
+def rows_at(rows: Rows, index: NDArray[np.integer]) -> Rows:
+    """The rows at `index`, in that order."""
+    return take(rows, index) if isinstance(rows, dict) else rows[index]
+
+
+def first_rows(rows: Rows, count: int) -> Rows:
+    """As views."""
+    return rows_between(rows, 0, count) if isinstance(rows, dict) else rows[:count]
+
+
+def copied(rows: Rows, begin: int, end: int) -> Rows:
+    """Some rows in memory of their own."""
+    return take(rows, np.arange(begin, end)) if isinstance(rows, dict) else rows[begin:end].copy()
+
+
+def bytes_of(rows: Rows) -> int:
+    """Bytes of all columns."""
+    return size_bytes(rows) if isinstance(rows, dict) else rows.nbytes
+
+
+def arrays_of(rows: Rows) -> list[NDArray[Any]]:
+    """The arrays that rows consist of, for files."""
+    if not isinstance(rows, dict):
+        return [rows]
+    arrays: list[NDArray[Any]] = []
+    for column in rows.values():
+        arrays += [column.offsets, column.values] if isinstance(column, Ragged) else [column]
+    return arrays
+
+
+def in_order(parts: list[Rows]) -> Rows:
+    """All rows by arrival, conversation and turn."""
+    rows = joined(parts)
+    return rows_at(rows, np.lexsort((rows["turn"], rows["conversation"], rows["arrival_us"])))  # type: ignore[arg-type]
