@@ -13,7 +13,8 @@ from servegen_gpu.backends.host.fields import lookup
 from servegen_gpu.blocks import BLOCK
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.dependence import mix_words, mixing_matrix
-from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
+from servegen_gpu.law.elementary import exp, log
+from servegen_gpu.law.normal import normal_of_word, word_of_normal
 from servegen_gpu.law.position import clock_us, from_start, on_circle, tick_bits
 from servegen_gpu.law.tables import find_bin
 from servegen_gpu.law.variates import (
@@ -31,7 +32,7 @@ CLIENT = np.repeat(np.arange(BLOCK // 64, dtype=np.uint64), 64)
 WINDOW = np.uint64(60)
 WORDS = draw(np, (1, 2), Purpose.GAP, ordinal=ORDINAL, client=CLIENT, window=WINDOW)
 UNIFORM = uniform32(np, WORDS[0])
-NORMAL = normal_quantile(np, UNIFORM)
+NORMAL = normal_of_word(np, WORDS[0])
 LOG_GAP = log(np, UNIFORM) * 3.0
 SHAPES = 0.05 + 3.0 * UNIFORM
 TICKS = np.cumsum(WORDS[1].astype(np.int64))
@@ -49,8 +50,8 @@ FUNCTIONS: dict[str, Work] = {
     "numpy.log": lambda: np.log(UNIFORM),
     "exp": lambda: exp(np, LOG_GAP),
     "numpy.exp": lambda: np.exp(LOG_GAP),
-    "normal_quantile": lambda: normal_quantile(np, UNIFORM),
-    "normal_cdf": lambda: normal_cdf(np, NORMAL),
+    "normal_of_word": lambda: normal_of_word(np, WORDS[0]),
+    "word_of_normal": lambda: word_of_normal(np, NORMAL),
     "mix_words, 3 fields": lambda: mix_words(np, list(WORDS[:3]), MIXING),
     "gamma_constants": lambda: gamma_constants(np, SHAPES),
     "try_log_gamma, one cell": lambda: try_log_gamma(np, WORDS, ONE),

@@ -145,4 +145,15 @@ def write_json(path: Path | None, results: Mapping[str, Any]) -> None:
     """Figures with the machine they are from."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")
+        path.write_text(in_lines({"machine": machine(), **results}))
+
+
+def in_lines(results: Mapping[str, Any]) -> str:
+    """JSON with a line for every entry, and for every item of a list of objects: a line is a benchmark."""
+    entries = []
+    for name, value in results.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            text = "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+        entries.append(f"{json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import data_dir, m_large_dir, machine
+from common import data_dir, in_lines, m_large_dir, machine
 
 import servegen_gpu as sg
 
@@ -76,3 +77,10 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_
     output_json["commit_info"] = {"id": output_json["commit_info"].get("id")}
     for each in output_json["benchmarks"]:
         each["stats"].pop("data", None)  # every single round
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The file of --benchmark-json, which is complete by now, in one line a benchmark."""
+    path = config.getoption("benchmark_json", None)
+    if path and path.exists():  # there is none if nothing was measured
+        path.write_text(in_lines(json.loads(path.read_text())))

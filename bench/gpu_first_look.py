@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import machine
+from common import in_lines, machine
 from gpu_limits import copies, disk, draws, sorts
 from gpu_traces import baselines, check, devices, end_to_end, stages
 
@@ -189,7 +189,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
     """The figures so far, at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
-    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.write_text(in_lines(found))
     os.replace(partial, path)
 
 

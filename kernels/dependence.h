@@ -1,23 +1,40 @@
 // Equals law/dependence.py: the Gaussian copula, one field after another.
 #pragma once
 
-#include "elementary.h"
-#include "variates.h"
+#include "normal.h"
 
 namespace SG_NAMESPACE {
 
-// The word of field `field` from the normals of fields 0 .. field; `row` is its row of the mixing matrix. A field that
-// depends on no earlier one keeps its word: the caller asks `is_mixed` first.
-SG_DEVICE uint32_t mix_word(const double* normals, const double* row, int field) {
-    double z = normals[0] * row[0];
-    for (int j = 1; j <= field; ++j) z = z + normals[j] * row[j];
-    return static_cast<uint32_t>(small_to_int(normal_cdf(z) * 4294967296.0));
+// Fields as bits: those that depend on an earlier one, and those whose normals that takes.
+struct Ties {
+    uint32_t mixed, used;
+};
+
+// Of the first fields of a matrix with rows of `stride` entries.
+SG_DEVICE Ties ties_of(const double* mixing, int fields, int stride) {
+    Ties ties = {0, 0};
+    for (int f = 1; f < fields; ++f) {
+        uint32_t earlier = 0;
+        for (int j = 0; j < f; ++j) earlier |= (mixing[f * stride + j] != 0.0 ? 1u : 0u) << j;
+        ties.mixed |= (earlier ? 1u : 0u) << f;
+        ties.used |= earlier ? earlier | 1u << f : 0;
+    }
+    return ties;
 }
 
-SG_DEVICE bool is_mixed(const double* row, int field) {
-    bool any = false;
-    for (int j = 0; j < field; ++j) any |= row[j] != 0.0;
-    return any;
+// The words of a request after its copula. Fields without a tie cost nothing; a zero in a row changes no word.
+template <int MOST>
+SG_DEVICE void mix_words(const double* mixing, int fields, uint32_t* words) {
+    const Ties ties = ties_of(mixing, fields, fields);
+    double normals[MOST];
+    SG_UNROLL for (int f = 0; f < MOST; ++f) normals[f] = ties.used >> f & 1 ? normal_of_word(words[f]) : 0.0;
+    SG_UNROLL for (int f = 1; f < MOST; ++f) {
+        if (!(ties.mixed >> f & 1)) continue;
+        const double* row = mixing + f * fields;
+        double z = normals[0] * row[0];
+        SG_UNROLL for (int j = 1; j <= f; ++j) z = z + normals[j] * row[j];
+        words[f] = word_of_normal(z);
+    }
 }
 
 }  // namespace SG_NAMESPACE

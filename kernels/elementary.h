@@ -1,4 +1,4 @@
-// Equals law/elementary.py: logarithm, exponential and the normal distribution, the same bits everywhere.
+// Equals log and exp of law/elementary.py, the same bits everywhere.
 //
 // Plain + - * / and square roots in the order of the Python text; compile without contraction of a * b + c.
 #pragma once
@@ -15,7 +15,6 @@ constexpr double LN2_HIGH = 0.6931471805598903, LN2_LOW = 5.497923018708371e-14;
 constexpr double LOG2_E = 1.4426950408889634;
 constexpr int64_t SQRT_HALF_BITS = 0x3FE6A09E667F3BCD, ONE_BITS = 0x3FF0000000000000;
 constexpr double EXP_MIN = -708.0, EXP_MAX = 709.0;
-constexpr double CDF_LIMIT = 7.0;
 
 // Terms of a polynomial as a type: device code cannot take the address of a host array.
 #define SG_TERMS(NAME, COUNT, ...)                           \
@@ -34,24 +33,6 @@ SG_TERMS(ExpTerms, 10,
          0.5000000000000001, 0.16666666666666669, 0.041666666666623824, 0.008333333333330039,
          0.0013888888917367081, 0.00019841269863171557, 2.4801521057868204e-05, 2.7557268276905696e-06,
          2.7620201591031547e-07, 2.5100472505694996e-08)
-SG_TERMS(QuantileCentreTop, 8,
-         3.3871328727963665, 133.14166789178438, 1971.5909503065513, 13731.69376550946, 45921.95393154987,
-         67265.7709270087, 33430.57558358813, 2509.0809287301227)
-SG_TERMS(QuantileCentreBottom, 8,
-         1.0, 42.31333070160091, 687.1870074920579, 5394.196021424751, 21213.794301586597, 39307.89580009271,
-         28729.085735721943, 5226.495278852854)
-SG_TERMS(QuantileTailTop, 8,
-         1.4234371107496835, 4.630337846156546, 5.769497221460691, 3.6478483247632045, 1.2704582524523684,
-         0.2417807251774506, 0.022723844989269184, 0.0007745450142783414)
-SG_TERMS(QuantileTailBottom, 8,
-         1.0, 2.053191626637759, 1.6763848301838038, 0.6897673349851, 0.14810397642748008, 0.015198666563616457,
-         0.0005475938084995345, 1.0507500716444169e-09)
-SG_TERMS(CdfTailTop, 7,
-         220.206867912376, 221.213596169931, 112.079291497871, 33.912866078383, 6.37396220353165,
-         0.700383064443688, 0.0352624965998911)
-SG_TERMS(CdfTailBottom, 8,
-         440.413735824752, 793.826512519948, 637.333633378831, 296.564248779674, 86.7807322029461,
-         16.064177579207, 1.75566716318264, 0.0883883476483184)
 
 #undef SG_TERMS
 
@@ -105,35 +86,6 @@ SG_DEVICE double exp(double x) {
     total += 1.0;
     total *= from_bits(shifted_left_52(bits_of(shifted) - NEAREST_BITS) + ONE_BITS);
     return total;
-}
-
-// The two branches of `normal_quantile`: the centre serves |q| <= QUANTILE_SPLIT.
-constexpr double QUANTILE_SPLIT = 0.425;
-
-SG_DEVICE double quantile_centre(double q) {
-    const double r = 0.180625 - q * q;
-    return q * horner<QuantileCentreTop>(r) / horner<QuantileCentreBottom>(r);
-}
-
-SG_DEVICE double quantile_tail(double u, double q) {
-    const double other = 1.0 - u;
-    const double below = u < other ? u : other;
-    const double r = sqrt(-log(below)) - 1.6;
-    const double tail = horner<QuantileTailTop>(r) / horner<QuantileTailBottom>(r);
-    return copysign(tail, q);
-}
-
-SG_DEVICE double normal_quantile(double u) {
-    const double q = u - 0.5;
-    const double centre = quantile_centre(q), tail = quantile_tail(u, q);
-    return fabs(q) <= QUANTILE_SPLIT ? centre : tail;
-}
-
-SG_DEVICE double normal_cdf(double z) {
-    double size = fabs(z);
-    size = size < CDF_LIMIT ? size : CDF_LIMIT;
-    const double tail = exp(size * size * -0.5) * (horner<CdfTailTop>(size) / horner<CdfTailBottom>(size));
-    return z > 0.0 ? 1.0 - tail : tail;
 }
 
 }  // namespace SG_NAMESPACE

@@ -1,6 +1,6 @@
 // What every header needs: how to mark a lane function, and conversions that every vector extension can do.
 //
-// A lane function computes one lane: no memory, no branch, so that a loop over a strip of lanes becomes vector
+// A lane function computes one lane: no memory but tables, no branch, so that a loop over a strip of lanes becomes vector
 // instructions on a CPU, and a thread on CUDA runs one lane. SG_NAMESPACE keeps builds for different vector extensions
 // apart: the linker must not swap their inline functions.
 #pragma once
@@ -15,10 +15,16 @@
 
 #if defined(__CUDACC__)
 #define SG_DEVICE __host__ __device__ __forceinline__
-#elif defined(__GNUC__)
+#define SG_TABLE static __device__ constexpr
+#define SG_UNROLL _Pragma("unroll")
+#else
+#if defined(__GNUC__)
 #define SG_DEVICE inline __attribute__((always_inline))
 #else
 #define SG_DEVICE inline
+#endif
+#define SG_TABLE static constexpr
+#define SG_UNROLL
 #endif
 
 namespace SG_NAMESPACE {

@@ -5,7 +5,6 @@
 #include "columns.h"
 #include "draw.h"
 #include "cells.h"
-#include "starts.h"
 #include "turns.h"
 
 #if defined(_WIN32)
@@ -30,8 +29,6 @@ namespace {
 
 constexpr int64_t NO_MEMORY = -1, TOO_MANY = -2, GIVEN_UP = -3, NO_ROOM = -4;
 constexpr int64_t MAX_REQUESTS = (int64_t{1} << 32) - 1;
-
-using Starts = std::vector<std::vector<Start>>;
 
 template <class Work>
 int64_t guarded(const Work& work) {
@@ -104,31 +101,6 @@ SG_EXPORT int64_t sg_items(const SgStrips*, void* handle, int64_t modality, int6
         static_cast<Sorting*>(handle)->write_items(modality, offsets, values);
         return 0;
     });
-}
-
-// The same without anything but times. Returns how many there are, and a handle for `sg_start_rows`.
-SG_EXPORT int64_t sg_starts(const SgStrips* strips, const SgJob* job, const Runs* runs, void** handle) {
-    *handle = nullptr;
-    return guarded([&]() -> int64_t {
-        Drawing drawing(*strips, *job);
-        auto found = std::make_unique<Starts>(find_starts(*job, runs ? drawing.known(*runs) : drawing.whole()));
-        int64_t count = 0;
-        for (const auto& part : *found) count += static_cast<int64_t>(part.size());
-        *handle = found.release();
-        return count;
-    });
-}
-
-// Writes them, and lets go of the handle.
-SG_EXPORT int64_t sg_start_rows(const SgStrips*, void* handle, int64_t* us, int32_t* cell, uint32_t* ordinal) {
-    const std::unique_ptr<Starts> found(static_cast<Starts*>(handle));
-    for (const auto& part : *found)
-        for (const Start& start : part) {
-            *us++ = start.us;
-            *cell++ = start.cell;
-            *ordinal++ = start.ordinal;
-        }
-    return 0;
 }
 
 // Finds the clients that send in some windows. Returns how many cells they make, and a handle for `sg_cell_rows`.

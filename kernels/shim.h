@@ -4,6 +4,7 @@
 #include "context.h"
 #include "dependence.h"
 #include "position.h"
+#include "strip_normal.h"
 #include "tables.h"
 
 namespace SG_NAMESPACE {
@@ -39,8 +40,8 @@ SG_SHIM(draw, const Words words = draw(Key{static_cast<uint32_t>(a.k[0][0]), sta
         a.m[0][i] = words.w0; a.m[1][i] = words.w1; a.m[2][i] = words.w2; a.m[3][i] = words.w3)
 SG_SHIM(log, a.y[0][i] = log(a.x[0][i]))
 SG_SHIM(exp, a.y[0][i] = exp(a.x[0][i]))
-SG_SHIM(normal_quantile, a.y[0][i] = normal_quantile(a.x[0][i]))
-SG_SHIM(normal_cdf, a.y[0][i] = normal_cdf(a.x[0][i]))
+SG_SHIM(normal_of_word, a.y[0][i] = normal_of_word(a.w[0][i]))
+SG_SHIM(word_of_normal, a.m[0][i] = word_of_normal(a.x[0][i]))
 SG_SHIM(uniform32, a.y[0][i] = uniform32(a.w[0][i]))
 SG_SHIM(uniform52, a.y[0][i] = uniform52(a.w[0][i], a.w[1][i]))
 SG_SHIM(log_weibull, a.y[0][i] = log_weibull(SG_WORDS, a.x[0][i]))
@@ -72,13 +73,25 @@ static void shim_find_bin(const ShimArrays& a, int64_t n) {
 
 // Words of `size` fields in w, mixed ones in m; the matrix in x[0].
 static void shim_mix_words(const ShimArrays& a, int64_t n) {
+    const int fields = static_cast<int>(a.size);
     for (int64_t i = 0; i < n; ++i) {
-        double normals[4];
-        for (int f = 0; f < a.size; ++f) normals[f] = normal_quantile(uniform32(a.w[f][i]));
-        for (int f = 0; f < a.size; ++f) {
-            const double* row = a.x[0] + f * a.size;
-            a.m[f][i] = is_mixed(row, f) ? mix_word(normals, row, f) : a.w[f][i];
-        }
+        uint32_t words[4] = {};
+        for (int f = 0; f < fields; ++f) words[f] = a.w[f][i];
+        mix_words<4>(a.x[0], fields, words);
+        for (int f = 0; f < fields; ++f) a.m[f][i] = words[f];
+    }
+}
+
+// The same two functions as strips compute them.
+static void shim_normals_of(const ShimArrays& a, int64_t n) {
+    for (int64_t i = 0; i + STRIP <= n; i += STRIP) normals_of(a.w[0] + i, STRIP, a.y[0] + i);
+}
+
+static void shim_words_of(const ShimArrays& a, int64_t n) {
+    alignas(64) uint32_t word[STRIP];
+    for (int64_t i = 0; i + STRIP <= n; i += STRIP) {
+        words_of(a.x[0] + i, STRIP, word);
+        for (int j = 0; j < STRIP; ++j) a.m[0][i + j] = word[j];
     }
 }
 
@@ -94,11 +107,12 @@ static void* function(const char* name) {
     };
 #define SG_ENTRY(NAME) {#NAME, shim_##NAME}
     static const Entry entries[] = {
-        SG_ENTRY(philox4x32), SG_ENTRY(draw),      SG_ENTRY(log),           SG_ENTRY(exp),
-        SG_ENTRY(uniform32),  SG_ENTRY(uniform52), SG_ENTRY(normal_cdf),    SG_ENTRY(normal_quantile),
-        SG_ENTRY(gap_ticks),  SG_ENTRY(tick_bits), SG_ENTRY(log_weibull),   SG_ENTRY(try_log_gamma),
-        SG_ENTRY(on_circle),  SG_ENTRY(clock_us),  SG_ENTRY(from_start),    SG_ENTRY(find_bin),
-        SG_ENTRY(mix_words),  SG_ENTRY(cut_input), SG_ENTRY(cut_output),
+        SG_ENTRY(philox4x32), SG_ENTRY(draw),       SG_ENTRY(log),            SG_ENTRY(exp),
+        SG_ENTRY(uniform32),  SG_ENTRY(uniform52),  SG_ENTRY(normal_of_word), SG_ENTRY(word_of_normal),
+        SG_ENTRY(normals_of), SG_ENTRY(words_of),   SG_ENTRY(log_weibull),    SG_ENTRY(try_log_gamma),
+        SG_ENTRY(gap_ticks),  SG_ENTRY(tick_bits),  SG_ENTRY(on_circle),      SG_ENTRY(clock_us),
+        SG_ENTRY(from_start), SG_ENTRY(find_bin),   SG_ENTRY(mix_words),      SG_ENTRY(cut_input),
+        SG_ENTRY(cut_output),
     };
 #undef SG_ENTRY
     for (const Entry& entry : entries)

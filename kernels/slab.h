@@ -18,12 +18,7 @@
 #include "dependence.h"
 #include "position.h"
 #include "tables.h"
-
-#if defined(__CUDACC__)
-#define SG_UNROLL _Pragma("unroll")
-#else
-#define SG_UNROLL
-#endif
+#include "variates.h"
 
 // What every kernel is told; servegen_gpu/backends/cuda/job.py has the same fields in the same order, 8 bytes each.
 struct SlabJob {
@@ -380,15 +375,7 @@ SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
     } else {
         if (fields > 4) words[4] = draw(key_of(job), DATA, ordinal, client, window, 1).w0;
         const int64_t mixing = job.dependence == COPULA ? job.mixing_of[profile_of(job, at.cell)] : 0;
-        if (mixing) {
-            double normals[SCALAR_FIELDS];
-            SG_UNROLL for (int f = 0; f < SCALAR_FIELDS; ++f) normals[f] = normal_quantile(uniform32(words[f]));
-            SG_UNROLL for (int f = 1; f < SCALAR_FIELDS; ++f) {
-                if (f >= fields) break;
-                const double* row = job.mixing + (mixing * fields + f) * fields;
-                if (is_mixed(row, f)) words[f] = mix_word(normals, row, f);
-            }
-        }
+        if (mixing) mix_words<SCALAR_FIELDS>(job.mixing + mixing * fields * fields, fields, words);
     }
     const Tables tables = length_tables(job);
     const int32_t* table = job.table + job.cell_law[at.cell] * job.fields;

@@ -35,24 +35,4 @@ static void draw_strip(Addresses& at, int n, Key key) {
     }
 }
 
-// Standard normals from words: the centre everywhere, then the tails of those few lanes that need them.
-static void normals_of(const uint32_t* word, int n, double* z) {
-    alignas(64) double q[STRIP], tail[STRIP];
-    int lane[STRIP], tails = 0;
-    const int whole = whole_lanes(n);
-    for (int i = 0; i < whole; ++i) {
-        q[i] = uniform32(word[i]) - 0.5;
-        z[i] = quantile_centre(q[i]);
-    }
-    for (int i = 0; i < whole; ++i) {
-        lane[tails] = i;
-        tails += fabs(q[i]) > QUANTILE_SPLIT;
-    }
-    for (int i = 0; i < tails; ++i) tail[i] = q[lane[i]];
-    const int whole_tails = whole_lanes(tails);
-    for (int i = tails; i < whole_tails; ++i) tail[i] = 0.0;
-    for (int i = 0; i < whole_tails; ++i) tail[i] = quantile_tail(tail[i] + 0.5, tail[i]);
-    for (int i = 0; i < tails; ++i) z[lane[i]] = tail[i];
-}
-
 }  // namespace SG_NAMESPACE

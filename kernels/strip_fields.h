@@ -3,7 +3,7 @@
 
 #include "context.h"
 #include "dependence.h"
-#include "strip.h"
+#include "strip_normal.h"
 #include "tables.h"
 
 namespace SG_NAMESPACE {
@@ -15,28 +15,68 @@ struct FieldStrip {
     alignas(64) int64_t us[STRIP];
     alignas(64) int32_t cell[STRIP];
     alignas(64) uint32_t word[SG_MAX_FIELDS][STRIP];
+    int32_t mixing;  // the matrix of all lanes, or SEVERAL
     int n;
 };
 
-// Words after the copulas of the clients; a strip of clients without one pays for the look at its cells.
-static void mix_words(const SgJob& job, int fields, FieldStrip& s, int n) {
-    const int scalar = static_cast<int>(job.scalar_fields);
-    alignas(64) int32_t of[STRIP];  // the first number of the lane's matrix
-    int32_t any = 0;
-    for (int i = 0; i < n; ++i) any |= of[i] = job.mixing_of[s.cell[i]] * scalar * scalar;
-    if (!any) return;
-    alignas(64) double normals[STRIP][SG_MAX_FIELDS], z[STRIP];
-    for (int f = 0; f < fields; ++f) {
-        normals_of(s.word[f], s.n, z);
-        for (int i = 0; i < n; ++i) normals[i][f] = z[i];
-    }
+constexpr int32_t SEVERAL = -1;
+
+// Normals of the fields that ties name.
+static void normals_of_fields(const FieldStrip& s, uint32_t used, double (*normals)[STRIP]) {
+    for (int f = 0; used >> f; ++f)
+        if (used >> f & 1) normals_of(s.word[f], s.n, normals[f]);
+}
+
+// Words after the copula that all lanes have.
+static void mix_alike(const double* mixing, int fields, int stride, FieldStrip& s) {
+    const Ties ties = ties_of(mixing, fields, stride);
+    const int n = whole_lanes(s.n);
+    alignas(64) double normals[SG_MAX_FIELDS][STRIP], z[STRIP];
+    normals_of_fields(s, ties.used, normals);
     for (int f = 1; f < fields; ++f) {
-        for (int i = 0; i < n; ++i) {
-            const double* row = job.mixing + of[i] + f * scalar;
-            const uint32_t mixed = mix_word(normals[i], row, f);
-            s.word[f][i] = is_mixed(row, f) ? mixed : s.word[f][i];
+        if (!(ties.mixed >> f & 1)) continue;
+        const double* row = mixing + f * stride;
+        for (int i = 0; i < n; ++i) z[i] = 0.0;
+        for (int j = 0; j <= f; ++j) {
+            const double share = row[j];
+            if (share == 0.0) continue;
+            for (int i = 0; i < n; ++i) z[i] = z[i] + normals[j][i] * share;
         }
+        words_of(z, s.n, s.word[f]);
     }
+}
+
+// Words after the copulas of the clients, where a strip has several.
+static void mix_each(const SgJob& job, int fields, FieldStrip& s) {
+    const int stride = static_cast<int>(job.scalar_fields), n = whole_lanes(s.n);
+    alignas(64) int32_t of[STRIP];  // the first number of the lane's matrix
+    alignas(64) uint32_t mixed[STRIP], word[STRIP];
+    Ties own = {0, 0}, any = {0, 0};
+    for (int i = 0; i < n; ++i) {
+        of[i] = job.mixing_of[s.cell[i]] * stride * stride;
+        if (i == 0 || of[i] != of[i - 1]) own = ties_of(job.mixing + of[i], fields, stride);
+        mixed[i] = own.mixed;
+        any = {any.mixed | own.mixed, any.used | own.used};
+    }
+    alignas(64) double normals[SG_MAX_FIELDS][STRIP], z[STRIP];
+    normals_of_fields(s, any.used, normals);
+    for (int f = 1; f < fields; ++f) {
+        if (!(any.mixed >> f & 1)) continue;
+        for (int i = 0; i < n; ++i) z[i] = 0.0;
+        for (int j = 0; j <= f; ++j) {
+            if (!(any.used >> j & 1)) continue;
+            const double* share = job.mixing + f * stride + j;
+            for (int i = 0; i < n; ++i) z[i] = z[i] + normals[j][i] * share[of[i]];
+        }
+        words_of(z, s.n, word);
+        for (int i = 0; i < n; ++i) s.word[f][i] = mixed[i] >> f & 1 ? word[i] : s.word[f][i];
+    }
+}
+
+static void mix_words(const SgJob& job, int fields, FieldStrip& s) {
+    const int stride = static_cast<int>(job.scalar_fields);
+    if (s.mixing == SEVERAL) mix_each(job, fields, s);
+    if (s.mixing > 0) mix_alike(job.mixing + s.mixing * stride * stride, fields, stride, s);
 }
 
 // Words of the fields 0 .. fields - 1.
@@ -56,7 +96,7 @@ static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
         for (int f = 4; f < fields; ++f) memcpy(s.word[f], first[f - 4], n * sizeof(uint32_t));
         for (int i = 0; i < n; ++i) at.detail[i] = 0;
     }
-    if (job.dependence == SG_COPULA) mix_words(job, fields, s, n);
+    if (job.dependence == SG_COPULA) mix_words(job, fields, s);
 }
 
 // Values that the words of a strip select, in the place of the words. Most words fall in one of the first bins that the
@@ -159,6 +199,7 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
         const SgRun& run = runs[k];
         const uint32_t client = static_cast<uint32_t>(job.client[run.cell]);
         const uint32_t place = place_of(static_cast<uint32_t>(job.window[run.cell]), DATA);
+        const int32_t mixing = job.dependence == SG_COPULA ? job.mixing_of[run.cell] : 0;
         for (uint32_t done = 0; done < run.count;) {
             const int a = s.n, room = STRIP - a;
             const uint32_t rest = run.count - done;
@@ -169,6 +210,7 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
             for (int i = 0; i < n; ++i) s.at.client[a + i] = client;
             for (int i = 0; i < n; ++i) s.at.place[a + i] = place;
             for (int i = 0; i < n; ++i) s.cell[a + i] = run.cell;
+            s.mixing = a == 0 || s.mixing == mixing ? mixing : SEVERAL;
             s.n += n;
             done += static_cast<uint32_t>(n);
             if (s.n == STRIP) write_records(job, fields, s, key, bins, next);

@@ -1,7 +1,7 @@
 // Addresses into logarithms of gaps.
 #pragma once
 
-#include "strip.h"
+#include "strip_normal.h"
 
 namespace SG_NAMESPACE {
 

@@ -1,7 +1,7 @@
 // Equals law/variates.py: from words to the logarithms of gaps, and from those to whole ticks.
 #pragma once
 
-#include "elementary.h"
+#include "normal.h"
 #include "philox.h"
 
 namespace SG_NAMESPACE {
@@ -37,7 +37,7 @@ SG_DEVICE LogGamma try_log_gamma_at(double z, Words words, GammaConstants of) {
 }
 
 SG_DEVICE LogGamma try_log_gamma(Words words, GammaConstants of) {
-    return try_log_gamma_at(normal_quantile(uniform32(words.w0)), words, of);
+    return try_log_gamma_at(normal_of_word(words.w0), words, of);
 }
 
 SG_DEVICE int64_t gap_ticks(double log_gap, double log_unit, double ticks_per_unit) {

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.forks import in_children
+
 BLOCK = 1 << 16
 """Elements a block: long enough that a ufunc hides the interpreter's lock, short enough for the L2 cache."""
 
@@ -50,8 +52,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="servegen_gpu")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of the parent's threads: it makes its own
-    os.register_at_fork(after_in_child=_threads.cache_clear)
+in_children(_threads.cache_clear)
 
 
 def _keep_freed_memory() -> None:

@@ -7,8 +7,10 @@ import pytest
 from gates import GATE_ALPHA, check, passes
 from scipy.stats import kstest, norm, spearmanr
 
+from servegen_gpu.law import dependence
 from servegen_gpu.law.address import Purpose, derive_key, draw
-from servegen_gpu.law.dependence import mix_words, mixing_matrix
+from servegen_gpu.law.dependence import mix_words, mixing_matrix, ties
+from servegen_gpu.law.normal import normal_of_word
 
 N = 100_000
 FIELDS = np.array([[1.0, 0.6, -0.3], [0.6, 1.0, 0.2], [-0.3, 0.2, 1.0]])
@@ -104,6 +106,35 @@ def test_unmixed_fields_keep_their_words():
     assert mixed[0] is drawn[0]
     assert mixed[1] is drawn[1]
     assert (mixed[2] != drawn[2]).mean() > 0.999
+
+
+def test_ties_are_the_earlier_fields_of_any_matrix():
+    spearman = np.eye(4)
+    spearman[1, 3] = spearman[3, 1] = 0.5
+    first = mixing_matrix(spearman)
+    spearman[0, 1] = spearman[1, 0] = -0.2
+    assert ties(np.eye(4)) == ((), (), (), ())
+    assert ties(first) == ((), (), (), (1,))
+    assert ties(np.stack([np.eye(4), first, mixing_matrix(spearman)])) == ((), (0,), (), (1,))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_only_tied_fields_become_normals(several, monkeypatch):
+    spearman = np.eye(4)
+    spearman[1, 3] = spearman[3, 1] = 0.5
+    mixing = mixing_matrix(spearman)
+    matrices = (np.stack([np.eye(4), mixing]), np.arange(N) % 2) if several else (mixing,)
+    made = []
+
+    def counted(xp, word):
+        made.append(word)
+        return normal_of_word(xp, word)
+
+    monkeypatch.setattr(dependence, "normal_of_word", counted)
+    drawn = words(2, 4)
+    mixed = mix_words(np, drawn, *matrices)
+    assert [next(f for f, word in enumerate(drawn) if word is one) for one in made] == [1, 3]
+    assert all(mixed[f] is drawn[f] for f in range(3))
 
 
 def test_requests_with_matrices_of_their_own():

@@ -26,9 +26,9 @@ def test_the_readme_lists_every_module_and_no_other():
     assert listed - nested == there - {"__init__.py"}
 
 
-FLOORS = """errors text blocks cache_dir arrays | request | law | schedules clock rates options | clients | rules
-    | packed_turns packed packing plan | merge | backends | conversations | provenance trace formats windowed describe
-    | scaling dataset prefixes | pipeline | baselines fitting | compat cli __main__"""
+FLOORS = """errors text forks | blocks cache_dir arrays | request | law | schedules clock rates options | clients
+    | rules | packed_turns packed packing plan | merge | backends | conversations | provenance trace formats windowed
+    describe | scaling dataset prefixes | pipeline | baselines fitting | compat cli __main__"""
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS.split("|")) for room in rooms.split()}
 
 
@@ -58,6 +58,18 @@ def test_the_table_of_speeds_is_the_one_of_the_results():
     check = "import readme_table as t; text = t.README.read_text(encoding='utf-8'); assert t.written(text) == text"
     done = subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY / "bench", capture_output=True, check=False)
     assert done.returncode == 0, "run python bench/readme_table.py --write"
+
+
+def test_results_of_benchmarks_have_a_line_each():
+    check = "import sys, json, common as c; text = sys.stdin.read(); sys.exit(c.in_lines(json.loads(text)) != text)"
+    files = sorted((REPOSITORY / "bench" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-c", check], cwd=REPOSITORY / "bench", input=text, text=True, check=False
+        )
+        assert done.returncode == 0, f"{file.name} as bench/common.py in_lines writes it"
 
 
 def test_the_commands_of_the_readme_are_known():

@@ -20,16 +20,17 @@ from servegen_gpu.backends import choose_backend, describe_backends
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
-from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
+from servegen_gpu.law.elementary import exp, log
+from servegen_gpu.law.normal import normal_of_word, word_of_normal
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.request.families import GAMMA
 
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "servegen-gpu[jax]"')
-xla = pytest.importorskip("servegen_gpu.backends.xla.backend")
-xla_exact = pytest.importorskip("servegen_gpu.backends.xla.exact")
-xla_rows = pytest.importorskip("servegen_gpu.backends.xla.rows")
+xla = pytest.importorskip("servegen_gpu.backends.xla.backend.backend.backend")
+xla_exact = pytest.importorskip("servegen_gpu.backends.xla.backend.backend.exact")
+xla_rows = pytest.importorskip("servegen_gpu.backends.xla.backend.backend.rows")
 jnp = jax.numpy
 
 STEPS = [(0, 1.0), (700, 3.0), (1000, 0.5), (1500, 2.0)]
@@ -156,7 +157,7 @@ def test_functions_of_the_law_and_the_defect_that_the_guard_prevents():
     n = 1 << 16
     words = philox4x32(np, (np.arange(n, dtype=np.uint64), *[np.zeros(n, np.uint64)] * 3), (1, 2))
     u = (words[0].astype(np.float64) + 0.5) * 2.0**-32
-    functions = {log: u, exp: 50 * u - 25, normal_quantile: u, normal_cdf: 12 * u - 6}
+    functions = {log: u, exp: 50 * u - 25, normal_of_word: words[0], word_of_normal: 12 * u - 6}
     plainly_different = 0
     with xla.x64():
         zero = jnp.int64(0)
@@ -255,7 +256,7 @@ def test_without_jax_the_error_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     monkeypatch.setitem(sys.modules, "jax", None)
-    monkeypatch.delitem(sys.modules, "servegen_gpu.backends.xla.backend")
+    monkeypatch.delitem(sys.modules, "servegen_gpu.backends.xla.backend.backend.backend")
     with pytest.raises(OptionError, match=r"pip install \"servegen-gpu\[jax\]\""):
         choose_backend("jax")
     (row,) = (row for row in describe_backends() if row["name"] == "jax")

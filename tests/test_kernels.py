@@ -4,6 +4,7 @@ for bit; and compiled for GPUs where there is nvcc."""
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import shutil
 import subprocess
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from native import each_extension, library, words
 from profiles import REPOSITORY
 
-from servegen_gpu.law import context, dependence, elementary, position, variates
+from servegen_gpu.law import context, dependence, elementary, normal, position, variates
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.law.tables import find_bin
@@ -107,19 +108,46 @@ REALS = np.concatenate(([0.0, -0.0, -708, 709, -1e9, 1e9, 0.5, -0.5], 1500 * (un
 @each_extension
 @pytest.mark.parametrize(
     ("name", "x"),
-    [("log", positive()), ("exp", REALS), ("normal_quantile", uniforms(6)), ("normal_cdf", REALS / 50)],
+    [("log", positive()), ("exp", REALS)],
 )
 def test_elementary(extension, name, x):
     ours, _ = run(extension, name, len(x), x=[x])
     assert equal(ours[0], getattr(elementary, name)(np, x))
 
 
+def every_row() -> np.ndarray:
+    """Words at both ends of every row of the quantile's table, below and above the middle, and anywhere."""
+    begin = np.arange(normal.FIRST_QUARTER, normal.FIRST_QUARTER + normal.QUANTILE.shape[1] + 1) << normal.QUARTER_BITS
+    near = np.rint(begin.view(np.float64)).astype(np.int64)[:, None] + np.arange(-2, 3)
+    lower = np.clip(near.ravel(), 0, 2**31 - 1).astype(np.uint32)
+    return np.resize(np.concatenate((lower, ~lower, words(N, 6))), 1 << 15)  # whole strips
+
+
 @each_extension
-def test_the_quantile_at_its_seams(extension):
-    u = np.array([0.075, 0.925, 0.5, 1e-11, 1 - 1e-11])
-    u = np.concatenate((u, np.nextafter(u, 0), np.nextafter(u, 1)))
-    ours, _ = run(extension, "normal_quantile", len(u), x=[u])
-    assert equal(ours[0], elementary.normal_quantile(np, u))
+@pytest.mark.parametrize("name", ["normal_of_word", "normals_of"])
+def test_normals(extension, name):
+    word = every_row()
+    ours, _ = run(extension, name, len(word), w=[word])
+    assert equal(ours[0], normal.normal_of_word(np, word.astype(np.uint64)))
+
+
+@each_extension
+@pytest.mark.parametrize("name", ["word_of_normal", "words_of"])
+def test_words_of_normals(extension, name):
+    border = np.arange(-32, 33) / normal.ROWS_PER_UNIT
+    z = np.concatenate((border, np.nextafter(border, -9), np.nextafter(border, 9), REALS / 50, [normal.Z_LIMIT, 1e300]))
+    z = np.resize(np.concatenate((z, -z)), 1 << 15)
+    _, ours = run(extension, name, len(z), x=[z])
+    assert equal(ours[0], normal.word_of_normal(np, z).astype(np.int64))
+
+
+def test_the_header_has_the_tables_of_the_law():
+    spec = importlib.util.spec_from_file_location("normal_tables", KERNELS / "normal_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.header() == (KERNELS / "normal_tables.h").read_text(), "run python kernels/normal_tables.py"
 
 
 @each_extension
@@ -235,12 +263,14 @@ namespace SG_NAMESPACE {  // where log and exp are the law's
 __global__ void every(const double* x, const int64_t* k, Tables tables, double* y, int64_t* m) {
     const int i = threadIdx.x;
     const Words w = draw(Key{1, 2}, GAP, i, i, i);
-    y[0] = log(x[i]) + exp(x[i]) + normal_quantile(x[i]) + normal_cdf(x[i]) + log_weibull(w, x[i]);
+    y[0] = log(x[i]) + exp(x[i]) + normal_of_word(w.w1) + word_of_normal(x[i]) + log_weibull(w, x[i]);
     const LogGamma gap = try_log_gamma(w, GammaConstants{x[0], x[1], x[2], x[3]});
     y[1] = gap.log_gap + gap.accepted;
     m[0] = gap_ticks(x[0], x[1], x[2]) + tick_bits(k[0]) + on_circle(k[0], k[1], x[0], k[2]);
     m[2] = find_bin(w.w0, 3, tables);
-    m[1] = from_start(k[0], k[1]).x + clock_us(k[0], k[1], k[2], k[3]) + mix_word(x, x, 2) + is_mixed(x, 2);
+    uint32_t words[3] = {w.w0, w.w1, w.w2};
+    mix_words<3>(x, 3, words);
+    m[1] = from_start(k[0], k[1]).x + clock_us(k[0], k[1], k[2], k[3]) + words[1] + words[2];
     m[3] = cut_output(cut_input(i, 5), i, 7);
 }
 }

@@ -13,8 +13,9 @@ from test_tables import THRESHOLDS, adversarial_words, of_thresholds
 
 from servegen_gpu.law.address import MAX_WINDOW, Purpose, derive_key, draw
 from servegen_gpu.law.context import cut_input, cut_output
-from servegen_gpu.law.dependence import mix_words, mixing_matrix
+from servegen_gpu.law.dependence import mix_words, mixing_matrix, ties
 from servegen_gpu.law.elementary import exp, log, normal_cdf, normal_quantile
+from servegen_gpu.law.normal import normal_of_word, word_of_normal
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.law.position import clock_us, from_start, on_circle, tick_bits
 from servegen_gpu.law.tables import find_bin
@@ -118,6 +119,11 @@ def test_elementary(function, x):
     check_both(function, x)
 
 
+def test_normals():
+    z = check_both(normal_of_word, WORDS[0])
+    check_both(word_of_normal, np.concatenate([z, 1.3 * z, [0.0, -0.0, 6.35, 1e300, -1e300]]))
+
+
 def test_uniforms():
     check_both(uniform32, WORDS[0])
     check_both(uniform52, WORDS[0], WORDS[1])
@@ -195,7 +201,7 @@ def test_mix_words_of_requests_with_matrices_of_their_own():
     spearman = np.stack([np.eye(4), np.where(np.eye(4), 1.0, 0.3), np.where(np.eye(4), 1.0, -0.1)])
     mixings, of = np.stack([mixing_matrix(matrix) for matrix in spearman]), np.arange(N) % 3
     expected = mix_words(np, list(WORDS), mixings, of)
-    assert_same(expected, mix_words(jax.numpy, in_jax(list(WORDS)), in_jax(mixings), in_jax(of)))
+    assert_same(expected, mix_words(jax.numpy, in_jax(list(WORDS)), in_jax(mixings), in_jax(of), ties(mixings)))
 
 
 def test_context():

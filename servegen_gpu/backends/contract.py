@@ -21,12 +21,12 @@ from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns
-from servegen_gpu.request.turn_rows import Rows, in_order
+from servegen_gpu.request.turn_rows import TurnRows, in_order
 
 ORDINAL = "ordinal"
 
-MAX_STARTS = 1 << 17
-ROWS_PER_START = 16
+FIRST_TURNS = 1 << 17
+ROWS_PER_FIRST_TURN = 16
 """Conversations are drawn with their turns, and a slab of them counts for so many requests."""
 
 
@@ -44,6 +44,8 @@ class Backend(ABC):
         Where slabs stop taking windows, even if memory would allow more; None for `plan.SLAB_REQUESTS`.
     joined_slab_requests : int or None
         The same where all slabs are joined in memory; None for `plan.SLAB_REQUESTS`.
+    interleaves : frozenset of str
+        Categories of which `sample_beside` may be called.
     stays : bool
         Whether columns are left on a device, as `on_device` says.
     """
@@ -51,6 +53,7 @@ class Backend(ABC):
     name: ClassVar[str]
     slab_requests: ClassVar[int | None] = None
     joined_slab_requests: ClassVar[int | None] = None
+    interleaves: ClassVar[frozenset[str]] = frozenset()
     stays: bool = False
 
     @abstractmethod
@@ -82,8 +85,14 @@ class Backend(ABC):
         for slab in slabs:
             yield self.sample_slab(packed, key, slab)
 
-    def sample_turns(self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]) -> Iterator[Rows]:
-        """Turns of the conversations that begin in a slab, with the columns of a trace; by default drawn on the host.
+    def first_turns_at_once(self, max_requests: int) -> int:
+        """How many conversations a slab of `sample_turns` may begin, where so many requests may be alive at once."""
+        return min(FIRST_TURNS, max(max_requests // ROWS_PER_FIRST_TURN, 1))
+
+    def sample_turns(
+        self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]
+    ) -> Iterator[TurnRows]:
+        """Turns of the conversations that begin in a slab; by default from first turns, in NumPy.
 
         Parameters
         ----------
@@ -92,42 +101,38 @@ class Backend(ABC):
         key : tuple of int
         slab : Slab
         span_us : tuple of int
-            Only turns in here, from the begin of the packed span.
+            Turns are wanted that arrive in it; from the begin of the packed span, as arrivals are.
 
         Yields
         ------
         dict or TURN_ROW[n]
-            In any order.
+            The columns of a trace, or such records, in any order.
         """
         from servegen_gpu.backends.host.turns import sample_turns
 
-        return sample_turns(self, packed, key, slab, span_us)
+        yield from sample_turns(self, packed, key, slab, span_us)
 
-    def first_turns_at_once(self, max_requests: int) -> int:
-        """How many conversations a slab may begin under a budget; by default all of their turns are drawn at once."""
-        return min(MAX_STARTS, max(max_requests // ROWS_PER_START, 1))
-
-    def ordered(self, parts: list[Rows]) -> Rows:
-        """Turns of several parts by arrival, conversation and turn."""
+    def ordered(self, parts: list[TurnRows]) -> TurnRows:
+        """Turns that it has sampled by arrival, conversation and turn."""
         return in_order(parts)
 
-    def puts_turns_in_place(self, category: str) -> bool:
-        """Whether the backend has `sample_beside` for a category; False by default."""
-        return False
-
-    def sample_beside(self, packed: PackedWorkload, key: Key, slab: Slab, due: Rows | None) -> Columns:
-        """The slab's requests, which stand alone, with ids of sessions; turns that are due are among them.
+    def sample_beside(self, packed: PackedWorkload, key: Key, slab: Slab, due: TurnRows | None) -> Columns:
+        """The slab's requests, which stand alone, with turns in their places; of the categories in `interleaves`.
 
         Parameters
         ----------
         packed : PackedWorkload
         key : tuple of int
         slab : Slab
-        due : dict or TURN_ROW[n], optional
-            As `sample_turns` makes them.
-            In order, all of them inside the slab.
+        due : TURN_ROW[n], optional
+            From `ordered`, all of them inside the slab.
+
+        Returns
+        -------
+        dict
+            All columns of a trace with conversations.
         """
-        raise AssertionError(f"backend {self.name!r} leaves turns to the stage of conversations")
+        raise AssertionError(f"backend {self.name!r} does not interleave turns of {packed.category} requests")
 
     def on_device(self) -> Backend:
         """The same backend, with columns that stay on its device as arrays of its own library.

@@ -18,7 +18,7 @@ import numpy as np
 from servegen_gpu.errors import OutputError
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.request.turn_rows import (
-    Rows,
+    TurnRows,
     arrays_of,
     arrivals,
     bytes_of,
@@ -42,9 +42,11 @@ class Carry:
         Puts the rows of several parts in order.
     """
 
-    def __init__(self, bucket_us: int, memory_bytes: int, ordered: Callable[[list[Rows]], Rows] = in_order) -> None:
+    def __init__(
+        self, bucket_us: int, memory_bytes: int, ordered: Callable[[list[TurnRows]], TurnRows] = in_order
+    ) -> None:
         self._bucket_us, self._memory_bytes, self._ordered = bucket_us, memory_bytes, ordered
-        self._held: dict[int, list[Rows]] = {}
+        self._held: dict[int, list[TurnRows]] = {}
         self._held_bytes = 0
         self._names: dict[str, bool] = {}  # of columns, in order; whether each holds lists; none where rows are records
         self._files: dict[int, Path] = {}
@@ -59,7 +61,7 @@ class Carry:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: TurnRows) -> None:
         """Take rows in, in any order; none of them may be due already."""
         arrival_us = arrivals(rows)
         if not len(arrival_us):
@@ -83,7 +85,7 @@ class Carry:
                     "allow more memory, or name a larger disk in TMPDIR",
                 ) from error
 
-    def due(self, until_us: int | None) -> Rows | None:
+    def due(self, until_us: int | None) -> TurnRows | None:
         """Take out the rows that arrive before a time, or all of them, in order; None if there are none."""
         last = None if until_us is None else until_us // self._bucket_us
         numbers = sorted(n for n in {*self._held, *self._files} if last is None or n <= last)
@@ -100,11 +102,11 @@ class Carry:
             self._put(last, copied(rows, edge, len(arrival_us)))
         return first_rows(rows, edge) if edge else None
 
-    def _put(self, bucket: int, rows: Rows) -> None:
+    def _put(self, bucket: int, rows: TurnRows) -> None:
         self._held.setdefault(bucket, []).append(rows)
         self._held_bytes += bytes_of(rows)
 
-    def _pop(self, bucket: int) -> list[Rows]:
+    def _pop(self, bucket: int) -> list[TurnRows]:
         parts = self._held.pop(bucket, [])
         self._held_bytes -= sum(map(bytes_of, parts))
         path = self._files.pop(bucket, None)
@@ -124,8 +126,8 @@ class Carry:
                     np.save(file, array, allow_pickle=False)
             self._held_bytes -= sum(map(bytes_of, parts))
 
-    def _read(self, path: Path) -> list[Rows]:
-        parts: list[Rows] = []
+    def _read(self, path: Path) -> list[TurnRows]:
+        parts: list[TurnRows] = []
         size = path.stat().st_size
         with path.open("rb") as file:
             while file.tell() < size:

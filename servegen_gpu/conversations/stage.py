@@ -23,7 +23,7 @@ from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, longest_us, plan
 from servegen_gpu.request.columns import Columns, Ragged, empty_columns
-from servegen_gpu.request.turn_rows import Rows, columns_of
+from servegen_gpu.request.turn_rows import TurnRows, columns_of
 
 BUCKET_TURNS = 1 << 18
 """Turns that a bucket of the carry should hold at most."""
@@ -33,7 +33,7 @@ CARRY_SHARE = 8
 
 def bytes_per_request(backend: Backend, category: str) -> int:
     """Peak bytes that a slab needs per expected request, with the turns among its requests and those that wait."""
-    more = 32 if backend.puts_turns_in_place(category) else 96  # more columns, or all of them once more
+    more = 32 if category in backend.interleaves else 96  # more columns, or all of them once more
     return (backend.bytes_per_request(category) + more) * CARRY_SHARE // (CARRY_SHARE - 1)
 
 
@@ -70,7 +70,7 @@ def with_turns(
     """
     with Carry(_bucket_us(packed), memory_bytes, backend.ordered) as carry:
         turns = Turns(backend, packed, key, span_us, max_requests, carry)
-        each = _beside if backend.puts_turns_in_place(packed.category) else _merged_slabs
+        each = _beside if packed.category in backend.interleaves else _merged_slabs
         yield from each(backend, packed, key, slabs, turns)
         yield from turns.due(None)
 
@@ -149,7 +149,7 @@ class Turns:
         if rows is not None:
             yield columns_of(rows, self._columns)
 
-    def due_rows(self, until_us: int | None) -> Rows | None:
+    def due_rows(self, until_us: int | None) -> TurnRows | None:
         """The same, as the backend makes them."""
         while self._next is not None and (until_us is None or self._next.from_us < until_us):
             for rows in self._backend.sample_turns(self._packed, self._key, self._next, self._span_us):

@@ -15,13 +15,14 @@ Axes: fields (scalar ones, in lane order), mixings (matrices), requests.
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.law.elementary import normal_cdf, normal_quantile
-from servegen_gpu.law.variates import uniform32
+from servegen_gpu.law.normal import normal_of_word, word_of_normal
 
 KINDS = ("independent", "comonotone", "copula")
 
@@ -76,7 +77,20 @@ def _cholesky(matrix: list[list[float]], shrink: float) -> list[list[float]] | N
     return lower
 
 
-def mix_words(xp: Any, words: list[Any], mixing: Any, of: Any = None) -> list[Any]:
+def ties(mixing: NDArray[np.float64]) -> tuple[tuple[int, ...], ...]:
+    """Which earlier fields each field depends on, under any of the matrices.
+
+    Parameters
+    ----------
+    mixing : float64[..., fields, fields]
+    """
+    used = (mixing != 0).reshape(-1, *mixing.shape[-2:]).any(axis=0)
+    return tuple(tuple(np.flatnonzero(row[:i]).tolist()) for i, row in enumerate(used))
+
+
+def mix_words(
+    xp: Any, words: list[Any], mixing: Any, of: Any = None, tied: tuple[tuple[int, ...], ...] | None = None
+) -> list[Any]:
     """Words of the fields after the Gaussian copula; a field that depends on no earlier one keeps its word.
 
     Parameters
@@ -87,22 +101,23 @@ def mix_words(xp: Any, words: list[Any], mixing: Any, of: Any = None) -> list[An
         From `mixing_matrix`.
     of : int[n], optional
         Which matrix each request has, where there are several.
+    tied : optional
+        `ties` of the matrices, needed where their values are not known yet.
 
     Returns
     -------
     fields of uint64[n]
     """
-    normals = [normal_quantile(xp, uniform32(xp, word)) for word in words]
-    mixed = []
-    for i, word in enumerate(words):
-        tied = (mixing[..., i, :i] != 0).any(axis=-1)
-        if i == 0 or (isinstance(tied, np.ndarray | np.bool_) and not tied.any()):
-            mixed.append(word)
+    tied = ties(mixing) if tied is None else tied
+    used = sorted({j for i, earlier in enumerate(tied) if earlier for j in (*earlier, i)})
+    normals = {j: normal_of_word(xp, words[j]) for j in used}
+    mixed = list(words)
+    for i, earlier in enumerate(tied):
+        if not earlier:
             continue
-        row = [mixing[..., i, j] if of is None else mixing[of, i, j] for j in range(i + 1)]
-        z = normals[0] * row[0]
-        for j in range(1, i + 1):
-            z = z + normals[j] * row[j]
-        new = (normal_cdf(xp, z) * 2.0**32).astype(xp.uint64)
-        mixed.append(new if of is None else xp.where(tied[of], new, word))
+        terms = [normals[j] * (mixing[i, j] if of is None else mixing[of, i, j]) for j in (*earlier, i)]
+        mixed[i] = word_of_normal(xp, reduce(add, terms))
+        if of is not None:
+            own = (mixing[..., i, :i] != 0).any(axis=-1)
+            mixed[i] = xp.where(own[of], mixed[i], words[i])
     return mixed

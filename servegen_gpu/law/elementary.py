@@ -4,6 +4,8 @@ Mathematical libraries differ in the last bit, and so do vector extensions of on
 operations that IEEE 754 defines exactly (+ − × ÷ √, rounding, and integer work on the bits), in a fixed order and
 without branches; a compiler must not contract ``a * b + c`` into one operation.
 
+`normal_quantile` and `normal_cdf` serve the host, and the tables of `normal` go through them: kernels have those.
+
 Errors against exact values, measured in ``tests/test_elementary.py``: `log` up to 2 ulp, `exp` below 1.1 ulp,
 `normal_quantile` below 1e-15 relative, `normal_cdf` below 3e-16 absolute. The relative error of `normal_cdf` grows
 towards the lower tail, to 3e-9 at -7: nothing to a word of 2**-32, but no tail probability to quote.
@@ -15,6 +17,7 @@ Wichura's AS 241 (PPND16, Applied Statistics 37, 1988), `normal_cdf` Hart's algo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 LN2_HIGH, LN2_LOW = 0.6931471805598903, 5.497923018708371e-14  # k * LN2_HIGH is exact for |k| < 2**11
@@ -115,7 +118,7 @@ CDF_LIMIT = 7.0
 """`normal_cdf` takes |z| beyond this as this: 1.3e-12 of the mass, far below one word of 2**-32."""
 
 
-def horner(x: Any, terms: tuple[float, ...]) -> Any:
+def horner(x: Any, terms: Sequence[Any]) -> Any:
     """The polynomial ``terms[0] + terms[1] * x + …``, evaluated from the highest term down."""
     total = x * terms[-1]
     for term in terms[-2:0:-1]:

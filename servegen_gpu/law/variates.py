@@ -19,7 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from servegen_gpu.law.elementary import exp, log, normal_quantile
+from servegen_gpu.law.elementary import exp, log
+from servegen_gpu.law.normal import normal_of_word
 from servegen_gpu.law.philox import Words
 
 
@@ -99,7 +100,7 @@ def try_log_gamma(xp: Any, words: Words, of: GammaConstants) -> tuple[Any, Any]:
     accepted : bool
         True for at least 95 % of attempts at any shape.
     """
-    z = normal_quantile(xp, uniform32(xp, words[0]))
+    z = normal_of_word(xp, words[0])
     t = z * of.c + 1.0
     log_v = log(xp, xp.maximum(t, 1e-300)) * 3.0
     bound = (1.0 - t * t * t + log_v) * of.d + z * z * 0.5

@@ -22,48 +22,48 @@ TURN_ROW = np.dtype(
 )
 """SgTurnRow in kernels/job.h; `reason_tokens` mean nothing unless clients reason."""
 
-Rows = Columns | NDArray[np.void]
+TurnRows = Columns | NDArray[np.void]
 """Both give a column by its name."""
 
 
-def columns_of(rows: Rows, like: Columns) -> Columns:
+def columns_of(rows: TurnRows, like: Columns) -> Columns:
     """Rows as the columns of a trace, those of `like` in its order."""
     return {name: rows[name] if isinstance(rows, dict) else np.ascontiguousarray(rows[name]) for name in like}
 
 
-def arrivals(rows: Rows) -> NDArray[np.int64]:
+def arrivals(rows: TurnRows) -> NDArray[np.int64]:
     """When rows arrive, int64[n], as one piece of memory."""
     return np.ascontiguousarray(rows["arrival_us"])
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: list[TurnRows]) -> TurnRows:
     """All rows of all parts, which are of one kind."""
     if len(parts) == 1:
         return parts[0]
     return concat(parts) if isinstance(parts[0], dict) else np.concatenate(parts)  # type: ignore[arg-type]
 
 
-def rows_at(rows: Rows, index: NDArray[np.integer]) -> Rows:
+def rows_at(rows: TurnRows, index: NDArray[np.integer]) -> TurnRows:
     """The rows at `index`, in that order."""
     return take(rows, index) if isinstance(rows, dict) else rows[index]
 
 
-def first_rows(rows: Rows, count: int) -> Rows:
+def first_rows(rows: TurnRows, count: int) -> TurnRows:
     """As views."""
     return rows_between(rows, 0, count) if isinstance(rows, dict) else rows[:count]
 
 
-def copied(rows: Rows, begin: int, end: int) -> Rows:
+def copied(rows: TurnRows, begin: int, end: int) -> TurnRows:
     """Some rows in memory of their own."""
     return take(rows, np.arange(begin, end)) if isinstance(rows, dict) else rows[begin:end].copy()
 
 
-def bytes_of(rows: Rows) -> int:
+def bytes_of(rows: TurnRows) -> int:
     """Bytes of all columns."""
     return size_bytes(rows) if isinstance(rows, dict) else rows.nbytes
 
 
-def arrays_of(rows: Rows) -> list[NDArray[Any]]:
+def arrays_of(rows: TurnRows) -> list[NDArray[Any]]:
     """The arrays that rows consist of, for files."""
     if not isinstance(rows, dict):
         return [rows]
@@ -73,7 +73,7 @@ def arrays_of(rows: Rows) -> list[NDArray[Any]]:
     return arrays
 
 
-def in_order(parts: list[Rows]) -> Rows:
+def in_order(parts: list[TurnRows]) -> TurnRows:
     """All rows by arrival, conversation and turn."""
     rows = joined(parts)
     return rows_at(rows, np.lexsort((rows["turn"], rows["conversation"], rows["arrival_us"])))  # type: ignore[arg-type]

@@ -111,7 +111,8 @@ def _mixed(
     one = bool((of[some] == first).all())
     which: tuple[Any, ...] = (mixing[first],) if one else (mixing, of[some])
     every = len(some) == len(of)
-    mixed = [word.astype(np.uint32) for word in mix_words(np, words if every else [w[some] for w in words], *which)]
+    drawn = words if every else [word[some] for word in words]
+    mixed = [word.astype(np.uint32, copy=False) for word in mix_words(np, drawn, *which)]
     if every:
         return mixed
     for word, new in zip(words, mixed, strict=True):

@@ -98,19 +98,7 @@ class Course:
 def sample_turns(
     backend: Backend, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]
 ) -> Iterator[Columns]:
-    """Turns of the conversations that begin in a slab, with the columns of a trace; those inside a span, in any order.
-
-    Parameters
-    ----------
-    backend : Backend
-        Samples the first turns.
-    packed : PackedWorkload
-        The stream of conversations.
-    key : tuple of int
-    slab : Slab
-    span_us : tuple of int
-        From the begin of the packed span, as arrivals are.
-    """
+    """`Backend.sample_turns` from the first turns that a backend samples."""
     starts = starts_of(packed, backend.sample_slab(packed, key, slab))
     yield rows_inside(all_turns(packed, key, course_of(packed, key, starts, span_us[0])), span_us)
 

@@ -1,6 +1,7 @@
 """The native backend: the law in `kernels/`, compiled for the CPU; threads over blocks, strips of lanes, radix sort.
 
-The bookkeeping of surveys is done in NumPy; what is done per cell or request is in C. Axes: cells, runs, requests.
+Counts and rotations of cells, and the bookkeeping of surveys, are done in NumPy; what is done per request is in C.
+Axes: cells, runs, requests.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, Ragged
 from servegen_gpu.request.schema import MODALITIES, scalar_field_count
-from servegen_gpu.request.turn_rows import TURN_ROW, Rows, in_order
+from servegen_gpu.request.turn_rows import TURN_ROW, TurnRows, in_order
 from servegen_gpu.rules import CountRule
 
 TURNS_AT_ONCE = ctypes.c_int64(1 << 20)
@@ -81,6 +82,8 @@ class NativeBackend(Backend):
     joined_slab_requests = 1 << 26
     """Scratch does not grow with a slab, so that a trace in memory is best made in one."""
 
+    interleaves = frozenset({"language", "reason"})
+
     def __init__(self, library: Library | None = None) -> None:
         self.library = library or load_library(build=True)
         self._surveyor, self._gaps = Surveyor(), NativeGaps(self.library)
@@ -100,26 +103,13 @@ class NativeBackend(Backend):
             finally:
                 self.library.free(drawn.handle)
 
-    def puts_turns_in_place(self, category: str) -> bool:
-        """Whether `sample_beside` is there: lists of items do not move."""
-        return category != "multimodal"
-
-    def sample_beside(self, packed: PackedWorkload, key: Key, slab: Slab, due: Rows | None) -> Columns:
-        """The slab's requests, which stand alone, with ids of sessions; turns that are due are among them.
-
-        Parameters
-        ----------
-        packed : PackedWorkload
-            Not multimodal.
-        key : tuple of int
-        slab : Slab
-        due : TURN_ROW[n], optional
-            In order, all of them inside the slab.
-        """
+    def sample_beside(self, packed: PackedWorkload, key: Key, slab: Slab, due: TurnRows | None) -> Columns:
+        """The slab's requests, which stand alone, with turns in their places."""
+        assert not isinstance(due, dict)
         try:
             with self._drawn("sg_draw", packed, key, slab) as drawn:
                 try:
-                    return self._written(packed, drawn, np.empty(0, TURN_ROW) if due is None else due)  # type: ignore[arg-type]
+                    return self._written(packed, drawn, np.empty(0, TURN_ROW) if due is None else due)
                 finally:
                     self.library.free(drawn.handle)
         except NoRoomForId:
@@ -132,7 +122,9 @@ class NativeBackend(Backend):
         """How many conversations a slab may begin: only the times of first turns are kept of all of them."""
         return max_requests
 
-    def sample_turns(self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]) -> Iterator[Rows]:
+    def sample_turns(
+        self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]
+    ) -> Iterator[TurnRows]:
         """Turns inside a span of the conversations that begin in a slab; records, or columns of multimodal ones."""
         items = packed.category == "multimodal"
         try:
@@ -151,7 +143,7 @@ class NativeBackend(Backend):
         except NoRoomForId:
             yield from sample_turns(self, packed, key, slab, span_us)  # says which
 
-    def ordered(self, parts: list[Rows]) -> Rows:
+    def ordered(self, parts: list[TurnRows]) -> TurnRows:
         """Turns by arrival, conversation and turn."""
         if isinstance(parts[0], dict):
             return in_order(parts)

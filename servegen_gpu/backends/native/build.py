@@ -158,7 +158,10 @@ def locked(folder: Path) -> Iterator[None]:
         raise _unwritable(folder, error) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing would not do: children forked meanwhile have the file open
 
 
 def run(command: list[str], fix: str = "set CXX to a C++17 compiler") -> str:

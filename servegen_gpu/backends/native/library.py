@@ -24,6 +24,7 @@ from servegen_gpu.backends.native.build import (
 )
 from servegen_gpu.cache_dir import cache_dir
 from servegen_gpu.errors import OptionError
+from servegen_gpu.forks import in_children
 from servegen_gpu.request.schema import MODALITIES
 
 NAMED = "backend 'native'"
@@ -192,8 +193,6 @@ class Library:
             "sg_draw",
             "sg_cells",
             "sg_cell_rows",
-            "sg_starts",
-            "sg_start_rows",
             "sg_has_items",
             "sg_columns",
             "sg_item_count",
@@ -276,8 +275,7 @@ def _worker() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="servegen_gpu_native")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of the parent's threads: it makes its own
-    os.register_at_fork(after_in_child=_worker.cache_clear)
+in_children(_worker.cache_clear)
 
 
 def packaged_library() -> Path:

@@ -93,7 +93,7 @@ def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal:
         words += words_of(tables, cells, Purpose.DATA, cell, ordinal, item=1)
     words = words[: len(names)]
     if kind.dependence == "copula":
-        mix = exact(lambda words, mixing, of: mix_words(jnp, words, mixing, of), tables.zero)
+        mix = exact(lambda words, mixing, of: mix_words(jnp, words, mixing, of, kind.ties), tables.zero)
         words = mix(words, tables.mixing, cells.mixing_of[cell])
     drawn = {
         name: _lookup(tables, word, cells.table[cell, f])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.host.cell_state import Runs
 from servegen_gpu.backends.xla.exact import x64
 from servegen_gpu.law.address import Key
+from servegen_gpu.law.dependence import ties
 from servegen_gpu.law.variates import GammaConstants
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells
@@ -51,10 +52,13 @@ class FieldKind:
     names : tuple of str
         Fields that are drawn once per request, in lane order.
     dependence : str
+    ties : tuple
+        Of the copula, as `law.dependence.ties` has them.
     """
 
     names: tuple[str, ...]
     dependence: str
+    ties: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +200,9 @@ def device_tables(packed: PackedWorkload, key: Key) -> DeviceTables:
             rules=frozenset(map(int, packed.count_rule)),
         ),
         lengths=_padded_tables(packed.tables),
-        fields=FieldKind(names=packed.fields[: packed.scalar_fields], dependence=packed.dependence),
+        fields=FieldKind(
+            names=packed.fields[: packed.scalar_fields], dependence=packed.dependence, ties=ties(packed.mixing)
+        ),
         mixing=padded(packed.mixing, bucket(len(packed.mixing), 2)) if packed.dependence == "copula" else None,
     )
     with x64():

@@ -1,0 +1,36 @@
+// Equals law/normal.py: words to standard normals and back, a row of a table for every lane.
+#pragma once
+
+#include "elementary.h"
+#include "normal_tables.h"
+
+namespace SG_NAMESPACE {
+
+constexpr int QUARTER_BITS = 50, FIRST_QUARTER = 1022 << 2;
+constexpr double ROWS_PER_UNIT = 5.0, Z_LIMIT = 6.35, HALF = 2147483648.0;
+
+SG_DEVICE double at_row(const double* row, double t) {
+    double total = row[NORMAL_TERMS - 1] * t;
+    SG_UNROLL for (int k = NORMAL_TERMS - 2; k > 0; --k) total = (total + row[k]) * t;
+    return total + row[0];
+}
+
+SG_DEVICE double normal_of_word(uint32_t word) {
+    const uint32_t other = ~word, folded = word < other ? word : other;
+    const int64_t bits = bits_of(static_cast<double>(static_cast<int32_t>(folded)) + 0.5);
+    const int32_t row = static_cast<int32_t>(bits >> QUARTER_BITS) - FIRST_QUARTER;
+    const int64_t place = (bits & ((int64_t{1} << QUARTER_BITS) - 1)) | ONE_BITS;
+    const double size = at_row(QUANTILE + row * NORMAL_TERMS, from_bits(place) - 1.0);
+    return word < other ? -size : size;
+}
+
+SG_DEVICE uint32_t word_of_normal(double z) {
+    double size = fabs(z);
+    size = size < Z_LIMIT ? size : Z_LIMIT;
+    const double x = size * ROWS_PER_UNIT, shifted = (x - 0.5) + NEAREST;
+    const int32_t row = static_cast<int32_t>(bits_of(shifted));
+    const double words = at_row(MASS + row * NORMAL_TERMS, x - (shifted - NEAREST));
+    return static_cast<uint32_t>(static_cast<int64_t>(copysign(words, z) + HALF));
+}
+
+}  // namespace SG_NAMESPACE
