@@ -23,11 +23,9 @@ from traces import joined, same
 
 import servegen_gpu as sg
 from servegen_gpu.backends import BACKENDS, choose_backend
-from servegen_gpu.backends.contract import STARTS
 from servegen_gpu.backends.cuda.device import open_device
 from servegen_gpu.backends.cuda.job import NAMES
 from servegen_gpu.backends.host import survey as host_survey
-from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.per_workload import MOST, PerWorkload
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
@@ -165,37 +163,6 @@ def test_backends_are_pickled_by_name(backend: str) -> None:
     else:
         with pytest.raises(OptionError, match=f"device of its own for device=True, got '{backend}'; pass"):
             chosen.on_device()
-
-
-# -- what backends offer -----------------------------------------------------------------------------------------------
-
-
-def test_starts_are_those_of_whole_rows(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of requests that stand alone and of first turns, of whole windows and of parts."""
-    workload = sg.stream(talking("reason"), duration=1800, backend="numpy")
-    assert workload.packed.conversations is not None
-    chosen, plain = choose_backend(backend), NumpyBackend()
-    rows = 0
-    for packed in (workload.packed, workload.packed.conversations):
-        for slab in (*plan(packed, 1 << 20), *plan(packed, 200)):
-            starts = chosen.sample_starts(packed, workload.key, slab)
-            whole = plain.sample_slab(packed, workload.key, slab)
-            assert tuple(starts) == STARTS
-            mine, theirs = (np.lexsort(tuple(np.asarray(of[name]) for name in STARTS)) for of in (starts, whole))
-            for name in STARTS:
-                assert starts[name].dtype == whole[name].dtype
-                np.testing.assert_array_equal(np.asarray(starts[name])[mine], np.asarray(whole[name])[theirs])
-            rows += len(starts["client"])
-    assert rows > 3000
-
-
-def test_starts_of_nobody(backend: str) -> None:
-    workload = sg.stream(talking().with_conversations("deepseek-r1"), scale=1e-9, duration=600, backend="numpy")
-    for packed in (workload.packed, workload.packed.conversations):
-        assert packed is not None
-        for slab in plan(packed, 1 << 20):
-            starts = choose_backend(backend).sample_starts(packed, workload.key, slab)
-            assert [len(starts[name]) for name in STARTS] == [0, 0, 0]
 
 
 # -- what backends keep ------------------------------------------------------------------------------------------------
