@@ -82,10 +82,13 @@ def session_ids(
 
     def block(a: int, b: int) -> None:
         whose, when, which = client[a:b].astype(np.int64), window[a:b], ordinal[a:b].astype(np.int64)
+        named = whose, when, which
         if stream != ALONE:
             when = folded(when)
             which = which << 1  # odd numbers are left for later kinds of sessions
-        out[a:b] = _side_by_side(whose, when, which)
+        out[a:b] = found = _side_by_side(whose, when, which)
+        if (found < 0).any():
+            raise _no_room(*(int(part[np.argmin(found)]) for part in named))
         if stream == ALONE:
             np.invert(out[a:b], out=out[a:b])  # -1 - id
 
@@ -101,7 +104,7 @@ def folded(window: NDArray[np.int64]) -> NDArray[np.int64]:
 def _side_by_side(
     client: NDArray[np.int64], window: NDArray[np.int64], ordinal: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Three whole numbers in the first layout with room for them."""
+    """Three whole numbers in the first layout with room for them; -1 if none has."""
     parts = (client, window, ordinal)
     largest = [int(part.max(initial=0)) for part in parts]
     found = np.full(len(client), -1, np.int64)
@@ -113,11 +116,12 @@ def _side_by_side(
         found = np.where(room, ids, found)
         if not fits:
             return found
-    if (found < 0).any():
-        i = int(np.argmax(found < 0))
-        raise RateError(
-            "sessions whose ids fit 63 bits",
-            f"request {ordinal[i]:,} of client {client[i]} in window {window[i]:,}",
-            "lower the rate, split clients with pool.clone(n), or renumber them with servegen_gpu.join([pool])",
-        )
     return found
+
+
+def _no_room(client: int, window: int, ordinal: int) -> RateError:
+    return RateError(
+        "sessions whose ids fit 63 bits",
+        f"request {ordinal:,} of client {client} in window {window:,}",
+        "lower the rate, split clients with pool.clone(n), or renumber them with servegen_gpu.join([pool])",
+    )
