@@ -23,7 +23,7 @@ from servegen_gpu.backends.native_library import MAX_FIELDS, PAD, Library, Out, 
 from servegen_gpu.backends.reference import NumpyBackend
 from servegen_gpu.backends.run_gaps import SummedGaps
 from servegen_gpu.clients.pool import MODALITIES, scalar_field_count
-from servegen_gpu.law.dependence import KINDS
+from servegen_gpu.law.dependence import KINDS, ties
 from servegen_gpu.packing import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.rules import CountRule
@@ -226,7 +226,8 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     items = packed.category == "multimodal"
     known = _cells(state)
     if packed.dependence == "copula":
-        known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
+        tied = sum(1 << (MAX_FIELDS * f + j) for f, earlier in enumerate(ties(packed.mixing)) for j in earlier)
+        known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile], "ties": tied}
     if packed.limited:
         known["context"] = packed.context_tokens[cells.profile]
     if packed.turns:
