@@ -1,7 +1,7 @@
 // Second half of the CPU driver: from times to sorted columns.
 //
 // The time axis is cut into chunks, runs of bins with about as many requests as stay in cache together. A thread makes
-// a chunk from end to end: it finds the chunk's requests in every piece by halving, draws their fields client by client,
+// a chunk from end to end: it finds the chunk's requests in every piece, draws their fields client by client,
 // puts their records into bins, sorts each bin, and writes the rows where they belong. Rows are known beforehand.
 #pragma once
 
@@ -62,6 +62,7 @@ class Sorting {
   private:
     struct Worker {
         std::vector<SgRun> runs;
+        std::vector<uint32_t> reached;  // requests of each piece that lie before the chunk
         std::vector<uint32_t> next;
         Scratch<uint32_t> records;
         Scratch<uint64_t> words;
@@ -88,21 +89,31 @@ class Sorting {
                          [&](int64_t b) { return drawn_.bin_begins[b + 1] - drawn_.bin_begins[b]; });
     }
 
-    void find_runs(int64_t from_us, int64_t to_us, std::vector<SgRun>& runs) const {
-        runs.clear();
+    // The first of rising times that is not below `value`, looked for in steps that double: it is seldom far.
+    static const uint32_t* reach(const uint32_t* first, const uint32_t* end, int64_t value) {
+        if (first == end || *first >= value) return first;
+        int64_t step = 1;
+        for (; step < end - first && first[step] < value; step *= 2) first += step;
+        return std::lower_bound(first + 1, std::min(first + step, end), value);
+    }
+
+    // Chunks of a worker follow one another: it goes on where the last one ended in every piece.
+    void find_runs(int64_t from_us, int64_t to_us, Worker& worker) const {
+        const std::vector<Piece>& pieces = drawn_.pieces;
+        worker.runs.clear();
+        worker.reached.resize(pieces.size());
         // pieces follow one another by window
-        const auto begin = std::partition_point(drawn_.pieces.begin(), drawn_.pieces.end(), [&](const Piece& piece) {
+        const auto begin = std::partition_point(pieces.begin(), pieces.end(), [&](const Piece& piece) {
             return piece.origin_us + job_.window_us <= from_us;
         });
-        for (auto piece = begin; piece != drawn_.pieces.end() && piece->origin_us < to_us; ++piece) {
-            const uint32_t *first = piece->times, *end = first + piece->count;
-            const int64_t from = from_us - piece->origin_us, to = to_us - piece->origin_us;
-            if (from > int64_t{end[-1]} || to <= int64_t{first[0]}) continue;
-            const uint32_t* a = from <= int64_t{first[0]} ? first : std::lower_bound(first, end, static_cast<uint32_t>(from));
-            const uint32_t* b = to > int64_t{end[-1]} ? end : std::lower_bound(a, end, static_cast<uint32_t>(to));
-            if (a < b)
-                runs.push_back({a, piece->origin_us, piece->first + static_cast<uint32_t>(a - first),
-                                static_cast<uint32_t>(b - a), piece->cell});
+        for (size_t p = begin - pieces.begin(); p < pieces.size() && pieces[p].origin_us < to_us; ++p) {
+            const Piece& piece = pieces[p];
+            const uint32_t *first = piece.times + worker.reached[p], *end = piece.times + piece.count;
+            const uint32_t* a = reach(first, end, from_us - piece.origin_us);
+            const uint32_t* b = reach(a, end, to_us - piece.origin_us);
+            const uint32_t before = static_cast<uint32_t>(a - piece.times), count = static_cast<uint32_t>(b - a);
+            worker.reached[p] = before + count;
+            if (count) worker.runs.push_back({a, piece.origin_us, piece.first + before, count, piece.cell});
         }
     }
 
@@ -110,7 +121,7 @@ class Sorting {
         const std::vector<int64_t>& begins = drawn_.bin_begins;
         const int64_t row = begins[chunk.begin], count = begins[chunk.end] - row;
         if (!count) return;
-        find_runs(chunk.begin << drawn_.shift, std::min(chunk.end << drawn_.shift, job_.span_us), worker.runs);
+        find_runs(chunk.begin << drawn_.shift, std::min(chunk.end << drawn_.shift, job_.span_us), worker);
         worker.next.resize(chunk.end - chunk.begin);
         for (int64_t b = chunk.begin; b < chunk.end; ++b)
             worker.next[b - chunk.begin] = static_cast<uint32_t>(begins[b] - row);
