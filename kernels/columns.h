@@ -1,7 +1,7 @@
 // Second half of the CPU driver: from times to sorted columns.
 //
 // The time axis is cut into chunks, runs of bins with about as many requests as stay in cache together. A thread makes
-// a chunk from end to end: it finds the chunk's requests in every piece by halving, draws their fields client by client,
+// a chunk from end to end: it finds the chunk's requests in every piece, draws their fields client by client,
 // puts their records into bins, sorts each bin, and writes the rows where they belong. Rows are known beforehand.
 #pragma once
 

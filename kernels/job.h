@@ -39,6 +39,7 @@ struct SgJob {
     int64_t fields, scalar_fields, dependence, ratio_field;
     const double* mixing;      // [mixings, scalar fields, scalar fields]
     const int32_t* mixing_of;  // [cells]
+    int64_t ties;              // byte f: the earlier fields on which field f depends, under any matrix, as bits
     const int32_t* context;    // [cells], or null: no limits
     // items: how many modalities, and which fields are the number and the size of the first one's
     int64_t modalities, count_field, item_field;

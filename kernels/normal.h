@@ -7,7 +7,8 @@
 namespace SG_NAMESPACE {
 
 constexpr int QUARTER_BITS = 50, FIRST_QUARTER = 1022 << 2;
-constexpr double ROWS_PER_UNIT = 5.0, Z_LIMIT = 6.35, HALF = 2147483648.0;
+constexpr uint32_t HALF = 0x80000000;
+constexpr double ROWS_PER_UNIT = 5.0, Z_LIMIT = 6.35;
 
 SG_DEVICE double at_row(const double* row, double t) {
     double total = row[NORMAL_TERMS - 1] * t;
@@ -30,7 +31,8 @@ SG_DEVICE uint32_t word_of_normal(double z) {
     const double x = size * ROWS_PER_UNIT, shifted = (x - 0.5) + NEAREST;
     const int32_t row = static_cast<int32_t>(bits_of(shifted));
     const double words = at_row(MASS + row * NORMAL_TERMS, x - (shifted - NEAREST));
-    return static_cast<uint32_t>(static_cast<int64_t>(copysign(words, z) + HALF));
+    const uint32_t between = static_cast<uint32_t>(static_cast<int32_t>(words));
+    return HALF + (z < 0.0 ? ~between : between);
 }
 
 }  // namespace SG_NAMESPACE

@@ -49,27 +49,31 @@ static void mix_alike(const double* mixing, int fields, int stride, FieldStrip& 
 // Words after the copulas of the clients, where a strip has several.
 static void mix_each(const SgJob& job, int fields, FieldStrip& s) {
     const int stride = static_cast<int>(job.scalar_fields), n = whole_lanes(s.n);
+    alignas(64) double normals[SG_MAX_FIELDS][STRIP], z[STRIP], ties[STRIP];
     alignas(64) int32_t of[STRIP];  // the first number of the lane's matrix
-    alignas(64) uint32_t mixed[STRIP], word[STRIP];
-    Ties own = {0, 0}, any = {0, 0};
-    for (int i = 0; i < n; ++i) {
-        of[i] = job.mixing_of[s.cell[i]] * stride * stride;
-        if (i == 0 || of[i] != of[i - 1]) own = ties_of(job.mixing + of[i], fields, stride);
-        mixed[i] = own.mixed;
-        any = {any.mixed | own.mixed, any.used | own.used};
+    alignas(64) uint32_t word[STRIP];
+    uint32_t earlier[SG_MAX_FIELDS], used = 0;
+    for (int f = 0; f < fields; ++f) {
+        earlier[f] = static_cast<uint32_t>(job.ties >> SG_MAX_FIELDS * f) & ((1u << f) - 1);
+        used |= earlier[f] ? earlier[f] | 1u << f : 0;
     }
-    alignas(64) double normals[SG_MAX_FIELDS][STRIP], z[STRIP];
-    normals_of_fields(s, any.used, normals);
+    normals_of_fields(s, used, normals);
+    for (int i = 0; i < n; ++i) of[i] = job.mixing_of[s.cell[i]] * stride * stride;
     for (int f = 1; f < fields; ++f) {
-        if (!(any.mixed >> f & 1)) continue;
-        for (int i = 0; i < n; ++i) z[i] = 0.0;
-        for (int j = 0; j <= f; ++j) {
-            if (!(any.used >> j & 1)) continue;
-            const double* share = job.mixing + f * stride + j;
-            for (int i = 0; i < n; ++i) z[i] = z[i] + normals[j][i] * share[of[i]];
+        if (!earlier[f]) continue;
+        const double* share = job.mixing + f * stride;
+        for (int i = 0; i < n; ++i) z[i] = ties[i] = 0.0;
+        for (int j = 0; j < f; ++j) {
+            if (!(earlier[f] >> j & 1)) continue;
+            for (int i = 0; i < n; ++i) {
+                const double own = share[of[i] + j];
+                z[i] = z[i] + normals[j][i] * own;
+                ties[i] = ties[i] + fabs(own);
+            }
         }
+        for (int i = 0; i < n; ++i) z[i] = z[i] + normals[f][i] * share[of[i] + f];
         words_of(z, s.n, word);
-        for (int i = 0; i < n; ++i) s.word[f][i] = mixed[i] >> f & 1 ? word[i] : s.word[f][i];
+        for (int i = 0; i < n; ++i) s.word[f][i] = ties[i] != 0.0 ? word[i] : s.word[f][i];
     }
 }
 

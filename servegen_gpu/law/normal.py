@@ -73,7 +73,7 @@ def _mass_rows() -> NDArray[np.float64]:
 QUANTILE = _quantile_rows()
 """float64[7, 128]: size of the normal, by the place of a folded word in its quarter."""
 MASS = _mass_rows()
-"""float64[7, 32]: words between 0 and ``|z|``, by the place in a row."""
+"""float64[7, 32]: words between the middle and ``|z|``, by the place in a row."""
 
 
 def _at(xp: Any, table: NDArray[np.float64], row: Any, t: Any) -> Any:
@@ -106,5 +106,5 @@ def word_of_normal(xp: Any, z: Any) -> Any:
     """
     x = xp.minimum(xp.abs(z), Z_LIMIT) * ROWS_PER_UNIT
     row = xp.rint(x - 0.5)
-    words = _at(xp, MASS, row.astype(xp.int64), x - row)
-    return (xp.copysign(words, z) + float(HALF)).astype(xp.uint64)
+    between = _at(xp, MASS, row.astype(xp.int64), x - row).astype(xp.uint64)
+    return xp.where(z < 0.0, HALF - 1 - between, HALF + between)

@@ -36,7 +36,7 @@ from servegen_gpu.backends.native.library import (
 from servegen_gpu.backends.native.turns import drawn_course, ordered, sessions_of, turns_of
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.law.address import Key
-from servegen_gpu.law.dependence import KINDS
+from servegen_gpu.law.dependence import KINDS, ties
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
@@ -294,7 +294,8 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     items = packed.category == "multimodal"
     known = _cells(state)
     if packed.dependence == "copula":
-        known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile]}
+        tied = sum(1 << (MAX_FIELDS * f + j) for f, earlier in enumerate(ties(packed.mixing)) for j in earlier)
+        known |= {"mixing": packed.mixing, "mixing_of": packed.mixing_of[cells.profile], "ties": tied}
     if packed.limited:
         known["context"] = packed.context_tokens[cells.profile]
     return known | {

@@ -56,7 +56,9 @@ _JOB: tuple[tuple[str, Any], ...] = (
     *((name, np.uint64) for name in ("clock_first", "clock_start_us", "clock_slope")),
     *((name, ctypes.c_int64) for name in ("window_us", "fields", "scalar_fields", "dependence", "ratio_field")),
     ("mixing", np.float64),
-    *((name, np.int32) for name in ("mixing_of", "context")),
+    ("mixing_of", np.int32),
+    ("ties", ctypes.c_int64),
+    ("context", np.int32),
     *((name, ctypes.c_int64) for name in ("modalities", "count_field", "item_field", "ordinals", "span_us", "threads")),
     ("stop", np.int32),
 )
@@ -308,7 +310,9 @@ def load_library(build: bool = False) -> Library:
     except RuntimeError as error:
         raise OptionError("a cache directory", str(error), "set SERVEGEN_GPU_CACHE") from None
     if path is None:
-        raise OptionError(f"compiled kernels for {NAMED}", "none", "run python -m servegen_gpu.backends.native.build")
+        raise OptionError(
+            f"compiled kernels for {NAMED}", "none", "run python -m servegen_gpu.backends.native.build"
+        )
     return _loaded(path, os.environ.get("SERVEGEN_GPU_ISA") or "")
 
 
