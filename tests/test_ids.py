@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_refused_in_three_parts() -> None:
     one_id(ALONE, 2**15 - 1, 2**13 - 1, 2**31 - 1)
     with pytest.raises(RateError) as caught:
         ids_of([(ALONE, 1, 1, 1), (ALONE, 2**31 - 1, 2**24 - 1, 64)])
-    assert caught.value.expected == "sessions whose ids fit 63 bits"
+    assert caught.value.expected == "ids of requests and conversations that fit 63 bits"
     assert caught.value.got == "request 64 of client 2147483647 in window 16,777,215"
     assert all(way in caught.value.fix for way in ("lower the rate", "pool.clone(n)", "servegen_gpu.join([pool])"))
 

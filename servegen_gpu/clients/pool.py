@@ -439,7 +439,7 @@ class ClientPool:
     def with_conversations(self, model: TurnModel | str | os.PathLike[str] | None) -> ClientPool:
         """The pool with all of its clients holding conversations as a model says.
 
-        Rates stay those of requests: fewer sessions begin, so that with their later turns they are as many.
+        Rates stay those of requests, later turns of conversations among them.
 
         Parameters
         ----------

@@ -1,1 +1,1 @@
-"""Conversations: from the sessions that a backend samples to all of their turns, in order, in bounded memory."""
+"""Conversations: from first turns, which a backend samples, to all turns, in order, in bounded memory."""

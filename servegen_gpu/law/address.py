@@ -13,7 +13,7 @@ word  content
 ====  =====================================================
 
 The first named are the lowest bits. The window is the absolute number on the time axis, so a trace is a slice of every
-longer one; the client is its id, so neither order nor neighbours matter. A client's streams are its kinds of sessions,
+longer one; the client is its id, so neither order nor neighbours matter. A client's streams are its kinds of requests,
 each an arrival process of its own: 0 for requests that stand alone, 1 for conversations, the others are free. What does
 not fit is refused when a workload is packed.
 """
@@ -56,7 +56,7 @@ class Purpose(IntEnum):
     IMAGE = 3  # lanes: items 4i .. 4i + 3 of the request
     AUDIO = 4
     VIDEO = 5
-    TURN = 6  # turn 0, word 0: turns of a session; turn j, words 0 and 1: time to the turn after, word 2: new tokens
+    TURN = 6  # turn 0, word 0: how many turns; turn j, words 0 and 1: time to the turn after, word 2: new tokens
     DATASET = 7  # lengths from a dataset, by row: lanes as in DATA; turn: 0, or which kind of items
     THINNING = 8  # word 0: whether to keep a conversation (window 0) or row (window 1): its number is client, ordinal
     DESCRIPTION = 9  # draws from distributions over clients: four to an ordinal, of no client and no window

@@ -1,8 +1,8 @@
-"""Ids of sessions: whose and which, in one whole number.
+"""Ids of conversations, and of requests that stand alone: whose and which, in one whole number.
 
-A conversation has an id from 0 on, a request that stands alone one below 0, so that ids group rows by session and their
-sign says what a session is. An id follows from the address of the first turn (client, window, ordinal) alone, so it is
-the same in every slice, share and backend.
+A conversation has an id from 0 on, a request that stands alone one below 0, so that ids group the rows that belong
+together, and their sign says what they are. An id follows from the address of the first turn (client, window, ordinal)
+alone, so it is the same in every slice, share and backend.
 
 The three numbers stand side by side in one of several *layouts*: the first with room for them. Each layout has a range
 of ids of its own. The first six ranges end at 2**53, up to where JavaScript, jq and float64 keep whole numbers.
@@ -39,7 +39,7 @@ def _layouts(*bits: tuple[int, int, int]) -> tuple[Layout, ...]:
 
 
 LAYOUTS = _layouts(
-    (16, 16, 20),  # 65,536 clients, 455 days of windows of ten minutes, a million sessions of a client in each
+    (16, 16, 20),  # 65,536 clients, 455 days of windows of ten minutes, a million ids of a client in each
     (15, 9, 27),  # a billion requests an hour
     (20, 20, 10),  # a million clients, 12 days of windows of one second
     (10, 24, 15),
@@ -57,7 +57,7 @@ LAYOUTS = _layouts(
 def session_ids(
     stream: int, client: NDArray[np.integer], window: NDArray[np.int64], ordinal: NDArray[np.uint32]
 ) -> NDArray[np.int64]:
-    """Ids of sessions.
+    """Ids by the address of the first turn.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _side_by_side(
 
 def _no_room(client: int, window: int, ordinal: int) -> RateError:
     return RateError(
-        "sessions whose ids fit 63 bits",
+        "ids of requests and conversations that fit 63 bits",
         f"request {ordinal:,} of client {client} in window {window:,}",
         "lower the rate, split clients with pool.clone(n), or renumber them with servegen_gpu.join([pool])",
     )

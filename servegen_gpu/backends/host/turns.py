@@ -165,7 +165,7 @@ def all_turns(packed: PackedWorkload, key: Key, course: Course) -> Columns:
 def _times(
     turns: PackedTurns, model: NDArray[np.int64], words: Any, turn: NDArray[np.int64], begin: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """From the first turn to each turn, int64[rows]; `begin` is the session's first row."""
+    """From the first turn to each turn, int64[rows]; `begin` is the conversation's first row."""
     bins = turns.gaps.values[lookup(words[0].astype(np.uint32), model, turns.gaps)]
     width_us = turns.gap_width_us[bins].astype(np.uint64)  # below 2**32: bins are at most 0.2 % wide
     gap_us = turns.gap_us[bins] + ((width_us * words[1]) >> np.uint64(32)).astype(np.int64)
@@ -191,14 +191,14 @@ def _new_tokens(
 def _grown(
     packed: PackedWorkload,
     rows: Columns,
-    session: NDArray[np.integer],
+    conversation: NDArray[np.integer],
     history: NDArray[np.bool_],
     context: NDArray[np.int32],
 ) -> Columns:
     """Rows whose inputs grow from turn to turn, with `new_tokens`; in the order of a trace's columns."""
     inputs = np.asarray(rows["input_tokens"])
     # whole requests change places, so that their fields stay together and within the context
-    order = np.lexsort((np.where(history, 0, inputs), session))
+    order = np.lexsort((np.where(history, 0, inputs), conversation))
     drawn = take({name: column for name, column in rows.items() if name not in PLACE}, order)
     inputs = np.asarray(drawn["input_tokens"])
     first = np.asarray(rows["turn"]) == 1

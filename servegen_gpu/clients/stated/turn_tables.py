@@ -25,7 +25,7 @@ TURNS = Grid("turns", 1, 2, (1 << 10) - 1, MAX_TURNS - 1)
 GAPS = Grid("inter-turn times, seconds", 1000, 0, int(MAX_SESSION_S * 1000), int(MAX_SESSION_S * 1000))
 """In milliseconds; a draw is spread evenly over its bin, down to microseconds."""
 STEPS = 4096
-"""Of a session's longest time, in which sums of gaps are followed."""
+"""Of a conversation's longest time, in which sums of gaps are followed."""
 RARE = 1e-9
 ONE_BY_ONE = 128
 """Sums of so many gaps are followed one after the other, later ones this many at once."""

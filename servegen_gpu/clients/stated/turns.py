@@ -1,7 +1,7 @@
 """How clients hold conversations: how many turns, how far apart, and how the context grows.
 
-A *session* is one request or a conversation of several *turns*. Turn j + 1 arrives an *inter-turn time* after turn j
-arrived (paper, section 5.2: from arrival to arrival, whatever a server does in between).
+A conversation has two *turns* or more; all other requests stand alone. Turn j + 1 arrives an *inter-turn time* after
+turn j arrived (paper, section 5.2: from arrival to arrival, whatever a server does in between).
 """
 
 from __future__ import annotations
