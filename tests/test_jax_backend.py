@@ -28,9 +28,9 @@ from servegen_gpu.request.columns import Ragged
 from servegen_gpu.request.families import GAMMA
 
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "servegen-gpu[jax]"')
-xla = pytest.importorskip("servegen_gpu.backends.xla.backend.backend.backend")
-xla_exact = pytest.importorskip("servegen_gpu.backends.xla.backend.backend.exact")
-xla_rows = pytest.importorskip("servegen_gpu.backends.xla.backend.backend.rows")
+xla = pytest.importorskip("servegen_gpu.backends.xla.backend")
+xla_exact = pytest.importorskip("servegen_gpu.backends.xla.exact")
+xla_rows = pytest.importorskip("servegen_gpu.backends.xla.rows")
 jnp = jax.numpy
 
 STEPS = [(0, 1.0), (700, 3.0), (1000, 0.5), (1500, 2.0)]
@@ -256,7 +256,7 @@ def test_without_jax_the_error_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     monkeypatch.setitem(sys.modules, "jax", None)
-    monkeypatch.delitem(sys.modules, "servegen_gpu.backends.xla.backend.backend.backend")
+    monkeypatch.delitem(sys.modules, "servegen_gpu.backends.xla.backend")
     with pytest.raises(OptionError, match=r"pip install \"servegen-gpu\[jax\]\""):
         choose_backend("jax")
     (row,) = (row for row in describe_backends() if row["name"] == "jax")

@@ -27,7 +27,7 @@ import numpy as np
 
 from servegen_gpu.law.philox import MASK, Words, philox4x32
 
-STREAM_VERSION = 1
+STREAM_VERSION = 2
 """Changes whenever any trace would change; golden digests change in the same commit."""
 
 Key = tuple[int, int]

@@ -310,9 +310,7 @@ def load_library(build: bool = False) -> Library:
     except RuntimeError as error:
         raise OptionError("a cache directory", str(error), "set SERVEGEN_GPU_CACHE") from None
     if path is None:
-        raise OptionError(
-            f"compiled kernels for {NAMED}", "none", "run python -m servegen_gpu.backends.native.build"
-        )
+        raise OptionError(f"compiled kernels for {NAMED}", "none", "run python -m servegen_gpu.backends.native.build")
     return _loaded(path, os.environ.get("SERVEGEN_GPU_ISA") or "")
 
 
