@@ -10,8 +10,8 @@ from traces import between
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
-from servegen_gpu.conversations import ids
 from servegen_gpu.errors import RateError
+from servegen_gpu.law import session_ids as ids
 from servegen_gpu.law.address import ALONE, CONVERSATIONS
 from servegen_gpu.law.session_ids import LAYOUTS, Layout, session_ids
 

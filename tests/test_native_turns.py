@@ -184,7 +184,5 @@ def test_an_id_without_room_is_said_in_words(share: float) -> None:
     model = replace(TURNS["sorted"], share=share)
     pool = tiny_pool("language", 1, ids=(2**31 - 1,)).with_conversations(model)
     for run in (native, plain):
-        with pytest.raises(
-            RateError, match=r"ids of .* that fit 63 bits, got request \d+ of client 2147483647 in window 5,000"
-        ):
+        with pytest.raises(RateError, match=r"that fit 63 bits, got request \d+ of client 2147483647 in window 5,000"):
             run(pool, rate=0.8, start=5000 * 600, duration=600, warmup=0)
