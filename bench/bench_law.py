@@ -18,13 +18,14 @@ from servegen_gpu.law.normal import normal_of_word, word_of_normal
 from servegen_gpu.law.position import clock_us, from_start, on_circle, tick_bits
 from servegen_gpu.law.tables import find_bin
 from servegen_gpu.law.variates import (
-    gamma_constants,
+    gap_constants,
     gap_ticks,
     log_weibull,
     try_log_gamma,
     uniform32,
     uniform52,
 )
+from servegen_gpu.request.families import GAMMA
 
 Work = Callable[..., Any]
 ORDINAL = np.arange(BLOCK, dtype=np.uint32)
@@ -37,8 +38,8 @@ LOG_GAP = log(np, UNIFORM) * 3.0
 SHAPES = 0.05 + 3.0 * UNIFORM
 TICKS = np.cumsum(WORDS[1].astype(np.int64))
 MIXING = mixing_matrix(np.array([[1.0, 0.3, 0.2], [0.3, 1.0, 0.4], [0.2, 0.4, 1.0]]))
-ONE = gamma_constants(np, np.array([0.4]))
-EACH = gamma_constants(np, SHAPES)
+ONE = gap_constants(np, GAMMA, np.array([0.4]))
+EACH = gap_constants(np, GAMMA, SHAPES)
 ROTATION = WORDS[2].astype(np.int64)
 
 FUNCTIONS: dict[str, Work] = {
@@ -53,7 +54,7 @@ FUNCTIONS: dict[str, Work] = {
     "normal_of_word": lambda: normal_of_word(np, WORDS[0]),
     "word_of_normal": lambda: word_of_normal(np, NORMAL),
     "mix_words, 3 fields": lambda: mix_words(np, list(WORDS[:3]), MIXING),
-    "gamma_constants": lambda: gamma_constants(np, SHAPES),
+    "gap_constants": lambda: gap_constants(np, GAMMA, SHAPES),
     "try_log_gamma, one cell": lambda: try_log_gamma(np, WORDS, ONE),
     "try_log_gamma, many cells": lambda: try_log_gamma(np, WORDS, EACH),
     "log_weibull": lambda: log_weibull(np, WORDS, 2.5),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import servegen_gpu as sg
 from servegen_gpu.plan import cells_of
+from servegen_gpu.request.families import GAMMA
 
 WINDOW_US = 600_000_000
 EDGE_US = 10_000
@@ -66,7 +67,7 @@ def variance(r1: sg.ClientPool, seeds: int) -> dict[str, Any]:
     at = (cells.profile, cells.row)
     expected = cells.expected_q32 * 2.0**-32
     shape = packed.shape[at]
-    cv2 = np.where(packed.is_gamma[at], 1 / shape, _weibull_cv2(shape))
+    cv2 = np.where(packed.family[at] == GAMMA, 1 / shape, _weibull_cv2(shape))
     return {
         "seeds": seeds,
         "target": float(expected.sum()),

@@ -14,7 +14,7 @@ extern "C" __global__ void __launch_bounds__(256) probe_philox(uint32_t* out, in
 extern "C" __global__ void __launch_bounds__(256) probe_gamma(double* out, int64_t n, double shape) {
     const int64_t i = SG_THREAD;
     if (i >= n) return;
-    const double gap = log_gamma_gap(Key{1, 2}, static_cast<uint32_t>(i), 0, 0, gamma_constants(shape));
+    const double gap = log_gap(GAMMA, Key{1, 2}, static_cast<uint32_t>(i), 0, 0, gap_constants(GAMMA, shape));
     if (gap == 1.0) out[0] = gap;
 }
 

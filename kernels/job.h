@@ -16,8 +16,8 @@ struct SgJob {
     int64_t cells;
     const uint64_t *client, *window;
     const int32_t* client_column;
-    const uint8_t *is_gamma, *rule;
-    const double *inverse_shape, *d, *c, *log_d, *boost;
+    const uint8_t *family, *rule;
+    const double *d, *c, *log_d, *boost;  // `gap_constants` of the law
     const int64_t *count, *capacity, *rotation;
     const double *occupancy, *ticks_per_unit;
     const int64_t* first_ticks;
@@ -97,6 +97,7 @@ struct SgGrid {
     const int64_t* profile;
     const double* rate_factor;
     const uint8_t* rule;                                                // [profiles]
+    const uint8_t* first_draw;                                          // this and the next row: [profiles, rows]
     const double *rate_rps, *log_mean_gap, *d, *c, *log_d, *boost, *power;  // [profiles, rows]
     const int64_t* row;                                                 // this and the next two: [windows]
     const uint64_t* number;

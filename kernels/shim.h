@@ -14,7 +14,7 @@ struct ShimArrays {
     const double* x[4];
     const int64_t* k[4];
     const uint32_t* w[4];
-    double* y[2];
+    double* y[5];
     int64_t* m[4];
     const void* table[3];
     int64_t size;
@@ -45,9 +45,17 @@ SG_SHIM(word_of_normal, a.m[0][i] = word_of_normal(a.x[0][i]))
 SG_SHIM(uniform32, a.y[0][i] = uniform32(a.w[0][i]))
 SG_SHIM(uniform52, a.y[0][i] = uniform52(a.w[0][i], a.w[1][i]))
 SG_SHIM(log_weibull, a.y[0][i] = log_weibull(SG_WORDS, a.x[0][i]))
-SG_SHIM(try_log_gamma,
-        const LogGamma gap = try_log_gamma(SG_WORDS, GammaConstants{a.x[0][i], a.x[1][i], a.x[2][i], a.x[3][i]});
+SG_SHIM(try_log_gap,  // all by the same draw
+        const LogGap gap = try_log_gap(static_cast<uint8_t>(a.k[0][0]), SG_WORDS,
+                                       GapConstants{a.x[0][i], a.x[1][i], a.x[2][i], a.x[3][i]});
         a.y[0][i] = gap.log_gap; a.y[1][i] = gap.accepted ? 1.0 : 0.0)
+SG_SHIM(gap_constants, const GapConstants of = gap_constants(static_cast<uint8_t>(a.k[0][i]), a.x[0][i]);
+        a.y[0][i] = of.d; a.y[1][i] = of.c; a.y[2][i] = of.log_d; a.y[3][i] = of.boost)
+SG_SHIM(equilibrium_constants,
+        const FirstGap gap = equilibrium_constants(static_cast<uint8_t>(a.k[0][i]), a.x[0][i]);
+        a.y[0][i] = gap.of.d; a.y[1][i] = gap.of.c; a.y[2][i] = gap.of.log_d; a.y[3][i] = gap.of.boost;
+        a.y[4][i] = gap.power; a.m[0][i] = first_draw(static_cast<uint8_t>(a.k[0][i])))
+SG_SHIM(dispersion, a.y[0][i] = dispersion(static_cast<uint8_t>(a.k[0][i]), a.x[0][i]))
 SG_SHIM(gap_ticks, a.m[0][i] = gap_ticks(a.x[0][i], a.x[1][i], a.x[2][i]))
 SG_SHIM(tick_bits, a.m[0][i] = tick_bits(a.k[0][i]))
 SG_SHIM(on_circle, a.m[0][i] = on_circle(a.k[0][i], a.k[1][i], a.x[0][i], a.k[2][i]))
@@ -109,10 +117,11 @@ static void* function(const char* name) {
     static const Entry entries[] = {
         SG_ENTRY(philox4x32), SG_ENTRY(draw),       SG_ENTRY(log),            SG_ENTRY(exp),
         SG_ENTRY(uniform32),  SG_ENTRY(uniform52),  SG_ENTRY(normal_of_word), SG_ENTRY(word_of_normal),
-        SG_ENTRY(normals_of), SG_ENTRY(words_of),   SG_ENTRY(log_weibull),    SG_ENTRY(try_log_gamma),
+        SG_ENTRY(normals_of), SG_ENTRY(words_of),   SG_ENTRY(log_weibull),    SG_ENTRY(try_log_gap),
         SG_ENTRY(gap_ticks),  SG_ENTRY(tick_bits),  SG_ENTRY(on_circle),      SG_ENTRY(clock_us),
         SG_ENTRY(from_start), SG_ENTRY(find_bin),   SG_ENTRY(mix_words),      SG_ENTRY(cut_input),
-        SG_ENTRY(cut_output),
+        SG_ENTRY(cut_output),            SG_ENTRY(gap_constants), SG_ENTRY(equilibrium_constants),
+        SG_ENTRY(dispersion),
     };
 #undef SG_ENTRY
     for (const Entry& entry : entries)

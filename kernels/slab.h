@@ -30,7 +30,7 @@ struct SlabJob {
     const double* rate_factor;
     const uint8_t* count_rule;  // [profiles]
     const double *rate_rps, *shape, *occupancy, *log_mean_gap;  // [profiles, rows]
-    const uint8_t* is_gamma;
+    const uint8_t* family;  // codes of draws
     const int32_t* table;  // [profiles, rows, fields]
     const double* mixing;           // [mixings, scalar fields, scalar fields]
     const int32_t* mixing_of;       // [profiles]
@@ -55,7 +55,7 @@ struct SlabJob {
     int32_t* cell_window;  // in the slab
     int64_t* cell_law;     // profile x rows + row
     uint8_t* cell_rule;
-    double *cell_d, *cell_c, *cell_log_d, *cell_boost;  // boost: 1 / shape of a Weibull
+    double *cell_d, *cell_c, *cell_log_d, *cell_boost;
     double *log_unit, *ticks_per_unit;
     int64_t *rotation, *first_ticks, *room, *kept, *drawn, *last, *ticks_in_all;
     // runs
@@ -164,21 +164,10 @@ SG_DEVICE void expect_at(const SlabJob& job, int64_t cell) {
     job.active[cell] = of.q32 > 0 && (of.rule == RENEWAL || of.count > 0);
 }
 
-SG_DEVICE GammaConstants gamma_constants(double shape) {
-    const bool below_one = shape < 1.0;
-    const double d = (below_one ? shape + 1.0 : shape) - 1.0 / 3.0;
-    return {d, 1.0 / sqrt(d * 9.0), log(d), below_one ? 1.0 / shape : 0.0};
-}
-
-SG_DEVICE GammaConstants equilibrium_constants(bool is_gamma, double shape) {
-    const double d = (is_gamma ? shape + 1.0 : 1.0 + 1.0 / shape) - 1.0 / 3.0;
-    return {d, 1.0 / sqrt(d * 9.0), log(d), is_gamma ? 1.0 : shape};
-}
-
-SG_DEVICE double log_gamma_gap(Key key, uint32_t ordinal, uint32_t client, uint32_t window, GammaConstants of) {
-    LogGamma gap = try_log_gamma(draw(key, GAP, ordinal, client, window), of);
+SG_DEVICE double log_gap(uint8_t by, Key key, uint32_t ordinal, uint32_t client, uint32_t window, GapConstants of) {
+    LogGap gap = try_log_gap(by, draw(key, GAP, ordinal, client, window), of);
     for (uint32_t attempt = 1; !gap.accepted && attempt < MAX_ATTEMPTS; ++attempt)
-        gap = try_log_gamma(draw(key, GAP, ordinal, client, window, attempt), of);
+        gap = try_log_gap(by, draw(key, GAP, ordinal, client, window, attempt), of);
     return gap.log_gap;
 }
 
@@ -186,28 +175,29 @@ SG_DEVICE void begin_at(const SlabJob& job, int64_t cell) {
     const int64_t at = job.grid_cell[cell], window = at / job.clients, client = at % job.clients;
     const Expected of = expected_at(job, at);
     const double expected = to_double(of.q32) * 2.3283064365386963e-10, shape = job.shape[of.law];
-    const bool is_gamma = job.is_gamma[of.law] != 0, renewal = of.rule == RENEWAL;
+    const uint8_t family = job.family[of.law];
+    const bool renewal = of.rule == RENEWAL;
     const double log_unit = job.log_mean_gap[of.law] + log(expected);
     int64_t first = WINDOW_TICKS, room = of.count;
     if (renewal) {
-        const GammaConstants first_of = equilibrium_constants(is_gamma, shape);
-        const double gap =
-            log_gamma_gap(key_of(job), 0, job.client_id[client], job.window_number[window], first_of);
-        first = gap_ticks(gap * (1.0 / first_of.boost), log_unit, 4611686018427387904.0);
+        const FirstGap begin = equilibrium_constants(family, shape);
+        const double gap = log_gap(first_draw(family), key_of(job), 0, job.client_id[client], job.window_number[window],
+                                   begin.of);
+        first = gap_ticks(gap * begin.power, log_unit, 4611686018427387904.0);
         // hardly ever less than the renewal needs
-        const double likely = 1.02 * expected + 2.0 * sqrt(expected / shape), most = 4.0 * expected;
+        const double likely = 1.02 * expected + 2.0 * sqrt(expected * dispersion(family, shape)), most = 4.0 * expected;
         room = first < WINDOW_TICKS ? static_cast<int64_t>((likely < most ? likely : most) + 4.0) : 0;
     }
-    const GammaConstants gamma = gamma_constants(shape);
+    const GapConstants gap = gap_constants(family, shape);
     job.cell_client[cell] = job.client_id[client];
     job.cell_number[cell] = job.window_number[window];
     job.cell_window[cell] = static_cast<int32_t>(window);
     job.cell_law[cell] = of.law;
     job.cell_rule[cell] = of.rule;
-    job.cell_d[cell] = gamma.d;
-    job.cell_c[cell] = gamma.c;
-    job.cell_log_d[cell] = gamma.log_d;
-    job.cell_boost[cell] = is_gamma ? gamma.boost : 1.0 / shape;
+    job.cell_d[cell] = gap.d;
+    job.cell_c[cell] = gap.c;
+    job.cell_log_d[cell] = gap.log_d;
+    job.cell_boost[cell] = gap.boost;
     job.log_unit[cell] = log_unit;
     const int64_t bits = renewal ? RENEWAL_BITS : tick_bits(of.count > 1 ? of.count : 1);
     job.ticks_per_unit[cell] = from_bits((bits + 1023) << 52);
@@ -233,10 +223,8 @@ SG_DEVICE double from_ordered(uint64_t key) {
 SG_DEVICE double log_gap_at(const SlabJob& job, const Place& at) {
     const uint32_t ordinal = static_cast<uint32_t>(at.ordinal);
     const uint32_t client = job.cell_client[at.cell], window = job.cell_number[at.cell];
-    if (!job.is_gamma[job.cell_law[at.cell]])
-        return log_weibull(draw(key_of(job), GAP, ordinal, client, window), job.cell_boost[at.cell]);
-    return log_gamma_gap(key_of(job), ordinal, client, window,
-                         {job.cell_d[at.cell], job.cell_c[at.cell], job.cell_log_d[at.cell], job.cell_boost[at.cell]});
+    return log_gap(job.family[job.cell_law[at.cell]], key_of(job), ordinal, client, window,
+                   {job.cell_d[at.cell], job.cell_c[at.cell], job.cell_log_d[at.cell], job.cell_boost[at.cell]});
 }
 
 SG_DEVICE int64_t ticks_at(const SlabJob& job, int64_t cell, double log_gap) {

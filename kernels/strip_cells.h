@@ -7,21 +7,21 @@
 namespace SG_NAMESPACE {
 
 static void first_arrivals(const SgGrid& grid, Key key, uint32_t place, const int64_t* law, SgCell* cells, int n) {
-    GapStrip s;
+    GapStrips strips;
     double first[STRIP];
     for (int i = 0; i < n; ++i) {
-        s.at.ordinal[i] = 0;
-        s.at.client[i] = static_cast<uint32_t>(grid.client[cells[i].client]);
-        s.at.place[i] = place_of(place, GAP);
-        s.at.detail[i] = 0;
-        s.d[i] = grid.d[law[i]];
-        s.c[i] = grid.c[law[i]];
-        s.log_d[i] = grid.log_d[law[i]];
-        s.boost[i] = grid.boost[law[i]];
-        s.to[i] = &first[i];
+        GapStrip& s = strips.by[grid.first_draw[law[i]]];
+        s.at.ordinal[s.n] = 0;
+        s.at.client[s.n] = static_cast<uint32_t>(grid.client[cells[i].client]);
+        s.at.place[s.n] = place_of(place, GAP);
+        s.at.detail[s.n] = 0;
+        s.d[s.n] = grid.d[law[i]];
+        s.c[s.n] = grid.c[law[i]];
+        s.log_d[s.n] = grid.log_d[law[i]];
+        s.boost[s.n] = grid.boost[law[i]];
+        s.to[s.n++] = &first[i];
     }
-    s.n = n;
-    for (int attempt = 0; s.n && attempt < MAX_ATTEMPTS; ++attempt) attempt_gamma(s, key);
+    strips.finish(key);
 
     alignas(64) double log_gap[STRIP], log_unit[STRIP], expected[STRIP];
     alignas(64) int64_t ticks[STRIP];

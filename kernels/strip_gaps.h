@@ -7,30 +7,32 @@ namespace SG_NAMESPACE {
 
 constexpr int MAX_ATTEMPTS = 256;
 
-// Lanes that wait for a gap. Rejected lanes stay for the next attempt, and new ones fill up the strip behind them.
+// Lanes that wait for a gap by one draw. Rejected lanes stay for the next attempt, and new ones fill up the strip.
 struct GapStrip {
     Addresses at;
-    alignas(64) double d[STRIP], c[STRIP], log_d[STRIP], boost[STRIP];  // of Weibull: boost is 1 / shape
+    alignas(64) double d[STRIP], c[STRIP], log_d[STRIP], boost[STRIP];
     alignas(64) double log_gap[STRIP], accepted[STRIP];
     double* to[STRIP];
     int n;
 };
 
-static void attempt_gamma(GapStrip& s, Key key) {
+template <uint8_t DRAW>
+static void attempt_by(GapStrip& s, Key key) {
     draw_strip(s.at, s.n, key);
     alignas(64) double z[STRIP];
-    normals_of(s.at.w0, s.n, z);
+    if (needs_normal(DRAW)) normals_of(s.at.w0, s.n, z);
     const int whole = whole_lanes(s.n);
     for (int i = 0; i < whole; ++i) {
         const Words words = {s.at.w0[i], s.at.w1[i], s.at.w2[i], s.at.w3[i]};
-        const LogGamma gap = try_log_gamma_at(z[i], words, {s.d[i], s.c[i], s.log_d[i], s.boost[i]});
+        const GapConstants of = {s.d[i], s.c[i], s.log_d[i], s.boost[i]};
+        const LogGap gap = try_log_gap_at(DRAW, needs_normal(DRAW) ? z[i] : 0.0, words, of);
         s.log_gap[i] = gap.log_gap;
-        s.accepted[i] = gap.accepted ? 1.0 : 0.0;
+        if (may_reject(DRAW)) s.accepted[i] = gap.accepted ? 1.0 : 0.0;
     }
     int left = 0;
     for (int i = 0; i < s.n; ++i) {
         *s.to[i] = s.log_gap[i];
-        if (s.accepted[i] == 0.0) {
+        if (may_reject(DRAW) && s.accepted[i] == 0.0) {
             s.at.ordinal[left] = s.at.ordinal[i];
             s.at.client[left] = s.at.client[i];
             s.at.place[left] = s.at.place[i];
@@ -46,30 +48,40 @@ static void attempt_gamma(GapStrip& s, Key key) {
     s.n = left;
 }
 
-static void draw_weibull(GapStrip& s, Key key) {
-    draw_strip(s.at, s.n, key);
-    const int whole = whole_lanes(s.n);
-    for (int i = 0; i < whole; ++i) {
-        const Words words = {s.at.w0[i], s.at.w1[i], s.at.w2[i], s.at.w3[i]};
-        s.log_gap[i] = log_weibull(words, s.boost[i]);
+static void attempt(uint8_t draw, GapStrip& s, Key key) {
+    switch (draw) {
+#define SG_ATTEMPT(NAME, CODE) case NAME: return attempt_by<NAME>(s, key);
+        SG_DRAWS(SG_ATTEMPT)
+#undef SG_ATTEMPT
     }
-    for (int i = 0; i < s.n; ++i) *s.to[i] = s.log_gap[i];
-    s.n = 0;
 }
+
+// Strips by code of the draw; of the first codes nobody asks.
+struct GapStrips {
+    GapStrip by[FAMILY_CODES];
+
+    GapStrips() {
+        for (GapStrip& s : by) s.n = 0;
+    }
+
+    // Attempts until no lane waits.
+    void finish(Key key) {
+        for (uint8_t draw = 0; draw < FAMILY_CODES; ++draw)
+            for (int tries = 0; by[draw].n && tries < 2 * MAX_ATTEMPTS; ++tries) attempt(draw, by[draw], key);
+    }
+};
 
 static void gaps(const SgJob& job, SgSegment* segments, int64_t count) {
     const Key key = key_of(job);
-    GapStrip gamma, weibull;
-    gamma.n = weibull.n = 0;
+    GapStrips strips;
     for (int64_t k = 0; k < count; ++k) {
         const SgSegment& segment = segments[k];
         const int32_t cell = segment.cell;
-        const bool is_gamma = job.is_gamma[cell];
-        GapStrip& s = is_gamma ? gamma : weibull;
+        const uint8_t draw = job.family[cell];
+        GapStrip& s = strips.by[draw];
         const uint32_t client = static_cast<uint32_t>(job.client[cell]);
         const uint32_t place = place_of(static_cast<uint32_t>(job.window[cell]), GAP);
-        const double d = job.d[cell], c = job.c[cell], log_d = job.log_d[cell];
-        const double boost = is_gamma ? job.boost[cell] : job.inverse_shape[cell];
+        const double d = job.d[cell], c = job.c[cell], log_d = job.log_d[cell], boost = job.boost[cell];
         double* data = reinterpret_cast<double*>(segment.data);
         uint32_t done = 0;
         while (done < segment.count) {
@@ -81,18 +93,17 @@ static void gaps(const SgJob& job, SgSegment* segments, int64_t count) {
             for (int i = a; i < b; ++i) s.at.detail[i] = 0;
             for (int i = a; i < b; ++i) s.boost[i] = boost;
             for (int i = a; i < b; ++i) s.to[i] = data + done + (i - a);
-            if (is_gamma) {
+            if (needs_normal(draw)) {
                 for (int i = a; i < b; ++i) s.d[i] = d;
                 for (int i = a; i < b; ++i) s.c[i] = c;
                 for (int i = a; i < b; ++i) s.log_d[i] = log_d;
             }
             s.n = b;
             done += static_cast<uint32_t>(b - a);
-            if (s.n == STRIP) is_gamma ? attempt_gamma(s, key) : draw_weibull(s, key);
+            if (s.n == STRIP) attempt(draw, s, key);
         }
     }
-    draw_weibull(weibull, key);
-    for (int attempt = 0; gamma.n && attempt < 2 * MAX_ATTEMPTS; ++attempt) attempt_gamma(gamma, key);
+    strips.finish(key);
 
     for (int64_t k = 0; k < count; ++k) {
         const double* gap = reinterpret_cast<const double*>(segments[k].data);

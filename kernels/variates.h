@@ -17,18 +17,52 @@ SG_DEVICE double log_weibull(Words words, double inverse_shape) {
     return log(-log(uniform52(words.w0, words.w1))) * inverse_shape;
 }
 
-// Constants of a Gamma shape, from `gamma_constants` and `equilibrium_constants` of the law.
-struct GammaConstants {
+// Families whose draws there are, by code: as in request/families.py.
+#define SG_DRAWS(X) X(GAMMA, 2) X(WEIBULL, 3)
+
+enum Family : uint8_t {
+#define SG_CODE(NAME, CODE) NAME = CODE,
+    SG_DRAWS(SG_CODE)
+#undef SG_CODE
+    FAMILY_CODES  // all codes are below
+};
+
+// Word 0 is a normal in these draws, which need all constants; the others need `boost` alone.
+SG_DEVICE constexpr bool needs_normal(uint8_t draw) { return draw != WEIBULL; }
+SG_DEVICE constexpr bool may_reject(uint8_t draw) { return draw == GAMMA; }
+
+// Draw of the first gap of a stationary process.
+SG_DEVICE uint8_t first_draw(uint8_t family) { return family == WEIBULL ? uint8_t{GAMMA} : family; }
+
+struct GapConstants {
     double d, c, log_d, boost;
 };
 
-struct LogGamma {
+SG_DEVICE GapConstants gap_constants(uint8_t family, double shape) {
+    const bool below_one = shape < 1.0;
+    const double d = (below_one ? shape + 1.0 : shape) - 1.0 / 3.0;
+    return {d, 1.0 / sqrt(d * 9.0), log(d), (family == GAMMA) & !below_one ? 0.0 : 1.0 / shape};
+}
+
+struct FirstGap {
+    GapConstants of;
+    double power;  // multiplies the logarithm
+};
+
+SG_DEVICE FirstGap equilibrium_constants(uint8_t family, double shape) {
+    const double d = (family == GAMMA ? shape + 1.0 : 1.0 + 1.0 / shape) - 1.0 / 3.0;
+    const double boost = family == GAMMA ? 1.0 : shape;
+    return {{d, 1.0 / sqrt(d * 9.0), log(d), boost}, 1.0 / boost};
+}
+
+SG_DEVICE double dispersion(uint8_t, double shape) { return 1.0 / shape; }
+
+struct LogGap {
     double log_gap;
     int64_t accepted;  // 1 or 0: a bool would keep GCC from making vectors of this
 };
 
-// The attempt from its normal on: `try_log_gamma` in two parts, so that a strip can settle its normals first.
-SG_DEVICE LogGamma try_log_gamma_at(double z, Words words, GammaConstants of) {
+SG_DEVICE LogGap try_log_gamma(double z, Words words, GapConstants of) {
     const double t = z * of.c + 1.0;
     const double log_v = log(t > 1e-300 ? t : 1e-300) * 3.0;
     const double bound = (1.0 - t * t * t + log_v) * of.d + z * z * 0.5;
@@ -36,8 +70,16 @@ SG_DEVICE LogGamma try_log_gamma_at(double z, Words words, GammaConstants of) {
     return {log_v + of.log_d + log(uniform52(words.w2, words.w3)) * of.boost, accepted};
 }
 
-SG_DEVICE LogGamma try_log_gamma(Words words, GammaConstants of) {
-    return try_log_gamma_at(normal_of_word(words.w0), words, of);
+// The attempt from its normal on, so that a strip can settle its normals first.
+SG_DEVICE LogGap try_log_gap_at(uint8_t draw, double z, Words words, GapConstants of) {
+    switch (draw) {
+        case GAMMA: return try_log_gamma(z, words, of);
+        default: return {log_weibull(words, of.boost), 1};
+    }
+}
+
+SG_DEVICE LogGap try_log_gap(uint8_t draw, Words words, GapConstants of) {
+    return try_log_gap_at(draw, needs_normal(draw) ? normal_of_word(words.w0) : 0.0, words, of);
 }
 
 SG_DEVICE int64_t gap_ticks(double log_gap, double log_unit, double ticks_per_unit) {

@@ -25,13 +25,11 @@ from servegen_gpu.law.tables import find_bin, reason_tokens
 from servegen_gpu.law.variates import uniform52
 from servegen_gpu.provenance import noted
 from servegen_gpu.request.columns import Column, Ragged
-from servegen_gpu.request.schema import FIELDS, MODALITIES, scalar_field_count
+from servegen_gpu.request.schema import COLUMNS, FIELDS, INPUT, MODALITIES, OUTPUT, Items
 from servegen_gpu.request.tables import PackedTables, pack_tables
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
 
-LENGTHS = ("input_tokens", "output_tokens", "reason_tokens", "text_tokens", *(f"{m}_tokens" for m in MODALITIES))
-"""Columns that a dataset gives, in the order of a trace."""
 JOINT_ITEM = 4
 """`turn` of the draw that chooses a whole row; 0 is for scalar fields, 1 to 3 for items."""
 
@@ -94,10 +92,10 @@ class _Rows:
     """Requests of a trace, each as likely as any other."""
 
     def __init__(self, dataset: Trace) -> None:
-        found: dict[str, Column] = {name: dataset[name] for name in LENGTHS if name in dataset}
+        found: dict[str, Column] = {name: dataset[name] for name in COLUMNS if name in dataset}
         if not found or not len(dataset):
             got = f"{len(dataset):,} requests with {', '.join(dataset)}"
-            raise OptionError(f"a dataset of requests with columns among {', '.join(LENGTHS)}", got, "give another")
+            raise OptionError(f"a dataset of requests with columns among {', '.join(COLUMNS)}", got, "give another")
         self.rows = Trace(found)
         about = {name: dataset.provenance[name] for name in ("workload", "source") if name in dataset.provenance}
         self.name = {"trace": about, "requests": len(dataset)}
@@ -123,42 +121,39 @@ class _Fields:
         if not len(cells.profile):
             raise OptionError("a pool with requests", f"silence throughout {pool.name}", "give another pool")
         self.tables: PackedTables = pack_tables(pooled_tables(pool, cells, 1)[0])
-        self.fields, self.category = pool.fields, pool.category
+        self.schema = pool.schema
         self.name = {"pool": pool.name, "digest": pool.digest()}
 
     def draw(self, key: tuple[int, int], first_row: int, n: int) -> dict[str, Column]:
         """Columns of n rows from `first_row` on."""
-        names = self.fields[: scalar_field_count(self.category)]
-        drawn = {name: np.empty(n, np.int32) for name in names}
+        schema = self.schema
+        drawn = [np.empty(n, np.int32) for _ in schema.scalars]
 
         def block(a: int, b: int) -> None:
-            for item in range(0, len(names), 4):
-                words = _words(key, first_row, np.arange(a, b), 0, item // 4)
-                for lane, name in enumerate(names[item : item + 4]):
-                    drawn[name][a:b] = self._values(words[lane], item + lane)
+            for lane, values in enumerate(drawn):
+                if lane % 4 == 0:
+                    words = _words(key, first_row, np.arange(a, b), 0, lane // 4)
+                values[a:b] = self._values(words[lane % 4], lane)
 
         for_blocks(n, block)
-        columns: dict[str, Column] = {}
-        if self.category != "multimodal":
-            columns |= {name: drawn[name] for name in ("input_tokens", "output_tokens")}
-            if self.category == "reason":
-                columns["reason_tokens"] = reason_tokens(np, drawn["output_tokens"], drawn["reason_ratio"])
-            return columns
-        items = {f"{m}_tokens": self._items(key, first_row, drawn[f"{m}_count"], m) for m in MODALITIES}
-        total = drawn["text_tokens"].astype(np.int64)
-        for column in items.values():
-            running = np.concatenate(([0], np.cumsum(column.values, dtype=np.int64)))
-            total += np.diff(running[column.offsets])
+        columns: dict[str, Column] = {field.column: drawn[field.lane] for field in schema.scalars if field.column}
+        if schema.ratio:
+            columns[schema.ratio.column] = reason_tokens(np, drawn[OUTPUT], drawn[schema.ratio.lane])
+        total = drawn[INPUT].astype(np.int64)
+        for modality in schema.items:
+            items = self._items(key, first_row, drawn[modality.count.lane], modality)
+            running = np.concatenate(([0], np.cumsum(items.values, dtype=np.int64)))
+            total += np.diff(running[items.offsets])
+            columns[modality.item.column] = items
         if total.max(initial=0) > 2**31 - 1:
             raise OptionError("inputs below 2**31 tokens", f"one of {total.max():,}", "state smaller items, or fewer")
-        columns |= {"input_tokens": total.astype(np.int32), "output_tokens": drawn["output_tokens"]}
-        return columns | {"text_tokens": drawn["text_tokens"]} | items
+        return schema.in_order(columns | {schema.total: total.astype(np.int32)})
 
-    def _items(self, key: tuple[int, int], first_row: int, count: NDArray[np.int32], modality: str) -> Ragged:
+    def _items(self, key: tuple[int, int], first_row: int, count: NDArray[np.int32], modality: Items) -> Ragged:
         """Items of every row: lane ``i % 4`` of draw ``i // 4`` for item i."""
         offsets = np.concatenate(([0], np.cumsum(count, dtype=np.int64)))
         values = np.empty(offsets[-1], np.int32)
-        turn, lane = 1 + MODALITIES.index(modality), self.fields.index(f"{modality}_tokens")
+        turn, lane = 1 + MODALITIES.index(modality.modality), modality.item.lane
 
         def block(a: int, b: int) -> None:
             row = np.searchsorted(offsets, np.arange(a, b), side="right") - 1

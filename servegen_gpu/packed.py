@@ -23,7 +23,7 @@ from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.address import ALONE
 from servegen_gpu.packed_turns import PackedTurns
-from servegen_gpu.request.schema import FIELDS, scalar_field_count
+from servegen_gpu.request.schema import Schema, of
 from servegen_gpu.request.tables import PackedTables
 
 
@@ -68,8 +68,8 @@ class PackedWorkload:
     rate_rps, shape, occupancy : float64[profiles, rows]
     log_mean_gap : float64[profiles, rows]
         Logarithm of the mean of the gap family at scale 1; zeros if no count rule needs it.
-    is_gamma : bool[profiles, rows]
-        Gamma, or else Weibull; exponential is packed as Weibull of shape 1.
+    family : uint8[profiles, rows]
+        Code of the draw that makes the gaps (`request/families.py`): exponential is packed as Weibull of shape 1.
     table : int64[profiles, rows, fields]
     count_rule : uint8[profiles]
     row : int64[windows]
@@ -108,7 +108,7 @@ class PackedWorkload:
     shape: NDArray[np.float64]
     occupancy: NDArray[np.float64]
     log_mean_gap: NDArray[np.float64]
-    is_gamma: NDArray[np.bool_]
+    family: NDArray[np.uint8]
     table: NDArray[np.int64]
     count_rule: NDArray[np.uint8]
     row: NDArray[np.int64]
@@ -137,14 +137,19 @@ class PackedWorkload:
         return self.expected + others.turns.requests[self.first_window - others.first_window :]
 
     @property
+    def schema(self) -> Schema:
+        """What is drawn for a request, and what comes of it."""
+        return of(self.category)
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Names of the drawn fields, in lane order."""
-        return FIELDS[self.category]
+        return self.schema.names
 
     @property
     def scalar_fields(self) -> int:
         """How many of the fields are drawn once per request; the rest are drawn per item."""
-        return scalar_field_count(self.category)
+        return len(self.schema.scalars)
 
     @property
     def limited(self) -> bool:
@@ -168,7 +173,7 @@ class PackedWorkload:
         return workload
 
 
-FILE_FORMAT = 5
+FILE_FORMAT = 6
 """Of files of packed workloads; raised whenever their fields change."""
 
 

@@ -16,8 +16,8 @@ from servegen_gpu.law.elementary import log
 from servegen_gpu.packed import PackedClock, PackedWorkload
 from servegen_gpu.packed_turns import longest_session_us, most_new_tokens, pack_turns, shares, used_models
 from servegen_gpu.rates import Rate, known_before, targets
-from servegen_gpu.request.families import EXPONENTIAL, GAMMA
-from servegen_gpu.request.schema import MODALITIES
+from servegen_gpu.request.families import DRAWS, EXPONENTIAL, family_of
+from servegen_gpu.request.schema import INPUT
 from servegen_gpu.request.tables import pack_tables
 from servegen_gpu.rules import CountRule, count_rules, mixings
 
@@ -166,13 +166,13 @@ def _profiles(pool: ClientPool, used_rows: NDArray[np.int64], counts: str, occup
     family = pool.family[:, used_rows]
     active = pool.rate_rps[:, used_rows] > 0
     shape = np.where(active & (family != EXPONENTIAL), pool.shape[:, used_rows], 1.0)
-    is_gamma = family == GAMMA
+    family = DRAWS[family]
     table_of = pool.table[:, used_rows]
     used_tables, table = np.unique(np.where(active[..., None], table_of, -1), return_inverse=True)
     table = table.reshape(table_of.shape)
     if len(used_tables) and used_tables[0] < 0:
         used_tables, table = used_tables[1:], table - 1
-    if pool.category == "multimodal":
+    if pool.schema.items:
         _check_items(pool, table_of, active)
     context_tokens = np.zeros(len(active), np.int32)
     context_tokens[pool.profile] = pool.context_tokens[pool.profile]
@@ -180,8 +180,8 @@ def _profiles(pool: ClientPool, used_rows: NDArray[np.int64], counts: str, occup
     return {
         "shape": shape,
         "occupancy": np.where(active, pool.occupancy[:, used_rows], 1.0) if occupancy == "profile" else ones,
-        "log_mean_gap": _log_mean_gap(is_gamma, shape) if (rule == CountRule.RENEWAL).any() else 0.0 * ones,
-        "is_gamma": is_gamma,
+        "log_mean_gap": _log_mean_gap(family, shape) if (rule == CountRule.RENEWAL).any() else 0.0 * ones,
+        "family": family,
         "table": table.astype(np.int64),
         "count_rule": rule,
         "context_tokens": context_tokens,
@@ -227,11 +227,11 @@ def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float
 def _check_items(pool: ClientPool, table: NDArray[np.int32], active: NDArray[np.bool_]) -> None:
     """Items have addresses for `MAX_ITEMS` of a modality, and the tokens of a request must fit an int32."""
     largest = pool.tables.values[pool.tables.offsets[1:] - 1].astype(np.int64)[table]  # [profiles, rows, fields]
-    lane = {name: largest[..., f] for f, name in enumerate(pool.fields)}
-    text = np.maximum(lane["text_tokens"], most_new_tokens(pool)[:, None])
-    tokens = text + sum(lane[f"{m}_count"] * lane[f"{m}_tokens"] for m in MODALITIES)
+    text = np.maximum(largest[..., INPUT], most_new_tokens(pool)[:, None])
+    items = pool.schema.items
+    tokens = text + sum(largest[..., m.count.lane] * largest[..., m.item.lane] for m in items)
     for field, values, limit in (
-        *((f"{m}_count", lane[f"{m}_count"], MAX_ITEMS) for m in MODALITIES),
+        *((m.count.name, largest[..., m.count.lane], MAX_ITEMS) for m in items),
         ("tokens of one request", tokens, 2**31 - 1),
     ):
         if (values > limit)[active].any():
@@ -243,12 +243,13 @@ def _check_items(pool: ClientPool, table: NDArray[np.int32], active: NDArray[np.
             )
 
 
-def _log_mean_gap(is_gamma: NDArray[np.bool_], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means: k of Gamma(k), Γ(1 + 1/k) of Weibull(k); rounded so that the last bit of a library never shows."""
-    from scipy.special import gammaln
-
-    weibull = np.rint(gammaln(1.0 + 1.0 / shape) * 2.0**32) * 2.0**-32
-    return np.where(is_gamma, log(np, shape), weibull)
+def _log_mean_gap(family: NDArray[np.uint8], shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms of the mean gaps at scale 1."""
+    found = np.empty(shape.shape)
+    for code in np.unique(family):
+        mine = family == code
+        found[mine] = family_of(int(code)).log_mean(log, shape[mine])
+    return found
 
 
 def _cut_clock(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -18,6 +19,7 @@ from servegen_gpu.law import context, dependence, elementary, normal, position, 
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.law.tables import find_bin
+from servegen_gpu.request.families import DRAWS, FIRST_DRAWS, GAMMA, ROWS
 from servegen_gpu.request.tables import Tables, pack_tables
 
 N = 20_011  # no multiple of any strip
@@ -31,7 +33,7 @@ class Arrays(ctypes.Structure):
         ("x", ctypes.c_void_p * 4),
         ("k", ctypes.c_void_p * 4),
         ("w", ctypes.c_void_p * 4),
-        ("y", ctypes.c_void_p * 2),
+        ("y", ctypes.c_void_p * 5),
         ("m", ctypes.c_void_p * 4),
         ("table", ctypes.c_void_p * 3),
         ("size", ctypes.c_int64),
@@ -44,7 +46,7 @@ def run(extension: str, name: str, n: int, x=(), k=(), w=(), table=(), size=0) -
         "x": [np.ascontiguousarray(a, np.float64) for a in x],
         "k": [np.ascontiguousarray(a, np.int64) for a in k],
         "w": [np.ascontiguousarray(a, np.uint32) for a in w],
-        "y": [np.empty(n) for _ in range(2)],
+        "y": [np.empty(n) for _ in range(5)],
         "m": [np.empty(n, np.int64) for _ in range(4)],
         "table": list(table),
     }
@@ -161,14 +163,39 @@ def test_variates(extension):
     shape = np.exp(8 * uniforms(9) - 5)
     ours, _ = run(extension, "log_weibull", N, x=[1 / shape], w=w)
     assert equal(ours[0], variates.log_weibull(np, law_words, 1 / shape))
-    first, power = variates.equilibrium_constants(np, np.arange(N) % 2 == 0, shape)
-    for of in (variates.gamma_constants(np, shape), first):
-        ours, _ = run(extension, "try_log_gamma", N, x=[of.d, of.c, of.log_d, of.boost], w=w)
-        log_gap, accepted = variates.try_log_gamma(np, law_words, of)
-        assert np.array_equal(ours[1] == 1, accepted)
-        assert 0 < accepted.sum() < N
-        assert equal(ours[0], log_gap)
-    assert power.all()
+
+
+@each_extension
+def test_gaps(extension):
+    """Constants by family, and gaps by draw: those of gaps and those of first gaps."""
+    w, shape = wide(8), np.exp(8 * uniforms(9) - 5)
+    law_words = tuple(a.astype(np.uint64) for a in w)
+    family = np.resize(np.unique(DRAWS), N)
+    ordinary = variates.gap_constants(np, family, shape)
+    first, power = variates.equilibrium_constants(np, family, shape)
+    ours, _ = run(extension, "gap_constants", N, x=[shape], k=[family])
+    assert all(equal(a, b) for a, b in zip(ours, vars(ordinary).values(), strict=False))
+    ours, draw_of = run(extension, "equilibrium_constants", N, x=[shape], k=[family])
+    assert all(equal(a, b) for a, b in zip(ours, (*vars(first).values(), power), strict=True))
+    assert equal(draw_of[0], FIRST_DRAWS[family].astype(np.int64))
+    ours, _ = run(extension, "dispersion", N, x=[shape], k=[family])
+    assert equal(ours[0], variates.dispersion(np, family, shape))
+    for of, draws in ((ordinary, family), (first, FIRST_DRAWS[family])):
+        for code in np.unique(draws):
+            at = np.flatnonzero(draws == code)
+            some, here = of.take(at), [a[at] for a in w]
+            ours, _ = run(extension, "try_log_gap", len(at), x=vars(some).values(), k=[[code]], w=here)
+            log_gap, accepted = variates.try_log_gap(np, int(code), tuple(a[at] for a in law_words), some)
+            assert equal(ours[0], log_gap)
+            assert np.array_equal(ours[1] == 1, np.ones(len(at), bool) if accepted is None else accepted)
+            assert (accepted is None) == (code != GAMMA)
+            assert code != GAMMA or 0 < accepted.sum() < len(at)
+
+
+def test_families_have_the_same_codes():
+    text = (KERNELS / "variates.h").read_text().split("#define SG_DRAWS(X)")[1].split("\n")[0]
+    codes = {name: int(code) for name, code in re.findall(r"X\((\w+), (\d+)\)", text)}
+    assert codes == {row.name.upper(): row.code for row in ROWS if row.draw == row.code}
 
 
 @each_extension
@@ -264,7 +291,7 @@ __global__ void every(const double* x, const int64_t* k, Tables tables, double* 
     const int i = threadIdx.x;
     const Words w = draw(Key{1, 2}, GAP, i, i, i);
     y[0] = log(x[i]) + exp(x[i]) + normal_of_word(w.w1) + word_of_normal(x[i]) + log_weibull(w, x[i]);
-    const LogGamma gap = try_log_gamma(w, GammaConstants{x[0], x[1], x[2], x[3]});
+    const LogGap gap = try_log_gap(static_cast<uint8_t>(k[4]), w, GapConstants{x[0], x[1], x[2], x[3]});
     y[1] = gap.log_gap + gap.accepted;
     m[0] = gap_ticks(x[0], x[1], x[2]) + tick_bits(k[0]) + on_circle(k[0], k[1], x[0], k[2]);
     m[2] = find_bin(w.w0, 3, tables);

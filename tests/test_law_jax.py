@@ -20,14 +20,15 @@ from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.law.position import clock_us, from_start, on_circle, tick_bits
 from servegen_gpu.law.tables import find_bin
 from servegen_gpu.law.variates import (
+    dispersion,
     equilibrium_constants,
-    gamma_constants,
+    gap_constants,
     gap_ticks,
-    log_weibull,
-    try_log_gamma,
+    try_log_gap,
     uniform32,
     uniform52,
 )
+from servegen_gpu.request.families import DRAWS, FIRST_DRAWS
 from servegen_gpu.request.tables import pack_tables
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
@@ -129,28 +130,26 @@ def test_uniforms():
     check_both(uniform52, WORDS[0], WORDS[1])
 
 
-def test_gamma_gaps():
-    expected = gamma_constants(np, SHAPES)
-    constants = gamma_constants(jax.numpy, in_jax(SHAPES))
-    for name in ("d", "c", "log_d", "boost"):
-        assert_same(getattr(expected, name), getattr(constants, name))
-    log_gap, _ = try_log_gamma(np, WORDS, expected)
-    assert_same(try_log_gamma(np, WORDS, expected), try_log_gamma(jax.numpy, in_jax(WORDS), constants))
-    index = RNG.integers(0, N, N)
-    assert_same(expected.take(index).c, constants.take(in_jax(index)).c)
-    assert_same(gap_ticks(np, log_gap, 1.0, 2.0**62), gap_ticks(jax.numpy, in_jax(log_gap), 1.0, 2.0**62))
-
-
-def test_first_gaps():
-    is_gamma = RNG.random(N) < 0.5
-    expected, power = equilibrium_constants(np, is_gamma, SHAPES)
-    constants, jax_power = equilibrium_constants(jax.numpy, in_jax(is_gamma), in_jax(SHAPES))
+@pytest.mark.parametrize("family", np.unique(DRAWS))
+def test_gaps(family):
+    """Gaps and first gaps of a family, and the ticks of both."""
+    ordinary, in_order = gap_constants(np, family, SHAPES), gap_constants(jax.numpy, family, in_jax(SHAPES))
+    first, power = equilibrium_constants(np, family, SHAPES)
+    jax_first, jax_power = equilibrium_constants(jax.numpy, family, in_jax(SHAPES))
     assert_same(power, jax_power)
-    assert_same(try_log_gamma(np, WORDS, expected), try_log_gamma(jax.numpy, in_jax(WORDS), constants))
-
-
-def test_weibull_gaps():
-    check_both(log_weibull, WORDS, 1.0 / SHAPES)
+    check_both(dispersion, family, SHAPES)
+    index = RNG.integers(0, N, N)
+    assert_same(ordinary.take(index).c, in_order.take(in_jax(index)).c)
+    for by, expected, constants in ((family, ordinary, in_order), (FIRST_DRAWS[family], first, jax_first)):
+        for name, values in vars(expected).items():
+            assert_same(values, getattr(constants, name))
+        log_gap, accepted = try_log_gap(np, by, WORDS, expected)
+        jax_gap, jax_accepted = try_log_gap(jax.numpy, by, in_jax(WORDS), constants)
+        assert_same(log_gap, jax_gap)
+        assert (accepted is None) == (jax_accepted is None)
+        if accepted is not None:
+            assert_same(accepted, jax_accepted)
+        assert_same(gap_ticks(np, log_gap, 1.0, 2.0**62), gap_ticks(jax.numpy, in_jax(log_gap), 1.0, 2.0**62))
 
 
 def test_ticks():

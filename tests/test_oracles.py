@@ -140,17 +140,19 @@ def test_a_gamma_gap_over_its_sum_is_beta(k: float, n: int) -> None:
 
 @pytest.mark.parametrize(("k", "n"), GAMMA_CELLS)
 def test_wrong_gamma_shapes_are_found(k: float, n: int, monkeypatch: Patch) -> None:
-    right = host_gaps.gamma_constants
-    monkeypatch.setattr(host_gaps, "gamma_constants", lambda xp, shape: right(xp, shape * 1.15))
+    right = host_gaps.gap_constants
+    monkeypatch.setattr(host_gaps, "gap_constants", lambda xp, family, shape: right(xp, family, shape * 1.15))
     assert any(map(rejects, circle_gaps(k, n)))
     if n * k > 1:
         assert rejects(first_gap(k, n))
 
 
 def test_a_missing_boost_is_found(monkeypatch: Patch) -> None:
-    right = host_gaps.gamma_constants
+    right = host_gaps.gap_constants
     monkeypatch.setattr(
-        host_gaps, "gamma_constants", lambda xp, shape: replace(right(xp, shape), boost=np.zeros_like(shape))
+        host_gaps,
+        "gap_constants",
+        lambda xp, family, shape: replace(right(xp, family, shape), boost=np.zeros_like(shape)),
     )
     assert rejects(first_gap(0.4, 3))
 
@@ -171,8 +173,8 @@ def weibull_pair(k: float) -> float:
 @pytest.mark.parametrize("k", [0.152, 0.5, 1.0, 1.7, 6.0])
 def test_weibull_gaps(k: float, monkeypatch: Patch) -> None:
     check(weibull_pair(k), f"share of the first of two gaps, shape {k}")
-    right = host_gaps.log_weibull
-    monkeypatch.setattr(host_gaps, "log_weibull", lambda xp, words, inverse: right(xp, words, inverse * 1.1))
+    right = host_gaps.gap_constants
+    monkeypatch.setattr(host_gaps, "gap_constants", lambda xp, family, shape: right(xp, family, shape / 1.1))
     assert rejects(weibull_pair(k))
 
 

@@ -15,7 +15,7 @@ import servegen_gpu as sg
 from servegen_gpu.clients.stated.distributions import Beta, Constant, Exponential, LogNormal, Mixture, Pareto
 from servegen_gpu.clients.stated.tabulate import TOKENS, tabulate
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.request.families import EXPONENTIAL, GAMMA, SHAPE_RANGE, WEIBULL, cv_of, shape_of
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, WEIBULL, family_of
 from servegen_gpu.request.schema import FIELDS
 
 LENGTHS = {"input_tokens": LogNormal(300, 1.1), "output_tokens": Exponential(400)}
@@ -118,9 +118,9 @@ def test_a_diurnal_curve_is_a_target_rate_too():
 @pytest.mark.parametrize("cv", [0.01, 0.3, 1, 1.46, 2.5, 30, 1000])
 @pytest.mark.parametrize("family", [GAMMA, WEIBULL])
 def test_shapes_have_the_cv_that_was_asked_for(family, cv):
-    shape = shape_of(family, cv)
-    assert cv_of(family, shape) == pytest.approx(cv, rel=1e-6)
-    low, high = SHAPE_RANGE[family]
+    shape = family_of(family).shape_of(cv)
+    assert family_of(family).cv_of(shape) == pytest.approx(cv, rel=1e-6)
+    low, high = family_of(family).shape_range
     assert low <= shape <= high * 1.001
     if cv < 50:  # SciPy's own variance loses its digits beyond
         law = stats.gamma(shape) if family == GAMMA else stats.weibull_min(shape)
@@ -225,7 +225,7 @@ def test_gaps_and_counts_follow_what_was_stated(family):
 
     def p_value(cv: float) -> float:
         if family == "weibull":
-            shape = shape_of(WEIBULL, cv)
+            shape = family_of(WEIBULL).shape_of(cv)
             law = stats.weibull_min(shape, scale=1 / stats.weibull_min(shape).mean())
         else:
             law = stats.gamma(cv**-2, scale=cv**2)

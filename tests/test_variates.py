@@ -15,15 +15,16 @@ from scipy.stats import kstest
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.variates import (
-    GammaConstants,
+    GapConstants,
     equilibrium_constants,
-    gamma_constants,
+    gap_constants,
     gap_ticks,
     log_weibull,
     try_log_gamma,
     uniform32,
     uniform52,
 )
+from servegen_gpu.request.families import GAMMA, WEIBULL
 
 KEY = derive_key(11)
 DRAWS = 60_000
@@ -41,7 +42,7 @@ def word(value):
 
 
 def log_gammas(shape, client=0):
-    gaps, accepted = try_log_gamma(np, words(client), gamma_constants(np, np.float64(shape)))
+    gaps, accepted = try_log_gamma(np, words(client), gap_constants(np, GAMMA, np.float64(shape)))
     return gaps[accepted]
 
 
@@ -50,7 +51,7 @@ def log_weibulls(shape, client=0):
 
 
 def first_gaps(is_gamma, shape, client=0):
-    constants, power = equilibrium_constants(np, np.bool_(is_gamma), np.float64(shape))
+    constants, power = equilibrium_constants(np, np.uint8(GAMMA if is_gamma else WEIBULL), np.float64(shape))
     gaps, accepted = try_log_gamma(np, words(client), constants)
     return gaps[accepted] * power
 
@@ -102,7 +103,7 @@ def test_uniforms_are_exact_everywhere():
 def test_extreme_words_give_finite_gaps():
     corners = np.array(np.meshgrid(*[[0, 1, LAST]] * 4), np.uint64).reshape(4, -1)
     shapes = np.array([0.0067, 0.05, 1.0, 2.5, 4.5e4])[:, None]
-    gaps, accepted = try_log_gamma(np, tuple(corners), gamma_constants(np, shapes))
+    gaps, accepted = try_log_gamma(np, tuple(corners), gap_constants(np, GAMMA, shapes))
     assert accepted.any(axis=1).all()
     assert np.isfinite(gaps[accepted]).all()
     assert np.isfinite(log_weibull(np, tuple(corners), 1 / np.array([0.152, 1.0, 3.0])[:, None])).all()
@@ -110,14 +111,14 @@ def test_extreme_words_give_finite_gaps():
 
 @pytest.mark.parametrize("shape", [0.0067, 0.02, 0.3, 0.999, 1.0, 1.001, 2.5, 40.0, 1e3, 4.5e4])
 def test_gamma_attempts_are_accepted(shape):
-    _, accepted = try_log_gamma(np, words(1, 50_000), gamma_constants(np, np.float64(shape)))
+    _, accepted = try_log_gamma(np, words(1, 50_000), gap_constants(np, GAMMA, np.float64(shape)))
     assert accepted.mean() >= 0.95
 
 
 @pytest.mark.parametrize("shape", [0.0067, 0.152, 1.0, 3.0, 4.5e4])
 @pytest.mark.parametrize("is_gamma", [True, False])
 def test_first_gap_attempts_are_accepted(is_gamma, shape):
-    constants, _ = equilibrium_constants(np, np.bool_(is_gamma), np.float64(shape))
+    constants, _ = equilibrium_constants(np, np.uint8(GAMMA if is_gamma else WEIBULL), np.float64(shape))
     assert try_log_gamma(np, words(2, 50_000), constants)[1].mean() >= 0.95
 
 
@@ -144,8 +145,8 @@ def test_gamma_gaps_of_large_shape(shape):
 @pytest.mark.statistical
 @pytest.mark.parametrize("shape", GAMMA_SHAPES[:4])
 def test_gamma_without_the_boost_is_rejected(shape):
-    right = gamma_constants(np, np.float64(shape))
-    gaps, accepted = try_log_gamma(np, words(0), GammaConstants(right.d, right.c, right.log_d, 0.0))
+    right = gap_constants(np, GAMMA, np.float64(shape))
+    gaps, accepted = try_log_gamma(np, words(0), GapConstants(right.d, right.c, right.log_d, 0.0))
     assert not passes(p_uniform(gamma_cdf(gaps[accepted], shape)))
 
 
@@ -195,8 +196,8 @@ def test_first_gap_is_in_equilibrium(is_gamma, shape):
     if shape != 1:
         ordinary = log_gammas(shape) if is_gamma else log_weibulls(shape)
         assert not passes(p_uniform(equilibrium_cdf(ordinary, is_gamma, shape)))
-    constants, power = equilibrium_constants(np, np.bool_(is_gamma), np.float64(shape))
-    uncut = GammaConstants(constants.d, constants.c, constants.log_d, 0.0)
+    constants, power = equilibrium_constants(np, np.uint8(GAMMA if is_gamma else WEIBULL), np.float64(shape))
+    uncut = GapConstants(constants.d, constants.c, constants.log_d, 0.0)
     whole, accepted = try_log_gamma(np, words(0), uncut)
     assert not passes(p_uniform(equilibrium_cdf(whole[accepted] * power, is_gamma, shape)))
     if (shape >= 1) if is_gamma else (shape <= 1):
@@ -210,9 +211,9 @@ def test_equilibrium_of_an_exponential_is_itself():
 
 def test_constants_of_some_shapes():
     shapes = np.array([0.3, 1.0, 2.5])
-    every = gamma_constants(np, shapes)
+    every = gap_constants(np, GAMMA, shapes)
     some = every.take(np.array([2, 0]))
-    alone = gamma_constants(np, shapes[[2, 0]])
+    alone = gap_constants(np, GAMMA, shapes[[2, 0]])
     for name in ("d", "c", "log_d", "boost"):
         assert getattr(some, name).tolist() == getattr(alone, name).tolist()
     np.testing.assert_allclose(every.d, [1.3 - 1 / 3, 2 / 3, 2.5 - 1 / 3], rtol=1e-15)

@@ -20,7 +20,7 @@ from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.pooled import active_cells, pooled_rank_correlation, pooled_tables
 from servegen_gpu.clients.stated.arrivals import Arrivals
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.families import CV_RANGE, FAMILIES, NO_FAMILY
+from servegen_gpu.request.families import FAMILIES, NO_FAMILY
 from servegen_gpu.request.schema import scalar_field_count
 from servegen_gpu.request.tables import Tables
 from servegen_gpu.trace import Trace
@@ -53,8 +53,8 @@ def naive(
     source : ClientPool, Trace, or iterable of Trace
         Clients; or a trace, whole or as slabs in order of time. A trace gives its rate in windows of `window_s` from
         its start, the lengths of its columns, and its burstiness.
-    family : {"gamma", "weibull", "exponential"}
-        Of the inter-arrival times; ``"poisson"`` is another name of the last, which has a CV of 1.
+    family : {"gamma", "weibull", "exponential", …}
+        Of the inter-arrival times, a name of `FAMILIES`; ``"poisson"`` is exponential, with a CV of 1.
     cv : float or "fit"
         Coefficient of variation of the inter-arrival times, 0.01 to 1,000. By default that of the source: the median
         of windows of five minutes (`fitted_cv`), to four digits. For a pool it comes from a sample at own rates, of
@@ -170,11 +170,11 @@ def windows_per_span(lengths_over: float | str, window_s: int) -> int:
 def arrivals_of(family: str, cv: float | str, fit: Callable[[], float]) -> Arrivals:
     """Gaps of a family with the stated CV, or with the one that `fit` finds, to four digits."""
     if isinstance(cv, str):
-        if family == POISSON:
+        if not FAMILIES[family].has_shape:
             return Arrivals(family)
         cv = float(f"{fit():.4g}")
-        if not CV_RANGE[0] <= cv <= CV_RANGE[1]:
-            low, high = CV_RANGE
+        low, high = FAMILIES[family].cv_range
+        if not low <= cv <= high:
             raise OptionError(f"a CV of all arrivals from {low:g} to {high:g}", f"{cv:g}, fitted", "state cv=")
     return Arrivals(family, cv=cv)
 
@@ -206,7 +206,7 @@ def one_client(
         rate_factor=np.ones(1),
         rate_rps=np.array(rate_rps[None], np.float64),
         cv=np.where(active, cv, 0.0),
-        family=np.where(active, arrivals.code, NO_FAMILY).astype(np.uint8),
+        family=np.where(active, arrivals.row.code, NO_FAMILY).astype(np.uint8),
         shape=np.where(active, shape, 0.0),
         occupancy=active.astype(np.float64),
         table=np.where(active[..., None], row[None], -1).astype(np.int32),

@@ -17,7 +17,8 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.options import integer
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.request.schema import FIELDS, MODALITIES, RATIO_STEPS, scalar_field_count
+from servegen_gpu.request.schema import FIELDS, OUTPUT, RATIO_STEPS, Kind, of, scalar_field_count
+from servegen_gpu.request.schema import category_of as category_by
 from servegen_gpu.request.tables import Tables
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import (
@@ -107,12 +108,8 @@ def _end_us(stated_us: int, first_us: int, last_us: int, requests: int) -> float
 
 def category_of(trace: Trace) -> str:
     """Category of a trace by its columns, which must be complete."""
-    category = "language"
-    if "reason_tokens" in trace:
-        category = "reason"
-    elif "text_tokens" in trace or any(f"{modality}_tokens" in trace for modality in MODALITIES):
-        category = "multimodal"
-    needed = ["arrival_us", "text_tokens" if category == "multimodal" else "input_tokens", "output_tokens"]
+    category = category_by(trace, of_columns=True)
+    needed = ["arrival_us", *(f.column for f in of(category).scalars if f.kind is Kind.ONCE and f.default is None)]
     if missing := [name for name in needed if name not in trace]:
         raise OptionError(f"the columns {', '.join(needed)}", f"none named {', '.join(missing)}", "add it to the trace")
     return category
@@ -122,29 +119,25 @@ def lengths(slab: Trace, category: str) -> dict[str, tuple[NDArray[np.int64], ND
     """What the requests of a slab have in every field: rows int64[n] and values int64[n], a row for each item."""
     every = np.arange(len(slab))
     found: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-    for field in FIELDS[category]:
-        modality = field.rpartition("_")[0]
-        if modality in MODALITIES:
-            lists = (
-                slab[f"{modality}_tokens"]
-                if f"{modality}_tokens" in slab
-                else Ragged(np.zeros(len(slab) + 1, np.int64), np.zeros(0, np.int32))
-            )
-            if not isinstance(lists, Ragged):
-                raise OptionError(f"{modality}_tokens as lists", "single numbers", "make them a Ragged column")
-            counts = field.endswith("_count")
-            found[field] = (
-                (every, lists.lengths) if counts else (np.repeat(every, lists.lengths), _checked(field, lists.values))
-            )
-        elif field == "reason_ratio":
-            reason, output = (_checked(name, slab[name]) for name in ("reason_tokens", "output_tokens"))
+    schema = of(category)
+    for field in schema.scalars:
+        if field.kind is Kind.RATIO:
+            both = (field.column, schema.fields[OUTPUT].column)
+            reason, output = (_checked(name, slab[name]) for name in both)
             if (reason > output).any():
-                raise OptionError("reason_tokens as a part of output_tokens", "more of them", "fix the trace")
+                raise OptionError(f"{both[0]} as a part of {both[1]}", "more of them", "fix the trace")
             row = np.flatnonzero(output)  # without an output nothing is said of its share
             steps = (2 * RATIO_STEPS * reason[row] + output[row]) // (2 * output[row])
-            found[field] = (row, np.minimum(steps, RATIO_STEPS - 1))
-        else:
-            found[field] = (every, _checked(field, slab[field]))
+            found[field.name] = (row, np.minimum(steps, RATIO_STEPS - 1))
+        elif field.kind is Kind.ONCE:
+            values = slab[field.column] if field.column in slab else np.full(len(slab), field.default)
+            found[field.name] = (every, _checked(field.name, values))
+    for count, item in ((m.count.name, m.item.name) for m in schema.items):
+        lists = slab[item] if item in slab else Ragged(np.zeros(len(slab) + 1, np.int64), np.zeros(0, np.int32))
+        if not isinstance(lists, Ragged):
+            raise OptionError(f"{item} as lists", "single numbers", "make them a Ragged column")
+        found[count] = (every, lists.lengths)
+        found[item] = (np.repeat(every, lists.lengths), _checked(item, lists.values))
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from servegen_gpu.baselines.naive import naive
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.families import FAMILIES
+from servegen_gpu.request.families import FAMILIES, WITH_SHAPE
 from servegen_gpu.trace import Trace
 
 
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--naive",
         choices=("poisson", *FAMILIES),
         metavar="FAMILY",
-        help="instead of clients, one renewal process with pooled lengths: poisson, gamma or weibull; "
+        help=f"instead of clients, one renewal process with pooled lengths: poisson, {' or '.join(WITH_SHAPE)}; "
         "WORKLOAD may then be a trace file, too",
     )
     parser.add_argument("--naive-cv", type=float, metavar="CV", help="of its inter-arrival times (default: fitted)")
@@ -35,7 +35,8 @@ def wanted(options: argparse.Namespace) -> bool:
     if options.naive is None:
         for name in ("naive_cv", "naive_lengths"):
             if getattr(options, name) is not None:
-                raise OptionError(f"--naive with --{name.replace('_', '-')}", "none", "choose --naive gamma or weibull")
+                fix = f"choose --naive {' or '.join(WITH_SHAPE)}"
+                raise OptionError(f"--naive with --{name.replace('_', '-')}", "none", fix)
     return options.naive is not None
 
 
@@ -65,7 +66,7 @@ def of(source: ClientPool | Iterable[Trace], options: argparse.Namespace) -> tup
         cv="fit" if options.naive_cv is None else options.naive_cv,
         lengths_over=over,
     )
-    fitted = options.naive_cv is None and options.naive in FAMILIES[1:]
+    fitted = options.naive_cv is None and options.naive in WITH_SHAPE
     cv = f"CV {pool.cv.max():g}{' (fitted)' if fitted else ''}"
     pooled = {"whole": "together", "window": "of a window"}.get(over, f"of {over}")
     return pool, (f"naive baseline: one {options.naive} process, {cv}, lengths of all requests {pooled}",)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.families import FAMILY_NAMES
-from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.request.schema import Schema, of
 from servegen_gpu.request.tables import Tables
 
 if TYPE_CHECKING:
@@ -205,9 +205,14 @@ class ClientPool:
         return int(self.rate_rps.shape[1])
 
     @property
+    def schema(self) -> Schema:
+        """What is drawn for a request, and what comes of it."""
+        return of(self.category)
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields of a request."""
-        return FIELDS[self.category]
+        return self.schema.names
 
     @property
     def start_s(self) -> int:

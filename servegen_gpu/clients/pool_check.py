@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.pool import AXES, MAX_CLIENT_ID, ClientPool
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.dependence import is_rank_correlation
-from servegen_gpu.request.families import EXPONENTIAL, WEIBULL
+from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES
 from servegen_gpu.request.schema import FIELDS, scalar_field_count
 
 
@@ -57,7 +57,7 @@ def check(pool: ClientPool) -> None:
     active = pool.rate_rps > 0
     faults = {
         "a finite rate >= 0": ~(np.isfinite(pool.rate_rps) & (pool.rate_rps >= 0)),
-        "a known gap family": active & ((pool.family < EXPONENTIAL) | (pool.family > WEIBULL)),
+        "a known gap family": active & ((pool.family < EXPONENTIAL) | (pool.family >= len(FAMILY_NAMES))),
         "a finite shape > 0": active & ~(np.isfinite(pool.shape) & (pool.shape > 0)),
         "an occupancy in (0, 1]": active & ~((pool.occupancy > 0) & (pool.occupancy <= 1)),
         "a length table for every field": active & ((pool.table < 0) | (pool.table >= len(pool.tables))).any(axis=2),

@@ -16,7 +16,7 @@ from servegen_gpu.compat.grid import RATIO, Datasets
 from servegen_gpu.compat.joint import COUNTS, ITEMS, Joint, join_fields
 from servegen_gpu.compat.selection import Selection
 from servegen_gpu.request.families import GAMMA, NO_FAMILY, WEIBULL
-from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.request.schema import FIELDS, INPUT, of
 from servegen_gpu.request.tables import Tables
 
 UNIT_S = 4294
@@ -84,7 +84,7 @@ def window_pool(chosen: Selection, targets: NDArray[np.float64]) -> WindowPool:
         tables=tables,
         measured=np.ones(len(order), np.bool_),
     )
-    return WindowPool(pool, joint, "input_tokens" if category == "language" else "text_tokens")
+    return WindowPool(pool, joint, of(category).names[INPUT])
 
 
 def _ids(chosen: Selection) -> NDArray[np.int64]:
@@ -131,7 +131,7 @@ def _lanes(datasets: Datasets, slots: NDArray[np.int64], joint: Joint) -> tuple[
     category = "multimodal" if any(kind.lists for kind in joint.kinds) else "language"
     lanes = np.full((len(slots), len(FIELDS[category])), zero, np.int32)
     lanes[:, 0] = np.arange(len(slots))
-    if category == "language":
+    if not of(category).items:
         return category, lanes, Tables.join([joint.tables, nothing])
     for lane, field in enumerate(FIELDS[category]):
         column = datasets.column(field)[slots]

@@ -22,6 +22,7 @@ from typing import Any
 from servegen_gpu.law.elementary import exp, log
 from servegen_gpu.law.normal import normal_of_word
 from servegen_gpu.law.philox import Words
+from servegen_gpu.request.families import GAMMA, WEIBULL
 
 
 def uniform32(xp: Any, word: Any) -> Any:
@@ -41,15 +42,15 @@ def log_weibull(xp: Any, words: Words, inverse_shape: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class GammaConstants:
-    """What Marsaglia and Tsang's method needs of a shape (all float64, of the shape's own axes).
+class GapConstants:
+    """What the draw of a family needs of a shape (all float64, of the shape's own axes).
 
     Attributes
     ----------
     d, c, log_d
-        As in the module's notation.
+        Of a Gamma draw, as in the module's notation.
     boost
-        1/k for k < 1, else 0.
+        Of a Gamma draw: multiplies the logarithm of a uniform; 1/k for k < 1, else 0. Of a Weibull draw: 1/k.
     """
 
     d: Any
@@ -57,38 +58,83 @@ class GammaConstants:
     log_d: Any
     boost: Any
 
-    def take(self, index: Any) -> GammaConstants:
+    def take(self, index: Any) -> GapConstants:
         """The constants at `index`."""
-        return GammaConstants(self.d[index], self.c[index], self.log_d[index], self.boost[index])
+        return GapConstants(self.d[index], self.c[index], self.log_d[index], self.boost[index])
 
 
-def gamma_constants(xp: Any, shape: Any) -> GammaConstants:
-    """Constants of `shape` (float64, positive)."""
+def gap_constants(xp: Any, family: Any, shape: Any) -> GapConstants:
+    """Constants of gaps.
+
+    Parameters
+    ----------
+    family : uint8
+        Code of a draw (`GapFamily.draw`).
+    shape : float64
+        Positive.
+    """
     below_one = shape < 1.0
     d = xp.where(below_one, shape + 1.0, shape) - 1.0 / 3.0
-    return GammaConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), xp.where(below_one, 1.0 / shape, 0.0))
+    inverse = 1.0 / shape
+    boost = xp.where((family == GAMMA) & ~below_one, 0.0, inverse)
+    return GapConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), boost)
 
 
-def equilibrium_constants(xp: Any, is_gamma: Any, shape: Any) -> tuple[GammaConstants, Any]:
+def equilibrium_constants(xp: Any, family: Any, shape: Any) -> tuple[GapConstants, Any]:
     """Constants of the first gap of a stationary renewal process: what is left of a length-biased gap.
 
     A length-biased Gamma(k) gap is Gamma(k + 1); a length-biased Weibull(k) gap is G^(1/k) with G ~ Gamma(1 + 1/k).
     The time left is that gap times a uniform, drawn here as the boost.
 
+    Parameters
+    ----------
+    family : uint8
+        Code of a draw.
+    shape : float64
+
     Returns
     -------
-    constants : GammaConstants
-        For `try_log_gamma`.
+    constants : GapConstants
+        Of the family's first draw (`FIRST_DRAWS`).
     power : float64
-        Multiplies the logarithm that `try_log_gamma` returns.
+        Multiplies the logarithm that comes of it.
     """
+    is_gamma = family == GAMMA
     biased = xp.where(is_gamma, shape + 1.0, 1.0 + 1.0 / shape)
     d = biased - 1.0 / 3.0
     boost = xp.where(is_gamma, 1.0, shape)
-    return GammaConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), boost), 1.0 / boost
+    return GapConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), boost), 1.0 / boost
 
 
-def try_log_gamma(xp: Any, words: Words, of: GammaConstants) -> tuple[Any, Any]:
+def dispersion(xp: Any, family: Any, shape: Any) -> Any:
+    """About the squared CV of a gap: how much more than its mean a renewal count may be; only speed depends on it."""
+    return 1.0 / shape
+
+
+def try_log_gap(xp: Any, draw: int, words: Words, of: GapConstants) -> tuple[Any, Any]:
+    """One attempt at the logarithm of a gap of scale 1.
+
+    Parameters
+    ----------
+    draw : int
+        Code of the draw.
+    words : 4 of uint64[n]
+    of : GapConstants
+
+    Returns
+    -------
+    log_gap : float64[n]
+        Meaningful where accepted.
+    accepted : bool[n] or None
+        None if this draw rejects nothing.
+    """
+    if draw == GAMMA:
+        return try_log_gamma(xp, words, of)
+    assert draw == WEIBULL
+    return log_weibull(xp, words, of.boost), None
+
+
+def try_log_gamma(xp: Any, words: Words, of: GapConstants) -> tuple[Any, Any]:
     """One attempt at the logarithm of a Gamma gap of scale 1.
 
     Word 0 gives the normal, word 1 the acceptance, words 2 and 3 the boost.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.blocks import gather
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.schema import MODALITIES
+from servegen_gpu.request.schema import of
 
 MAX_LIST_ITEMS = 2**31 - 1
 """Items that one chunk of an Arrow list column can hold: its offsets are int32."""
@@ -116,12 +116,8 @@ def empty_columns(category: str, conversations: bool = False) -> Columns:
         return np.empty(0, np.int32)
 
     columns: Columns = {"arrival_us": np.empty(0, np.int64), "client": none()}
-    columns |= {"input_tokens": none(), "output_tokens": none()}
-    if category == "reason":
-        columns["reason_tokens"] = none()
-    if category == "multimodal":
-        columns["text_tokens"] = none()
-        columns |= {f"{m}_tokens": Ragged(np.zeros(1, np.int64), none()) for m in MODALITIES}
+    for name in of(category).columns:
+        columns[name] = Ragged(np.zeros(1, np.int64), none()) if of(category).is_list(name) else none()
     if conversations:
         columns |= {"conversation": np.empty(0, np.int64), "turn": none(), "new_tokens": none()}
     return columns

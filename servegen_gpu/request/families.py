@@ -1,40 +1,157 @@
-"""Families of gaps between the requests of a client."""
+"""Families of gaps between the requests of a client: one row each, and everyone asks the rows.
+
+Law and kernels know a family by its code. How its gaps are drawn is in `law/variates.py` and `kernels/variates.h`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 NO_FAMILY, EXPONENTIAL, GAMMA, WEIBULL = range(4)
-
-FAMILY_NAMES = ("", "Exponential", "Gamma", "Weibull")
-"""Names of the gap families by code; the empty name marks a window without requests."""
-
-FAMILIES = tuple(name.lower() for name in FAMILY_NAMES[EXPONENTIAL:])
+"""Codes: a window without requests has none. Part of the random stream, never changed."""
 
 CV_RANGE = (0.01, 1000.0)
 
-SHAPE_RANGE = {GAMMA: (1e-6, 1e4), WEIBULL: (0.05, 1e3)}
+Array = NDArray[np.float64]
 
 
-def cv_of(family: int, shape: float) -> float:
-    """Coefficient of variation of a gap family."""
-    if family == WEIBULL:
-        return math.sqrt(math.gamma(1 + 2 / shape) / math.gamma(1 + 1 / shape) ** 2 - 1)
-    return 1.0 if family == EXPONENTIAL else shape**-0.5
+@dataclass(frozen=True)
+class GapFamily:
+    """A family of gaps.
 
+    Attributes
+    ----------
+    code : int
+    name : str
+        As users write it; in capitals in figures and in released files.
+    draw, first_draw : int
+        Codes of the families by whose draws a gap, and the first gap of a stationary process, are made.
+    shape_range : tuple of float
+        Least and largest shape; equal where the family has but one.
+    cv_of, shape_of : callable
+        Coefficient of variation of a shape, and the shape with a coefficient of variation.
+    log_mean : callable
+        The law's logarithm ``log(np, x)`` and shapes, float64[n], to logarithms of mean gaps at scale 1, float64[n];
+        the same bits on every machine.
+    released : bool
+        Whether released profiles have it.
+    """
 
-def shape_of(family: int, cv: float) -> float:
-    """Shape with a coefficient of variation, by halving where there is no formula."""
-    if family != WEIBULL:
-        return 1.0 if family == EXPONENTIAL else 1.0 / (cv * cv)
-    low, high = (math.log2(end) for end in SHAPE_RANGE[WEIBULL])
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cv_of(WEIBULL, 2.0**middle) > cv else (low, middle)
-    return settled(2.0**low)
+    code: int
+    name: str
+    draw: int
+    first_draw: int
+    shape_range: tuple[float, float]
+    cv_of: Callable[[float], float]
+    shape_of: Callable[[float], float]
+    log_mean: Callable[[Callable[[Any, Array], Array], Array], Array]
+    released: bool = True
+
+    @property
+    def title(self) -> str:
+        """The name in figures and in released files."""
+        return self.name.capitalize()
+
+    @property
+    def has_shape(self) -> bool:
+        """Whether there is more than one shape."""
+        return self.shape_range[0] < self.shape_range[1]
+
+    @property
+    def cv_range(self) -> tuple[float, float]:
+        """Least and largest coefficient of variation."""
+        ends = sorted(settled(self.cv_of(shape)) for shape in self.shape_range)
+        return max(ends[0], CV_RANGE[0]), min(ends[1], CV_RANGE[1])
 
 
 def settled(x: float) -> float:
-    """Rounded to 30 bits: gamma functions differ in the last of 53 from machine to machine."""
+    """Rounded to 30 bits: libraries differ in the last of 53 from machine to machine."""
     mantissa, exponent = math.frexp(x)
     return math.ldexp(round(math.ldexp(mantissa, 30)), exponent - 30)
+
+
+def _no_log_mean(log: Callable[[Any, Array], Array], shape: Array) -> Array:
+    return np.zeros(len(shape))
+
+
+def _weibull_cv(shape: float) -> float:
+    return math.sqrt(math.gamma(1 + 2 / shape) / math.gamma(1 + 1 / shape) ** 2 - 1)
+
+
+def _weibull_shape(cv: float) -> float:
+    """By halving: there is no formula."""
+    low, high = (math.log2(end) for end in FAMILIES["weibull"].shape_range)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _weibull_cv(2.0**middle) > cv else (low, middle)
+    return settled(2.0**low)
+
+
+def _weibull_log_mean(log: Callable[[Any, Array], Array], shape: Array) -> Array:
+    from scipy.special import gammaln
+
+    return np.asarray(np.rint(gammaln(1.0 + 1.0 / shape) * 2.0**32) * 2.0**-32)
+
+
+ROWS = (
+    GapFamily(
+        code=EXPONENTIAL,
+        name="exponential",
+        draw=WEIBULL,  # of shape 1
+        first_draw=GAMMA,
+        shape_range=(1.0, 1.0),
+        cv_of=lambda shape: 1.0,
+        shape_of=lambda cv: 1.0,
+        log_mean=_no_log_mean,
+    ),
+    GapFamily(
+        code=GAMMA,
+        name="gamma",
+        draw=GAMMA,
+        first_draw=GAMMA,
+        shape_range=(1e-6, 1e4),
+        cv_of=lambda shape: shape**-0.5,
+        shape_of=lambda cv: 1.0 / (cv * cv),
+        log_mean=lambda log, shape: log(np, shape),
+    ),
+    GapFamily(
+        code=WEIBULL,
+        name="weibull",
+        draw=WEIBULL,
+        first_draw=GAMMA,
+        shape_range=(0.05, 1e3),
+        cv_of=_weibull_cv,
+        shape_of=_weibull_shape,
+        log_mean=_weibull_log_mean,
+    ),
+)
+
+FAMILIES = {row.name: row for row in ROWS}
+"""Rows by name."""
+
+WITH_SHAPE = tuple(row.name for row in ROWS if row.has_shape)
+
+FAMILY_NAMES = ("", *(row.title for row in ROWS))
+"""Names in figures by code; the empty name marks a window without requests."""
+
+RELEASED = {"": NO_FAMILY} | {row.title: row.code for row in ROWS if row.released}
+"""Codes by the names in released profiles."""
+
+DRAWS = np.array([WEIBULL, *(row.draw for row in ROWS)], np.uint8)
+"""Draw of a family's gaps by code; silent windows have one, too."""
+
+FIRST_DRAWS = np.array([GAMMA, *(row.first_draw for row in ROWS)], np.uint8)
+"""Draw of a family's first gaps by code."""
+
+assert [row.code for row in ROWS] == list(range(1, len(FAMILY_NAMES)))
+
+
+def family_of(code: int) -> GapFamily:
+    """The row of a code."""
+    return ROWS[code - 1]

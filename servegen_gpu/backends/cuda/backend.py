@@ -22,7 +22,7 @@ from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, concat
-from servegen_gpu.request.schema import scalar_field_count
+from servegen_gpu.request.schema import of
 
 
 class CupyBackend(Backend):
@@ -54,9 +54,10 @@ class CupyBackend(Backend):
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes on a device that a slab needs per expected request; columns of the last slab are among them."""
-        fields = scalar_field_count(category)
+        schema = of(category)
+        fields = len(schema.scalars)
         columns = 12 + 4 * fields
-        return 16 + (16 if fields < 4 else 32) + 2 * columns + (160 if category == "multimodal" else 0)
+        return 16 + (16 if fields < 4 else 32) + 2 * columns + (160 if schema.items else 0)
 
     def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""

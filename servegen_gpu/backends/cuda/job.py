@@ -12,7 +12,7 @@ NAMES: tuple[str, ...] = (
     # the workload
     *("key0", "key1", "clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "items", "window_us"),
     *("client_id", "profile", "rate_factor", "count_rule", "rate_rps", "shape", "occupancy", "log_mean_gap"),
-    *("is_gamma", "table", "mixing", "mixing_of", "context_tokens", "thresholds", "values", "guide", "guide_bits"),
+    *("family", "table", "mixing", "mixing_of", "context_tokens", "thresholds", "values", "guide", "guide_bits"),
     *("clock_thresholds", "clock_guide", "clock_guide_bits", "clock_first", "clock_start_us", "clock_slope"),
     # windows of the slab
     *("window_row", "window_number", "window_scale", "window_clock", "window_origin_us", "span_us", "offset_us"),

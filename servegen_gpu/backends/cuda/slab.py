@@ -23,7 +23,7 @@ from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, number_of
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.request.schema import MODALITIES
+from servegen_gpu.request.schema import INPUT, OUTPUT
 from servegen_gpu.rules import CountRule
 
 OPEN = OUTSIDE = np.iinfo(np.int64).max
@@ -184,9 +184,9 @@ class SlabSampler:
         self, packed: PackedWorkload, job: Job, word: Any, layout: Job, position_bits: int | None
     ) -> dict[str, Any]:
         """From words to the slab's columns: lengths client by client, sort, and one gather of whole records."""
-        xp, lists = self.device.xp, packed.category == "multimodal"
+        xp, schema = self.device.xp, packed.schema
         names = packed.fields[: packed.scalar_fields]
-        located = lists or packed.addressed
+        located = bool(schema.items) or packed.addressed
         width = 4 if len(names) + located < 4 else 8
         record = xp.empty(len(word) * width, np.uint32)
         job = job | {"record": record, "record_words": width, "position_bits": position_bits or 0}
@@ -208,28 +208,29 @@ class SlabSampler:
             out |= {"row_cell": xp.empty(rows, np.int32), "row_ordinal": xp.empty(rows, np.uint32)}
         self._launch("row", job | order | out | {"word": word}, rows)
         del record, word, order
-        job = job | {"record": 0} | {name: out[name] for name in ("row_cell", "row_ordinal") if lists}
-        if packed.category == "reason":
-            drawn["reason_tokens"] = drawn.pop("reason_ratio")
+        job = job | {"record": 0} | {name: out[name] for name in ("row_cell", "row_ordinal") if schema.items}
+        if schema.ratio:
+            drawn[schema.ratio.column] = drawn[schema.ratio.name]
         if packed.addressed:
             columns[ORDINAL] = out["row_ordinal"]
-        return columns | (self._lists(packed, job, drawn) if lists else drawn)
+        return columns | schema.in_order(drawn | self._lists(packed, job, drawn) if schema.items else drawn)
 
     def _lists(self, packed: PackedWorkload, job: Job, drawn: dict[str, Any]) -> dict[str, Any]:
-        """Items, drawn in the order of rows from their addresses, and their sum."""
-        xp, lists = self.device.xp, {}
-        inputs = drawn["text_tokens"].copy()
-        for modality in MODALITIES:
-            offsets = self._begins(drawn.pop(f"{modality}_count"))
-            name, rows = f"{modality}_tokens", len(inputs)
-            items = xp.empty(int(offsets[rows]), np.int32)
-            what = {"purpose": int(ITEM_PURPOSES[modality]), "item_field": packed.fields.index(name)}
-            if len(items):
-                self._launch("item", job | what | {"item_begin": offsets, "item": items, "inputs": inputs}, rows)
-            lists[name] = Ragged(offsets, items)
+        """Items, drawn in the order of rows from their addresses, and all tokens of the input."""
+        xp, schema = self.device.xp, packed.schema
+        first, output = (schema.fields[lane].name for lane in (INPUT, OUTPUT))
+        inputs = drawn[first].copy()
+        lists: dict[str, Any] = {schema.total: inputs}
+        for items in schema.items:
+            offsets, rows = self._begins(drawn.pop(items.count.name)), len(inputs)
+            values = xp.empty(int(offsets[rows]), np.int32)
+            what = {"purpose": int(ITEM_PURPOSES[items.modality]), "item_field": items.item.lane}
+            if len(values):
+                self._launch("item", job | what | {"item_begin": offsets, "item": values, "inputs": inputs}, rows)
+            lists[items.item.column] = Ragged(offsets, values)
         if packed.limited:
-            self._launch("limit", job | {"inputs": inputs, "field1": drawn["output_tokens"]}, len(inputs))
-        return {"input_tokens": inputs} | {name: drawn[name] for name in ("output_tokens", "text_tokens")} | lists
+            self._launch("limit", job | {"inputs": inputs, f"field{OUTPUT}": drawn[output]}, len(inputs))
+        return lists
 
     # Index arithmetic between kernels
 
@@ -303,11 +304,8 @@ class SlabSampler:
             "cell_window": np.zeros(len(cells), np.int32),
             "cell_law": cells.profile,  # of one row
             "cell_rule": state.rule,
-            "cell_d": law.gamma.d,
-            "cell_c": law.gamma.c,
-            "cell_log_d": law.gamma.log_d,
-            "cell_boost": np.where(law.is_gamma, law.gamma.boost, law.inverse_shape),
         }
+        arrays |= {f"cell_{name}": values for name, values in vars(law.constants).items()}
         names = ("log_unit", "ticks_per_unit", "rotation", "first_ticks", "ticks_in_all")
         arrays |= {name: getattr(state, name) for name in names}
         asarray = self.device.xp.asarray

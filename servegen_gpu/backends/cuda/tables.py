@@ -111,8 +111,8 @@ def _shared(device: Device, packed: PackedWorkload) -> Job:
         "fields": len(packed.fields),
         "scalar_fields": packed.scalar_fields,
         "dependence": KINDS.index(packed.dependence),
-        "ratio_field": packed.fields.index("reason_ratio") if packed.category == "reason" else 0,
-        "items": int(packed.category == "multimodal"),
+        "ratio_field": packed.schema.ratio.lane if packed.schema.ratio else 0,
+        "items": int(bool(packed.schema.items)),
         "window_us": packed.window_us,
         "guide_bits": tables.guide_bits,
         "clock_guide_bits": clock.segments.guide_bits,
@@ -122,9 +122,8 @@ def _shared(device: Device, packed: PackedWorkload) -> Job:
 
 
 def _of_rows(device: Device, packed: PackedWorkload, rows: tuple[int, ...]) -> Job:
-    names = ("rate_rps", "shape", "occupancy", "log_mean_gap")
+    names = ("rate_rps", "shape", "occupancy", "log_mean_gap", "family")
     arrays = {name: getattr(packed, name)[:, rows] for name in names}
-    arrays["is_gamma"] = packed.is_gamma[:, rows].astype(np.uint8)
     arrays["table"] = packed.table[:, rows].astype(np.int32)
     return _uploaded(device, arrays) | {"rows": len(rows)}
 

@@ -17,7 +17,7 @@ from servegen_gpu.merge import merge_order
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.request.columns import Columns
-from servegen_gpu.request.schema import scalar_field_count
+from servegen_gpu.request.schema import of
 
 
 class NumpyBackend(Backend):
@@ -30,8 +30,8 @@ class NumpyBackend(Backend):
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes that a slab needs per expected request, measured with `bench/bench_memory.py`."""
-        fields = scalar_field_count(category)
-        return 90 + 12 * fields + (80 if category == "multimodal" else 0)
+        schema = of(category)
+        return 90 + 12 * len(schema.scalars) + (80 if schema.items else 0)
 
     def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
@@ -72,7 +72,7 @@ def _columns(packed: PackedWorkload, state: CellState, timed: TimedRequests, sla
     cell = gather(cell, order)
     client = gather(packed.client_id[cells.client].astype(np.int32), cell)
     columns: dict[str, Any] = {"arrival_us": sorted_us, "client": client}
-    if packed.addressed or packed.category == "multimodal":
+    if packed.addressed or packed.schema.items:
         ordinal = gather(ordinal, order)
     if packed.addressed:
         columns[ORDINAL] = ordinal

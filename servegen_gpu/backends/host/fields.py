@@ -19,7 +19,7 @@ from servegen_gpu.law.tables import guide_range, reason_tokens
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.request.schema import MODALITIES
+from servegen_gpu.request.schema import INPUT, OUTPUT
 from servegen_gpu.request.tables import PackedTables
 
 Turns = int | NDArray[np.int64]
@@ -61,7 +61,7 @@ def scalar_fields(
     names = packed.fields[: packed.scalar_fields]
     table, mixing_of = packed.table[cells.profile, cells.row], packed.mixing_of[cells.profile]
     context = packed.context_tokens[cells.profile]
-    cut = packed.limited and packed.category != "multimodal"
+    cut = packed.limited and not packed.schema.items  # with items, the input is not known yet
     out = {name: np.empty(len(cell), np.int32) for name in names}
 
     def block(a: int, b: int) -> None:
@@ -75,7 +75,7 @@ def scalar_fields(
         if new is not None:
             np.copyto(out[names[0]][a:b], new[a:b], where=new[a:b] >= 0)
         if cut:
-            tokens, output = out["input_tokens"][a:b], out["output_tokens"][a:b]
+            tokens, output = (out[names[lane]][a:b] for lane in (INPUT, OUTPUT))
             tokens[:] = cut_input(np, tokens, context[at])
             output[:] = cut_output(np, output, tokens, context[at])
 
@@ -134,17 +134,16 @@ def later_fields(
     turn: Turns = FIRST,
 ) -> dict[str, NDArray[np.int32] | Ragged]:
     """Columns of requests whose scalar fields are `drawn`, in the order of a trace: reasoning split, items drawn."""
-    if packed.category == "reason":
-        ratio = drawn.pop("reason_ratio")
-        return {**drawn, "reason_tokens": split_output(drawn["output_tokens"], ratio)}
-    if packed.category != "multimodal":
-        return {**drawn}
-    counts = {name: drawn.pop(name) for name in tuple(drawn) if name.endswith("_count")}
-    lists = item_lists(packed, cells, law, cell, ordinal, counts, turn)
-    text = drawn["text_tokens"]
-    inputs = text + sum(row_sums(items) for items in lists.values())
-    output = limited_output(packed, cells, cell, inputs, drawn["output_tokens"])
-    return {"input_tokens": inputs, "output_tokens": output, "text_tokens": text, **lists}
+    schema, columns = packed.schema, dict[str, Any](drawn)
+    first, output = (schema.fields[lane].name for lane in (INPUT, OUTPUT))
+    if schema.ratio:
+        columns[schema.ratio.column] = split_output(columns[output], columns[schema.ratio.name])
+    if schema.items:
+        lists = item_lists(packed, cells, law, cell, ordinal, drawn, turn)
+        columns[schema.total] = columns[first] + sum(row_sums(items) for items in lists.values())
+        columns[output] = limited_output(packed, cells, cell, columns[schema.total], columns[output])
+        columns |= lists
+    return schema.in_order(columns)
 
 
 def row_sums(items: Ragged) -> NDArray[np.int32]:
@@ -196,12 +195,12 @@ def item_lists(
 ) -> dict[str, Ragged]:
     """Token counts of every item of every request, by modality, for requests in any order."""
     lists = {}
-    for modality in MODALITIES:
-        count = counts[f"{modality}_count"].astype(np.int64)
+    for items in packed.schema.items:
+        count = counts[items.count.name].astype(np.int64)
         offsets = np.concatenate(([0], np.cumsum(count)))
-        table = packed.table[cells.profile, cells.row, packed.fields.index(f"{modality}_tokens")]
-        values = _items(packed.tables, law, ITEM_PURPOSES[modality], table, cell, ordinal, turn, offsets)
-        lists[f"{modality}_tokens"] = Ragged(offsets, values)
+        table = packed.table[cells.profile, cells.row, items.item.lane]
+        values = _items(packed.tables, law, ITEM_PURPOSES[items.modality], table, cell, ordinal, turn, offsets)
+        lists[items.item.column] = Ragged(offsets, values)
     return lists
 
 

@@ -13,15 +13,10 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.host.addresses import Addresses, Index
 from servegen_gpu.blocks import for_blocks
 from servegen_gpu.law.address import MAX_ATTEMPTS, Key, Purpose
-from servegen_gpu.law.variates import (
-    GammaConstants,
-    equilibrium_constants,
-    gamma_constants,
-    log_weibull,
-    try_log_gamma,
-)
+from servegen_gpu.law.variates import GapConstants, equilibrium_constants, gap_constants, try_log_gap
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells
+from servegen_gpu.request.families import FIRST_DRAWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +25,12 @@ class Laws:
 
     Attributes
     ----------
-    is_gamma : bool[laws]
+    family : uint8[laws]
+        Code of the draw.
     shape : float64[laws]
     """
 
-    is_gamma: NDArray[np.bool_]
+    family: NDArray[np.uint8]
     shape: NDArray[np.float64]
 
 
@@ -44,27 +40,26 @@ class CellLaw(Addresses):
 
     Attributes
     ----------
-    is_gamma : bool[cells]
-    shape, inverse_shape : float64[cells]
-    gamma : GammaConstants
+    family : uint8[cells]
+        Code of the draw.
+    shape : float64[cells]
+    constants : GapConstants
         float64[cells] each.
     laws : Laws
     of : int64[cells]
         Which of the laws each cell has.
     """
 
-    is_gamma: NDArray[np.bool_]
+    family: NDArray[np.uint8]
     shape: NDArray[np.float64]
-    inverse_shape: NDArray[np.float64]
-    gamma: GammaConstants
+    constants: GapConstants
     laws: Laws
     of: NDArray[np.int64]
 
     def take(self, index: NDArray[np.integer]) -> CellLaw:
         """The law of some cells."""
-        names = ("client", "window", "is_gamma", "shape", "inverse_shape", "of")
-        some = {name: getattr(self, name)[index] for name in names}
-        return CellLaw(key=self.key, gamma=self.gamma.take(index), laws=self.laws, **some)
+        some = {name: getattr(self, name)[index] for name in ("client", "window", "family", "shape", "of")}
+        return CellLaw(key=self.key, constants=self.constants.take(index), laws=self.laws, **some)
 
 
 def cells_in(cell: NDArray[np.int32], a: int, b: int) -> Index:
@@ -78,19 +73,18 @@ def cell_law(packed: PackedWorkload, key: Key, cells: Cells) -> CellLaw:
     used[cells.row] = True
     rows = np.flatnonzero(used)
     if len(packed.shape) * len(rows) < len(cells):  # clients share profiles
-        laws = Laws(packed.is_gamma[:, rows].ravel(), packed.shape[:, rows].ravel())
+        laws = Laws(packed.family[:, rows].ravel(), packed.shape[:, rows].ravel())
         of = cells.profile * len(rows) + (np.cumsum(used) - 1)[cells.row]
     else:
         at = (cells.profile, cells.row)
-        laws, of = Laws(packed.is_gamma[at], packed.shape[at]), np.arange(len(cells))
+        laws, of = Laws(packed.family[at], packed.shape[at]), np.arange(len(cells))
     return CellLaw(
         key=key,
         client=packed.client_id[cells.client],
         window=cells.number,
-        is_gamma=laws.is_gamma[of],
+        family=laws.family[of],
         shape=laws.shape[of],
-        inverse_shape=(1.0 / laws.shape)[of],
-        gamma=gamma_constants(np, laws.shape).take(of),
+        constants=gap_constants(np, laws.family, laws.shape).take(of),
         laws=laws,
         of=of,
     )
@@ -111,74 +105,63 @@ def log_gaps(law: CellLaw, cell: NDArray[np.int32], ordinal: NDArray[np.uint32])
     float64[requests]
     """
     out = np.empty(len(cell))
+    task = _Task(law, law.family, law.constants, cell, ordinal, out)
 
     def first_attempt(a: int, b: int) -> NDArray[np.int64]:
         at = cells_in(cell, a, b)
-        is_gamma = law.is_gamma[at]
-        if is_gamma.all():
-            words = law.words(Purpose.GAP, at, ordinal[a:b])
-            out[a:b], accepted = try_log_gamma(np, words, law.gamma.take(at))
-            return a + np.flatnonzero(~accepted)
-        if not is_gamma.any():
-            words = law.words(Purpose.GAP, at, ordinal[a:b])
-            out[a:b] = log_weibull(np, words, law.inverse_shape[at])
-            return np.empty(0, np.int64)
-        weibull, gamma = a + np.flatnonzero(~is_gamma), a + np.flatnonzero(is_gamma)
-        words = law.words(Purpose.GAP, cell[weibull], ordinal[weibull])
-        out[weibull] = log_weibull(np, words, law.inverse_shape[cell[weibull]])
-        return _attempt(law, law.gamma, cell, ordinal, gamma, 0, out)
+        draws = law.family[at]
+        if (draws != draws[0]).any():
+            return task.attempt(np.arange(a, b), 0)
+        words = law.words(Purpose.GAP, at, ordinal[a:b])
+        out[a:b], accepted = try_log_gap(np, int(draws[0]), words, law.constants.take(at))
+        return np.empty(0, np.int64) if accepted is None else a + np.flatnonzero(~accepted)
 
-    _retry(law, law.gamma, cell, ordinal, for_blocks(len(cell), first_attempt), out)
+    task.retry(for_blocks(len(cell), first_attempt))
     return out
 
 
 def log_first_gaps(law: CellLaw) -> NDArray[np.float64]:
     """Logarithms of the first gaps of stationary renewal processes at scale 1, float64[cells]; ordinal 0."""
-    constants, power = equilibrium_constants(np, law.laws.is_gamma, law.laws.shape)
-    constants, power = constants.take(law.of), power[law.of]
-    cell = np.arange(len(law.shape), dtype=np.int32)
-    ordinal = np.zeros(len(cell), np.uint32)
-    out = np.empty(len(cell))
-    rejected = for_blocks(len(cell), lambda a, b: _attempt(law, constants, cell, ordinal, np.arange(a, b), 0, out))
-    _retry(law, constants, cell, ordinal, rejected, out)
-    out *= power
-    return out
+    constants, power = equilibrium_constants(np, law.laws.family, law.laws.shape)
+    cell, ordinal = np.arange(len(law.shape), dtype=np.int32), np.zeros(len(law.shape), np.uint32)
+    task = _Task(law, FIRST_DRAWS[law.family], constants.take(law.of), cell, ordinal, np.empty(len(cell)))
+    task.retry(for_blocks(len(cell), lambda a, b: task.attempt(np.arange(a, b), 0)))
+    task.out[:] *= power[law.of]
+    return task.out
 
 
-def _attempt(
-    law: CellLaw,
-    constants: GammaConstants,
-    cell: NDArray[np.int32],
-    ordinal: NDArray[np.uint32],
-    chosen: NDArray[np.int64],
-    attempt: int,
-    out: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """One attempt at the chosen requests; writes what was accepted and returns the rest."""
-    at = cell[chosen]
-    words = law.words(Purpose.GAP, at, ordinal[chosen], item=attempt)
-    log_gap, accepted = try_log_gamma(np, words, constants.take(at))
-    out[chosen[accepted]] = log_gap[accepted]
-    left: NDArray[np.int64] = chosen[~accepted]
-    return left
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Gaps that are to be drawn into `out`, float64[requests], by the draws uint8[cells] with their constants."""
 
+    addresses: Addresses
+    draws: NDArray[np.uint8]
+    constants: GapConstants
+    cell: NDArray[np.int32]
+    ordinal: NDArray[np.uint32]
+    out: NDArray[np.float64]
 
-def _retry(
-    law: CellLaw,
-    constants: GammaConstants,
-    cell: NDArray[np.int32],
-    ordinal: NDArray[np.uint32],
-    rejected: list[NDArray[np.int64]],
-    out: NDArray[np.float64],
-) -> None:
-    """Try again until all are accepted; rejects of all blocks are pooled, so that late attempts stay efficient."""
-    for attempt in range(1, MAX_ATTEMPTS):
-        left = np.concatenate(rejected) if rejected else np.empty(0, np.int64)
-        if not len(left):
-            return
+    def attempt(self, chosen: NDArray[np.int64], attempt: int) -> NDArray[np.int64]:
+        """One attempt at the chosen requests, draw by draw; returns those that were rejected."""
+        draws, left = self.draws[self.cell[chosen]], [np.empty(0, np.int64)]
+        for draw in np.unique(draws):
+            some = chosen[draws == draw]
+            at = self.cell[some]
+            words = self.addresses.words(Purpose.GAP, at, self.ordinal[some], item=attempt)
+            self.out[some], accepted = try_log_gap(np, int(draw), words, self.constants.take(at))
+            if accepted is not None:
+                left.append(some[~accepted])
+        return np.concatenate(left)
 
-        def again(a: int, b: int, attempt: int = attempt, left: NDArray[np.int64] = left) -> NDArray[np.int64]:
-            return _attempt(law, constants, cell, ordinal, left[a:b], attempt, out)
+    def retry(self, rejected: list[NDArray[np.int64]]) -> None:
+        """Try again until all are accepted; rejects of all blocks are pooled, so that late attempts stay efficient."""
+        for attempt in range(1, MAX_ATTEMPTS):
+            left = np.concatenate(rejected) if rejected else np.empty(0, np.int64)
+            if not len(left):
+                return
 
-        rejected = for_blocks(len(left), again)
-    raise AssertionError("a gap was rejected 256 times: probability below 1e-330")
+            def again(a: int, b: int, attempt: int = attempt, left: NDArray[np.int64] = left) -> NDArray[np.int64]:
+                return self.attempt(left[a:b], attempt)
+
+            rejected = for_blocks(len(left), again)
+        raise AssertionError("a gap was rejected 256 times: probability below 1e-330")

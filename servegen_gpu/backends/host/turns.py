@@ -205,8 +205,8 @@ def _grown(
     new = np.where(first, inputs, inputs - np.roll(inputs, 1))
     if history.any():
         said = np.asarray(drawn["output_tokens"])
-        if packed.category == "reason":
-            said = said - np.asarray(drawn["reason_tokens"])
+        if packed.schema.ratio:
+            said = said - np.asarray(drawn[packed.schema.ratio.column])
         whole, fresh = with_history(inputs, np.asarray(drawn["output_tokens"]), said, first, context)
         drawn["input_tokens"], new = np.where(history, whole, inputs), np.where(history, fresh, new)
     place = {name: rows[name] for name in PLACE}

@@ -38,10 +38,11 @@ from servegen_gpu.blocks import thread_count
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS, ties
 from servegen_gpu.law.session_ids import session_ids
+from servegen_gpu.law.variates import dispersion
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, Ragged
-from servegen_gpu.request.schema import MODALITIES, scalar_field_count
+from servegen_gpu.request.schema import MODALITIES, of
 from servegen_gpu.request.turn_rows import TURN_ROW, TurnRows, in_order
 from servegen_gpu.rules import CountRule
 
@@ -92,8 +93,8 @@ class NativeBackend(Backend):
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes that a slab needs per expected request, the columns of the slab before among them."""
-        fields = scalar_field_count(category)
-        return 64 + 12 * fields + (80 if category == "multimodal" else 0)
+        schema = of(category)
+        return 64 + 12 * len(schema.scalars) + (80 if schema.items else 0)
 
     def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
@@ -126,7 +127,7 @@ class NativeBackend(Backend):
         self, packed: PackedWorkload, key: Key, slab: Slab, span_us: tuple[int, int]
     ) -> Iterator[TurnRows]:
         """Turns inside a span of the conversations that begin in a slab; records, or columns of multimodal ones."""
-        items = packed.category == "multimodal"
+        items = bool(packed.schema.items)
         try:
             with self._drawn("sg_follow", packed, key, slab, span_us) as drawn:
                 try:
@@ -163,7 +164,7 @@ class NativeBackend(Backend):
         more: tuple[Any, ...] = ()
         if span_us is not None:
             turns, names = turns_of(packed, state.cells, span_us, base - packed.start_us), sessions_of(state.cells)
-            more = (ctypes.byref(turns), ctypes.byref(names), ctypes.c_int64(packed.category != "multimodal"))
+            more = (ctypes.byref(turns), ctypes.byref(names), ctypes.c_int64(not packed.schema.items))
         count = self.library.call(function, ctypes.byref(task), known, *more, ctypes.byref(handle), stop=stop)
         yield LibraryDraw(handle, count, state, base - packed.start_us, stop)
 
@@ -179,11 +180,15 @@ class NativeBackend(Backend):
         handle, stop = drawn.handle, drawn.stop
         n = drawn.count + (0 if due is None else len(due))
         columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
-        items = packed.category == "multimodal"
-        fields = [name for name in packed.fields[: packed.scalar_fields] if not name.endswith("_count")]
-        scalars = {name: np.empty(n, np.int32) for name in fields}
-        inputs = np.empty(n if items else 0, np.int32)
-        offsets = [self._offsets(handle, m, n) for m in range(len(MODALITIES) if items else 0)]
+        schema = packed.schema
+        asked: dict[str, Any] = {}
+        fields = (ctypes.c_void_p * MAX_FIELDS)()
+        for field in (field for field in schema.scalars if field.column):
+            asked[field.column] = np.empty(n, np.int32)
+            fields[field.lane] = address(asked[field.column])
+        if schema.items:
+            asked[schema.total] = np.empty(n, np.int32)
+        offsets = [self._offsets(handle, m, n) for m in range(len(schema.items))]
         ordinal = np.empty(n if packed.addressed and due is None else 0, np.uint32)
         talking: dict[str, Any] = {}
         if due is not None:
@@ -193,8 +198,8 @@ class NativeBackend(Backend):
         out = Out(
             arrival_us=address(columns["arrival_us"]),
             client=address(columns["client"]),
-            inputs=address(inputs),
-            field=(ctypes.c_void_p * MAX_FIELDS)(*(address(column) for column in scalars.values())),
+            inputs=address(asked[schema.total]),
+            field=fields,
             ordinal=address(ordinal) if packed.addressed and due is None else None,
             offsets=(ctypes.c_void_p * len(MODALITIES))(*(address(column) for column in offsets)),
             offset_us=drawn.offset_us,
@@ -203,17 +208,12 @@ class NativeBackend(Backend):
         self.library.call("sg_columns", handle, ctypes.byref(out), stop=stop)
         if packed.addressed and due is None:
             columns[ORDINAL] = ordinal
-        if packed.category == "reason":
-            scalars["reason_tokens"] = scalars.pop("reason_ratio")
-        if not items:
-            return columns | scalars | talking
-        columns |= {"input_tokens": inputs} | {name: scalars[name] for name in ("output_tokens", "text_tokens")}
-        for m, modality in enumerate(MODALITIES):
+        for m, items in enumerate(schema.items):
             count = self.library.call("sg_item_count", handle, ctypes.c_int64(m))
             values = np.empty(count, np.int32)
             self.library.call("sg_items", handle, ctypes.c_int64(m), offsets[m], values)
-            columns[f"{modality}_tokens"] = Ragged(offsets[m], values)
-        return columns
+            asked[items.item.column] = Ragged(offsets[m], values)
+        return columns | schema.in_order(asked) | talking
 
     def _offsets(self, handle: Any, m: int, n: int) -> NDArray[np.int64]:
         """Room for the offsets of a modality; pages of zeros, which cost nothing, where it has no items."""
@@ -262,20 +262,17 @@ def _cells(state: CellState) -> dict[str, Any]:
     law = state.law
     expected = state.cells.expected_q32 * 2.0**-32
     # what a renewal cell is first given room for: hardly ever less than it needs
-    room = np.minimum(1.02 * expected + 2 * np.sqrt(expected * law.inverse_shape), 4 * expected) + 4
+    likely = 1.02 * expected + 2 * np.sqrt(expected * dispersion(np, law.family, law.shape))
+    room = np.minimum(likely, 4 * expected) + 4
     return {
         "key0": law.key[0],
         "key1": law.key[1],
         "cells": len(state.cells),
         "client": law.client,
         "window": law.window,
-        "is_gamma": law.is_gamma,
+        "family": law.family,
         "rule": state.rule,
-        "inverse_shape": law.inverse_shape,
-        "d": law.gamma.d,
-        "c": law.gamma.c,
-        "log_d": law.gamma.log_d,
-        "boost": law.gamma.boost,
+        **vars(law.constants),
         "count": state.count,
         "capacity": np.where(state.rule == CountRule.RENEWAL, room, 0).astype(np.int64),
         "rotation": state.rotation,
@@ -291,7 +288,7 @@ def _cells(state: CellState) -> dict[str, Any]:
 def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
     """What drawing requests needs of the workload and its cells."""
     cells, tables, clock = state.cells, packed.tables, packed.clock
-    items = packed.category == "multimodal"
+    schema = packed.schema
     known = _cells(state)
     if packed.dependence == "copula":
         tied = sum(1 << (MAX_FIELDS * f + j) for f, earlier in enumerate(ties(packed.mixing)) for j in earlier)
@@ -316,10 +313,10 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         "fields": len(packed.fields),
         "scalar_fields": packed.scalar_fields,
         "dependence": KINDS.index(packed.dependence),
-        "ratio_field": packed.fields.index("reason_ratio") if packed.category == "reason" else 0,
-        "modalities": len(MODALITIES) if items else 0,
-        "count_field": packed.fields.index(f"{MODALITIES[0]}_count") if items else 0,
-        "item_field": packed.fields.index(f"{MODALITIES[0]}_tokens") if items else 0,
+        "ratio_field": schema.ratio.lane if schema.ratio else 0,
+        "modalities": len(schema.items),
+        "count_field": schema.items[0].count.lane if schema.items else 0,
+        "item_field": schema.items[0].item.lane if schema.items else 0,
         "ordinals": int(packed.addressed),
     }
 

@@ -14,11 +14,12 @@ from servegen_gpu.law.address import Key
 from servegen_gpu.law.variates import equilibrium_constants
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells, number_of
+from servegen_gpu.request.families import FIRST_DRAWS
 
 
 def begin(library: Library, packed: PackedWorkload, key: Key, windows: NDArray[np.int64]) -> CellState:
     """What `host.cell_state.begin` knows of the cells of some windows."""
-    first, power = equilibrium_constants(np, packed.is_gamma, packed.shape)
+    first, power = equilibrium_constants(np, packed.family, packed.shape)
     stop = np.zeros(1, np.int32)
     task = grid(
         {
@@ -33,10 +34,8 @@ def begin(library: Library, packed: PackedWorkload, key: Key, windows: NDArray[n
             "rule": packed.count_rule,
             "rate_rps": packed.rate_rps,
             "log_mean_gap": packed.log_mean_gap,
-            "d": first.d,
-            "c": first.c,
-            "log_d": first.log_d,
-            "boost": first.boost,
+            "first_draw": FIRST_DRAWS[packed.family],
+            **vars(first),
             "power": power,
             "row": packed.row[windows],
             "number": number_of(packed.first_window + windows, packed.stream),

@@ -16,18 +16,14 @@ import numpy as np
 
 from servegen_gpu.backends.host.cell_state import WINDOW_TICKS, Runs
 from servegen_gpu.backends.xla.exact import exact
-from servegen_gpu.backends.xla.gaps import log_gammas, log_gaps, words_of
+from servegen_gpu.backends.xla.gaps import log_gaps, words_of
 from servegen_gpu.backends.xla.tables import DeviceCells, DeviceTables
 from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.elementary import log
 from servegen_gpu.law.position import RENEWAL_BITS, clock_us, from_start, on_circle, tick_bits
 from servegen_gpu.law.tables import find_bin
-from servegen_gpu.law.variates import (
-    GammaConstants,
-    equilibrium_constants,
-    gamma_constants,
-    gap_ticks,
-)
+from servegen_gpu.law.variates import GapConstants, equilibrium_constants, gap_constants, gap_ticks
+from servegen_gpu.request.families import FIRST_DRAWS
 from servegen_gpu.rules import CountRule
 
 
@@ -38,14 +34,14 @@ class DeviceState:
     Attributes
     ----------
     cells : DeviceCells
-    gamma : GammaConstants
+    constants : GapConstants
         float64[cells] each.
     count, rotation, ticks_in_all, first_ticks : int64[cells]
     log_unit, ticks_per_unit : float64[cells]
     """
 
     cells: DeviceCells
-    gamma: GammaConstants
+    constants: GapConstants
     count: Any
     rotation: Any
     log_unit: Any
@@ -117,13 +113,15 @@ def begin(tables: DeviceTables, cells: DeviceCells) -> DeviceState:
     first_ticks = jnp.full(len(every), WINDOW_TICKS)
     if CountRule.RENEWAL in tables.gaps.rules:
         equilibrium = exact(partial(equilibrium_constants, jnp), tables.zero)
-        constants, power = equilibrium(cells.is_gamma, cells.shape)
-        first = log_gammas(tables, cells, constants, every, jnp.zeros_like(every), renewal)
+        constants, power = equilibrium(cells.family, cells.shape)
+        draws = {int(FIRST_DRAWS[draw]) for draw in tables.gaps.draws}
+        first_draw = jnp.asarray(FIRST_DRAWS)[cells.family]
+        first = log_gaps(tables, cells, draws, first_draw, constants, every, jnp.zeros_like(every), renewal)
         ticks = exact(lambda gap, power, unit: gap_ticks(jnp, gap * power, unit, float(WINDOW_TICKS)), tables.zero)
         first_ticks = jnp.where(renewal, ticks(first, power, log_unit), WINDOW_TICKS)
     return DeviceState(
         cells=cells,
-        gamma=exact(partial(gamma_constants, jnp), tables.zero)(cells.shape),
+        constants=exact(partial(gap_constants, jnp), tables.zero)(cells.family, cells.shape),
         count=count,
         rotation=words[1].astype(jnp.int64),
         log_unit=log_unit,
@@ -159,7 +157,7 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
     rule = cells.rule[cell]
     renewal = rule == CountRule.RENEWAL
 
-    gaps = log_gaps(tables, cells, state.gamma, cell, ordinal, valid)
+    gaps = log_gaps(tables, cells, tables.gaps.draws, cells.family, state.constants, cell, ordinal, valid)
     log_unit, ticks_in_all = state.log_unit[cell], state.ticks_in_all[cell]
     if not surveyed:
         largest = jax.ops.segment_max(jnp.where(valid, gaps, -jnp.inf), run, len(ends), indices_are_sorted=True)

@@ -41,7 +41,7 @@ from servegen_gpu.law.context import cut_output
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, cells_of
 from servegen_gpu.request.columns import Columns, Ragged, empty_columns
-from servegen_gpu.request.schema import MODALITIES, scalar_field_count
+from servegen_gpu.request.schema import INPUT, OUTPUT, of
 from servegen_gpu.rules import CountRule
 
 __all__ = ["JaxBackend", "WindowSample", "device_tables", "sample_window", "window_cells", "x64"]
@@ -65,7 +65,8 @@ class JaxBackend(Backend):
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes that a slab needs per expected request, measured on a CPU where half of the lanes are empty."""
-        return 260 + 20 * scalar_field_count(category) + (120 if category == "multimodal" else 0)
+        schema = of(category)
+        return 260 + 20 * len(schema.scalars) + (120 if schema.items else 0)
 
     def sample_slab(self, packed: PackedWorkload, key: Key, slab: Slab) -> Columns:
         """The slab's rows in merge order."""
@@ -116,8 +117,8 @@ def _state_of(cells: DeviceCells, known: CellState) -> DeviceState:
     size = len(cells.client)
     names = ("count", "rotation", "ticks_in_all", "first_ticks", "log_unit", "ticks_per_unit")
     arrays = {name: padded(getattr(known, name), size, 1) for name in names}
-    gamma = jax.tree.map(lambda constants: padded(constants, size, 1), known.law.gamma)
-    on_device: dict[str, Any] = jax.device_put(arrays | {"gamma": gamma})
+    constants = jax.tree.map(lambda values: padded(values, size, 1), known.law.constants)
+    on_device: dict[str, Any] = jax.device_put(arrays | {"constants": constants})
     return DeviceState(cells=cells, **on_device)
 
 
@@ -200,24 +201,22 @@ def _columns(tables: DeviceTables, packed: PackedWorkload, slab: Slab, cells: De
     columns["arrival_us"] += first_us - packed.start_us
     if packed.addressed:
         columns[ORDINAL] = column(rows["ordinal"])
-    if packed.category != "multimodal":
-        names = ("input_tokens", "output_tokens", "reason_tokens")
-        return columns | {name: column(rows[name]) for name in names if name in rows}
+    schema = packed.schema
+    asked: dict[str, Any] = {f.column: column(rows[f.column]) for f in schema.scalars if f.column}
+    if not schema.items:
+        return columns | schema.in_order(asked)
     lookup, address = replace(tables, fields=None), {name: rows[name] for name in ("cell", "ordinal")}
-    lists: dict[str, Ragged] = {}
-    inputs = text = column(rows["text_tokens"])
-    for modality in MODALITIES:
-        name = f"{modality}_tokens"
-        count = column(rows[f"{modality}_count"])
+    inputs = asked[schema.fields[INPUT].name]
+    for modality in schema.items:
+        count = column(rows[modality.count.name])
         draws = int(((count.astype(np.int64) + 3) >> 2).sum())
-        which = (np.uint64(ITEM_PURPOSES[modality]), np.int32(packed.fields.index(name)))
+        which = (np.uint64(ITEM_PURPOSES[modality.modality]), np.int32(modality.item.lane))
         on_device = jax.device_put((padded(count, len(rows["cell"])), *which))
         values, sums = items(lookup, cells, address, *on_device, capacity=bucket(draws, MIN_REQUESTS))
         offsets = np.concatenate(([0], np.cumsum(count, dtype=np.int64)))
-        lists[name] = Ragged(offsets, np.asarray(values)[: offsets[-1]].copy())
+        asked[modality.item.column] = Ragged(offsets, np.asarray(values)[: offsets[-1]].copy())
         inputs = inputs + column(sums)
-    output = column(rows["output_tokens"])
     if cells.context is not None:
-        output = cut_output(np, output, inputs, np.asarray(cells.context)[column(rows["cell"])])
-    columns |= {"input_tokens": inputs, "output_tokens": output, "text_tokens": text}
-    return columns | lists
+        output, context = schema.fields[OUTPUT].name, np.asarray(cells.context)[column(rows["cell"])]
+        asked[output] = cut_output(np, asked[output], inputs, context)
+    return columns | schema.in_order(asked | {schema.total: inputs})

@@ -5,7 +5,7 @@ Axes: cells, requests (lanes beyond the last request are masked).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from servegen_gpu.backends.xla.exact import exact
 from servegen_gpu.backends.xla.tables import DeviceCells, DeviceTables
 from servegen_gpu.law.address import Purpose, draw
 from servegen_gpu.law.philox import Words
-from servegen_gpu.law.variates import GammaConstants, log_weibull, try_log_gamma
+from servegen_gpu.law.variates import GapConstants, try_log_gap
 
 FEW = 1 << 14
 """So many lanes are cheaper to try all again than to compact; it also compiles in half the time."""
@@ -38,32 +38,38 @@ def words_of(
 
 
 def log_gaps(
-    tables: DeviceTables, cells: DeviceCells, gamma: GammaConstants, cell: Any, ordinal: Any, valid: Any
+    tables: DeviceTables,
+    cells: DeviceCells,
+    draws: Collection[int],
+    draw_of: Any,
+    constants: GapConstants,
+    cell: Any,
+    ordinal: Any,
+    wanted: Any,
 ) -> Any:
-    """Logarithms of gaps at scale 1."""
-    is_gamma = cells.is_gamma[cell]
+    """Logarithms of gaps at scale 1, where wanted.
+
+    Parameters
+    ----------
+    draws : collection of int
+        Codes of the draws that occur.
+    draw_of : uint8[cells]
+    constants : GapConstants
+        float64[cells] each.
+    cell, ordinal : int32[requests], uint32[requests]
+    wanted : bool[requests]
+    """
     gaps = jnp.zeros(len(cell))
-    if tables.gaps.has_gamma:
-        gaps = log_gammas(tables, cells, gamma, cell, ordinal, valid & is_gamma)
-    if tables.gaps.has_weibull:
-        words = words_of(tables, cells, Purpose.GAP, cell, ordinal)
-        inverse_shape = exact(lambda shape: 1.0 / shape, tables.zero)(cells.shape)
-        weibull = exact(partial(log_weibull, jnp), tables.zero)(words, inverse_shape[cell])
-        gaps = jnp.where(is_gamma, gaps, weibull)
+    for code in sorted(draws):
+        mine = draw_of[cell] == code
+
+        def attempt_at(at: Any, attempt: Any, code: int = code) -> tuple[Any, Any]:
+            words = words_of(tables, cells, Purpose.GAP, cell[at], ordinal[at], attempt)
+            log_gap, accepted = exact(partial(try_log_gap, jnp, code), tables.zero)(words, constants.take(cell[at]))
+            return log_gap, accepted
+
+        gaps = jnp.where(mine, _until_accepted(attempt_at, wanted & mine), gaps)
     return gaps
-
-
-def log_gammas(
-    tables: DeviceTables, cells: DeviceCells, constants: GammaConstants, cell: Any, ordinal: Any, wanted: Any
-) -> Any:
-    """Logarithms of Gamma gaps at scale 1, where wanted."""
-
-    def attempt_at(at: Any, attempt: Any) -> tuple[Any, Any]:
-        words = words_of(tables, cells, Purpose.GAP, cell[at], ordinal[at], attempt)
-        attempted = exact(partial(try_log_gamma, jnp), tables.zero)(words, constants.take(cell[at]))
-        return attempted[0], attempted[1]
-
-    return _until_accepted(attempt_at, wanted)
 
 
 def _until_accepted(attempt_at: Callable[[Any, Any], tuple[Any, Any]], wanted: Any) -> Any:
@@ -72,7 +78,7 @@ def _until_accepted(attempt_at: Callable[[Any, Any], tuple[Any, Any]], wanted: A
     Parameters
     ----------
     attempt_at : callable
-        Lanes (a slice or indices) and the number of the attempt to values and whether they are accepted.
+        Lanes (a slice or indices) and the number of the attempt to values and whether they are accepted; None if all.
     wanted : bool[n]
 
     Returns
@@ -90,10 +96,12 @@ def _until_accepted(attempt_at: Callable[[Any, Any], tuple[Any, Any]], wanted: A
         start = (jnp.uint64(attempt), jnp.zeros(len(wanted)), wanted)
         return lax.while_loop(lambda carry: carry[2].any(), again, start)[1]
 
+    value, accepted = attempt_at(slice(None), 0)
+    if accepted is None:
+        return value
     if n <= FEW:
         return until_accepted(slice(None), 0, wanted)
     some = n // 16  # an attempt rejects a twentieth at most, so one buffer nearly always holds all
-    value, accepted = attempt_at(slice(None), 0)
 
     def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
         value, left = carry

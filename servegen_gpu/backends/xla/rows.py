@@ -20,6 +20,7 @@ from servegen_gpu.law.address import Purpose
 from servegen_gpu.law.context import cut_input, cut_output
 from servegen_gpu.law.dependence import mix_words
 from servegen_gpu.law.tables import find_bin, reason_tokens
+from servegen_gpu.request.schema import INPUT, OUTPUT, of
 
 LAST = 2**32 - 1
 """Sort key of lanes without a request."""
@@ -85,7 +86,8 @@ def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal:
     """Fields that are drawn once per request, by name; a reasoning ratio becomes the tokens that it means."""
     kind = tables.fields
     assert kind is not None
-    names = kind.names
+    schema = of(kind.category)
+    names = [field.name for field in schema.scalars]
     words = list(words_of(tables, cells, Purpose.DATA, cell, ordinal))
     if kind.dependence == "comonotone":
         words = [words[0]] * len(names)
@@ -99,12 +101,13 @@ def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal:
         name: _lookup(tables, word, cells.table[cell, f])
         for f, (name, word) in enumerate(zip(names, words, strict=True))
     }
-    if cells.context is not None and "input_tokens" in drawn:  # with items, the input is not known yet
+    first, output = names[INPUT], names[OUTPUT]
+    if cells.context is not None and not schema.items:  # with items, the input is not known yet
         context = cells.context[cell]
-        drawn["input_tokens"] = cut_input(jnp, drawn["input_tokens"], context)
-        drawn["output_tokens"] = cut_output(jnp, drawn["output_tokens"], drawn["input_tokens"], context)
-    if "reason_ratio" in drawn:
-        drawn["reason_tokens"] = reason_tokens(jnp, drawn["output_tokens"], drawn.pop("reason_ratio"))
+        drawn[first] = cut_input(jnp, drawn[first], context)
+        drawn[output] = cut_output(jnp, drawn[output], drawn[first], context)
+    if schema.ratio:
+        drawn[schema.ratio.column] = reason_tokens(jnp, drawn[output], drawn.pop(schema.ratio.name))
     return drawn
 
 

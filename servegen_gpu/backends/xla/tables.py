@@ -17,9 +17,10 @@ from servegen_gpu.backends.host.cell_state import Runs
 from servegen_gpu.backends.xla.exact import x64
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import ties
-from servegen_gpu.law.variates import GammaConstants
+from servegen_gpu.law.variates import GapConstants
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells
+from servegen_gpu.request.families import GAMMA
 from servegen_gpu.request.tables import PackedTables
 
 MIN_CELLS = 1 << 8
@@ -32,14 +33,13 @@ class GapKind:
 
     Attributes
     ----------
-    has_gamma, has_weibull : bool
-        Which gap families occur.
+    draws : frozenset of int
+        Codes of the draws of gaps that occur.
     rules : frozenset of int
         Which count rules occur.
     """
 
-    has_gamma: bool
-    has_weibull: bool
+    draws: frozenset[int]
     rules: frozenset[int]
 
 
@@ -49,14 +49,13 @@ class FieldKind:
 
     Attributes
     ----------
-    names : tuple of str
-        Fields that are drawn once per request, in lane order.
+    category : str
     dependence : str
     ties : tuple
         Of the copula, as `law.dependence.ties` has them.
     """
 
-    names: tuple[str, ...]
+    category: str
     dependence: str
     ties: tuple[tuple[int, ...], ...]
 
@@ -116,7 +115,8 @@ class DeviceCells:
     offset_us : int64[cells]
         From the start of the first of the windows to the cell's.
     rule : uint8[cells]
-    is_gamma : bool[cells]
+    family : uint8[cells]
+        Code of the draw.
     shape, occupancy, log_mean_gap : float64[cells]
     expected_q32 : int64[cells]
     clock_table : int64[cells]
@@ -134,7 +134,7 @@ class DeviceCells:
     window_index: Any
     offset_us: Any
     rule: Any
-    is_gamma: Any
+    family: Any
     shape: Any
     occupancy: Any
     log_mean_gap: Any
@@ -151,7 +151,7 @@ class DeviceCells:
 
 
 jax.tree_util.register_dataclass(PackedTables, ["thresholds", "values", "guide"], ["guide_bits", "steps"])
-jax.tree_util.register_dataclass(GammaConstants, ["d", "c", "log_d", "boost"], [])
+jax.tree_util.register_dataclass(GapConstants, ["d", "c", "log_d", "boost"], [])
 jax.tree_util.register_dataclass(Runs, ["cell", "first", "count", "before"], [])
 jax.tree_util.register_dataclass(
     DeviceTables,
@@ -195,14 +195,11 @@ def device_tables(packed: PackedWorkload, key: Key) -> DeviceTables:
         clock_start_us=padded(clock.start_us, segments),
         clock_slope=padded(clock.slope, segments),
         gaps=GapKind(
-            has_gamma=bool(packed.is_gamma[active].any()),
-            has_weibull=bool((~packed.is_gamma[active]).any()),
+            draws=frozenset(map(int, np.unique(packed.family[active]))),
             rules=frozenset(map(int, packed.count_rule)),
         ),
         lengths=_padded_tables(packed.tables),
-        fields=FieldKind(
-            names=packed.fields[: packed.scalar_fields], dependence=packed.dependence, ties=ties(packed.mixing)
-        ),
+        fields=FieldKind(category=packed.category, dependence=packed.dependence, ties=ties(packed.mixing)),
         mixing=padded(packed.mixing, bucket(len(packed.mixing), 2)) if packed.dependence == "copula" else None,
     )
     with x64():
@@ -241,7 +238,7 @@ def device_cells(packed: PackedWorkload, cells: Cells, first_window: int) -> Dev
         window_index=padded(cells.window_index.astype(np.int32), size),
         offset_us=padded(offset_us, size),
         rule=padded(packed.count_rule[cells.profile], size),
-        is_gamma=padded(packed.is_gamma[at], size, True),
+        family=padded(packed.family[at], size, GAMMA),
         shape=padded(packed.shape[at], size, 1.0),
         occupancy=padded(packed.occupancy[at], size, 1.0),
         log_mean_gap=padded(packed.log_mean_gap[at], size),

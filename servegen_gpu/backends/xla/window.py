@@ -37,6 +37,7 @@ from servegen_gpu.backends.xla.tables import DeviceCells, DeviceTables, device_c
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import cells_of
+from servegen_gpu.request.schema import of
 from servegen_gpu.rules import CountRule
 
 
@@ -139,7 +140,8 @@ def _sample(tables: DeviceTables, cells: DeviceCells, capacity: int) -> WindowSa
 
         drawn, room, wanted = lax.while_loop(short_of_room, draw_again, (drawn, room, wanted))
     rows = finish(tables, cells, drawn.requests, jnp.int64(0), jnp.int64(2**62))
-    names = tuple(name for name in rows if name.endswith(("_tokens", "_count")))
+    assert tables.fields is not None
+    names = tuple(field.column or field.name for field in of(tables.fields.category).scalars)
     return WindowSample(
         window=cells.window_index[rows["cell"]],
         us=rows["us"],

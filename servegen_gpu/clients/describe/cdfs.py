@@ -130,7 +130,7 @@ def cdfs_of(pool: ClientPool, per: Per = "window", statistics: Sequence[str] = S
     span = np.zeros_like(window) if whole else window
 
     found = {"rate_rps": _steps(*_rates(pool, whole), spans)}
-    fields = ["input_tokens"] if pool.category == "multimodal" and "mean" in statistics else []
+    fields = [pool.schema.total] if pool.schema.items and "mean" in statistics else []
     names = [f"mean_{field}" for field in fields] + [f"{s}_{field}" for field in pool.fields for s in statistics]
     for name in ("cv", *names):
         found[name] = _steps(span, window_figure(pool, name)[used[row], window], weight, spans)

@@ -11,7 +11,7 @@ from servegen_gpu.clients.describe.cdfs import cdfs_of, skew_of
 from servegen_gpu.clients.describe.figures import STATISTICS
 from servegen_gpu.clients.pool import DAY_S, ClientPool
 from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES
-from servegen_gpu.request.schema import MODALITIES, RATIO_STEPS
+from servegen_gpu.request.schema import KINDS, Kind
 
 SHARES = (1, 5, 10, 20)
 PARTS = (0.01, 0.05, 0.1, 0.5)
@@ -88,19 +88,17 @@ def _lengths(pool: ClientPool, weight: NDArray[np.float64]) -> dict[str, dict[st
     rows, requests = pool.table[active], weight[active]
     table_mean = pool.tables.means
     summaries: dict[str, dict[str, float] | None] = {}
-    for lane, field in enumerate(pool.fields):
-        modality = field.removesuffix("_tokens")
-        per_item = modality in MODALITIES
-        items = table_mean[rows[:, pool.fields.index(f"{modality}_count")]] if per_item else 1.0
-        of_table = np.bincount(rows[:, lane], weights=requests * items, minlength=len(pool.tables))
+    counts = {items.item: items.count.lane for items in pool.schema.items}
+    for field in pool.schema.fields:
+        each = table_mean[rows[:, counts[field]]] if field in counts else 1.0
+        of_table = np.bincount(rows[:, field.lane], weights=requests * each, minlength=len(pool.tables))
         used = np.flatnonzero(of_table)
         if not len(used):
-            summaries[field] = None
+            summaries[field.name] = None
             continue
         tables = pool.tables.select(used)
         weights = tables.widths().astype(np.float64) * np.repeat(of_table[used], np.diff(tables.offsets))
-        unit = RATIO_STEPS if field == "reason_ratio" else 1
-        summaries[field] = _summary(tables.values, weights, moments=True, unit=unit)
+        summaries[field.name] = _summary(tables.values, weights, moments=True, unit=field.unit)
     return summaries
 
 
@@ -188,7 +186,7 @@ def format_description(description: dict[str, Any]) -> str:
         f"  {'':14}" + "".join(f"{name:>11}" for name in names) + "".join(f"{f'p{q * 100:.0f}':>9}" for q in ACROSS)
     ]
     for field, summary in d["lengths"].items():
-        form = ".3f" if field == "reason_ratio" else ",.1f"
+        form = ".3f" if KINDS[field] is Kind.RATIO else ",.1f"
         cells = [
             format(summary[n], form if n == "mean" or form == ".3f" else ",.0f") if summary else "–" for n in names
         ]

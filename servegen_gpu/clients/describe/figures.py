@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.schema import MODALITIES, RATIO_STEPS
+from servegen_gpu.request.schema import INPUT
 
 OF_WINDOWS = ("rate_rps", "cv", "shape", "occupancy")
 OF_CLIENTS = ("activity", "requests", "rate_rps", "peak_rps", "cv")
@@ -48,18 +48,20 @@ def field_figure(pool: ClientPool, name: str, plain: Sequence[str]) -> tuple[str
     known_statistic = percent is None or 0 < float(percent) <= 100
     if known_statistic and field in pool.fields:
         return statistic, field
-    if known_statistic and field == "input_tokens" and pool.category == "multimodal":
+    schema = pool.schema
+    if known_statistic and field == schema.total and schema.items:
         if statistic == "mean":
             return statistic, field
+        text, item = schema.names[INPUT], schema.items[0].item.name
         raise OptionError(
-            "the mean of input_tokens, or a statistic of text_tokens or of items, for a multimodal pool",
+            f"the mean of {field}, or a statistic of {text} or of items, for a {schema.category} pool",
             f"{name!r}: how text and items go together in one request is not in the profiles",
-            f"take mean_input_tokens, {statistic}_text_tokens or {statistic}_image_tokens",
+            f"take mean_{field}, {statistic}_{text} or {statistic}_{item}",
         )
     statistics = dict.fromkeys((*((statistic,) if known_statistic else ()), "min", "max", *STATISTICS))
     known = [*plain, *(f"{s}_{f}" for f in pool.fields for s in statistics)]
-    if pool.category == "multimodal":
-        known.append("mean_input_tokens")
+    if schema.items:
+        known.append(f"mean_{schema.total}")
     import difflib  # only for this message
 
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
@@ -79,9 +81,9 @@ def window_figure(pool: ClientPool, name: str) -> NDArray[np.float64]:
     statistic, field = field_figure(pool, name, OF_WINDOWS)
     if field in pool.fields:
         return _of_field(pool, statistic, field)
-    total = _of_field(pool, "mean", "text_tokens")
-    for modality in MODALITIES:
-        total = total + _of_field(pool, "mean", f"{modality}_count") * _of_field(pool, "mean", f"{modality}_tokens")
+    total = _of_field(pool, "mean", pool.fields[INPUT])
+    for items in pool.schema.items:
+        total = total + _of_field(pool, "mean", items.count.name) * _of_field(pool, "mean", items.item.name)
     return total
 
 
@@ -94,15 +96,15 @@ def _of_field(pool: ClientPool, statistic: str, field: str) -> NDArray[np.float6
         of_table = tables.smallest if statistic == "min" else tables.largest
     else:
         of_table = tables.quantile(float(statistic[1:]) / 100)
-    unit = RATIO_STEPS if field == "reason_ratio" else 1
-    with_none = np.append(of_table / unit, np.nan)  # where row -1 points
-    return np.asarray(with_none[pool.table[:, :, pool.fields.index(field)]])
+    row = pool.schema[field]
+    with_none = np.append(of_table / row.unit, np.nan)  # where row -1 points
+    return np.asarray(with_none[pool.table[:, :, row.lane]])
 
 
 def expected_items(pool: ClientPool, field: str) -> NDArray[np.float64] | float:
     """How many values of a field a request has, float64[profiles, windows]; 1 for all but items."""
-    modality = field.removesuffix("_tokens")
-    return _of_field(pool, "mean", f"{modality}_count") if modality in MODALITIES else 1.0
+    count = next((items.count.name for items in pool.schema.items if items.item.name == field), None)
+    return _of_field(pool, "mean", count) if count else 1.0
 
 
 def client_figure(pool: ClientPool, name: str) -> NDArray[np.float64]:

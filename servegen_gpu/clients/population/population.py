@@ -24,8 +24,8 @@ from servegen_gpu.clients.stated.arrivals import Arrivals
 from servegen_gpu.clients.stated.diurnal import settled
 from servegen_gpu.clients.stated.tabulate import Table, grid_of, new_table, tables_of
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.families import CV_RANGE, EXPONENTIAL, NO_FAMILY, SHAPE_RANGE, cv_of, shape_of
-from servegen_gpu.request.schema import FIELDS, scalar_field_count
+from servegen_gpu.request.families import CV_RANGE, NO_FAMILY
+from servegen_gpu.request.schema import FIELDS, INPUT, OUTPUT, scalar_field_count
 from servegen_gpu.request.tables import Tables
 
 WINDOW_S = 600
@@ -160,7 +160,7 @@ def _in_time(preset: Preset) -> tuple[NDArray[np.float64], ...]:
             rates[i, j] = np.roll(kind.rate, round(kind.spread.hours * z * 3600 / WINDOW_S))
         arrivals = kind.spec.arrivals
         held = arrivals.at(preset.windows, WINDOW_S)
-        families[i] = np.array([value.code for value in arrivals.values])[held]
+        families[i] = np.array([value.row.code for value in arrivals.values])[held]
         for j, z in enumerate(STEP_Z[STEPS["cv"]]):
             factor = float(settled(np.exp(np.array([kind.spread.cv * z])))[0])
             both = np.array([_spread_gaps(value, factor) for value in arrivals.values])
@@ -170,12 +170,12 @@ def _in_time(preset: Preset) -> tuple[NDArray[np.float64], ...]:
 
 def _spread_gaps(arrivals: Arrivals, factor: float) -> tuple[float, float]:
     """Shape and CV of gaps whose CV is another by a factor; exponential gaps have but one."""
-    family, (shape, cv) = arrivals.code, arrivals.shape_and_cv()
-    if family == EXPONENTIAL or factor == 1:
+    family, (shape, cv) = arrivals.row, arrivals.shape_and_cv()
+    if not family.has_shape or factor == 1:
         return shape, cv
-    low, high = SHAPE_RANGE[family]
-    shape = min(max(shape_of(family, min(max(cv * factor, CV_RANGE[0]), CV_RANGE[1])), low), high)
-    return shape, float(settled(np.array([cv_of(family, shape)]))[0])
+    low, high = family.shape_range
+    shape = min(max(family.shape_of(min(max(cv * factor, CV_RANGE[0]), CV_RANGE[1])), low), high)
+    return shape, float(settled(np.array([family.cv_of(shape)]))[0])
 
 
 @lru_cache(maxsize=len(PRESETS))
@@ -188,9 +188,9 @@ def _tables(preset: Preset) -> tuple[NDArray[np.int32], Tables]:
     for i, kind in enumerate(kinds):
         for lane, (field, lengths) in enumerate(kind.spec.lengths.items()):
             held = lengths.at(preset.windows, WINDOW_S)
-            axes = {"input_tokens": (-1, 1), "text_tokens": (-1, 1), "output_tokens": (1, -1)}.get(field, (1, 1))
+            axes = {INPUT: (-1, 1), OUTPUT: (1, -1)}.get(lane, (1, 1))
             row = []
-            for factor in _factors(kind, field):
+            for factor in _factors(kind, lane):
                 row.append(len(made) + held)
                 # not remembered: tables of every file ever read would stay
                 made += [new_table(scaled(value, factor), grid_of(field)) for value in lengths.values]
@@ -198,9 +198,9 @@ def _tables(preset: Preset) -> tuple[NDArray[np.int32], Tables]:
     return rows, tables_of(made)
 
 
-def _factors(kind: Kind, field: str) -> list[float]:
+def _factors(kind: Kind, lane: int) -> list[float]:
     """Factors on a field's lengths, one for every step of the spread, with a mean of 1."""
-    key = "input_tokens" if field == "text_tokens" else field
+    key = {INPUT: "input_tokens", OUTPUT: "output_tokens"}.get(lane, "")
     spread = getattr(kind.spread, key, 0.0)
     if not spread:
         return [1.0]

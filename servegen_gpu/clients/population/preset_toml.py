@@ -62,7 +62,7 @@ from servegen_gpu.clients.stated.toml_text import parse_toml, read_toml
 from servegen_gpu.clients.stated.toml_values import attempt, read_number, read_time, read_whole
 from servegen_gpu.clients.stated.turns_toml import read_turns
 from servegen_gpu.clients.stated.where import Where, shown
-from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.request.schema import FIELDS, INPUT, KINDS, OUTPUT, of
 from servegen_gpu.schedules import MAX_RATE_RPS
 
 WINDOW_S = 600
@@ -216,7 +216,7 @@ def _kind(table: dict[str, Any], default: dict[str, Any], windows: int, where: W
 
 
 def _spread(table: dict[str, Any], category: str, where: Where) -> Spread:
-    where.check_keys(table, [k for k in SPREADS if k != ("input" if category == "multimodal" else "text") + "_tokens"])
+    where.check_keys(table, [k for k in SPREADS if k not in KINDS or k in of(category).names])
     numbers = {key: read_number(value, where / key) for key, value in table.items()}
     for key, number in numbers.items():
         if not 0 <= number <= SPREADS[key]:
@@ -248,9 +248,8 @@ def _behaviour(
 
 def _check_context(spec: ClientSpec, where: Where) -> None:
     """Refuse a limit that would cut about every second request: it does not hold one turn."""
-    first = "text_tokens" if spec.category == "multimodal" else "input_tokens"
     medians = []
-    for field in (first, "output_tokens"):
+    for field in (of(spec.category).names[lane] for lane in (INPUT, OUTPUT)):
         tables = [tabulate(value, grid_of(field)) for value in spec.lengths[field].values]
         medians.append(min(int(t.values[np.searchsorted(np.cumsum(t.words), t.words.sum() // 2)]) for t in tables))
     if 0 < spec.context_tokens < sum(medians):

@@ -24,7 +24,7 @@ from servegen_gpu.clients.released.histogram_text import parse_histograms
 from servegen_gpu.clients.released.trace_csv import Traces, read_traces
 from servegen_gpu.errors import OptionError, ProfileError
 from servegen_gpu.request.families import EXPONENTIAL, GAMMA
-from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.request.schema import FIELDS, KINDS, Kind
 from servegen_gpu.request.tables import Tables
 
 Missing = Literal["error", "drop"]
@@ -218,7 +218,7 @@ def _read_tables(
             texts += [text for n in used for text in slots[n]]
             places += [(file, int(starts[n])) for n in used]
             client += 1
-        is_ratio = np.tile(np.array([field == "reason_ratio" for field in fields]), len(places))
+        is_ratio = np.tile(np.array([KINDS[field] is Kind.RATIO for field in fields]), len(places))
         parts.append(parse_histograms(texts, is_ratio, _where(places, fields)))
         base += len(texts)
     return table, Tables.join(parts)

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.released.files import ClientFile, batches
 from servegen_gpu.errors import ProfileError
-from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES, NO_FAMILY
+from servegen_gpu.request.families import EXPONENTIAL, NO_FAMILY, RELEASED
 
 COLUMNS = ("time_s", "rate_rps", "cv", "family", "shape", "scale")
 LONE_WINDOW_S = 600
+UNKNOWN = 255
+"""Code of a name that is no family."""
 """Length of a window where the data has only one, and so no step to read it from."""
 
 FIX = "fix the file, or download it again"
@@ -104,8 +106,7 @@ def _parse(files: Sequence[ClientFile]) -> tuple[dict[str, NDArray[Any]] | None,
         return None, "line ends other than line feeds"
     family = table["family"].unify_dictionaries()
     names = family.chunk(0).dictionary.to_pylist()
-    unknown = len(FAMILY_NAMES)
-    codes = np.array([FAMILY_NAMES.index(name) if name in FAMILY_NAMES else unknown for name in names], np.uint8)
+    codes = np.array([RELEASED.get(name, UNKNOWN) for name in names], np.uint8)
     columns = {name: table[name].to_numpy() for name in COLUMNS if name != "family"}
     columns["family"] = codes[np.concatenate([chunk.indices.to_numpy() for chunk in family.chunks])]
     return {name: column.reshape(len(files), windows) for name, column in columns.items()}, ""
@@ -120,7 +121,7 @@ def _any_fault(columns: Mapping[str, NDArray[Any]], start_s: NDArray[np.int64]) 
         if not (np.isfinite(column) & (column >= 0)).all():
             return True
     active = columns["rate_rps"] > 0
-    if (columns["family"] == len(FAMILY_NAMES)).any() or (active & (columns["family"] == NO_FAMILY)).any():
+    if (columns["family"] == UNKNOWN).any() or (active & (columns["family"] == NO_FAMILY)).any():
         return True
     fitted = active & (columns["family"] != EXPONENTIAL)
     return bool((fitted & ((columns["shape"] == 0) | (columns["scale"] == 0))).any())
@@ -207,9 +208,10 @@ def _check_line(file: ClientFile, number: int, line: str) -> int:
             raise ProfileError("a finite number >= 0", f"{name} {cell[:40]!r} {place}", FIX)
     family = cells[3]
     active = numbers["rate_rps"] > 0
-    if family not in FAMILY_NAMES or (active and not family):
-        raise ProfileError(f"a gap family among {', '.join(FAMILY_NAMES[1:])}", f"family {family[:40]!r} {place}", FIX)
+    if family not in RELEASED or (active and not family):
+        known = ", ".join(filter(None, RELEASED))
+        raise ProfileError(f"a gap family among {known}", f"family {family[:40]!r} {place}", FIX)
     for name in ("shape", "scale"):
-        if active and family != FAMILY_NAMES[EXPONENTIAL] and numbers[name] == 0:
+        if active and RELEASED[family] != EXPONENTIAL and numbers[name] == 0:
             raise ProfileError(f"a {name} > 0 where the rate is", f"{name} {numbers[name]:g} {place}", FIX)
     return int(cells[0])

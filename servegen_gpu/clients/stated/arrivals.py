@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.families import CV_RANGE, EXPONENTIAL, FAMILIES, SHAPE_RANGE, cv_of, settled, shape_of
+from servegen_gpu.request.families import FAMILIES, WITH_SHAPE, GapFamily, settled
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Arrivals:
     Attributes
     ----------
     family : str
-        ``"exponential"`` (a Poisson process), ``"gamma"`` or ``"weibull"``.
+        A name of `FAMILIES`: ``"exponential"`` (a Poisson process), ``"gamma"``, ``"weibull"`` and so on.
     shape : float, optional
-        Of a gamma or Weibull distribution.
+        Of all but exponential gaps.
     cv : float, optional
         Instead of the shape: standard deviation of the gaps over their mean, 0.01 to 1,000. Above 1 is bursty.
     """
@@ -32,29 +32,30 @@ class Arrivals:
         given = [name for name in ("shape", "cv") if getattr(self, name) is not None]
         if len(given) == 2:
             raise OptionError("shape or cv", f"shape {self.shape} and cv {self.cv}", "leave out one of them")
-        if self.code == EXPONENTIAL:
+        if not self.row.has_shape:
             if self.cv not in (None, 1) or self.shape not in (None, 1):
                 got = f"{given[0]} {getattr(self, given[0])}"
-                raise OptionError("exponential gaps, whose cv and shape are 1", got, "choose gamma or weibull")
+                wanted = f"{self.family} gaps, whose cv and shape are 1"
+                raise OptionError(wanted, got, f"choose {' or '.join(WITH_SHAPE)}")
         elif not given:
             raise OptionError(f"the shape or the cv of {self.family} gaps", "neither", "give one of them")
         else:
-            low, high = CV_RANGE if given == ["cv"] else SHAPE_RANGE[self.code]
+            low, high = self.row.cv_range if given == ["cv"] else self.row.shape_range
             value = getattr(self, given[0])
             real = hasattr(value, "__float__") and not isinstance(value, bool)
             if not (real and low <= float(value) <= high):
                 raise OptionError(f"a {given[0]} from {low:g} to {high:g}", repr(value)[:60], f"change {given[0]}")
 
     @property
-    def code(self) -> int:
-        """Code of the family in a pool."""
-        return EXPONENTIAL + FAMILIES.index(self.family)
+    def row(self) -> GapFamily:
+        """The family."""
+        return FAMILIES[self.family]
 
     def shape_and_cv(self) -> tuple[float, float]:
         """Both, whichever was given."""
-        if self.code == EXPONENTIAL:
+        if not self.row.has_shape:
             return 1.0, 1.0
         if self.shape is not None:
-            return float(self.shape), settled(cv_of(self.code, float(self.shape)))
+            return float(self.shape), settled(self.row.cv_of(float(self.shape)))
         assert self.cv is not None
-        return shape_of(self.code, float(self.cv)), float(self.cv)
+        return self.row.shape_of(float(self.cv)), float(self.cv)

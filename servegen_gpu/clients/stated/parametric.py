@@ -140,7 +140,7 @@ def _gaps(
     for p, spec in enumerate(specs):
         held = _named(spec.arrivals.at, spec, windows, window_s)
         both = np.array([value.shape_and_cv() for value in spec.arrivals.values])[held]
-        family[p] = np.array([value.code for value in spec.arrivals.values])[held]
+        family[p] = np.array([value.row.code for value in spec.arrivals.values])[held]
         shape[p], cv[p] = both[:, 0], both[:, 1]
     return (
         np.where(active, family, NO_FAMILY).astype(np.uint8),

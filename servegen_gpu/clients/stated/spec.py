@@ -17,7 +17,7 @@ from servegen_gpu.clients.stated.in_time import Steps, number_steps, rate_of, st
 from servegen_gpu.clients.stated.tabulate import grid_of, tabulate
 from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.rates import Rate
-from servegen_gpu.request.schema import FIELDS, MODALITIES
+from servegen_gpu.request.schema import category_of, of
 
 MAX_CONTEXT = 2**31 - 1
 
@@ -82,8 +82,8 @@ def client(
     rate : float, mapping, sequence, Schedule, str or callable
         Requests per second of each client: a number, steps ``{"0h": 1, "8h": 5}``, a `Schedule` or the path of one,
         a `Diurnal` curve, or any function of the time in seconds.
-    arrivals : {"exponential", "gamma", "weibull"}
-        Family of the gaps; also an `Arrivals`, or ``{time: Arrivals}``.
+    arrivals : {"exponential", "gamma", "weibull", …}
+        Family of the gaps, a name of `FAMILIES`; also an `Arrivals`, or ``{time: Arrivals}``.
     shape, cv : float or mapping, optional
         Shape of the family, or its coefficient of variation; one of them, which may change in time: ``{time: cv}``.
     input_tokens, output_tokens : distribution
@@ -131,7 +131,7 @@ def client(
         count=int(count),
         rate=rate_of(rate),
         arrivals=_arrivals(arrivals, shape, cv),
-        lengths={field: _lengths(field, given.get(field, 0), who) for field in FIELDS[category]},
+        lengths={f.name: _lengths(f.name, given.get(f.name, f.default), who) for f in of(category).fields},
         correlation=None if rank_correlation is None else spearman_matrix(rank_correlation, category),
         context_tokens=_context(context_tokens),
     )
@@ -139,20 +139,17 @@ def client(
 
 def _category(given: Mapping[str, Any], who: str) -> str:
     """Category by the fields, which must be complete."""
-    category = "language"
-    if "reason_ratio" in given:
-        category = "reason"
-    elif any(field.startswith(("text", *MODALITIES)) for field in given):
-        category = "multimodal"
-    if foreign := [field for field in given if field not in FIELDS[category]]:
+    category = category_of(given)
+    schema = of(category)
+    if foreign := [field for field in given if field not in schema.names]:
         raise OptionError(
-            f"fields of one category ({category}: {', '.join(FIELDS[category])})",
+            f"fields of one category ({category}: {', '.join(schema.names)})",
             f"{', '.join(foreign)} as well for {who}",
             "leave it out",
         )
-    needed = [field for field in FIELDS[category] if not field.startswith(MODALITIES)]
-    for modality in MODALITIES:
-        pair = (f"{modality}_count", f"{modality}_tokens")
+    needed = [field.name for field in schema.fields if field.default is None]
+    for modality in schema.items:
+        pair = (modality.count.name, modality.item.name)
         needed += pair if any(field in given for field in pair) else ()
     if missing := [field for field in needed if field not in given]:
         raise OptionError(f"{', '.join(missing)} of {who}", "none", "add it")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.stated.distribution import Distribution
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import MAX_ITEMS
-from servegen_gpu.request.schema import RATIO_STEPS
+from servegen_gpu.request.schema import KINDS, RATIO_STEPS, Kind
 from servegen_gpu.request.tables import WORDS, Tables
 
 FINE_BITS = 9
@@ -61,9 +61,7 @@ RATIO = Grid("shares", RATIO_STEPS, 0, RATIO_STEPS - 1, RATIO_STEPS - 1)
 
 def grid_of(field: str) -> Grid:
     """Grid of a field of a request."""
-    if field == "reason_ratio":
-        return RATIO
-    return ITEMS if field.endswith("_count") else TOKENS
+    return {Kind.RATIO: RATIO, Kind.COUNT: ITEMS}.get(KINDS[field], TOKENS)
 
 
 class Table(NamedTuple):
