@@ -46,6 +46,14 @@ def upward_imports(package: Path) -> list[str]:
     return found
 
 
+def test_recipes_name_files_that_are_there():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:servegen_gpu|kernels|tests)/[\w./-]+\.\w+)`", text))
+    assert len(named) > 15
+    assert [name for name in named if "NAME" not in name and not (REPOSITORY / name).is_file()] == []
+    assert text.count("\n## A ") == 5
+
+
 def test_no_room_imports_from_a_higher_floor(tmp_path: Path):
     assert upward_imports(PACKAGE) == []
     planted = tmp_path / "law" / "tables.py"
