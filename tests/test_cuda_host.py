@@ -24,6 +24,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.pipeline import Workload
 from servegen_gpu.plan import plan
 from servegen_gpu.request.families import GAMMA
+from servegen_gpu.request.schema import SCALAR_FIELDS
 from servegen_gpu.trace import Trace
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
@@ -158,9 +159,9 @@ def test_job_is_what_the_header_says() -> None:
     names = []
     for declared in re.findall(r"([^;{}]+);", body):
         for name in declared.split(","):
-            found = re.search(r"(\w+)(?:\[(\d+)\])?\s*$", name)
+            found = re.search(r"(\w+)(\[SG_NAMESPACE::SCALAR_FIELDS\])?\s*$", name)
             assert found
-            names += [f"{found[1]}{i}" for i in range(int(found[2]))] if found[2] else [found[1]]
+            names += [f"{found[1]}{i}" for i in range(SCALAR_FIELDS)] if found[2] else [found[1]]
     assert tuple(names) == NAMES
     assert library().test_job_bytes() == 8 * len(NAMES)
     with pytest.raises(KeyError, match="no field nonsense"):
