@@ -23,7 +23,7 @@ from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.pipeline import Workload
 from servegen_gpu.plan import plan
-from servegen_gpu.request.families import GAMMA
+from servegen_gpu.request.families import GAMMA, LOGNORMAL
 from servegen_gpu.request.schema import SCALAR_FIELDS
 from servegen_gpu.trace import Trace
 
@@ -104,6 +104,14 @@ def test_bursts_that_need_many_rounds() -> None:
     device = HostDevice()
     assert same(Trace.concat(on_host(workload, device)), expected)
     assert sum(kernel == "cross" for kernel, _ in device.launched) > 3
+
+
+@pytest.mark.parametrize("counts", ["exact", "renewal", "servegen"])
+def test_lognormal_gaps(counts: str) -> None:
+    pool = tiny_pool("reason", 6, 3, silent=False, family=LOGNORMAL, shape=1.4).clone(20)
+    workload, expected = reference(pool, rate=5.0, duration=1800, counts=counts, seed=6)
+    assert same(Trace.concat(on_host(workload)), expected)
+    assert same(Trace.concat(on_host(workload, max_requests=512)), expected)
 
 
 def test_slabs_are_halved_where_memory_is_short() -> None:
