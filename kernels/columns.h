@@ -27,7 +27,7 @@ class Sorting {
         for (int64_t f = 0; f < job.scalar_fields; ++f)
             if (!is_silent(f)) fields_.lane[fields_.count++] = static_cast<int32_t>(f);
         fields_.ordinal = job.modalities > 0 || job.ordinals;
-        fields_.words = 2 + fields_.count + (fields_.ordinal ? 1 : 0);
+        fields_.words = SG_NAMESPACE::record_words(static_cast<int>(fields_.count), fields_.ordinal);
         for (int64_t m = 0; m < job.modalities; ++m) items_[m].resize(is_silent(job.count_field + m) ? 0 : drawn_.bins());
     }
 
@@ -194,7 +194,7 @@ class Sorting {
         if (out.sessions) write_sessions(out, row, known, rows);
         if (!job_.modalities) return;
         int32_t* inputs = out.inputs + row;
-        memcpy(inputs, out.field[0] + row, count * sizeof(int32_t));
+        memcpy(inputs, out.field[SG_NAMESPACE::INPUT] + row, count * sizeof(int32_t));
         for (int64_t m = 0; m < job_.modalities; ++m) {
             if (!has_items(m)) continue;
             int64_t* offsets = worker.offsets.of(count + 1);
@@ -208,7 +208,7 @@ class Sorting {
             strips_.items(job_, m, count, rows.cell, rows.ordinal, offsets, items.values->as<int32_t>(), inputs);
         }
         if (!job_.context) return;
-        int32_t* output = out.field[1] + row;
+        int32_t* output = out.field[SG_NAMESPACE::OUTPUT] + row;
         for (int64_t i = 0; i < count; ++i)
             output[i] = SG_NAMESPACE::cut_output(output[i], inputs[i], job_.context[rows.cell[i]]);
     }
@@ -220,7 +220,7 @@ class Sorting {
         if (known && !strips_.session_ids(job_, *out.sessions, first_ids_.data(), {count, rows.cell, rows.ordinal, nullptr}, ids))
             no_room_ = true;
         std::fill(out.turn + row, out.turn + row + count, 1);
-        if (known) memcpy(out.new_tokens + row, out.field[0] + row, count * sizeof(int32_t));
+        if (known) memcpy(out.new_tokens + row, out.field[SG_NAMESPACE::INPUT] + row, count * sizeof(int32_t));
         for (int64_t i = 0; i < rows.due_count; ++i) {
             const SgTurnRow& due = rows.due[i];
             const int64_t at = rows.due_place[i];

@@ -8,12 +8,13 @@
 
 #include "host.h"
 #include "job.h"
+#include "position.h"
 
 constexpr int64_t BLOCK = 8192;        // requests a block: their gaps stay in the second-level cache
 constexpr int64_t BATCH = 64 * BLOCK;  // requests of large cells at a time: their sums stay in the third-level cache
 constexpr int64_t BIN = 8192;          // requests that a bin of time is meant to hold
 constexpr int64_t MAX_BINS = 1 << 15;
-constexpr int64_t WINDOW_TICKS = int64_t{1} << 62;
+constexpr int64_t WINDOW_TICKS = SG_NAMESPACE::WINDOW_TICKS;
 
 // Requests of one cell with times that never fall, in order of their ordinals: a segment, or one side of the window's
 // end in a segment that passes it.
@@ -77,7 +78,7 @@ class Drawing {
   private:
     static int64_t threads_of(const SgJob& job) { return std::max<int64_t>(job.threads, 1); }
     int64_t size() const { return static_cast<int64_t>(segments_.size()); }
-    bool is_renewal(const SgSegment& segment) const { return job_.rule[segment.cell] == SG_RENEWAL; }
+    bool is_renewal(const SgSegment& segment) const { return job_.rule[segment.cell] == SG_NAMESPACE::RENEWAL; }
     bool is_last(int64_t k) const { return k + 1 == size() || segments_[k + 1].cell != segments_[k].cell; }
 
     void add(int64_t cell, int64_t first, int64_t count, int64_t before) {
@@ -89,7 +90,7 @@ class Drawing {
     // The segments of a cell, and into which block they go.
     void lay_out(int32_t cell) {
         int64_t left = job_.count[cell];
-        if (job_.rule[cell] == SG_RENEWAL) left = job_.first_ticks[cell] < WINDOW_TICKS ? job_.capacity[cell] : 0;
+        if (job_.rule[cell] == SG_NAMESPACE::RENEWAL) left = job_.first_ticks[cell] < WINDOW_TICKS ? job_.capacity[cell] : 0;
         if (left == 0) return;
         const int64_t k = size();
         const bool large = left > BLOCK;

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "request.h"
+
 extern "C" {
 
 // Everything that sampling needs of a packed workload and of its cells. servegen_gpu/backends/native/library.py has the same
@@ -85,7 +87,7 @@ struct SgTurns {
 // servegen_gpu/backends/native/turns.py.
 struct SgTurnRow {
     int64_t arrival_us, conversation;
-    int32_t client, turn, new_tokens, field[3];
+    int32_t client, turn, new_tokens, field[SG_NAMESPACE::TURN_FIELDS];
 };
 
 // Clients in windows before it is known which of them send a request, from servegen_gpu/backends/native/cells.py. Laws are
@@ -114,9 +116,6 @@ struct SgCell {
     int32_t client, window;
 };
 
-enum SgRule : uint8_t { SG_EXACT = 0, SG_RENEWAL = 1, SG_SERVEGEN = 2 };
-enum SgDependence : int64_t { SG_INDEPENDENT = 0, SG_COMONOTONE = 1, SG_COPULA = 2 };
-
 // Consecutive requests of one cell. `data` is scratch: logarithms of gaps, then sums of ticks since the segment's
 // begin. Loops read up to SG_PAD numbers of it beyond the segment.
 struct SgSegment {
@@ -132,7 +131,8 @@ struct SgSegment {
 
 constexpr int SG_PAD = 64;
 constexpr int SG_MAX_FIELDS = 8;
-constexpr int SG_MODALITIES = 3;
+constexpr int SG_MODALITIES = SG_NAMESPACE::MODALITIES;
+static_assert(SG_NAMESPACE::SCALAR_FIELDS <= SG_MAX_FIELDS, "every field of a request needs room");
 
 // Consecutive requests of one cell whose fields are wanted.
 struct SgRun {
@@ -142,8 +142,8 @@ struct SgRun {
     int32_t cell;
 };
 
-// Which fields are drawn, and what a record holds: low part of the time, cell, fields, and the ordinal where it is wanted
-// or items follow.
+// Which fields are drawn, and how many words a record has (`record_words`); with the ordinal where it is wanted or items
+// follow.
 struct SgFields {
     int64_t count, words;
     int32_t lane[SG_MAX_FIELDS];

@@ -9,6 +9,8 @@ constexpr int PHILOX_ROUNDS = 10;
 constexpr uint32_t PHILOX_M0 = 0xD2511F53, PHILOX_M1 = 0xCD9E8D57;
 constexpr uint32_t PHILOX_W0 = 0x9E3779B9, PHILOX_W1 = 0xBB67AE85;
 
+constexpr int MAX_ATTEMPTS = 256;
+
 enum Purpose : uint32_t { COUNT = 0, GAP = 1, DATA = 2, IMAGE = 3, AUDIO = 4, VIDEO = 5, TURN = 6 };
 
 struct Key {

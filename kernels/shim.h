@@ -4,6 +4,7 @@
 #include "context.h"
 #include "dependence.h"
 #include "position.h"
+#include "request.h"
 #include "strip_normal.h"
 #include "tables.h"
 
@@ -66,12 +67,23 @@ SG_SHIM(clock_us, a.m[0][i] = static_cast<int64_t>(clock_us(static_cast<uint64_t
                                                              static_cast<uint64_t>(a.k[2][i]),
                                                              static_cast<uint64_t>(a.k[3][i]))))
 
+SG_SHIM(reason_tokens, a.m[0][i] = reason_tokens(static_cast<int32_t>(a.k[0][i]), static_cast<int32_t>(a.k[1][i])))
 SG_SHIM(cut_input, a.m[0][i] = cut_input(static_cast<int32_t>(a.k[0][i]), static_cast<int32_t>(a.k[1][i])))
 SG_SHIM(cut_output, a.m[0][i] = cut_output(static_cast<int32_t>(a.k[0][i]), static_cast<int32_t>(a.k[1][i]),
                                            static_cast<int32_t>(a.k[2][i])))
 
 #undef SG_WORDS
 #undef SG_SHIM
+
+// Numbers that the law has as well, in the order of tests/test_kernels.py.
+static void shim_constants(const ShimArrays& a, int64_t n) {
+    const int64_t values[] = {
+        SCALAR_FIELDS, TURN_FIELDS, MODALITIES, INPUT, OUTPUT, RATIO_STEPS, EXACT, RENEWAL, SERVEGEN, INDEPENDENT,
+        COMONOTONE, COPULA, COUNT, GAP, DATA, IMAGE, AUDIO, VIDEO, TURN, MAX_ATTEMPTS, RENEWAL_BITS, WINDOW_TICKS,
+    };
+    const int64_t count = sizeof values / sizeof values[0];
+    for (int64_t i = 0; i < n; ++i) a.m[0][i] = i < count ? values[i] : count;
+}
 
 static void shim_find_bin(const ShimArrays& a, int64_t n) {
     const Tables tables = {static_cast<const uint32_t*>(a.table[0]), nullptr, static_cast<const int32_t*>(a.table[1]),
@@ -121,7 +133,7 @@ static void* function(const char* name) {
         SG_ENTRY(gap_ticks),  SG_ENTRY(tick_bits),  SG_ENTRY(on_circle),      SG_ENTRY(clock_us),
         SG_ENTRY(from_start), SG_ENTRY(find_bin),   SG_ENTRY(mix_words),      SG_ENTRY(cut_input),
         SG_ENTRY(cut_output),            SG_ENTRY(gap_constants), SG_ENTRY(equilibrium_constants),
-        SG_ENTRY(dispersion),
+        SG_ENTRY(dispersion), SG_ENTRY(reason_tokens), SG_ENTRY(constants),
     };
 #undef SG_ENTRY
     for (const Entry& entry : entries)

@@ -17,6 +17,7 @@
 #include "context.h"
 #include "dependence.h"
 #include "position.h"
+#include "request.h"
 #include "tables.h"
 #include "variates.h"
 
@@ -78,7 +79,7 @@ struct SlabJob {
     const int64_t* order;  // or null: words hold positions
     int64_t* arrival_us;
     int32_t* client;
-    int32_t* field[5];
+    int32_t* field[SG_NAMESPACE::SCALAR_FIELDS];
     int32_t* row_cell;
     uint32_t* row_ordinal;
     // items
@@ -90,14 +91,11 @@ struct SlabJob {
 namespace SG_NAMESPACE {
 
 constexpr int64_t TILE = 256;
-constexpr int SCALAR_FIELDS = 5;
-constexpr uint32_t MAX_ATTEMPTS = 256;
 constexpr int64_t OPEN = INT64_MAX;     // kept: the renewal has not passed its window's end yet
 constexpr int64_t OUTSIDE = INT64_MAX;  // word of a request that is dropped: it sorts last
-constexpr int64_t RATIO_STEPS = 501;
 
-enum SlabRule : uint8_t { EXACT = 0, RENEWAL = 1, SERVEGEN = 2 };
-enum SlabDependence : int64_t { INDEPENDENT = 0, COMONOTONE = 1, COPULA = 2 };
+static_assert(1 + SCALAR_FIELDS + 1 <= 8, "a record has 4 or 8 words: a cell, fields and the ordinal");
+static_assert(SCALAR_FIELDS == 5, "a request has a draw of four words, and one more word");
 
 SG_DEVICE Key key_of(const SlabJob& job) { return {static_cast<uint32_t>(job.key0), static_cast<uint32_t>(job.key1)}; }
 
@@ -166,8 +164,8 @@ SG_DEVICE void expect_at(const SlabJob& job, int64_t cell) {
 
 SG_DEVICE double log_gap(uint8_t by, Key key, uint32_t ordinal, uint32_t client, uint32_t window, GapConstants of) {
     LogGap gap = try_log_gap(by, draw(key, GAP, ordinal, client, window), of);
-    for (uint32_t attempt = 1; !gap.accepted && attempt < MAX_ATTEMPTS; ++attempt)
-        gap = try_log_gap(by, draw(key, GAP, ordinal, client, window, attempt), of);
+    for (int attempt = 1; !gap.accepted && attempt < MAX_ATTEMPTS; ++attempt)
+        gap = try_log_gap(by, draw(key, GAP, ordinal, client, window, static_cast<uint32_t>(attempt)), of);
     return gap.log_gap;
 }
 
@@ -183,7 +181,7 @@ SG_DEVICE void begin_at(const SlabJob& job, int64_t cell) {
         const FirstGap begin = equilibrium_constants(family, shape);
         const double gap = log_gap(first_draw(family), key_of(job), 0, job.client_id[client], job.window_number[window],
                                    begin.of);
-        first = gap_ticks(gap * begin.power, log_unit, 4611686018427387904.0);
+        first = gap_ticks(gap * begin.power, log_unit, static_cast<double>(WINDOW_TICKS));
         // hardly ever less than the renewal needs
         const double likely = 1.02 * expected + 2.0 * sqrt(expected * dispersion(family, shape)), most = 4.0 * expected;
         room = first < WINDOW_TICKS ? static_cast<int64_t>((likely < most ? likely : most) + 4.0) : 0;
@@ -357,7 +355,7 @@ SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
     const uint32_t client = job.cell_client[at.cell], window = job.cell_number[at.cell];
     const int fields = static_cast<int>(job.scalar_fields);
     const Words first = draw(key_of(job), DATA, ordinal, client, window);
-    uint32_t words[SCALAR_FIELDS] = {first.w0, first.w1, first.w2, first.w3, 0};
+    uint32_t words[SCALAR_FIELDS] = {first.w0, first.w1, first.w2, first.w3};
     if (job.dependence == COMONOTONE) {
         SG_UNROLL for (int f = 1; f < SCALAR_FIELDS; ++f) words[f] = first.w0;
     } else {
@@ -367,17 +365,16 @@ SG_DEVICE void record_at(const SlabJob& job, int64_t position) {
     }
     const Tables tables = length_tables(job);
     const int32_t* table = job.table + job.cell_law[at.cell] * job.fields;
-    int32_t value[SCALAR_FIELDS] = {0, 0, 0, 0, 0};
+    int32_t value[SCALAR_FIELDS] = {};
     SG_UNROLL for (int f = 0; f < SCALAR_FIELDS; ++f)
         if (f < fields) value[f] = tables.values[find_bin(words[f], table[f], tables)];
     if (job.context_tokens && !job.items) {  // with items, the input is not known yet
         const int32_t context = job.context_tokens[profile_of(job, at.cell)];
-        value[0] = cut_input(value[0], context);
-        value[1] = cut_output(value[1], value[0], context);
+        value[INPUT] = cut_input(value[INPUT], context);
+        value[OUTPUT] = cut_output(value[OUTPUT], value[INPUT], context);
     }
-    // a share k / 501 of the field before it, rounded half up: field 2 of 3
-    if (job.ratio_field)
-        value[2] = static_cast<int32_t>((2 * int64_t{value[1]} * value[2] + RATIO_STEPS) / (2 * RATIO_STEPS));
+    SG_UNROLL for (int f = OUTPUT + 1; f < SCALAR_FIELDS; ++f)  // 0 is no share of the output
+        if (f == job.ratio_field) value[f] = reason_tokens(value[OUTPUT], value[f]);
     uint32_t* record = job.record + position * job.record_words;
     record[0] = static_cast<uint32_t>(at.cell);
     SG_UNROLL for (int f = 0; f < SCALAR_FIELDS; ++f)
@@ -426,7 +423,7 @@ SG_DEVICE void item_at(const SlabJob& job, int64_t row) {
 // The output of a row whose items are all in its input.
 SG_DEVICE void limit_at(const SlabJob& job, int64_t row) {
     const int32_t context = job.context_tokens[profile_of(job, job.row_cell[row])];
-    job.field[1][row] = cut_output(job.field[1][row], job.inputs[row], context);
+    job.field[OUTPUT][row] = cut_output(job.field[OUTPUT][row], job.inputs[row], context);
 }
 
 }  // namespace SG_NAMESPACE

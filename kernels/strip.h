@@ -18,6 +18,22 @@ static inline Key key_of(const SgJob& job) {
     return {static_cast<uint32_t>(job.key0), static_cast<uint32_t>(job.key1)};
 }
 
+// The width of records as constants, and work with it: every width that there may be has its own loops.
+template <int FIELDS, bool ORDINAL>
+struct Width {
+    static constexpr int WORDS = record_words(FIELDS, ORDINAL);
+    static_assert(FIELDS <= SCALAR_FIELDS, "a record holds the fields of one request");
+};
+
+template <int FIELDS = SCALAR_FIELDS, class Work>
+static void with_width(const SgFields& fields, const Work& work) {
+    if constexpr (FIELDS > 1) {
+        if (fields.count < FIELDS) return with_width<FIELDS - 1>(fields, work);
+    }
+    if (fields.ordinal) work(Width<FIELDS, true>{});
+    else work(Width<FIELDS, false>{});
+}
+
 // The addresses of a strip and its words.
 struct Addresses {
     alignas(64) uint32_t ordinal[STRIP], client[STRIP], place[STRIP], detail[STRIP];

@@ -47,9 +47,9 @@ static void counts(const SgGrid& grid, Key key, uint32_t place, SgCell* cells, i
     draw_strip(at, n, key);
     for (int i = 0; i < n; ++i) {
         const uint8_t rule = grid.rule[grid.profile[cells[i].client]];
-        const int64_t rounding = rule == SG_SERVEGEN ? 0xFFFFFFFF : static_cast<int64_t>(at.w0[i]);
-        cells[i].count = rule == SG_RENEWAL ? 0 : (cells[i].expected_q32 + rounding) >> 32;
-        cells[i].rotation = rule == SG_RENEWAL ? 0 : at.w1[i];
+        const int64_t rounding = rule == SERVEGEN ? 0xFFFFFFFF : static_cast<int64_t>(at.w0[i]);
+        cells[i].count = rule == RENEWAL ? 0 : (cells[i].expected_q32 + rounding) >> 32;
+        cells[i].rotation = rule == RENEWAL ? 0 : at.w1[i];
     }
 }
 
@@ -73,7 +73,7 @@ static int64_t cells(const SgGrid& grid, int64_t window, int64_t a, int64_t b, S
             const int64_t profile = grid.profile[some[i].client];
             law[renewals] = profile * grid.rows + grid.row[window];
             first[renewals] = some[i];
-            renewals += grid.rule[profile] == SG_RENEWAL;
+            renewals += grid.rule[profile] == RENEWAL;
         }
         if (renewals < n) counts(grid, key, place, some, n);
         if (renewals) first_arrivals(grid, key, place, law, first, renewals);

@@ -89,7 +89,7 @@ static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
     Addresses& at = s.at;
     draw_strip(at, s.n, key);
     const uint32_t* first[4] = {at.w0, at.w1, at.w2, at.w3};
-    if (job.dependence == SG_COMONOTONE) {
+    if (job.dependence == COMONOTONE) {
         for (int f = 0; f < fields; ++f) memcpy(s.word[f], at.w0, n * sizeof(uint32_t));
         return;
     }
@@ -100,7 +100,7 @@ static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
         for (int f = 4; f < fields; ++f) memcpy(s.word[f], first[f - 4], n * sizeof(uint32_t));
         for (int i = 0; i < n; ++i) at.detail[i] = 0;
     }
-    if (job.dependence == SG_COPULA) mix_words(job, fields, s);
+    if (job.dependence == COPULA) mix_words(job, fields, s);
 }
 
 // Values that the words of a strip select, in the place of the words. Most words fall in one of the first bins that the
@@ -128,8 +128,8 @@ static void look_up(const Tables& tables, uint32_t* __restrict word, const int32
 }
 
 template <int FIELDS, bool ORDINAL>
-static void scatter(const FieldStrip& s, const SgFields& fields, const SgBins& bins, uint32_t* next) {
-    constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
+static void scatter(Width<FIELDS, ORDINAL>, const FieldStrip& s, const SgFields& fields, const SgBins& bins, uint32_t* next) {
+    constexpr int WORDS_EACH = Width<FIELDS, ORDINAL>::WORDS;
     const uint64_t low = (uint64_t{1} << bins.shift) - 1;
     const uint32_t* word[FIELDS + 1];
     for (int f = 0; f < FIELDS; ++f) word[f] = s.word[fields.lane[f]];
@@ -158,19 +158,20 @@ static void draw_values(const SgJob& job, const SgFields& fields, FieldStrip& s,
         look_up(tables, s.word[f], table, s.n);
     }
     if (given)
-        for (int i = 0; i < s.n; ++i) s.word[0][i] = given[i] < 0 ? s.word[0][i] : static_cast<uint32_t>(given[i]);
+        for (int i = 0; i < s.n; ++i) s.word[INPUT][i] = given[i] < 0 ? s.word[INPUT][i] : static_cast<uint32_t>(given[i]);
     if (job.context && !job.modalities) {  // with items, the input is not known yet
         for (int i = 0; i < whole; ++i) {
             const int32_t context = job.context[s.cell[i]];
-            const int32_t tokens = cut_input(static_cast<int32_t>(s.word[0][i]), context);
-            s.word[0][i] = static_cast<uint32_t>(tokens);
-            s.word[1][i] = static_cast<uint32_t>(cut_output(static_cast<int32_t>(s.word[1][i]), tokens, context));
+            const int32_t tokens = cut_input(static_cast<int32_t>(s.word[INPUT][i]), context);
+            const int32_t output = cut_output(static_cast<int32_t>(s.word[OUTPUT][i]), tokens, context);
+            s.word[INPUT][i] = static_cast<uint32_t>(tokens);
+            s.word[OUTPUT][i] = static_cast<uint32_t>(output);
         }
     }
-    if (ratio > 0) {  // share k / 501 of the field before it, rounded half up
+    if (ratio > 0) {
         for (int i = 0; i < whole; ++i) {
-            const uint64_t twice = 2 * static_cast<uint64_t>(s.word[ratio - 1][i]) * s.word[ratio][i];
-            s.word[ratio][i] = static_cast<uint32_t>((twice + 501) / 1002);
+            const int32_t output = static_cast<int32_t>(s.word[OUTPUT][i]), share = static_cast<int32_t>(s.word[ratio][i]);
+            s.word[ratio][i] = static_cast<uint32_t>(reason_tokens(output, share));
         }
     }
 }
@@ -178,18 +179,7 @@ static void draw_values(const SgJob& job, const SgFields& fields, FieldStrip& s,
 static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& s, Key key, const SgBins& bins,
                           uint32_t* next) {
     draw_values(job, fields, s, key, nullptr);
-    if (fields.ordinal) {
-        switch (fields.count) {
-            case 2: scatter<2, true>(s, fields, bins, next); break;
-            case 3: scatter<3, true>(s, fields, bins, next); break;
-            case 4: scatter<4, true>(s, fields, bins, next); break;
-            default: scatter<5, true>(s, fields, bins, next);
-        }
-    } else if (fields.count == 2) {
-        scatter<2, false>(s, fields, bins, next);
-    } else {
-        scatter<3, false>(s, fields, bins, next);
-    }
+    with_width(fields, [&](auto width) { scatter(width, s, fields, bins, next); });
     s.n = 0;
 }
 
@@ -203,7 +193,7 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
         const SgRun& run = runs[k];
         const uint32_t client = static_cast<uint32_t>(job.client[run.cell]);
         const uint32_t place = place_of(static_cast<uint32_t>(job.window[run.cell]), DATA);
-        const int32_t mixing = job.dependence == SG_COPULA ? job.mixing_of[run.cell] : 0;
+        const int32_t mixing = job.dependence == COPULA ? job.mixing_of[run.cell] : 0;
         for (uint32_t done = 0; done < run.count;) {
             const int a = s.n, room = STRIP - a;
             const uint32_t rest = run.count - done;

@@ -5,8 +5,6 @@
 
 namespace SG_NAMESPACE {
 
-constexpr int MAX_ATTEMPTS = 256;
-
 // Lanes that wait for a gap by one draw. Rejected lanes stay for the next attempt, and new ones fill up the strip.
 struct GapStrip {
     Addresses at;

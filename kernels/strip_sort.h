@@ -1,7 +1,7 @@
 // Records of a bin of time into sorted rows.
 #pragma once
 
-#include "job.h"
+#include "strip.h"
 
 namespace SG_NAMESPACE {
 
@@ -49,10 +49,10 @@ static uint64_t* sort_words(uint64_t* words, uint64_t* spare, int64_t n, int key
 }
 
 template <int FIELDS, bool ORDINAL>
-static void gather(const SgJob& job, const uint32_t* records, const uint64_t* sorted, int64_t count,
+static void gather(Width<FIELDS, ORDINAL>, const SgJob& job, const uint32_t* records, const uint64_t* sorted, int64_t count,
                    const SgRows& rows) {
     const uint32_t known = static_cast<uint32_t>(count - rows.due_count);
-    constexpr int WORDS_EACH = 2 + FIELDS + (ORDINAL ? 1 : 0);
+    constexpr int WORDS_EACH = Width<FIELDS, ORDINAL>::WORDS;
     const int64_t base = rows.base_us;
     int64_t* arrival_us = rows.arrival_us;
     int32_t *client = rows.client, *field[FIELDS];
@@ -85,18 +85,7 @@ static void columns(const SgJob& job, const SgFields& fields, const SgBins& bins
             if (at >= known) rows.due_place[at - known] = static_cast<uint32_t>(i);
         }
     if (!known) return;
-    if (fields.ordinal) {
-        switch (fields.count) {
-            case 2: gather<2, true>(job, records, sorted, count, rows); break;
-            case 3: gather<3, true>(job, records, sorted, count, rows); break;
-            case 4: gather<4, true>(job, records, sorted, count, rows); break;
-            default: gather<5, true>(job, records, sorted, count, rows);
-        }
-    } else if (fields.count == 2) {
-        gather<2, false>(job, records, sorted, count, rows);
-    } else {
-        gather<3, false>(job, records, sorted, count, rows);
-    }
+    with_width(fields, [&](auto width) { gather(width, job, records, sorted, count, rows); });
 }
 
 }  // namespace SG_NAMESPACE

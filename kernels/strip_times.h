@@ -12,7 +12,7 @@ static void ticks(const SgJob& job, SgSegment* segments, int64_t count) {
         SgSegment& segment = segments[k];
         const double unit = job.log_unit[segment.cell], per_unit = job.ticks_per_unit[segment.cell];
         const int n = static_cast<int>(segment.count);
-        const bool renewal = job.rule[segment.cell] == SG_RENEWAL;
+        const bool renewal = job.rule[segment.cell] == RENEWAL;
         int64_t sum = 0;
         for (int a = 0; a < n; a += LANES) {
             alignas(64) double gap[LANES];
@@ -38,14 +38,14 @@ static void ticks(const SgJob& job, SgSegment* segments, int64_t count) {
 
 static void to_operational(const SgJob& job, int32_t cell, const int64_t* sum, uint64_t* x, int64_t* inside) {
     switch (job.rule[cell]) {
-        case SG_EXACT: {
+        case EXACT: {
             const int64_t all = job.ticks_in_all[cell], rotation = job.rotation[cell];
             const double occupancy = job.occupancy[cell];
             for (int j = 0; j < LANES; ++j) x[j] = static_cast<uint64_t>(on_circle(sum[j], all, occupancy, rotation));
             for (int j = 0; j < LANES; ++j) inside[j] = 1;
             break;
         }
-        case SG_RENEWAL:
+        case RENEWAL:
             for (int j = 0; j < LANES; ++j) x[j] = static_cast<uint64_t>(sum[j]) >> (RENEWAL_BITS - 32) & 0xFFFFFFFF;
             for (int j = 0; j < LANES; ++j) inside[j] = sum[j] < WINDOW_TICKS;
             break;

@@ -96,7 +96,7 @@ static void turn_fields(const SgJob& job, const SgTurns& turns, const SgFields& 
             s.at.client[i] = static_cast<uint32_t>(job.client[s.cell[i]]);
             s.at.place[i] = place_of(static_cast<uint32_t>(job.window[s.cell[i]]), DATA);
             s.at.detail[i] = detail_of(static_cast<uint32_t>(lanes.turn[a + i]), 0);
-            const int32_t mixing = job.dependence == SG_COPULA ? job.mixing_of[s.cell[i]] : 0;
+            const int32_t mixing = job.dependence == COPULA ? job.mixing_of[s.cell[i]] : 0;
             s.mixing = i == 0 || s.mixing == mixing ? mixing : SEVERAL;
         }
         draw_values(job, fields, s, key_of(job), turns.any_new ? given : nullptr);

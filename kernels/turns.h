@@ -102,7 +102,7 @@ class Following {
 
     struct Worker {
         Lanes first, later, kept;  // first turns; later turns of all; turns of conversations that go on
-        std::vector<int32_t> count, open, chosen, model, fields[3], fresh;
+        std::vector<int32_t> count, open, chosen, model, fields[SG_NAMESPACE::TURN_FIELDS], fresh;
         std::vector<uint64_t> bound;  // a word as large makes it possible that a conversation still goes on
         std::vector<uint32_t> word[2];
         std::vector<int64_t> gap_us, ids;
@@ -290,8 +290,8 @@ class Following {
                 kept.turn[at] = turn;
                 kept.us[at] = begun.us[k] + worker.since_us[at];
             }
-        int32_t* out[3];
-        for (int f = 0; f < 3; ++f) {
+        int32_t* out[SG_NAMESPACE::TURN_FIELDS];
+        for (int f = 0; f < SG_NAMESPACE::TURN_FIELDS; ++f) {
             worker.fields[f].resize(at);
             out[f] = worker.fields[f].data();
         }
@@ -311,7 +311,7 @@ class Following {
 
     // Inputs in ascending order; whole requests change places, so that their fields stay together.
     void sort(Worker& worker, int64_t at, int64_t turns) const {
-        int32_t* input = worker.fields[0].data() + at;
+        int32_t* input = worker.fields[SG_NAMESPACE::INPUT].data() + at;
         worker.words.resize(4 * turns);
         uint64_t* words = worker.words.data();
         for (int64_t i = 0; i < turns; ++i) words[i] = static_cast<uint64_t>(input[i]) << 32 | static_cast<uint64_t>(i);
@@ -329,8 +329,9 @@ class Following {
 
     // Inputs with their history: equals servegen_gpu/backends/host/growth.py.
     void grow(Worker& worker, int64_t at, int64_t turns, int32_t cell) const {
-        int32_t *input = worker.fields[0].data() + at, *fresh = worker.fresh.data() + at;
-        const int32_t *output = worker.fields[1].data() + at, *reason = worker.fields[2].data() + at;
+        int32_t *input = worker.fields[SG_NAMESPACE::INPUT].data() + at, *fresh = worker.fresh.data() + at;
+        const int32_t* output = worker.fields[SG_NAMESPACE::OUTPUT].data() + at;
+        const int32_t* reason = worker.fields[job_.ratio_field].data() + at;
         const int64_t limit = job_.context && job_.context[cell] > 0 ? job_.context[cell] : NO_LIMIT;
         bool lost = false;
         fresh[0] = input[0];
@@ -349,9 +350,10 @@ class Following {
         for (int64_t i = at; i < at + turns; ++i) {
             const int64_t us = worker.kept.us[i];
             if (us < turns_.from_us || us >= turns_.to_us) continue;
-            worker.rows.add({us + turns_.offset_us, id, job_.client_column[cell],
-                                   static_cast<int32_t>(i - at) + 1, worker.fresh[i],
-                                   {worker.fields[0][i], worker.fields[1][i], worker.fields[2][i]}});
+            SgTurnRow row = {us + turns_.offset_us, id, job_.client_column[cell], static_cast<int32_t>(i - at) + 1,
+                             worker.fresh[i], {}};
+            for (int64_t f = 0; f < fields_.count; ++f) row.field[f] = worker.fields[f][i];
+            worker.rows.add(row);
         }
     }
 

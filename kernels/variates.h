@@ -18,7 +18,7 @@ SG_DEVICE double log_weibull(Words words, double inverse_shape) {
 }
 
 // Families whose draws there are, by code: as in request/families.py.
-#define SG_DRAWS(X) X(GAMMA, 2) X(WEIBULL, 3)
+#define SG_DRAWS(X) X(GAMMA, 2) X(WEIBULL, 3) X(LOGNORMAL, 4)
 
 enum Family : uint8_t {
 #define SG_CODE(NAME, CODE) NAME = CODE,
@@ -41,6 +41,7 @@ struct GapConstants {
 SG_DEVICE GapConstants gap_constants(uint8_t family, double shape) {
     const bool below_one = shape < 1.0;
     const double d = (below_one ? shape + 1.0 : shape) - 1.0 / 3.0;
+    if (family == LOGNORMAL) return {d, shape, 0.0, 0.0};
     return {d, 1.0 / sqrt(d * 9.0), log(d), (family == GAMMA) & !below_one ? 0.0 : 1.0 / shape};
 }
 
@@ -51,11 +52,14 @@ struct FirstGap {
 
 SG_DEVICE FirstGap equilibrium_constants(uint8_t family, double shape) {
     const double d = (family == GAMMA ? shape + 1.0 : 1.0 + 1.0 / shape) - 1.0 / 3.0;
+    if (family == LOGNORMAL) return {{d, shape, shape * shape, 1.0}, 1.0};
     const double boost = family == GAMMA ? 1.0 : shape;
     return {{d, 1.0 / sqrt(d * 9.0), log(d), boost}, 1.0 / boost};
 }
 
-SG_DEVICE double dispersion(uint8_t, double shape) { return 1.0 / shape; }
+SG_DEVICE double dispersion(uint8_t family, double shape) {
+    return family == LOGNORMAL ? exp(shape * shape) - 1.0 : 1.0 / shape;
+}
 
 struct LogGap {
     double log_gap;
@@ -70,10 +74,15 @@ SG_DEVICE LogGap try_log_gamma(double z, Words words, GapConstants of) {
     return {log_v + of.log_d + log(uniform52(words.w2, words.w3)) * of.boost, accepted};
 }
 
+SG_DEVICE LogGap log_lognormal(double z, Words words, GapConstants of) {
+    return {z * of.c + of.log_d + log(uniform52(words.w2, words.w3)) * of.boost, 1};
+}
+
 // The attempt from its normal on, so that a strip can settle its normals first.
 SG_DEVICE LogGap try_log_gap_at(uint8_t draw, double z, Words words, GapConstants of) {
     switch (draw) {
         case GAMMA: return try_log_gamma(z, words, of);
+        case LOGNORMAL: return log_lognormal(z, words, of);
         default: return {log_weibull(words, of.boost), 1};
     }
 }

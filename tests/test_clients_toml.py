@@ -113,6 +113,7 @@ CLIENTS: dict[str, dict[str, Any]] = {
     'rate = { kind = "diurnal", mean = 2 }': {"rate": sg.Diurnal(2)},
     'arrivals = "gamma"\ncv = 2.5': {"arrivals": "gamma", "cv": 2.5},
     'arrivals = "weibull"\nshape = 0.6': {"arrivals": "weibull", "shape": 0.6},
+    'arrivals = "lognormal"\nshape = 1.2': {"arrivals": "lognormal", "shape": 1.2},
     'arrivals = "gamma"\ncv = { kind = "steps", knots = [["0h", 1], ["8h", 4.0]] }': {
         "arrivals": "gamma",
         "cv": {"0h": 1, "8h": 4},
@@ -254,6 +255,7 @@ BAD: dict[str, tuple[str, str]] = {
     "gamma of nothing": ('arrivals = "gamma"', "shape or the cv"),
     "cv of exponential gaps": ("cv = 2", "choose gamma or weibull"),
     "cv zero": ('arrivals = "gamma"\ncv = 0', "line 6, client 1, cv.*0"),
+    "sigma too large": ('arrivals = "lognormal"\nshape = 7', "line 6, client 1, shape.*7"),
     "unknown family": ('arrivals = "gama"', "did you mean 'gamma'"),
     "correlation beyond one": (
         'rank_correlation = { "input_tokens:output_tokens" = 1.5 }',

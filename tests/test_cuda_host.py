@@ -23,7 +23,8 @@ from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.pipeline import Workload
 from servegen_gpu.plan import plan
-from servegen_gpu.request.families import GAMMA
+from servegen_gpu.request.families import GAMMA, LOGNORMAL
+from servegen_gpu.request.schema import SCALAR_FIELDS
 from servegen_gpu.trace import Trace
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
@@ -105,6 +106,14 @@ def test_bursts_that_need_many_rounds() -> None:
     assert sum(kernel == "cross" for kernel, _ in device.launched) > 3
 
 
+@pytest.mark.parametrize("counts", ["exact", "renewal", "servegen"])
+def test_lognormal_gaps(counts: str) -> None:
+    pool = tiny_pool("reason", 6, 3, silent=False, family=LOGNORMAL, shape=1.4).clone(20)
+    workload, expected = reference(pool, rate=5.0, duration=1800, counts=counts, seed=6)
+    assert same(Trace.concat(on_host(workload)), expected)
+    assert same(Trace.concat(on_host(workload, max_requests=512)), expected)
+
+
 def test_slabs_are_halved_where_memory_is_short() -> None:
     workload, expected = reference(tiny_pool("reason", 6), rate=150.0, duration=1800)
     device = HostDevice(most_bytes=8 * 80_000)
@@ -158,9 +167,9 @@ def test_job_is_what_the_header_says() -> None:
     names = []
     for declared in re.findall(r"([^;{}]+);", body):
         for name in declared.split(","):
-            found = re.search(r"(\w+)(?:\[(\d+)\])?\s*$", name)
+            found = re.search(r"(\w+)(\[SG_NAMESPACE::SCALAR_FIELDS\])?\s*$", name)
             assert found
-            names += [f"{found[1]}{i}" for i in range(int(found[2]))] if found[2] else [found[1]]
+            names += [f"{found[1]}{i}" for i in range(SCALAR_FIELDS)] if found[2] else [found[1]]
     assert tuple(names) == NAMES
     assert library().test_job_bytes() == 8 * len(NAMES)
     with pytest.raises(KeyError, match="no field nonsense"):

@@ -3,6 +3,7 @@ blocks and slabs. A backend that is not here is skipped with the reason."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from test_golden import CASES
 from traces import same
 
 import servegen_gpu as sg
-from servegen_gpu.request.families import GAMMA, WEIBULL
+from servegen_gpu.request.families import GAMMA, LOGNORMAL, WEIBULL
 from servegen_gpu.request.schema import FIELDS
 
 EDGES = (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 8191, 8192, 8193, 65535, 65536, 65537)
@@ -62,7 +63,7 @@ def test_clients_with_correlations_and_limits_of_their_own(category, contexts, e
     agree(pool.clone(300), extension, **keywords)  # many clients to a strip
 
 
-@pytest.mark.parametrize("family", [GAMMA, WEIBULL])
+@pytest.mark.parametrize("family", [GAMMA, WEIBULL, LOGNORMAL])
 @pytest.mark.parametrize("counts", ["exact", "servegen", "renewal"])
 @pytest.mark.parametrize("n", EDGES)
 def test_one_client_of_so_many_requests(n, counts, family):
@@ -101,6 +102,18 @@ def test_windows_larger_than_the_budget(category, counts, memory):
 def test_shapes(shape, family, counts):
     pool = tiny_pool("language", 4, family=family, shape=shape, occupancy=0.01)
     agree(pool, rate=20, duration=1200, counts=counts, seed=2)
+
+
+@each_extension
+@pytest.mark.parametrize("sigma", [0.01, 1.0, 3.0])
+@pytest.mark.parametrize("counts", ["exact", "servegen", "renewal"])
+def test_lognormal_gaps(sigma, counts, extension):
+    """By themselves, and beside gaps of other families, which have strips of their own."""
+    keywords = {"rate": 30, "duration": 1500, "counts": counts, "seed": 4}
+    agree(tiny_pool("reason", 6, silent=False, family=LOGNORMAL, shape=sigma).clone(20), extension, **keywords)
+    mixed = tiny_pool("language", 6, silent=False)
+    family = np.where(np.arange(6)[:, None] % 2 == 0, LOGNORMAL, mixed.family).astype(np.uint8)
+    agree(replace(mixed, family=family, shape=np.where(family == LOGNORMAL, sigma, mixed.shape)), extension, **keywords)
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "5"])

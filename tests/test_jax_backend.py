@@ -25,7 +25,7 @@ from servegen_gpu.law.normal import normal_of_word, word_of_normal
 from servegen_gpu.law.philox import philox4x32
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.request.families import GAMMA
+from servegen_gpu.request.families import GAMMA, LOGNORMAL
 
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "servegen-gpu[jax]"')
 xla = pytest.importorskip("servegen_gpu.backends.xla.backend")
@@ -96,6 +96,14 @@ def test_rates_that_change_inside_windows(counts):
         both(tiny_pool(clients=5), scale=2.0, start=100, duration=1800, counts=counts)
     else:
         both(tiny_pool(clients=5), rate=STEPS, start=100, duration=1800, counts=counts)
+
+
+@pytest.mark.parametrize("counts", ["exact", "renewal"])
+def test_lognormal_gaps(counts):
+    mixed = tiny_pool(clients=5, silent=False)
+    family = np.where(np.arange(5)[:, None] < 3, LOGNORMAL, mixed.family).astype(np.uint8)
+    pool = dataclasses.replace(mixed, family=family, shape=np.where(family == LOGNORMAL, 1.3, mixed.shape))
+    both(pool, rate=2.0, duration=1200, counts=counts, least_rows=1500)
 
 
 def test_measured_clients_beside_intensities():

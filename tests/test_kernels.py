@@ -16,11 +16,13 @@ from native import each_extension, library, words
 from profiles import REPOSITORY
 
 from servegen_gpu.law import context, dependence, elementary, normal, position, variates
-from servegen_gpu.law.address import Purpose, draw
+from servegen_gpu.law.address import MAX_ATTEMPTS, Purpose, draw
 from servegen_gpu.law.philox import philox4x32
-from servegen_gpu.law.tables import find_bin
+from servegen_gpu.law.tables import find_bin, reason_tokens
+from servegen_gpu.request import schema
 from servegen_gpu.request.families import DRAWS, FIRST_DRAWS, GAMMA, ROWS
 from servegen_gpu.request.tables import Tables, pack_tables
+from servegen_gpu.rules import CountRule
 
 N = 20_011  # no multiple of any strip
 KERNELS = REPOSITORY / "kernels"
@@ -272,6 +274,24 @@ def test_context(extension):
     assert equal(ours[0], context.cut_output(np, *narrow).astype(np.int64))
 
 
+@each_extension
+def test_reason_tokens(extension):
+    output, ratio = (words(N, 18) >> 1).astype(np.int32), (words(N, 19) % schema.RATIO_STEPS).astype(np.int32)
+    output[:99], output[99] = np.arange(99), 2**31 - 1
+    _, ours = run(extension, "reason_tokens", N, k=[output, ratio])
+    assert equal(ours[0], reason_tokens(np, output, ratio).astype(np.int64))
+
+
+@each_extension
+def test_constants(extension):
+    law = [schema.SCALAR_FIELDS, schema.TURN_FIELDS, len(schema.MODALITIES), schema.INPUT, schema.OUTPUT]
+    law += [schema.RATIO_STEPS, *CountRule, *range(len(dependence.KINDS))]
+    law += [purpose for purpose in Purpose if purpose <= Purpose.TURN]
+    law += [MAX_ATTEMPTS, position.RENEWAL_BITS, 1 << position.RENEWAL_BITS]
+    _, ours = run(extension, "constants", len(law) + 1)
+    assert ours[0].tolist() == [*law, len(law)]  # what comes after the last is how many there are
+
+
 def test_every_function_of_the_headers_has_a_test():
     entries = set((KERNELS / "shim.h").read_text().split("SG_ENTRY(")[2:])
     named = {entry.partition(")")[0] for entry in entries}
@@ -284,6 +304,7 @@ CUDA = """
 #include "context.h"
 #include "dependence.h"
 #include "position.h"
+#include "request.h"
 #include "tables.h"
 #include "variates.h"
 namespace SG_NAMESPACE {  // where log and exp are the law's
@@ -298,7 +319,7 @@ __global__ void every(const double* x, const int64_t* k, Tables tables, double* 
     uint32_t words[3] = {w.w0, w.w1, w.w2};
     mix_words<3>(x, 3, words);
     m[1] = from_start(k[0], k[1]).x + clock_us(k[0], k[1], k[2], k[3]) + words[1] + words[2];
-    m[3] = cut_output(cut_input(i, 5), i, 7);
+    m[3] = cut_output(cut_input(i, 5), i, 7) + reason_tokens(i, 3);
 }
 }
 """

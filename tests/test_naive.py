@@ -15,11 +15,17 @@ from servegen_gpu.baselines import naive as naive_module
 from servegen_gpu.cli import main
 from servegen_gpu.clients import pooled
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.families import EXPONENTIAL, GAMMA, WEIBULL
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, LOGNORMAL, WEIBULL
 from servegen_gpu.request.schema import FIELDS
 
 CATEGORIES = tuple(FIELDS)
-FAMILIES = {"gamma": GAMMA, "weibull": WEIBULL, "poisson": EXPONENTIAL, "exponential": EXPONENTIAL}
+FAMILIES = {
+    "gamma": GAMMA,
+    "weibull": WEIBULL,
+    "lognormal": LOGNORMAL,
+    "poisson": EXPONENTIAL,
+    "exponential": EXPONENTIAL,
+}
 
 
 def shared_pool(category: str = "language", windows: int = 72, **keywords) -> sg.ClientPool:
@@ -295,7 +301,7 @@ LISTS = made("multimodal")
 @pytest.mark.parametrize(
     ("source", "keywords", "expected"),
     [
-        (tiny_pool(), {"family": "pareto"}, "a family among poisson, exponential, gamma, weibull"),
+        (tiny_pool(), {"family": "pareto"}, "a family among poisson, exponential, gamma, weibull, lognormal"),
         (tiny_pool(), {"family": None}, "a family"),
         (tiny_pool(), {"cv": 0.0}, "a cv from 0.01 to 1000"),
         (tiny_pool(), {"cv": float("nan")}, "a cv from"),

@@ -22,8 +22,8 @@ from servegen_gpu.clients.stated import distributions as d
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.errors import RateError
 from servegen_gpu.law.session_ids import LAYOUTS
-from servegen_gpu.request.schema import FIELDS
-from servegen_gpu.request.turn_rows import TURN_ROW
+from servegen_gpu.request.schema import FIELDS, of
+from servegen_gpu.request.turn_rows import turn_row
 
 CATEGORIES = tuple(FIELDS)
 SPAN: dict[str, Any] = {"rate": [(0, 4.0), (900, 9.0)], "start": 350, "duration": 1900}
@@ -44,9 +44,12 @@ def test_structures_have_the_fields_of_c() -> None:
     for name, ours in (("SgSessions", native_library.Sessions), ("SgTurns", native_library.Turns)):
         assert in_c(name) == [field for field, _ in ours._fields_]
         assert ctypes.sizeof(ours) == 8 * len(ours._fields_)
-    names = list(TURN_ROW.names or ())
-    assert in_c("SgTurnRow") == [*names[:5], "field[3]"]
-    assert TURN_ROW.itemsize == 40
+    row = turn_row("reason")
+    names = list(row.names or ())
+    assert in_c("SgTurnRow") == [*names[:5], "field[SG_NAMESPACE::TURN_FIELDS]"]
+    assert row.itemsize == turn_row("language").itemsize == 40
+    assert names[5:] == [field.column for field in of("reason").scalars]
+    assert [turn_row("language").fields[name] for name in names[:7]] == [row.fields[name] for name in names[:7]]
 
 
 # -- the same rows as NumPy --------------------------------------------------------------------------------------------
@@ -156,7 +159,7 @@ def test_a_slab_with_turns_alone() -> None:
 @pytest.mark.parametrize("count", [1, 5000, 100_000])
 def test_rows_of_several_parts_come_in_order(count: int, span_us: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(7)
-    rows = np.zeros(count, TURN_ROW)
+    rows = np.zeros(count, turn_row("reason"))
     rows["arrival_us"] = rng.integers(-span_us, span_us, count)
     rows["conversation"], rows["turn"] = rng.integers(0, 60, count), rng.permutation(count)
     rows["output_tokens"] = np.arange(count)

@@ -18,7 +18,7 @@ from gates import check, passes
 from profiles import tables_of, tiny_pool
 from scipy import stats
 from scipy.integrate import quad
-from scipy.special import gammainc
+from scipy.special import expit, gammainc, logit
 
 import servegen_gpu as sg
 from servegen_gpu import pipeline
@@ -29,7 +29,7 @@ from servegen_gpu.backends.host import gaps as host_gaps
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.law.address import Purpose
-from servegen_gpu.request.families import EXPONENTIAL, GAMMA, WEIBULL
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, LOGNORMAL, WEIBULL
 from servegen_gpu.request.schema import FIELDS
 
 pytestmark = pytest.mark.statistical
@@ -178,6 +178,21 @@ def test_weibull_gaps(k: float, monkeypatch: Patch) -> None:
     assert rejects(weibull_pair(k))
 
 
+def lognormal_pair(sigma: float) -> float:
+    """Of two gaps, log(g0 / g1) is normal, with sigma sqrt(2)."""
+    ratio = stats.norm(scale=sigma * 2**0.5)
+    law = SimpleNamespace(cdf=lambda x: ratio.cdf(logit(x)), ppf=lambda u: expit(ratio.ppf(u)))
+    return binned(positions(crowd(20_000, 2, family=LOGNORMAL, shape=sigma), counts="servegen")[:, 0], law)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.6, 2.5])
+def test_lognormal_gaps(sigma: float, monkeypatch: Patch) -> None:
+    check(lognormal_pair(sigma), f"share of the first of two gaps, sigma {sigma}")
+    right = host_gaps.gap_constants
+    monkeypatch.setattr(host_gaps, "gap_constants", lambda xp, family, shape: right(xp, family, shape * 1.1))
+    assert rejects(lognormal_pair(sigma))
+
+
 def test_gaps_of_one_cell_are_independent(monkeypatch: Patch) -> None:
     def p() -> float:
         x = positions(crowd(20_000, 3, family=GAMMA, shape=0.7), counts="servegen")
@@ -324,6 +339,42 @@ def test_weibull_renewals_are_in_equilibrium(k: float, mean: float, monkeypatch:
     check(first, f"first arrival of shape {k}, mean {mean}")
     monkeypatch.setattr(cell_state, "log_first_gaps", ordinary_start)
     assert all(map(rejects, weibull_equilibrium(k, mean)))
+
+
+def lognormal_equilibrium(sigma: float, mean: float) -> tuple[float, float, float]:
+    """Counts 0, 1 and more, the first arrival where there is one, and the mean count."""
+    pool = crowd(20_000, mean, family=LOGNORMAL, shape=sigma)
+    trace = sg.generate(pool, duration=600, counts="renewal")
+    first = np.unique(trace["client"], return_index=True)[1]
+    count = np.bincount(trace["client"], minlength=len(pool))
+    gap = stats.lognorm(sigma)
+    mu, t = gap.mean(), mean * gap.mean()
+
+    def upto(x: Array) -> Array:
+        """E[min(X, x)] / E[X]: the time to the first arrival."""
+        return stats.norm.cdf(np.log(x) / sigma - sigma) + x * gap.sf(x) / mu
+
+    some = float(upto(t))
+    more = quad(lambda x: gap.sf(x) * gap.cdf(t - x) / mu, 0, t, limit=200)[0]
+    grid = np.geomspace(1e-9, 1, 200_001)
+    cdf = upto(grid * t) / some
+    law = SimpleNamespace(cdf=lambda x: upto(x * t) / some, ppf=lambda u: np.interp(u, cdf, grid))
+    z = (count.mean() - mean) / count.std() * len(count) ** 0.5
+    return (
+        chi_square(np.bincount(np.minimum(count, 2), minlength=3), np.array([1 - some, some - more, more])),
+        binned(trace["arrival_us"][first] / WINDOW_US, law),
+        float(2 * stats.norm.sf(abs(z))),
+    )
+
+
+@pytest.mark.parametrize(("sigma", "mean"), [(0.6, 1.5), (1.3, 3.0), (2.0, 0.7)])
+def test_lognormal_renewals_are_in_equilibrium(sigma: float, mean: float, monkeypatch: Patch) -> None:
+    counts, first, rate = lognormal_equilibrium(sigma, mean)
+    check(counts, f"counts of sigma {sigma}, mean {mean}")
+    check(first, f"first arrival of sigma {sigma}, mean {mean}")
+    check(rate, f"mean count of sigma {sigma}, mean {mean}")
+    monkeypatch.setattr(cell_state, "log_first_gaps", ordinary_start)
+    assert all(map(rejects, lognormal_equilibrium(sigma, mean)))
 
 
 # -- operational time --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import servegen_gpu as sg
 from servegen_gpu.clients.stated.distributions import Beta, Constant, Exponential, LogNormal, Mixture, Pareto
 from servegen_gpu.clients.stated.tabulate import TOKENS, tabulate
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.request.families import EXPONENTIAL, GAMMA, WEIBULL, family_of
+from servegen_gpu.request.families import EXPONENTIAL, GAMMA, LOGNORMAL, WEIBULL, family_of
 from servegen_gpu.request.schema import FIELDS
 
 LENGTHS = {"input_tokens": LogNormal(300, 1.1), "output_tokens": Exponential(400)}
@@ -116,14 +116,18 @@ def test_a_diurnal_curve_is_a_target_rate_too():
 
 
 @pytest.mark.parametrize("cv", [0.01, 0.3, 1, 1.46, 2.5, 30, 1000])
-@pytest.mark.parametrize("family", [GAMMA, WEIBULL])
+@pytest.mark.parametrize("family", [GAMMA, WEIBULL, LOGNORMAL])
 def test_shapes_have_the_cv_that_was_asked_for(family, cv):
+    lowest, highest = family_of(family).cv_range
+    cv = min(cv, highest)
+    assert lowest == 0.01
+    assert highest == (pytest.approx(90.01, abs=0.01) if family == LOGNORMAL else 1000)
     shape = family_of(family).shape_of(cv)
     assert family_of(family).cv_of(shape) == pytest.approx(cv, rel=1e-6)
     low, high = family_of(family).shape_range
     assert low <= shape <= high * 1.001
     if cv < 50:  # SciPy's own variance loses its digits beyond
-        law = stats.gamma(shape) if family == GAMMA else stats.weibull_min(shape)
+        law = {GAMMA: stats.gamma, WEIBULL: stats.weibull_min, LOGNORMAL: stats.lognorm}[family](shape)
         assert law.std() / law.mean() == pytest.approx(cv, rel=1e-6)
 
 
@@ -135,11 +139,14 @@ def test_families_shapes_and_cvs():
             client(arrivals="weibull", shape=0.7),
             client(arrivals="exponential", cv=1),
             client(arrivals=sg.Arrivals("gamma", shape=3)),
+            client(arrivals="lognormal", shape=1.1),
+            client(arrivals="lognormal", cv=2),
         ]
     )
-    assert pool.family[:, 0].tolist() == [EXPONENTIAL, GAMMA, WEIBULL, EXPONENTIAL, GAMMA]
-    assert pool.shape[:, 0] == pytest.approx([1, 0.25, 0.7, 1, 3])
-    assert pool.cv[:, 0] == pytest.approx([1, 2, 1.46242, 1, 3**-0.5], rel=1e-5)
+    assert pool.family[:, 0].tolist() == [EXPONENTIAL, GAMMA, WEIBULL, EXPONENTIAL, GAMMA, LOGNORMAL, LOGNORMAL]
+    assert pool.shape[:, 0] == pytest.approx([1, 0.25, 0.7, 1, 3, 1.1, np.sqrt(np.log(5))])
+    assert pool.cv[:, 0] == pytest.approx([1, 2, 1.46242, 1, 3**-0.5, 1.534107, 2], rel=1e-5)
+    assert pool.client(5).family[0] == "Lognormal"
     assert (pool.occupancy == 1).all()
 
 
@@ -215,7 +222,7 @@ def test_reasoning_shares_follow_what_was_stated():
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("family", ["exponential", "gamma", "weibull"])
+@pytest.mark.parametrize("family", ["exponential", "gamma", "weibull", "lognormal"])
 def test_gaps_and_counts_follow_what_was_stated(family):
     """One client, windows of an hour: of 7,200 gaps the two at the ends do not matter."""
     cv = None if family == "exponential" else 1.6
@@ -227,6 +234,8 @@ def test_gaps_and_counts_follow_what_was_stated(family):
         if family == "weibull":
             shape = family_of(WEIBULL).shape_of(cv)
             law = stats.weibull_min(shape, scale=1 / stats.weibull_min(shape).mean())
+        elif family == "lognormal":
+            law = stats.lognorm(np.log1p(cv**2) ** 0.5, scale=(1 + cv**2) ** -0.5)
         else:
             law = stats.gamma(cv**-2, scale=cv**2)
         edges = law.ppf(np.linspace(0.1, 0.975, 36))
@@ -348,13 +357,18 @@ BAD = {
     "steps past the period": (lambda: one(rate={0: 1, "25h": 5}), "within the period.*90000"),
     "knots too few": (lambda: one(rate=sg.Schedule([0, 60], [1, 2], "linear")), "up to the end of the period"),
     "a time of nonsense": (lambda: client(rate={"soon": 5}), "soon"),
-    "unknown family": (lambda: client(arrivals="pareto"), "exponential, gamma, weibull.*pareto"),
+    "unknown family": (lambda: client(arrivals="pareto"), "exponential, gamma, weibull, lognormal.*pareto"),
     "shape and cv": (lambda: client(arrivals="gamma", shape=1, cv=1), "shape or cv.*both"),
     "gamma of nothing": (lambda: client(arrivals="gamma"), "shape or the cv"),
     "exponential with a cv": (lambda: client(cv=2), "choose gamma or weibull"),
     "cv zero": (lambda: client(arrivals="gamma", cv=0), "0.01 to 1000"),
     "cv NaN": (lambda: client(arrivals="gamma", cv=float("nan")), "nan"),
     "cv text": (lambda: client(arrivals="gamma", cv="high"), "high"),
+    "sigma too large": (lambda: client(arrivals="lognormal", shape=3.1), "shape from 0.005 to 3, got 3.1"),
+    "sigma zero": (lambda: client(arrivals="lognormal", shape=0), "shape from 0.005 to 3, got 0"),
+    "sigma NaN": (lambda: client(arrivals="lognormal", shape=float("nan")), "nan"),
+    "cv beyond a log-normal's": (lambda: client(arrivals="lognormal", cv=100), "cv from 0.01 to 90.0116, got 100"),
+    "lognormal of nothing": (lambda: client(arrivals="lognormal"), "the shape or the cv of lognormal gaps"),
     "shape huge": (lambda: client(arrivals="weibull", shape=1e9), "shape from"),
     "arrivals twice": (lambda: client(arrivals=sg.Arrivals(), cv=1), "inside Arrivals"),
     "arrivals of a kind": (lambda: client(arrivals=7), "Arrivals"),

@@ -10,7 +10,7 @@ import pytest
 from gates import check, passes
 from scipy.integrate import cumulative_simpson
 from scipy.special import gammainc, gammaincc, gammaln
-from scipy.stats import kstest
+from scipy.stats import kstest, lognorm, norm
 
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.elementary import log
@@ -21,15 +21,17 @@ from servegen_gpu.law.variates import (
     gap_ticks,
     log_weibull,
     try_log_gamma,
+    try_log_gap,
     uniform32,
     uniform52,
 )
-from servegen_gpu.request.families import GAMMA, WEIBULL
+from servegen_gpu.request.families import GAMMA, LOGNORMAL, WEIBULL
 
 KEY = derive_key(11)
 DRAWS = 60_000
 GAMMA_SHAPES = (0.0067, 0.05, 0.3, 0.9, 1.0, 2.5, 40.0)
 WEIBULL_SHAPES = (0.152, 0.5, 1.0, 3.0)
+LOGNORMAL_SHAPES = (0.01, 0.3, 1.0, 3.0)
 LAST = 2**32 - 1
 
 
@@ -202,6 +204,46 @@ def test_first_gap_is_in_equilibrium(is_gamma, shape):
     assert not passes(p_uniform(equilibrium_cdf(whole[accepted] * power, is_gamma, shape)))
     if (shape >= 1) if is_gamma else (shape <= 1):
         assert not passes(p_uniform(equilibrium_cdf(first_gaps(is_gamma, shape * 1.06), is_gamma, shape)))
+
+
+def lognormals(sigma, client, first=False):
+    """Logarithms of gaps, or of first gaps."""
+    family, shape = np.uint8(LOGNORMAL), np.float64(sigma)
+    of = equilibrium_constants(np, family, shape)[0] if first else gap_constants(np, family, shape)
+    gaps, accepted = try_log_gap(np, LOGNORMAL, words(client), of)
+    assert accepted is None
+    return gaps
+
+
+def lognormal_equilibrium_cdf(log_x, sigma):
+    """E[min(X, x)] / E[X]."""
+    beyond = np.exp(log_x - sigma**2 / 2) * norm.sf(log_x / sigma)
+    return norm.cdf(log_x / sigma - sigma) + beyond
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("sigma", LOGNORMAL_SHAPES)
+def test_lognormal_gaps(sigma):
+    gaps = lognormals(sigma, 60 + LOGNORMAL_SHAPES.index(sigma))
+    check(kstest(np.exp(gaps), lognorm(sigma).cdf).pvalue, f"log-normal gaps, sigma {sigma}")
+    # the defects: sigma off by 5 %, and variance for sigma
+    assert not passes(kstest(np.exp(lognormals(sigma * 1.05, 0)), lognorm(sigma).cdf).pvalue)
+    if sigma != 1:
+        assert not passes(kstest(np.exp(lognormals(sigma**2, 0)), lognorm(sigma).cdf).pvalue)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("sigma", LOGNORMAL_SHAPES)
+def test_first_lognormal_gap_is_in_equilibrium(sigma):
+    gaps = lognormals(sigma, 70 + LOGNORMAL_SHAPES.index(sigma), first=True)
+    check(p_uniform(lognormal_equilibrium_cdf(gaps, sigma)), f"first gap, sigma {sigma}")
+    # the defects: an ordinary gap first, a length-biased gap that is not cut, one that is cut but not biased
+    uniform = log(np, uniform52(np, *words(0)[2:]))
+    biased = lognormals(sigma, 0) + sigma**2
+    assert not passes(p_uniform(lognormal_equilibrium_cdf(lognormals(sigma, 0), sigma)))
+    assert not passes(p_uniform(lognormal_equilibrium_cdf(biased, sigma)))
+    if sigma > 0.1:  # below, gaps are regular, and bias is small
+        assert not passes(p_uniform(lognormal_equilibrium_cdf(biased - sigma**2 + uniform, sigma)))
 
 
 def test_equilibrium_of_an_exponential_is_itself():

@@ -105,7 +105,7 @@ class Backend(ABC):
 
         Yields
         ------
-        dict or TURN_ROW[n]
+        dict or turn_row[n]
             The columns of a trace, or such records, in any order.
         """
         from servegen_gpu.backends.host.turns import sample_turns
@@ -124,7 +124,7 @@ class Backend(ABC):
         packed : PackedWorkload
         key : tuple of int
         slab : Slab
-        due : TURN_ROW[n], optional
+        due : turn_row[n], optional
             From `ordered`, all of them inside the slab.
 
         Returns

@@ -11,7 +11,8 @@ l      logarithm of a gap; its scale is free, the mean follows from the rate
 
 Weibull(k): ``l = log(E) / k``; the exponential family is Weibull(1). Gamma(k): Marsaglia and Tsang, "A simple method
 for generating gamma variables", ACM TOMS 26 (2000), with d = k' − 1/3, c = 1/√(9d), where k' = k for k ≥ 1 and k + 1
-below; there the boost Gamma(k) = Gamma(k + 1) · u^(1/k) of the same paper brings it back.
+below; there the boost Gamma(k) = Gamma(k + 1) · u^(1/k) of the same paper brings it back. Log-normal: with a normal z,
+``l = sigma z + mu``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from servegen_gpu.law.elementary import exp, log
 from servegen_gpu.law.normal import normal_of_word
 from servegen_gpu.law.philox import Words
-from servegen_gpu.request.families import GAMMA, WEIBULL
+from servegen_gpu.request.families import GAMMA, LOGNORMAL, WEIBULL
 
 
 def uniform32(xp: Any, word: Any) -> Any:
@@ -48,9 +49,10 @@ class GapConstants:
     Attributes
     ----------
     d, c, log_d
-        Of a Gamma draw, as in the module's notation.
+        Of a Gamma draw, as in the module's notation. Of a log-normal one, c is sigma and log_d is mu.
     boost
-        Of a Gamma draw: multiplies the logarithm of a uniform; 1/k for k < 1, else 0. Of a Weibull draw: 1/k.
+        Of a Weibull draw: 1/k. Of the others it multiplies the logarithm of a uniform: 1/k of a Gamma with k < 1, 1 of
+        what is left of a log-normal gap, else 0.
     """
 
     d: Any
@@ -76,15 +78,18 @@ def gap_constants(xp: Any, family: Any, shape: Any) -> GapConstants:
     below_one = shape < 1.0
     d = xp.where(below_one, shape + 1.0, shape) - 1.0 / 3.0
     inverse = 1.0 / shape
-    boost = xp.where((family == GAMMA) & ~below_one, 0.0, inverse)
-    return GapConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), boost)
+    normal = family == LOGNORMAL
+    boost = xp.where(normal | ((family == GAMMA) & ~below_one), 0.0, inverse)
+    c = xp.where(normal, shape, 1.0 / xp.sqrt(d * 9.0))
+    return GapConstants(d, c, xp.where(normal, 0.0, log(xp, d)), boost)
 
 
 def equilibrium_constants(xp: Any, family: Any, shape: Any) -> tuple[GapConstants, Any]:
     """Constants of the first gap of a stationary renewal process: what is left of a length-biased gap.
 
-    A length-biased Gamma(k) gap is Gamma(k + 1); a length-biased Weibull(k) gap is G^(1/k) with G ~ Gamma(1 + 1/k).
-    The time left is that gap times a uniform, drawn here as the boost.
+    A length-biased Gamma(k) gap is Gamma(k + 1); a length-biased Weibull(k) gap is G^(1/k) with G ~ Gamma(1 + 1/k);
+    a length-biased log-normal gap has the mean sigma**2 of its logarithm. The time left is that gap times a uniform,
+    drawn here as the boost.
 
     Parameters
     ----------
@@ -102,13 +107,16 @@ def equilibrium_constants(xp: Any, family: Any, shape: Any) -> tuple[GapConstant
     is_gamma = family == GAMMA
     biased = xp.where(is_gamma, shape + 1.0, 1.0 + 1.0 / shape)
     d = biased - 1.0 / 3.0
-    boost = xp.where(is_gamma, 1.0, shape)
-    return GapConstants(d, 1.0 / xp.sqrt(d * 9.0), log(xp, d), boost), 1.0 / boost
+    normal = family == LOGNORMAL
+    boost = xp.where(is_gamma | normal, 1.0, shape)
+    c, log_d = 1.0 / xp.sqrt(d * 9.0), log(xp, d)
+    of = GapConstants(d, xp.where(normal, shape, c), xp.where(normal, shape * shape, log_d), boost)
+    return of, 1.0 / boost
 
 
 def dispersion(xp: Any, family: Any, shape: Any) -> Any:
     """About the squared CV of a gap: how much more than its mean a renewal count may be; only speed depends on it."""
-    return 1.0 / shape
+    return xp.where(family == LOGNORMAL, exp(xp, shape * shape) - 1.0, 1.0 / shape)
 
 
 def try_log_gap(xp: Any, draw: int, words: Words, of: GapConstants) -> tuple[Any, Any]:
@@ -130,6 +138,8 @@ def try_log_gap(xp: Any, draw: int, words: Words, of: GapConstants) -> tuple[Any
     """
     if draw == GAMMA:
         return try_log_gamma(xp, words, of)
+    if draw == LOGNORMAL:
+        return log_lognormal(xp, words, of), None
     assert draw == WEIBULL
     return log_weibull(xp, words, of.boost), None
 
@@ -153,6 +163,11 @@ def try_log_gamma(xp: Any, words: Words, of: GapConstants) -> tuple[Any, Any]:
     accepted = (t > 0.0) & (log(xp, uniform32(xp, words[1])) < bound)
     log_gap = log_v + of.log_d + log(xp, uniform52(xp, words[2], words[3])) * of.boost
     return log_gap, accepted
+
+
+def log_lognormal(xp: Any, words: Words, of: GapConstants) -> Any:
+    """Logarithm of a log-normal gap: word 0 gives the normal, words 2 and 3 the boost."""
+    return normal_of_word(xp, words[0]) * of.c + of.log_d + log(xp, uniform52(xp, words[2], words[3])) * of.boost
 
 
 def gap_ticks(xp: Any, log_gap: Any, log_unit: Any, ticks_per_unit: Any) -> Any:

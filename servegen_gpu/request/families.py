@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NO_FAMILY, EXPONENTIAL, GAMMA, WEIBULL = range(4)
+NO_FAMILY, EXPONENTIAL, GAMMA, WEIBULL, LOGNORMAL = range(5)
 """Codes: a window without requests has none. Part of the random stream, never changed."""
 
 CV_RANGE = (0.01, 1000.0)
@@ -129,6 +129,17 @@ ROWS = (
         cv_of=_weibull_cv,
         shape_of=_weibull_shape,
         log_mean=_weibull_log_mean,
+    ),
+    GapFamily(
+        code=LOGNORMAL,
+        name="lognormal",
+        draw=LOGNORMAL,
+        first_draw=LOGNORMAL,
+        shape_range=(0.005, 3.0),  # sigma; beyond, normals from 32 bits would miss much of the mean
+        cv_of=lambda shape: math.sqrt(math.expm1(shape * shape)),
+        shape_of=lambda cv: settled(math.sqrt(math.log1p(cv * cv))),
+        log_mean=lambda log, shape: shape * shape * 0.5,
+        released=False,
     ),
 )
 

@@ -167,6 +167,9 @@ SCHEMAS = {
     )
 }
 
+TURN_FIELDS = max(len(schema.scalars) for schema in SCHEMAS.values() if not schema.items)
+"""Most fields of a request without items; kernels/request.h has the same."""
+
 FIELDS = {name: schema.names for name, schema in SCHEMAS.items()}
 """Names of the fields of a request by category, in the order of their lanes."""
 

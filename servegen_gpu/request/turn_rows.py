@@ -11,19 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.request.columns import Columns, Ragged, concat, rows_between, size_bytes, take
-
-TURN_ROW = np.dtype(
-    [
-        ("arrival_us", np.int64),
-        ("conversation", np.int64),
-        *((name, np.int32) for name in ("client", "turn", "new_tokens")),
-        *((name, np.int32) for name in ("input_tokens", "output_tokens", "reason_tokens")),
-    ]
-)
-"""SgTurnRow in kernels/job.h; `reason_tokens` mean nothing unless clients reason."""
+from servegen_gpu.request.schema import TURN_FIELDS, of
 
 TurnRows = Columns | NDArray[np.void]
 """Both give a column by its name."""
+
+
+def turn_row(category: str) -> np.dtype[np.void]:
+    """SgTurnRow in kernels/job.h: its fields are the columns of a category without items, by lane; some may be left."""
+    fields = [field.column for field in of(category).scalars]
+    left = [f"left{lane}" for lane in range(len(fields), TURN_FIELDS)]
+    wide, narrow = ("arrival_us", "conversation"), ("client", "turn", "new_tokens", *fields, *left)
+    return np.dtype([*((n, np.int64) for n in wide), *((n, np.int32) for n in narrow)], align=True)
 
 
 def columns_of(rows: TurnRows, like: Columns) -> Columns:

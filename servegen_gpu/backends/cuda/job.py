@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.request.schema import SCALAR_FIELDS
+
 NAMES: tuple[str, ...] = (
     # the workload
     *("key0", "key1", "clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "items", "window_us"),
@@ -25,11 +27,10 @@ NAMES: tuple[str, ...] = (
     *("tile_run", "peak", "total", "units_known", "ticks", "sums", "run_sums"),
     # positions, rows, items
     *("position_begin", "position_bits", "word", "record", "record_words"),
-    *("order", "arrival_us", "client", "field0", "field1", "field2", "field3", "field4", "row_cell", "row_ordinal"),
+    *("order", "arrival_us", "client", *(f"field{lane}" for lane in range(SCALAR_FIELDS)), "row_cell", "row_ordinal"),
     *("purpose", "item_field", "item_begin", "item", "inputs"),
 )
 
-SCALAR_FIELDS = 5
 TILE = 256
 """Requests a tile: as in kernels/slab.h."""
 

@@ -187,7 +187,7 @@ class SlabSampler:
         xp, schema = self.device.xp, packed.schema
         names = packed.fields[: packed.scalar_fields]
         located = bool(schema.items) or packed.addressed
-        width = 4 if len(names) + located < 4 else 8
+        width = 4 if 1 + len(names) + located <= 4 else 8
         record = xp.empty(len(word) * width, np.uint32)
         job = job | {"record": record, "record_words": width, "position_bits": position_bits or 0}
         # a null pointer would say that there is no ordinal

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.cuda.job import SCALAR_FIELDS
 from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS
@@ -117,7 +116,6 @@ def _shared(device: Device, packed: PackedWorkload) -> Job:
         "guide_bits": tables.guide_bits,
         "clock_guide_bits": clock.segments.guide_bits,
     }
-    assert packed.scalar_fields <= SCALAR_FIELDS
     return _uploaded(device, arrays) | numbers
 
 

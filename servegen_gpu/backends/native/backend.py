@@ -43,7 +43,7 @@ from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 from servegen_gpu.request.columns import Columns, Ragged
 from servegen_gpu.request.schema import MODALITIES, of
-from servegen_gpu.request.turn_rows import TURN_ROW, TurnRows, in_order
+from servegen_gpu.request.turn_rows import TurnRows, in_order, turn_row
 from servegen_gpu.rules import CountRule
 
 TURNS_AT_ONCE = ctypes.c_int64(1 << 20)
@@ -110,7 +110,7 @@ class NativeBackend(Backend):
         try:
             with self._drawn("sg_draw", packed, key, slab) as drawn:
                 try:
-                    return self._written(packed, drawn, np.empty(0, TURN_ROW) if due is None else due)
+                    return self._written(packed, drawn, np.empty(0, turn_row(packed.category)) if due is None else due)
                 finally:
                     self.library.free(drawn.handle)
         except NoRoomForId:
@@ -136,7 +136,7 @@ class NativeBackend(Backend):
                             course = drawn_course(self.library, drawn.handle, count, drawn.state.cells, drawn.offset_us)
                             yield rows_inside(all_turns(packed, key, course), span_us)
                             continue
-                        rows = np.empty(count, TURN_ROW)
+                        rows = np.empty(count, turn_row(packed.category))
                         self.library.call("sg_turn_rows", drawn.handle, rows, stop=drawn.stop)
                         yield rows
                 finally:

@@ -19,7 +19,6 @@ from servegen_gpu.law.session_ids import LAYOUTS, folded
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells
 from servegen_gpu.request.tables import PackedTables
-from servegen_gpu.request.turn_rows import TURN_ROW
 
 
 def sessions_of(cells: Cells) -> Any:
@@ -79,7 +78,7 @@ def ordered(library: Library, parts: list[NDArray[np.void]]) -> NDArray[np.void]
     count = np.array([len(part) for part in parts], np.int64)
     kept = [np.ascontiguousarray(part) for part in parts]
     rows = np.array([address(part) for part in kept], np.int64)
-    out = np.empty(int(count.sum()), TURN_ROW)
+    out = np.empty(int(count.sum()), parts[0].dtype)
     parts_, threads = ctypes.c_int64(len(parts)), ctypes.c_int64(thread_count())
     library.call("sg_ordered", rows, count, parts_, threads, out)
     return out

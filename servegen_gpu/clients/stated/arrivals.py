@@ -15,9 +15,9 @@ class Arrivals:
     Attributes
     ----------
     family : str
-        A name of `FAMILIES`: ``"exponential"`` (a Poisson process), ``"gamma"``, ``"weibull"`` and so on.
+        ``"exponential"`` (a Poisson process), ``"gamma"``, ``"weibull"`` or ``"lognormal"``: `FAMILIES`.
     shape : float, optional
-        Of all but exponential gaps.
+        Of all but exponential gaps; sigma of log-normal ones, up to 3.
     cv : float, optional
         Instead of the shape: standard deviation of the gaps over their mean, 0.01 to 1,000. Above 1 is bursty.
     """
