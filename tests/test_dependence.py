@@ -178,13 +178,15 @@ def test_marginals_stay_uniform():
 @pytest.mark.statistical
 @pytest.mark.parametrize("rho", [-0.9, -0.4, 0.1, 0.6, 0.95])
 def test_rank_correlation_of_two_fields(rho):
-    one, other = mix_words(np, words(5, 2), two_fields(rho))
-    assert abs(spearmanr(one, other).statistic - rho) < 5 / math.sqrt(N)
+    n = 2 * N
+    drawn = words(5, 2, n)
+    one, other = mix_words(np, drawn, two_fields(rho))
+    assert abs(spearmanr(one, other).statistic - rho) < 5 / math.sqrt(n)
     check(p_spearman(one, other, rho), f"Spearman {rho}")
     # the defects: correlations off by 0.025; no mixing at all
     for wrong in (rho - 0.025, rho + 0.025):
-        assert not passes(p_spearman(*mix_words(np, words(5, 2), two_fields(wrong)), rho))
-    assert not passes(p_spearman(*words(5, 2), rho))
+        assert not passes(p_spearman(*mix_words(np, drawn, two_fields(wrong)), rho))
+    assert not passes(p_spearman(*drawn, rho))
 
 
 @pytest.mark.statistical

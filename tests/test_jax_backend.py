@@ -181,7 +181,7 @@ def test_functions_of_the_law_and_the_defect_that_the_guard_prevents():
 def test_slabs_of_a_bucket_share_one_compilation(caplog):
     # so many cells that no other test has compiled for them
     pool = tiny_pool(clients=700, silent=False, family=GAMMA, shape=2.0)
-    workload = stream(pool, rate=5.0, duration="2h", counts="renewal", backend="jax")
+    workload = stream(pool, rate=5.0, duration="2h", counts="renewal", backend="jax", seed=1)
 
     def compiled_for(*windows):
         caplog.clear()

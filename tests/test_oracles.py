@@ -266,7 +266,7 @@ def test_exact_counts_are_rounded_without_bias(mean: float, monkeypatch: Patch) 
 
 
 def poisson(mean: float, asked: float, counts: str = "renewal") -> float:
-    count = counts_of(crowd(20_000, asked, family=EXPONENTIAL), counts=counts)
+    count = counts_of(crowd(40_000, asked, family=EXPONENTIAL), counts=counts)
     law = stats.poisson(mean)
     top = int(law.isf(1e-7)) + 2
     probability = np.append(law.pmf(np.arange(top)), law.sf(top - 1))

@@ -93,20 +93,20 @@ def mean_tokens(pool):
 
 @pytest.mark.parametrize("name", ["deepseek-r1", "m-code"])
 def test_every_seed_gives_the_lengths_of_the_workload(name, monkeypatch):
-    """Means over 60 seeds have a standard deviation of up to 1.3 %, so a dozen are within 5 % of each other."""
+    """Means of 100 seeds have a standard deviation of up to 1.4 %; that of 24 stays below 2 % in 999 of 1,000 runs."""
 
     def spread():
-        means = np.array([mean_tokens(population(name, seed=seed)) for seed in range(12)])
-        return np.ptp(means, axis=0) / means.mean(axis=0)
+        means = np.array([mean_tokens(population(name, seed=seed)) for seed in range(24)])
+        return means.std(axis=0, ddof=1) / means.mean(axis=0)
 
-    assert (spread() < 0.05).all()
+    assert (spread() < 0.02).all()
 
     def independent(shares, tail_shares, group, weight, seed, lane, begin=0):
         ends = np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
         return (uniforms(seed, lane, np.arange(len(group)))[:, None] >= ends[group, :-1]).sum(axis=1)
 
     monkeypatch.setattr("servegen_gpu.clients.population.population.stratified", independent)
-    assert (spread() > 0.1).all(), "independent draws are found"
+    assert (spread() > 0.03).all(), "independent draws are found"
 
 
 def who(name, seed):
