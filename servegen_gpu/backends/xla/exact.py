@@ -54,6 +54,21 @@ def exact(law: Callable[..., Any], zero: Any) -> Callable[..., Any]:
     return rounded
 
 
+def once(values: Any, zero: Any) -> Any:
+    """The same values, computed once: XLA would repeat them inside every gather that needs them.
+
+    A loop of one step, which XLA cannot see to be one. Before table lookups it halves the time of a copula on a CPU.
+
+    Parameters
+    ----------
+    values : array, or tuples and lists of them
+    zero : int64
+        As for `exact`.
+    """
+    start = jax.tree.map(jnp.zeros_like, values)
+    return lax.while_loop(lambda carry: carry[0] <= zero, lambda carry: (carry[0] + 1, values), (zero, start))[1]
+
+
 def _evaluate(jaxpr: Any, consts: Any, zero: Any, arguments: list[Any]) -> list[Any]:
     """Apply the operations of a jaxpr one by one, guarding what `ROUNDED` names."""
     known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from servegen_gpu.backends.xla.arrivals import Requests
-from servegen_gpu.backends.xla.exact import exact
+from servegen_gpu.backends.xla.exact import exact, once
 from servegen_gpu.backends.xla.gaps import words_of
 from servegen_gpu.backends.xla.tables import DeviceCells, DeviceTables
 from servegen_gpu.law.address import Purpose
@@ -97,6 +97,7 @@ def _scalar_fields(tables: DeviceTables, cells: DeviceCells, cell: Any, ordinal:
     if kind.dependence == "copula":
         mix = exact(lambda words, mixing, of: mix_words(jnp, words, mixing, of, kind.ties), tables.zero)
         words = mix(words, tables.mixing, cells.mixing_of[cell])
+    words = once(words, tables.zero)
     drawn = {
         name: _lookup(tables, word, cells.table[cell, f])
         for f, (name, word) in enumerate(zip(names, words, strict=True))
