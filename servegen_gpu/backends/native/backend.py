@@ -21,7 +21,7 @@ from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.run_gaps import SummedGaps
 from servegen_gpu.backends.host.survey import Surveyor
 from servegen_gpu.backends.host.turns import all_turns, rows_inside, sample_turns, window_of
-from servegen_gpu.backends.native.cells import begin
+from servegen_gpu.backends.native.cells import Laws, begin, laws_of
 from servegen_gpu.backends.native.library import (
     MAX_FIELDS,
     PAD,
@@ -34,6 +34,7 @@ from servegen_gpu.backends.native.library import (
     runs,
 )
 from servegen_gpu.backends.native.turns import drawn_course, ordered, sessions_of, turns_of
+from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS, ties
@@ -88,6 +89,7 @@ class NativeBackend(Backend):
     def __init__(self, library: Library | None = None) -> None:
         self.library = library or load_library(build=True)
         self._surveyor, self._gaps = Surveyor(), NativeGaps(self.library)
+        self._laws: PerWorkload[Laws] = PerWorkload()
         self.library.hold(1)
         weakref.finalize(self, self.library.hold, -1)
 
@@ -173,7 +175,10 @@ class NativeBackend(Backend):
         if slab.surveyed:
             known, reached = self._surveyor.reaching_runs(packed, key, slab, self._gaps)
             return known.state, known.runs.take(reached)
-        return begin(self.library, packed, key, slab.windows), None
+        laws = self._laws.find(packed)
+        if laws is None:
+            self._laws.keep(packed, laws := laws_of(packed))
+        return begin(self.library, laws, packed, key, slab.windows), None
 
     def _written(self, packed: PackedWorkload, drawn: LibraryDraw, due: NDArray[np.void] | None = None) -> Columns:
         """The columns of what was drawn; with `due`, those of a trace with conversations."""

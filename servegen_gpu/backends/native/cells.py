@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +17,36 @@ from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells, number_of
 from servegen_gpu.request.families import FIRST_DRAWS
 
+Laws = dict[str, Any]
 
-def begin(library: Library, packed: PackedWorkload, key: Key, windows: NDArray[np.int64]) -> CellState:
-    """What `host.cell_state.begin` knows of the cells of some windows."""
+
+def laws_of(packed: PackedWorkload) -> Laws:
+    """What an SgGrid has of a workload, whatever the windows."""
     first, power = equilibrium_constants(np, packed.family, packed.shape)
+    arrays = {
+        "client": packed.client_id,
+        "profile": packed.profile,
+        "rate_factor": packed.rate_factor,
+        "rule": packed.count_rule,
+        "rate_rps": packed.rate_rps,
+        "log_mean_gap": packed.log_mean_gap,
+        "first_draw": FIRST_DRAWS[packed.family],
+        **vars(first),
+        "power": power,
+    }
+    numbers = {"clients": len(packed.client_id), "rows": packed.rate_rps.shape[1]}
+    return numbers | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def begin(library: Library, laws: Laws, packed: PackedWorkload, key: Key, windows: NDArray[np.int64]) -> CellState:
+    """What `host.cell_state.begin` knows of the cells of some windows."""
     stop = np.zeros(1, np.int32)
     task = grid(
-        {
+        laws
+        | {
             "key0": key[0],
             "key1": key[1],
-            "clients": len(packed.client_id),
-            "rows": packed.rate_rps.shape[1],
             "windows": len(windows),
-            "client": packed.client_id,
-            "profile": packed.profile,
-            "rate_factor": packed.rate_factor,
-            "rule": packed.count_rule,
-            "rate_rps": packed.rate_rps,
-            "log_mean_gap": packed.log_mean_gap,
-            "first_draw": FIRST_DRAWS[packed.family],
-            **vars(first),
-            "power": power,
             "row": packed.row[windows],
             "number": number_of(packed.first_window + windows, packed.stream),
             "scale": packed.window_scale[windows] * packed.window_length_s[windows],
