@@ -16,7 +16,7 @@ SG_DEVICE double at_row(const double* row, double t) {
     return total + row[0];
 }
 
-// Signs are random bits: no compiler may make branches of them, for no processor foresees them.
+// Signs are random, so they are bit operations: a branch would be mispredicted half of the time.
 SG_DEVICE double normal_of_word(uint32_t word) {
     const uint32_t upper = word >> 31, folded = word ^ (0 - upper);
     const int64_t bits = bits_of(static_cast<double>(static_cast<int32_t>(folded)) + 0.5);
