@@ -90,18 +90,19 @@ struct SgTurnRow {
     int32_t client, turn, new_tokens, field[SG_NAMESPACE::TURN_FIELDS];
 };
 
-// Clients in windows before it is known which of them send a request, from servegen_gpu/backends/native/cells.py. Laws are
-// those of profiles in rows; their constants are those of first gaps (`equilibrium_constants` of the law).
+// Clients in windows before it is known which of them send a request, from servegen_gpu/backends/native/cells.py. Rows that
+// follow one another with the same gaps share a law; constants are those of first gaps (`equilibrium_constants`).
 struct SgGrid {
     uint64_t key0, key1;
-    int64_t clients, rows, windows;
+    int64_t clients, rows, laws, windows;
     const uint64_t* client;
     const int64_t* profile;
     const double* rate_factor;
-    const uint8_t* rule;                                                // [profiles]
-    const uint8_t* first_draw;                                          // this and the next row: [profiles, rows]
-    const double *rate_rps, *log_mean_gap, *d, *c, *log_d, *boost, *power;  // [profiles, rows]
-    const int64_t* row;                                                 // this and the next two: [windows]
+    const uint8_t* rule;                                         // [profiles]
+    const double* rate_rps;                                      // [profiles, rows]
+    const uint8_t* first_draw;                                   // this and the next row: [profiles, laws]
+    const double *log_mean_gap, *d, *c, *log_d, *boost, *power;
+    const int64_t *row, *law;                                    // these and the next two: [windows]
     const uint64_t* number;
     const double* scale;  // of rates, times the window's length
     int64_t threads;

@@ -71,7 +71,7 @@ static int64_t cells(const SgGrid& grid, int64_t window, int64_t a, int64_t b, S
         }
         for (int i = 0; i < n; ++i) {
             const int64_t profile = grid.profile[some[i].client];
-            law[renewals] = profile * grid.rows + grid.row[window];
+            law[renewals] = profile * grid.laws + grid.law[window];
             first[renewals] = some[i];
             renewals += grid.rule[profile] == RENEWAL;
         }

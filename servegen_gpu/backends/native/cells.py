@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,37 +18,57 @@ from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Cells, number_of
 from servegen_gpu.request.families import FIRST_DRAWS
 
-Laws = dict[str, Any]
+
+@dataclass(frozen=True, eq=False)
+class Laws:
+    """What an SgGrid has of a workload, whatever the windows.
+
+    Attributes
+    ----------
+    fixed : dict
+        Fields of SgGrid.
+    of_row : int64[rows]
+        Which law the profiles have in a row: rows that follow one another with the same gaps share it.
+    """
+
+    fixed: dict[str, Any]
+    of_row: NDArray[np.int64]
 
 
 def laws_of(packed: PackedWorkload) -> Laws:
-    """What an SgGrid has of a workload, whatever the windows."""
-    first, power = equilibrium_constants(np, packed.family, packed.shape)
+    """The laws of first gaps of a workload."""
+    shape, family = packed.shape, packed.family
+    other = ((shape[:, 1:] != shape[:, :-1]) | (family[:, 1:] != family[:, :-1])).any(axis=0)
+    begins = np.flatnonzero(np.concatenate(([True], other)))
+    shape, family = shape[:, begins], family[:, begins]
+    first, power = equilibrium_constants(np, family, shape)
     arrays = {
         "client": packed.client_id,
         "profile": packed.profile,
         "rate_factor": packed.rate_factor,
         "rule": packed.count_rule,
         "rate_rps": packed.rate_rps,
-        "log_mean_gap": packed.log_mean_gap,
-        "first_draw": FIRST_DRAWS[packed.family],
+        "first_draw": FIRST_DRAWS[family],
+        "log_mean_gap": packed.log_mean_gap[:, begins],
         **vars(first),
         "power": power,
     }
-    numbers = {"clients": len(packed.client_id), "rows": packed.rate_rps.shape[1]}
-    return numbers | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    numbers = {"clients": len(packed.client_id), "rows": packed.rate_rps.shape[1], "laws": len(begins)}
+    fixed = numbers | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return Laws(fixed, np.concatenate(([0], np.cumsum(other))))
 
 
 def begin(library: Library, laws: Laws, packed: PackedWorkload, key: Key, windows: NDArray[np.int64]) -> CellState:
     """What `host.cell_state.begin` knows of the cells of some windows."""
     stop = np.zeros(1, np.int32)
     task = grid(
-        laws
+        laws.fixed
         | {
             "key0": key[0],
             "key1": key[1],
             "windows": len(windows),
             "row": packed.row[windows],
+            "law": laws.of_row[packed.row[windows]],
             "number": number_of(packed.first_window + windows, packed.stream),
             "scale": packed.window_scale[windows] * packed.window_length_s[windows],
             "threads": thread_count(),
