@@ -94,12 +94,12 @@ struct SgTurnRow {
 // follow one another with the same gaps share a law; constants are those of first gaps (`equilibrium_constants`).
 struct SgGrid {
     uint64_t key0, key1;
-    int64_t clients, rows, laws, windows;
+    int64_t clients, profiles, laws, windows;
     const uint64_t* client;
     const int64_t* profile;
     const double* rate_factor;
     const uint8_t* rule;                                         // [profiles]
-    const double* rate_rps;                                      // [profiles, rows]
+    const double* rate_rps;                                      // [rows, profiles]
     const uint8_t* first_draw;                                   // this and the next row: [profiles, laws]
     const double *log_mean_gap, *d, *c, *log_d, *boost, *power;
     const int64_t *row, *law;                                    // these and the next two: [windows]

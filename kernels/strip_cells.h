@@ -56,15 +56,14 @@ static void counts(const SgGrid& grid, Key key, uint32_t place, SgCell* cells, i
 static int64_t cells(const SgGrid& grid, int64_t window, int64_t a, int64_t b, SgCell* out) {
     const Key key = {static_cast<uint32_t>(grid.key0), static_cast<uint32_t>(grid.key1)};
     const uint32_t place = static_cast<uint32_t>(grid.number[window]);
-    const double scale = grid.scale[window];
+    const double scale = grid.scale[window], *rate_rps = grid.rate_rps + grid.row[window] * grid.profiles;
     int64_t kept = 0;
     while (a < b) {
         SgCell some[STRIP], first[STRIP];
         int64_t law[STRIP];
         int n = 0, renewals = 0;
         for (; a < b && n < STRIP; ++a) {
-            const int64_t profile = grid.profile[a], at = profile * grid.rows + grid.row[window];
-            const double mean = grid.rate_rps[at] * grid.rate_factor[a] * scale;
+            const double mean = rate_rps[grid.profile[a]] * grid.rate_factor[a] * scale;
             some[n] = {static_cast<int64_t>(mean * 4294967296.0), 0, 0, WINDOW_TICKS, static_cast<int32_t>(a),
                        static_cast<int32_t>(window)};
             n += some[n].expected_q32 > 0;
@@ -79,9 +78,9 @@ static int64_t cells(const SgGrid& grid, int64_t window, int64_t a, int64_t b, S
         if (renewals) first_arrivals(grid, key, place, law, first, renewals);
         for (int i = 0, r = 0; i < n; ++i) {
             const bool renewal = r < renewals && first[r].client == some[i].client;
-            out[kept] = renewal ? first[r] : some[i];
+            const SgCell& cell = renewal ? first[r] : some[i];
             r += renewal;
-            kept += renewal ? out[kept].first_ticks < WINDOW_TICKS : out[kept].count > 0;
+            if (renewal ? cell.first_ticks < WINDOW_TICKS : cell.count > 0) out[kept++] = cell;
         }
     }
     return kept;

@@ -86,7 +86,7 @@ def pack(
         length_s = np.full(len(rows), float(pool.window_s))
         if counts == "servegen":
             clock, length_s = _cut_clock(axis.windows[skip:], pool.window_s * US, begin_us, end_us)
-        rate_rps = of.rate_rps.take(used_rows, axis=1)
+        rate_rps = of.rate_rps[:, used_rows]
         _check_largest(of, rate_rps, np.max(scale * length_s, initial=0.0))
         sends = np.asarray(rate_rps.any(axis=1))[pool.profile]
         return PackedWorkload(

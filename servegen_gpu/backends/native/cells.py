@@ -47,13 +47,13 @@ def laws_of(packed: PackedWorkload) -> Laws:
         "profile": packed.profile,
         "rate_factor": packed.rate_factor,
         "rule": packed.count_rule,
-        "rate_rps": packed.rate_rps,
+        "rate_rps": packed.rate_rps.T,  # packed in this order
         "first_draw": FIRST_DRAWS[family],
         "log_mean_gap": packed.log_mean_gap[:, begins],
         **vars(first),
         "power": power,
     }
-    numbers = {"clients": len(packed.client_id), "rows": packed.rate_rps.shape[1], "laws": len(begins)}
+    numbers = {"clients": len(packed.client_id), "profiles": len(packed.rate_rps), "laws": len(begins)}
     fixed = numbers | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return Laws(fixed, np.concatenate(([0], np.cumsum(other))))
 

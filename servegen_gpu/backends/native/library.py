@@ -89,7 +89,7 @@ _TURNS: tuple[tuple[str, Any], ...] = (
 
 _GRID: tuple[tuple[str, Any], ...] = (
     *((name, ctypes.c_uint64) for name in ("key0", "key1")),
-    *((name, ctypes.c_int64) for name in ("clients", "rows", "laws", "windows")),
+    *((name, ctypes.c_int64) for name in ("clients", "profiles", "laws", "windows")),
     ("client", np.uint64),
     ("profile", np.int64),
     ("rate_factor", np.float64),
