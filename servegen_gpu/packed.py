@@ -173,7 +173,7 @@ class PackedWorkload:
         return workload
 
 
-FILE_FORMAT = 6
+FILE_FORMAT = 7
 """Of files of packed workloads; raised whenever their fields change."""
 
 

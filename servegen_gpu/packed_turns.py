@@ -38,8 +38,6 @@ class PackedTurns:
         Longest time from a conversation's first turn to its last.
     requests : float64[windows]
         Expected requests of the conversations that begin in a window, those after the window among them.
-    warmup_us : int
-        Conversations are sampled from this long before a trace on, for those that still go on when it begins.
     """
 
     model: NDArray[np.int64]
@@ -52,7 +50,6 @@ class PackedTurns:
     history: NDArray[np.bool_]
     session_us: NDArray[np.int64]
     requests: NDArray[np.float64]
-    warmup_us: int
 
 
 def used_models(pool: ClientPool) -> list[int]:
@@ -80,7 +77,7 @@ def most_new_tokens(pool: ClientPool) -> NDArray[np.int64]:
     return most[pool.turn_model]  # -1 is the last
 
 
-def pack_turns(pool: ClientPool, requests: NDArray[np.float64], warmup_us: int) -> PackedTurns:
+def pack_turns(pool: ClientPool, requests: NDArray[np.float64]) -> PackedTurns:
     """Pack the models of a pool."""
     tables = [model.tables for model in pool.turn_models]
     bins = np.cumsum([0] + [len(model.gap_us) for model in tables])
@@ -100,7 +97,6 @@ def pack_turns(pool: ClientPool, requests: NDArray[np.float64], warmup_us: int) 
         history=np.array([model.growth == "history" for model in pool.turn_models]),
         session_us=np.array([model.session_us for model in tables], np.int64),
         requests=requests,
-        warmup_us=warmup_us,
     )
 
 

@@ -110,7 +110,7 @@ def pack(
     if conversations is None:
         return stream(ALONE, alone, start_us), shortfall
     requests = (pool.own_rps - alone.own_rps)[axis.rows] * axis.scale * pool.window_s
-    turns = pack_turns(pool, requests, warmup_us)
+    turns = pack_turns(pool, requests)
     beside = stream(CONVERSATIONS, conversations, start_us - warmup_us, turns=turns)
     return stream(ALONE, alone, start_us, conversations=beside), shortfall
 
