@@ -244,8 +244,11 @@ def microseconds(window_s: float) -> int:
 
 def windows_of(arrival_us: NDArray[np.int64], window_us: int) -> NDArray[np.int64]:
     """Number of the window of each arrival, int64[n]; refuses arrivals out of order, and too many windows."""
-    if arrival_us[0] < 0 or (np.diff(arrival_us) < 0).any():
-        raise OptionError("arrivals from 0 on, in ascending order", "others", "sort the trace by arrival_us")
+    falls = np.flatnonzero(np.diff(arrival_us) < 0)
+    if arrival_us[0] < 0 or len(falls):
+        row = int(falls[0]) + 1 if len(falls) else 0
+        got = f"{arrival_us[row]:,} us in row {row:,} of a slab"
+        raise OptionError("arrivals from 0 on, in ascending order", got, "sort the trace by arrival_us")
     checked_count(int(arrival_us[-1]) // window_us + 1)
     return np.asarray(arrival_us // window_us)
 

@@ -342,7 +342,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, name):
     check_stopped(command, tmp_path, signal.Signals[name])
 
 
-def test_a_polite_kill_works_where_interrupts_are_ignored(tmp_path):
+def test_sigterm_works_where_interrupts_are_ignored(tmp_path):
     """As in a script's background, ``command &``, or under nohup."""
     run = f"trap '' INT; exec {sys.executable} -m servegen_gpu {LONG} {tmp_path}/t.csv"
     check_stopped(["sh", "-c", run], tmp_path, signal.SIGTERM)

@@ -215,7 +215,7 @@ BAD = {
     "ids descend": ({"client_ids": np.array([3, 2, 1])}, "ids unique"),
     "id negative": ({"client_ids": np.array([-1, 2, 3])}, "ids unique"),
     "id too large": ({"client_ids": np.array([1, 2, 2**31])}, "ids unique"),
-    "profile absent": ({"profile": np.array([0, 1, 3], np.int32)}, "point at profiles"),
+    "profile absent": ({"profile": np.array([0, 1, 3], np.int32)}, "point at one of"),
     "factor zero": ({"rate_factor": np.array([1.0, 0.0, 1.0])}, "rate factors"),
     "factor NaN": ({"rate_factor": np.array([1.0, np.nan, 1.0])}, "rate factors"),
     "rate NaN": (at("rate_rps", np.nan), r"finite rate.*client \[1\], window 3000 s"),

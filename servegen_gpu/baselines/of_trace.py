@@ -124,8 +124,9 @@ def lengths(slab: Trace, category: str) -> dict[str, tuple[NDArray[np.int64], ND
         if field.kind is Kind.RATIO:
             both = (field.column, schema.fields[OUTPUT].column)
             reason, output = (_checked(name, slab[name]) for name in both)
-            if (reason > output).any():
-                raise OptionError(f"{both[0]} as a part of {both[1]}", "more of them", "fix the trace")
+            if (more := np.flatnonzero(reason > output)).size:
+                got = f"{reason[more[0]]} of {output[more[0]]} in row {slab.first_row + more[0]:,}"
+                raise OptionError(f"{both[0]} as a part of {both[1]}", got, "fix the trace")
             row = np.flatnonzero(output)  # without an output nothing is said of its share
             steps = (2 * RATIO_STEPS * reason[row] + output[row]) // (2 * output[row])
             found[field.name] = (row, np.minimum(steps, RATIO_STEPS - 1))

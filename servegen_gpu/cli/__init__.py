@@ -15,7 +15,7 @@ BAD_INPUT, INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    if arguments is None:  # as a process: a polite kill tidies up as Ctrl-C does, also where that is ignored
+    if arguments is None:  # as a process: SIGTERM tidies up as Ctrl-C does, also where that is ignored
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(options.run(options))

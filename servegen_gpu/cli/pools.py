@@ -36,7 +36,9 @@ def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
         help="windows by a figure such as rate_rps, cv, mean_input_tokens or p95_output_tokens; repeat for more",
     )
     parser.add_argument("--largest", type=int, metavar="K", help="the K clients with most requests in the data")
-    parser.add_argument("--smallest", type=int, metavar="K", help="the K clients with fewest requests, but some")
+    parser.add_argument(
+        "--smallest", type=int, metavar="K", help="the K clients with fewest requests, of those with any"
+    )
     parser.add_argument(
         "--conversations",
         metavar="NAME|FILE|none",

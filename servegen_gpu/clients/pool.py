@@ -413,7 +413,7 @@ class ClientPool:
         return by_requests(self, k, largest=True)
 
     def bottom(self, k: int) -> ClientPool:
-        """The `k` clients with the fewest requests, but some; of equals the smaller ids."""
+        """The `k` clients with the fewest requests, of those that send any; of equals the smaller ids."""
         from servegen_gpu.clients.selection import by_requests
 
         return by_requests(self, k, largest=False)

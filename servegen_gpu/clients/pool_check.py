@@ -47,11 +47,16 @@ def check(pool: ClientPool) -> None:
             raise ProfileError(f"{name} of shape {shape}, [{', '.join(axes)}]", f"{array.shape}", f"fix `{name}`")
     ids = pool.client_ids
     if ids[0] < 0 or ids[-1] > MAX_CLIENT_ID or (np.diff(ids) <= 0).any():
-        raise ProfileError("client ids unique, ascending, below 2**31", "others", "renumber the clients")
+        falls = np.flatnonzero(np.diff(ids) <= 0)
+        got = f"{ids[falls[0]]} before {ids[falls[0] + 1]}" if len(falls) else f"{ids[0]} to {ids[-1]}"
+        raise ProfileError("client ids unique, ascending, from 0 to 2**31 - 1", got, "renumber the clients")
     if pool.profile.min() < 0 or pool.profile.max() >= len(pool.rate_rps):
-        raise ProfileError("clients that point at profiles", "one that does not", "fix `profile`")
-    if not (np.isfinite(pool.rate_factor) & (pool.rate_factor > 0)).all():
-        raise ProfileError("positive, finite rate factors", "others", "fix `rate_factor`")
+        got = f"{pool.profile.min()} to {pool.profile.max()}"
+        raise ProfileError(f"clients that point at one of {len(pool.rate_rps):,} profiles", got, "fix `profile`")
+    wrong = np.flatnonzero(~(np.isfinite(pool.rate_factor) & (pool.rate_factor > 0)))
+    if len(wrong):
+        got = f"{pool.rate_factor[wrong[0]]} of client {ids[wrong[0]]}"
+        raise ProfileError("positive, finite rate factors", got, "fix `rate_factor`")
     _check_profiles(pool)
 
     active = pool.rate_rps > 0
