@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
     join = commands.add_parser(
         "join",
         help="join the shares of a trace",
-        description="Join what `generate --shard k/n` wrote for every k to what `generate` writes without.",
+        description="Join the shares that `generate --shard k/n` wrote into the one trace that `generate` writes without --shard.",
         usage="servegen-gpu join PART... -o PATH",
     )
     join.set_defaults(run=run)
