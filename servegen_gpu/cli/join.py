@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
     join = commands.add_parser(
         "join",
         help="join the shares of a trace",
-        description="Join the shares that `generate --shard k/n` wrote into the one trace that `generate` writes without --shard.",
+        description="Join all shares of `generate --shard k/n` into the trace that `generate` writes without --shard.",
         usage="servegen-gpu join PART... -o PATH",
     )
     join.set_defaults(run=run)
