@@ -23,17 +23,17 @@ SG_DEVICE Ties ties_of(const double* mixing, int fields, int stride) {
 }
 
 // The words of a request after its copula. Fields without a tie cost nothing; a zero in a row changes no word.
-template <int MOST>
-SG_DEVICE void mix_words(const double* mixing, int fields, uint32_t* words) {
+template <int MOST, class Tables = NormalTables>
+SG_DEVICE void mix_words(const double* mixing, int fields, uint32_t* words, const Tables& tables = {}) {
     const Ties ties = ties_of(mixing, fields, fields);
     double normals[MOST];
-    SG_UNROLL for (int f = 0; f < MOST; ++f) normals[f] = ties.used >> f & 1 ? normal_of_word(words[f]) : 0.0;
+    SG_UNROLL for (int f = 0; f < MOST; ++f) normals[f] = ties.used >> f & 1 ? normal_of_word(words[f], tables) : 0.0;
     SG_UNROLL for (int f = 1; f < MOST; ++f) {
         if (!(ties.mixed >> f & 1)) continue;
         const double* row = mixing + f * fields;
         double z = normals[0] * row[0];
         SG_UNROLL for (int j = 1; j <= f; ++j) z = z + normals[j] * row[j];
-        words[f] = word_of_normal(z);
+        words[f] = word_of_normal(z, tables);
     }
 }
 

@@ -27,6 +27,7 @@
 #define SG_UNROLL
 #endif
 
+
 namespace SG_NAMESPACE {
 
 static_assert(FLT_EVAL_METHOD == 0, "the law needs doubles that are rounded after every operation");

@@ -1,7 +1,7 @@
 // Equals law/position.py: from ticks to operational time, and from there to clock time inside a window.
 #pragma once
 
-#include "lane.h"
+#include "elementary.h"
 
 namespace SG_NAMESPACE {
 
@@ -15,7 +15,7 @@ SG_DEVICE int32_t tick_bits(int64_t count) {
 }
 
 SG_DEVICE int64_t on_circle(int64_t ticks_before, int64_t ticks_in_all, double occupancy, int64_t rotation) {
-    const double share = to_double(ticks_before) / to_double(ticks_in_all);
+    const double share = quotient(to_double(ticks_before), to_double(ticks_in_all));
     return (rotation + small_to_int(share * (occupancy * WORDS))) & 0xFFFFFFFF;
 }
 
@@ -25,7 +25,7 @@ struct FromStart {
 };
 
 SG_DEVICE FromStart from_start(int64_t ticks_before, int64_t ticks_in_all) {
-    const double share = to_double(ticks_before) / to_double(ticks_in_all);
+    const double share = quotient(to_double(ticks_before), to_double(ticks_in_all));
     return {small_to_int(share * WORDS) & 0xFFFFFFFF, share < 1.0};
 }
 

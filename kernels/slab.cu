@@ -1,62 +1,85 @@
-// The CUDA driver: a kernel for each step of slab.h, one thread an element; servegen_gpu/backends/cuda/slab.py launches
-// them. Compile without contraction of a * b + c (--fmad=false). tests/test_cuda_host.py compiles the same text for the
-// host, with kernels/on_host.h before it.
-#include "slab.h"
+// The CUDA driver: kernels for the steps of slab.h, one thread an element, and of tasks.h, a warp or a block at a time;
+// servegen_gpu/backends/cuda/ launches them. Compile without contraction of a * b + c (--fmad=false).
+// tests/test_cuda_host.py compiles the same text for the host, with kernels/on_host.h before it.
+#include "tasks.h"
 
 using namespace SG_NAMESPACE;
 
 #define SG_THREAD (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x)
+#define SG_KERNEL extern "C" __global__ void __launch_bounds__
+#define SG_JOB const __grid_constant__ SlabJob job, [[maybe_unused]] int64_t n
 
-#define SG_KERNEL(NAME)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(256, 2) sg_##NAME(const SlabJob* __restrict__ job, int64_t n) { \
-        const int64_t i = SG_THREAD;                                                                    \
-        if (i < n) NAME##_at(*job, i);                                                                  \
+// One thread an element.
+#define SG_EACH(NAME)                          \
+    SG_KERNEL(256) sg_##NAME(SG_JOB) {         \
+        const int64_t i = SG_THREAD;           \
+        if (i < n) NAME##_at(job, i);          \
     }
 
-SG_KERNEL(expect)
-SG_KERNEL(begin)
-SG_KERNEL(tile)
-SG_KERNEL(unit)
-SG_KERNEL(tick)
-SG_KERNEL(sum)
-SG_KERNEL(total)
-SG_KERNEL(end)
-SG_KERNEL(word)
-SG_KERNEL(record)
-SG_KERNEL(row)
-SG_KERNEL(item)
-SG_KERNEL(limit)
-
-static __device__ __forceinline__ void raise(uint64_t* peak, uint64_t key) {
-    if (key) atomicMax(reinterpret_cast<unsigned long long*>(peak), static_cast<unsigned long long>(key));
-}
+SG_EACH(expect)
+SG_EACH(begin)
+SG_EACH(tile)
+SG_EACH(unit)
+SG_EACH(tick)
+SG_EACH(sum)
+SG_EACH(total)
+SG_EACH(end)
+SG_EACH(word)
+SG_EACH(record)
+SG_EACH(row)
+SG_EACH(item)
+SG_EACH(limit)
+SG_EACH(task)
+SG_EACH(reach)
 
 // Maxima are free of order. A warp inside one run, which is most of them where cells are large, asks for its largest
 // once; elsewhere the runs are many, and so are the places that are asked for.
-extern "C" __global__ void __launch_bounds__(256, 2) sg_gap(const SlabJob* __restrict__ job, int64_t n) {
+SG_KERNEL(256) sg_gap(SG_JOB) {
     const int64_t i = SG_THREAD;
     Gap gap = {-1, 0};
-    if (i < n) gap = gap_at(*job, i);
+    if (i < n) gap = gap_at(job, i);
 #if defined(__CUDA_ARCH__)
-    const unsigned all = 0xFFFFFFFFu;
-    const long long first = __shfl_sync(all, static_cast<long long>(gap.run), 0);
-    if (__all_sync(all, gap.run == first || gap.run < 0)) {
-        unsigned long long key = gap.peak;
-        for (int by = 16; by > 0; by >>= 1) {
-            const unsigned long long other = __shfl_down_sync(all, key, by);
-            key = other > key ? other : key;
-        }
-        if (threadIdx.x % 32 == 0 && first >= 0) raise(job->peak + first, key);
+    const long long first = __shfl_sync(ALL_LANES, static_cast<long long>(gap.run), 0);
+    if (__all_sync(ALL_LANES, gap.run == first || gap.run < 0)) {
+        const uint64_t key = largest_of_lanes(gap.peak);
+        if (lane_of() == 0 && first >= 0) raise(job.peak + first, key);
         return;
     }
 #endif
-    if (gap.run >= 0) raise(job->peak + gap.run, gap.peak);
+    if (gap.run >= 0) raise(job.peak + gap.run, gap.peak);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) sg_cross(const SlabJob* __restrict__ job, int64_t n) {
+SG_KERNEL(256) sg_cross(SG_JOB) {
     const int64_t i = SG_THREAD;
     if (i >= n) return;
-    const Place at = place_of_request(*job, i);
-    if (crosses(*job, at, i))
-        atomicMin(reinterpret_cast<unsigned long long*>(job->kept + at.cell), static_cast<unsigned long long>(at.ordinal));
+    const Place at = place_of_request(job, i);
+    if (crosses(job, at, i))
+        atomicMin(reinterpret_cast<unsigned long long*>(job.kept + at.cell), static_cast<unsigned long long>(at.ordinal));
 }
+
+// Warps that take one task after another.
+#define SG_FOR_TASKS(COUNT, BODY)                                                                                   \
+    for (int64_t task = SG_THREAD / 32; task < (COUNT); task += static_cast<int64_t>(gridDim.x) * blockDim.x / 32) { \
+        BODY;                                                                                                       \
+    }
+
+SG_KERNEL(256, 4) sg_draw(SG_JOB) {
+    const NormalRows normals = normal_rows(SG_SHARED(double));
+    SG_FOR_TASKS(job.tasks, draw_task(job, task, normals))
+}
+
+SG_KERNEL(256) sg_sums(SG_JOB) { SG_FOR_TASKS(job.tasks, tick_task(job, task)) }
+
+SG_KERNEL(256) sg_more(SG_JOB) {
+    const NormalRows normals = normal_rows(SG_SHARED(double));
+    SG_FOR_TASKS(job.runs, more_of(job, task, normals))
+}
+
+SG_KERNEL(256) sg_time(SG_JOB) { SG_FOR_TASKS(job.tasks, time_task(job, task)) }
+
+SG_KERNEL(256, 4) sg_scatter(SG_JOB) {
+    const NormalRows normals = normal_rows(SG_SHARED(double));
+    SG_FOR_TASKS(job.tasks, scatter_task(job, task, normals))
+}
+
+SG_KERNEL(BUCKET_THREADS) sg_arrange(SG_JOB) { arrange_bucket(job, blockIdx.x); }

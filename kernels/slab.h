@@ -69,6 +69,20 @@ struct SlabJob {
     int64_t* ticks;       // logarithms of gaps before they are ticks
     const int64_t* sums;  // of all ticks before and at a request, whatever its run
     int64_t* run_sums;    // of the cell's
+    // tasks: consecutive requests of a run
+    int64_t tasks;
+    const int64_t *task_begin, *run_count;  // [runs + 1], [runs]
+    int32_t* task_run;
+    int64_t* task_ticks;
+    const int64_t* task_sum;  // of all tasks before and at one, whatever their runs
+    int64_t* more;            // requests that a renewal takes beyond its run
+    uint32_t* time;           // [tasks x TASK]
+    // buckets of time
+    uint32_t* bucket_next;        // how many requests each has, or got
+    const int64_t* bucket_begin;  // [buckets + 1]
+    int64_t bucket_shift, bucket_slots, slot_shift, bucket_least, bucket_most, client_bits, field_bits;
+    const uint4* pairs;  // [entries of the guide]: a threshold, the values below and above it, the bin
+    uint4* items_out;
     // positions
     const int64_t* position_begin;  // [cells + 1], or null: positions are requests
     int64_t position_bits;

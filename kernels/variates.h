@@ -87,8 +87,9 @@ SG_DEVICE LogGap try_log_gap_at(uint8_t draw, double z, Words words, GapConstant
     }
 }
 
-SG_DEVICE LogGap try_log_gap(uint8_t draw, Words words, GapConstants of) {
-    return try_log_gap_at(draw, needs_normal(draw) ? normal_of_word(words.w0) : 0.0, words, of);
+template <class Tables = NormalTables>
+SG_DEVICE LogGap try_log_gap(uint8_t draw, Words words, GapConstants of, const Tables& tables = {}) {
+    return try_log_gap_at(draw, needs_normal(draw) ? normal_of_word(words.w0, tables) : 0.0, words, of);
 }
 
 SG_DEVICE int64_t gap_ticks(double log_gap, double log_unit, double ticks_per_unit) {

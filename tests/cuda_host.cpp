@@ -3,6 +3,8 @@
 
 #include "slab.cu"
 
+SG_ON_HOST(SlabJob)
+
 extern "C" {
 
 int64_t test_tiles_of(int64_t requests) { return tiles_of(requests); }
@@ -37,10 +39,6 @@ int64_t test_job_bytes() { return sizeof(SlabJob); }
 }  // extern "C"
 
 #ifdef PROBES
-struct uint4 {
-    uint32_t x, y, z, w;
-};
-
 #include "../bench/gpu_probe.cu"
 
 // The first block of a probe.

@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from servegen_gpu.backends.cuda.job import words
+from servegen_gpu.backends.cuda.job import TOGETHER, words
+from servegen_gpu.backends.cuda.tasks import THREADS
 from servegen_gpu.backends.cuda.tables import WorkloadTables
 from servegen_gpu.backends.per_workload import PerWorkload
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parent / "kernels"
 COMPILER = shutil.which("g++")
+SEED = 20261127
+"""Of the order in which fibers run."""
+
 POISON = 0xA5
 """What fresh memory is filled with, so that what no kernel wrote shows."""
 
@@ -54,6 +58,16 @@ def typed(loaded: ctypes.CDLL) -> ctypes.CDLL:
         getattr(loaded, name).restype = ctypes.c_int64
     loaded.test_ordered.restype, loaded.test_reordered.restype = ctypes.c_uint64, ctypes.c_double
     return loaded
+
+
+def run(loaded: ctypes.CDLL, kernel: str, job: np.ndarray, n: int, threads: int) -> None:
+    """Run a kernel for n threads, one after another or, where they work together, as fibers."""
+    function = ctypes.cast(getattr(loaded, f"sg_{kernel}"), ctypes.c_void_p)
+    given = (function, ctypes.c_void_p(job.ctypes.data), ctypes.c_int64(n))
+    if kernel in TOGETHER:
+        loaded.on_host_together(*given, ctypes.c_int64(THREADS), ctypes.c_uint64(SEED))
+    else:
+        loaded.on_host(*given, ctypes.c_int64(threads))
 
 
 class PoisonedNumpy:
@@ -91,6 +105,7 @@ class HostDevice:
     """
 
     out_of_memory = MemoryError
+    most_threads = 1024
 
     def __init__(self, threads: int = 256, most_bytes: int = 1 << 40) -> None:
         self.xp: Any = PoisonedNumpy(most_bytes)
@@ -99,15 +114,12 @@ class HostDevice:
         self.released = 0
         self.tables: PerWorkload[WorkloadTables] = PerWorkload(self.release)
 
-    def launch(self, kernel: str, job: Mapping[str, Any], n: int) -> None:
+    def launch(self, kernel: str, job: Mapping[str, Any], n: int, shared_bytes: int = 0) -> None:
         """Run a kernel for n threads."""
         self.launched.append((kernel, n))
         for value in job.values():
             assert isinstance(value, int | np.integer) or value.flags.c_contiguous
-        function = ctypes.cast(getattr(library(), f"sg_{kernel}"), ctypes.c_void_p)
-        job_words = told(job)
-        at = ctypes.c_void_p(job_words.ctypes.data)
-        library().on_host(function, at, ctypes.c_int64(n), ctypes.c_int64(self.threads))
+        run(library(), kernel, told(job), n, self.threads)
 
     def sort(self, word: np.ndarray, begin_bit: int, end_bit: int) -> np.ndarray:
         """A stable sort of the bits that it is told of, and of no others."""

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
-from cuda_host import library, probes
+from cuda_host import library, probes, run
 
 from servegen_gpu.backends.cuda.loader import one_text
 
@@ -143,6 +143,18 @@ class Event:
             self.stream.synchronize()
 
 
+class Kernel:
+    """A kernel, which may ask for more of a block's own memory than every device gives."""
+
+    max_dynamic_shared_size_bytes = 48 << 10
+
+    def __init__(self, start: Callable[..., None]) -> None:
+        self._start = start
+
+    def __call__(self, *given: Any, **keywords: Any) -> None:
+        self._start(*given, **keywords)
+
+
 class CudaStandIn:
     """Devices, memory, streams.
 
@@ -249,17 +261,17 @@ class CudaStandIn:
         return SimpleNamespace(compile=compile_, get_function=lambda name: self._kernel(loaded, name, self.current))
 
     def _kernel(self, loaded: Any, name: str, device: int) -> Any:
-        function = ctypes.cast(getattr(loaded, name), ctypes.c_void_p)
-
-        def start(grid: tuple[int, ...], block: tuple[int, ...], given: tuple[Any, ...]) -> None:
+        def start(
+            grid: tuple[int, ...], block: tuple[int, ...], given: tuple[Any, ...], shared_mem: int = 0
+        ) -> None:
             assert self.current == device, "a kernel belongs to the device that it was loaded for"
+            assert shared_mem <= started.max_dynamic_shared_size_bytes
             n = next(int(value) for value in given if isinstance(value, np.int64))
             assert (grid[0] - 1) * block[0] < n <= grid[0] * block[0]
             with THREAD:
                 if name.startswith("sg_"):
                     self.launched.append((device, name))
-                    at = ctypes.c_void_p(given[0].checked().ctypes.data)
-                    loaded.on_host(function, at, ctypes.c_int64(n), ctypes.c_int64(block[0]))
+                    run(loaded, name.removeprefix("sg_"), given[0], n, block[0])
                 else:
                     passed = [
                         ctypes.c_void_p(value.data.ptr) if hasattr(value, "data") and hasattr(value, "checked")
@@ -268,7 +280,8 @@ class CudaStandIn:
                     ]  # fmt: skip
                     getattr(loaded, f"test_{name}")(ctypes.c_int64(block[0]), *passed)
 
-        return start
+        started = Kernel(start)
+        return started
 
     def _copy(self, to: int, start: int, size: int, kind: int, stream: int) -> None:
         assert kind == self.runtime.memcpyDeviceToHost
@@ -289,6 +302,7 @@ class Device:
 
     def __init__(self, cuda: CudaStandIn, number: int) -> None:
         self._cuda, self.id = cuda, number
+        self.attributes = {"MultiProcessorCount": 1}
         self.compute_capability = cuda.capability
 
     def __enter__(self) -> Device:

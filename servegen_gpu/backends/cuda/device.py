@@ -28,6 +28,9 @@ from servegen_gpu.request.columns import Ragged
 OPTIONS = ("--fmad=false", "-std=c++17")
 THREADS = 256
 
+WAVES = 4
+"""Times that warps which take turns fill a device: more even out their work, fewer read shared tables less often."""
+
 
 class CudaDevice:
     """A CUDA device.
@@ -64,6 +67,7 @@ class CudaDevice:
             with self.current():
                 self._copies = self.xp.cuda.Stream(non_blocking=True)
                 self._module = self._compiled()
+                self.most_threads = WAVES * 2048 * int(self.xp.cuda.Device().attributes["MultiProcessorCount"])
                 self.cub, self.why_no_cub = self._cub()
                 self.pool.free_all_blocks()
         except (
@@ -88,12 +92,15 @@ class CudaDevice:
         """A context in which this thread works on this device."""
         return self.xp.cuda.Device(self.number)
 
-    def launch(self, kernel: str, job: Mapping[str, Any], n: int) -> None:
-        """Start a kernel of kernels/slab.cu for n threads on the current stream."""
+    def launch(self, kernel: str, job: Mapping[str, Any], n: int, shared_bytes: int = 0) -> None:
+        """Start a kernel of kernels/slab.cu for n threads on the current stream; `shared_bytes` for each block."""
         if kernel not in self._kernels:
             self._kernels[kernel] = self._module.get_function(f"sg_{kernel}")
-        told = self.xp.asarray(words(job, lambda array: int(array.data.ptr)))
-        self._kernels[kernel]((-(-n // THREADS),), (THREADS,), (told, np.int64(n)))
+        function = self._kernels[kernel]
+        if shared_bytes > function.max_dynamic_shared_size_bytes:
+            function.max_dynamic_shared_size_bytes = shared_bytes
+        told = words(job, lambda array: int(array.data.ptr))
+        function((-(-n // THREADS),), (THREADS,), (told, np.int64(n)), shared_mem=shared_bytes)
 
     def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
         """Words in the order of some of their bits, equals as they came; those that came are used up.

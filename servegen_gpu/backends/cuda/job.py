@@ -25,18 +25,34 @@ NAMES: tuple[str, ...] = (
     # runs
     *("runs", "requests", "run_begin", "run_cell", "run_first", "run_before"),
     *("tile_run", "peak", "total", "units_known", "ticks", "sums", "run_sums"),
+    # tasks and buckets
+    *("tasks", "task_begin", "run_count", "task_run", "task_ticks", "task_sum", "more", "time"),
+    *("bucket_next", "bucket_begin", "bucket_shift", "bucket_slots", "slot_shift", "bucket_least", "bucket_most"),
+    *("client_bits", "field_bits", "pairs", "items_out"),
     # positions, rows, items
     *("position_begin", "position_bits", "word", "record", "record_words"),
     *("order", "arrival_us", "client", *(f"field{lane}" for lane in range(SCALAR_FIELDS)), "row_cell", "row_ordinal"),
     *("purpose", "item_field", "item_begin", "item", "inputs"),
 )
 
+JOB = np.dtype([("words", np.uint64, (len(NAMES),))])
+"""A job: a structure that is passed by value."""
+
 TILE = 256
 """Requests a tile: as in kernels/slab.h."""
 
+TASK = 128
+"""Requests that a warp draws at a time, at most: as in kernels/tasks.h."""
 
-def words(values: Mapping[str, Any], address: Callable[[Any], int]) -> NDArray[np.uint64]:
-    """The job as it lies in memory; what is not given is 0, a null pointer.
+TOGETHER = frozenset(("draw", "sums", "more", "time", "scatter", "arrange"))
+"""Kernels whose threads work together, as warps or blocks; in all others a thread is on its own."""
+
+NORMAL_ROWS_BYTES = 8 * 7 * (128 + 32)
+"""Of a block's own memory, which the tables of normals take: as in kernels/warps.h."""
+
+
+def words(values: Mapping[str, Any], address: Callable[[Any], int]) -> NDArray[np.void]:
+    """The job as a kernel's argument, one element; what is not given is 0, a null pointer.
 
     Parameters
     ----------
@@ -48,7 +64,5 @@ def words(values: Mapping[str, Any], address: Callable[[Any], int]) -> NDArray[n
     if unknown:
         raise KeyError(f"no field {', '.join(sorted(unknown))} in SlabJob")
     given = (values.get(name, 0) for name in NAMES)
-    return np.array(
-        [int(value) & (2**64 - 1) if isinstance(value, int | np.integer) else address(value) for value in given],
-        np.uint64,
-    )
+    numbers = [int(value) & (2**64 - 1) if isinstance(value, int | np.integer) else address(value) for value in given]
+    return np.array(numbers, np.uint64).view(JOB)

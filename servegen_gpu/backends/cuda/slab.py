@@ -16,6 +16,7 @@ from servegen_gpu.backends.contract import ORDINAL
 from servegen_gpu.backends.cuda.job import TILE
 from servegen_gpu.backends.cuda.sort import sort_bits
 from servegen_gpu.backends.cuda.tables import Device, Job, of_workload
+from servegen_gpu.backends.cuda.tasks import TaskSampler, suits
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.fields import ITEM_PURPOSES
 from servegen_gpu.backends.host.survey import Survey
@@ -61,7 +62,7 @@ class SlabSampler:
     """
 
     def __init__(self, device: Device) -> None:
-        self.device = device
+        self.device, self._tasks = device, TaskSampler(device)
 
     def whole(self, packed: PackedWorkload, key: Key, slab: Slab) -> dict[str, Any]:
         """Columns of a slab of whole windows, on the device."""
@@ -70,6 +71,8 @@ class SlabSampler:
         cells = len(job["cell_client"])
         if not cells:
             return self._columns(packed, job, xp.empty(0, np.int64), {}, None)
+        if suits(packed, job["span_us"]) and (columns := self._tasks.sample(packed, job)) is not None:
+            return columns
         rules = set(packed.count_rule.tolist())
         rounds = [self._first_round(job, cells, rules)]
         while len(more := xp.flatnonzero(job["kept"] == OPEN)):

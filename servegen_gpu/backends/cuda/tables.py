@@ -13,6 +13,7 @@ from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.request.tables import PackedTables
 
 KEPT_BYTES = 1 << 28
 """Of profiles by rows: more of a workload is not kept on a device, beside what the slab at hand needs."""
@@ -45,8 +46,11 @@ class Device(Protocol):
     tables: PerWorkload[WorkloadTables]
     """What is kept here of workloads; backends share it."""
 
-    def launch(self, kernel: str, job: Job, n: int) -> None:
-        """Start a kernel for n threads; it ends before the next begins."""
+    most_threads: int
+    """More than these at once have nothing to do but wait."""
+
+    def launch(self, kernel: str, job: Job, n: int, shared_bytes: int = 0) -> None:
+        """Start a kernel for n threads, each block with memory of its own; it ends before the next begins."""
         ...
 
     def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
@@ -95,6 +99,7 @@ def _shared(device: Device, packed: PackedWorkload) -> Job:
         "mixing": packed.mixing,
         "mixing_of": packed.mixing_of,
         "thresholds": tables.thresholds,
+        "pairs": pairs_of(tables),
         "values": tables.values,
         "guide": tables.guide,
         "clock_thresholds": clock.segments.thresholds,
@@ -113,10 +118,30 @@ def _shared(device: Device, packed: PackedWorkload) -> Job:
         "ratio_field": packed.schema.ratio.lane if packed.schema.ratio else 0,
         "items": int(bool(packed.schema.items)),
         "window_us": packed.window_us,
+        "client_bits": int(packed.client_id.max(initial=0)).bit_length(),
+        "field_bits": int(tables.values.max(initial=0)).bit_length(),
         "guide_bits": tables.guide_bits,
         "clock_guide_bits": clock.segments.guide_bits,
     }
     return _uploaded(device, arrays) | numbers
+
+
+def pairs_of(tables: PackedTables) -> NDArray[np.uint32]:
+    """What most words need of their table, in one read: uint32[tables x entries of a guide, 4].
+
+    The threshold of the first bin that the words of an entry may be in, its value and the next bin's, and its index;
+    above that, bit 31 says that there are more than two bins.
+    """
+    if not len(tables.guide):
+        return np.zeros((0, 4), np.uint32)
+    guide = tables.guide.reshape(-1, (1 << tables.guide_bits) + 1)
+    low, high = guide[:, :-1].ravel(), guide[:, 1:].ravel()
+    found = np.empty((len(low), 4), np.uint32)
+    found[:, 0] = np.where(high > low, tables.thresholds[low], np.uint32(2**32 - 1))
+    found[:, 1] = tables.values[low]
+    found[:, 2] = tables.values[np.minimum(low + 1, high)]
+    found[:, 3] = low.astype(np.uint32) | (high - low > 1).astype(np.uint32) << np.uint32(31)
+    return found
 
 
 def _of_rows(device: Device, packed: PackedWorkload, rows: tuple[int, ...]) -> Job:
