@@ -106,11 +106,11 @@ class Watched(CudaDevice):
         super().__init__(number)
         self.times: list[tuple[str, Any, Any]] = []
 
-    def launch(self, kernel: str, job: Any, n: int) -> None:
+    def launch(self, kernel: str, job: Any, n: int, shared_bytes: int = 0) -> None:
         """Start a kernel between two events."""
         begin, end = self.xp.cuda.Event(), self.xp.cuda.Event()
         begin.record()
-        super().launch(kernel, job, n)
+        super().launch(kernel, job, n, shared_bytes)
         end.record()
         self.times.append((kernel, begin, end))
 

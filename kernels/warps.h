@@ -12,7 +12,10 @@ constexpr uint32_t ALL_LANES = 0xFFFFFFFF;
 SG_WARP int lane_of() { return static_cast<int>(threadIdx.x) & 31; }
 
 // Two sums of ticks together, never beyond `most`: associative, so any order of adding gives the same.
-SG_WARP int64_t at_most(int64_t most, int64_t a, int64_t b) { return a + b < most ? a + b : most; }
+SG_WARP int64_t at_most(int64_t most, int64_t a, int64_t b) {
+    const uint64_t sum = static_cast<uint64_t>(a) + static_cast<uint64_t>(b);  // of 2**62 and 2**62 as well
+    return sum < static_cast<uint64_t>(most) ? static_cast<int64_t>(sum) : most;
+}
 
 // Ticks of the lanes up to and with this one.
 SG_WARP int64_t sum_of_lanes(int64_t ticks, int64_t most) {

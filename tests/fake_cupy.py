@@ -98,6 +98,9 @@ class DeviceArray(NDArrayOperatorsMixin):
     def sort(self) -> None:
         self.checked().sort(kind="stable")
 
+    def max(self) -> DeviceArray:
+        return self.xp.made(self.checked().max())
+
     def sum(self) -> DeviceArray:
         return self.xp.made(self.checked().sum())
 

@@ -111,7 +111,7 @@ class TaskSampler:
         job["position_begin"] = self._begins(job["kept"])
         places = sum(layout["tasks"] for layout in layouts) * TASK
         job["position_bits"] = places.bit_length()
-        bits = 64 - job["position_bits"] - job["client_bits"]
+        bits = min(64 - job["position_bits"] - job["client_bits"], 31)  # a shift of a word of 32 bits
         if bits < 0 or packed.scalar_fields * job["field_bits"] > 64:
             return None
         buckets = self._buckets(job, layouts, places, bits)
@@ -173,7 +173,7 @@ class TaskSampler:
                 told = job | layout | {"bucket_shift": shift, "bucket_next": count}
                 self._warps("time", told, layout["tasks"])
             begin = self._begins(count)
-            rows, most = (int(number) for number in self.device.to_host(xp.stack((begin[-1], count.max()))))
+            rows, most = int(begin[-1]), int(count.max())
             if most <= SIZES[-1].items:
                 for layout in layouts:
                     del layout["ticks"]
