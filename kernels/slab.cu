@@ -63,9 +63,11 @@ SG_KERNEL(256) sg_cross(SG_JOB) {
         BODY;                                                                                                       \
     }
 
-SG_KERNEL(256, 4) sg_draw(SG_JOB) {
-    const NormalRows normals = normal_rows(SG_SHARED(double));
-    SG_FOR_TASKS(job.tasks, draw_task(job, task, normals))
+SG_KERNEL(256) sg_draw(SG_JOB) {
+    double* normals = SG_SHARED(double);
+    Pool& pool = reinterpret_cast<Pool*>(normals + NormalRows::SIZE)[threadIdx.x / 32];
+    const NormalRows rows = normal_rows(normals);
+    SG_FOR_TASKS((job.tasks + POOL - 1) / POOL, draw_pool(job, task * POOL, rows, pool))
 }
 
 SG_KERNEL(256) sg_sums(SG_JOB) { SG_FOR_TASKS(job.tasks, tick_task(job, task)) }
@@ -77,9 +79,10 @@ SG_KERNEL(256) sg_more(SG_JOB) {
 
 SG_KERNEL(256) sg_time(SG_JOB) { SG_FOR_TASKS(job.tasks, time_task(job, task)) }
 
-SG_KERNEL(256, 4) sg_scatter(SG_JOB) {
+// Blocks as large as they can be: all warps of a multiprocessor are in about one cell, whose tables its cache holds.
+SG_KERNEL(1024, 1) sg_scatter(SG_JOB) {
     const NormalRows normals = normal_rows(SG_SHARED(double));
     SG_FOR_TASKS(job.tasks, scatter_task(job, task, normals))
 }
 
-SG_KERNEL(BUCKET_THREADS) sg_arrange(SG_JOB) { arrange_bucket(job, blockIdx.x); }
+SG_KERNEL(BUCKET_THREADS, 3) sg_arrange(SG_JOB) { arrange_bucket(job, blockIdx.x); }

@@ -25,6 +25,7 @@
 struct SlabJob {
     // the workload
     uint64_t key0, key1;
+    SG_NAMESPACE::RoundKeys round_keys;
     int64_t clients, rows, fields, scalar_fields, dependence, ratio_field, items, window_us;  // items: 1 if rows have some
     const uint32_t* client_id;  // [clients]
     const int32_t* profile;
@@ -80,7 +81,7 @@ struct SlabJob {
     // buckets of time
     uint32_t* bucket_next;        // how many requests each has, or got
     const int64_t* bucket_begin;  // [buckets + 1]
-    int64_t bucket_shift, bucket_slots, slot_shift, bucket_least, bucket_most, client_bits, field_bits;
+    int64_t bucket_shift, bucket_slots, slot_shift, bucket_least, bucket_most, client_bits;
     const uint4* pairs;  // [entries of the guide]: a threshold, the values below and above it, the bin
     uint4* items_out;
     // positions

@@ -9,8 +9,7 @@
 //   scatter                       fields, and items of 16 bytes to their buckets in any order     (warps)
 //   arrange                       a bucket's items in order, as columns                           (blocks)
 //
-// An item has its key in one word: time inside the bucket, then position, which no other request has, then the client's
-// id; and its fields in another.
+// Which threads write an item where in its bucket is left to chance; its key is not.
 #pragma once
 
 #include "slab.h"
@@ -21,14 +20,10 @@ namespace SG_NAMESPACE {
 constexpr int PER_LANE = 4;
 constexpr int TASK = 32 * PER_LANE;
 constexpr uint32_t NO_TIME = 0xFFFFFFFF;  // of requests that are dropped
-constexpr int BUCKET_THREADS = 256;
+constexpr int BUCKET_THREADS = 512;
 
 struct alignas(16) TwoSums {
     int64_t a, b;
-};
-
-struct Item {
-    uint64_t key, fields;
 };
 
 #if defined(__CUDACC__)
@@ -38,14 +33,28 @@ extern __shared__ uint4 shared_bytes[];
 #define SG_SHARED(TYPE) reinterpret_cast<TYPE*>(shared_bytes_on_host)
 #endif
 
-SG_WARP Item as_item(uint4 x) {
-    return {static_cast<uint64_t>(x.y) << 32 | x.x, static_cast<uint64_t>(x.w) << 32 | x.z};
+// Items -----------------------------------------------------------------------------------------------------------
+// Word x is the position, which no other request has; y the time inside the bucket above the client's id, which
+// positions follow where times are equal; z and w are the fields, two of 32 bits or three of 21.
+
+constexpr int FIELD_BITS = 21;
+constexpr uint64_t FIELD_MASK = (uint64_t{1} << FIELD_BITS) - 1;
+
+SG_WARP uint64_t two_fields(int32_t a, int32_t b) {
+    return static_cast<uint64_t>(static_cast<uint32_t>(b)) << 32 | static_cast<uint32_t>(a);
 }
 
-SG_WARP uint4 as_words(Item item) {
-    return make_uint4(static_cast<uint32_t>(item.key), static_cast<uint32_t>(item.key >> 32),
-                      static_cast<uint32_t>(item.fields), static_cast<uint32_t>(item.fields >> 32));
+SG_WARP uint64_t three_fields(int32_t a, int32_t b, int32_t c) {
+    return static_cast<uint64_t>(c) << 2 * FIELD_BITS | static_cast<uint64_t>(b) << FIELD_BITS | static_cast<uint64_t>(a);
 }
+
+SG_WARP uint4 as_words(uint32_t position, uint32_t time_and_client, uint64_t fields) {
+    return make_uint4(position, time_and_client, static_cast<uint32_t>(fields), static_cast<uint32_t>(fields >> 32));
+}
+
+SG_WARP uint64_t key_of_item(uint4 item) { return static_cast<uint64_t>(item.y) << 32 | item.x; }
+
+// Tasks -----------------------------------------------------------------------------------------------------------
 
 // Which run each task belongs to: the last that begins at or before it.
 SG_DEVICE void task_at(const SlabJob& job, int64_t task) {
@@ -79,13 +88,11 @@ struct CellLaw {
     uint8_t family;
     uint32_t client, window;
     GapConstants of;
-    double log_unit, ticks_per_unit;
 };
 
 SG_WARP CellLaw law_of(const SlabJob& job, int64_t cell) {
     return {job.family[job.cell_law[cell]], job.cell_client[cell], job.cell_number[cell],
-            {job.cell_d[cell], job.cell_c[cell], job.cell_log_d[cell], job.cell_boost[cell]},
-            job.log_unit[cell], job.ticks_per_unit[cell]};
+            {job.cell_d[cell], job.cell_c[cell], job.cell_log_d[cell], job.cell_boost[cell]}};
 }
 
 // Sums of a lane's ticks, and of the lanes before; writes them, and the task's.
@@ -99,30 +106,12 @@ SG_WARP void write_sums(const SlabJob& job, int64_t task, int64_t* ticks) {
     if (lane_of() == 31) job.task_ticks[task] = ticks[PER_LANE - 1];
 }
 
-SG_WARP void draw_task(const SlabJob& job, int64_t index, const NormalRows& normals) {
+// A lane's gaps of a task as sums of ticks; or as they are where the unit of their cell is their largest.
+SG_WARP void place_gaps(const SlabJob& job, int64_t index, const double* gap) {
     const Task task = task_of(job, index);
-    const CellLaw law = law_of(job, task.cell);
-    const Key key = key_of(job);
-    const uint32_t first = task.first + lane_of() * PER_LANE;
+    const uint8_t rule = job.cell_rule[task.cell];
     const int mine = task.count - lane_of() * PER_LANE;  // requests of this lane
-    double gap[PER_LANE];
-    int rejected = 0;
-    SG_UNROLL for (int r = 0; r < PER_LANE; ++r) {
-        const LogGap tried = try_log_gap(law.family, draw(key, GAP, first + r, law.client, law.window), law.of, normals);
-        gap[r] = tried.log_gap;
-        rejected |= (r < mine && !tried.accepted ? 1 : 0) << r;
-    }
-    // few are rejected: a warp is done with all of them in about two more tries
-    for (uint32_t attempt = 1; rejected; ++attempt) {
-        const int r = __ffs(static_cast<uint32_t>(rejected)) - 1;
-        const LogGap tried =
-            try_log_gap(law.family, draw(key, GAP, first + r, law.client, law.window, attempt), law.of, normals);
-        if (!tried.accepted && attempt + 1 < MAX_ATTEMPTS) continue;
-        SG_UNROLL for (int k = 0; k < PER_LANE; ++k) gap[k] = k == r ? tried.log_gap : gap[k];
-        rejected &= rejected - 1;
-        attempt = 0;
-    }
-    if (job.cell_rule[task.cell] != RENEWAL && !job.units_known) {
+    if (rule != RENEWAL && !job.units_known) {
         uint64_t peak = 0;
         SG_UNROLL for (int r = 0; r < PER_LANE; ++r) {
             const uint64_t of = r < mine ? ordered(gap[r]) : 0;
@@ -134,11 +123,69 @@ SG_WARP void draw_task(const SlabJob& job, int64_t index, const NormalRows& norm
         SG_UNROLL for (int r = 0; r < PER_LANE; r += 2) at[r / 2] = {bits_of(gap[r]), bits_of(gap[r + 1])};
         return;
     }
+    const double log_unit = job.log_unit[task.cell], ticks_per_unit = job.ticks_per_unit[task.cell];
     int64_t ticks[PER_LANE];
-    SG_UNROLL for (int r = 0; r < PER_LANE; ++r)
-        ticks[r] = r < mine ? gap_ticks(gap[r], law.log_unit, law.ticks_per_unit) : 0;
-    if (first == 0 && job.cell_rule[task.cell] == RENEWAL) ticks[0] = job.first_ticks[task.cell];
+    SG_UNROLL for (int r = 0; r < PER_LANE; ++r) ticks[r] = r < mine ? gap_ticks(gap[r], log_unit, ticks_per_unit) : 0;
+    if (task.first == 0 && lane_of() == 0 && rule == RENEWAL) ticks[0] = job.first_ticks[task.cell];
     write_sums(job, index, ticks);
+}
+
+// Tasks that a warp draws before it tries rejected gaps again: all lanes are busy with those of many requests.
+constexpr int POOL = 4;
+
+// What a warp keeps of its pool: logarithms of gaps, and which of them are to be tried again.
+struct Pool {
+    double gap[POOL * TASK];
+    uint16_t again[POOL * TASK];
+};
+
+// First tries of a task; returns how many of the pool are rejected by now.
+template <uint8_t DRAW>
+SG_WARP int first_tries(const SlabJob& job, Task task, const CellLaw& law, const NormalRows& normals, int begin,
+                        int rejected, Pool& pool) {
+    const int lane = lane_of();
+    SG_ROLLED for (int r = 0; r < PER_LANE; ++r) {
+        const int i = r * 32 + lane;
+        const LogGap tried =
+            try_log_gap(DRAW, draw(job.round_keys, GAP, task.first + i, law.client, law.window), law.of, normals);
+        pool.gap[begin + i] = tried.log_gap;
+        if (!may_reject(DRAW)) continue;
+        const bool again = i < task.count && !tried.accepted;
+        const uint32_t all = __ballot_sync(ALL_LANES, again);
+        if (again) pool.again[rejected + __popc(all & ~(ALL_LANES << lane))] = static_cast<uint16_t>(begin + i);
+        rejected += __popc(all);
+    }
+    return rejected;
+}
+
+SG_WARP void draw_pool(const SlabJob& job, int64_t first, const NormalRows& normals, Pool& pool) {
+    const int tasks = static_cast<int>(job.tasks - first < POOL ? job.tasks - first : POOL), lane = lane_of();
+    int rejected = 0;
+    for (int p = 0; p < tasks; ++p) {
+        const Task task = task_of(job, first + p);
+        const CellLaw law = law_of(job, task.cell);
+        switch (law.family) {  // the same for the whole warp
+#define SG_FIRST_TRIES(NAME, CODE) \
+    case NAME: rejected = first_tries<NAME>(job, task, law, normals, p * TASK, rejected, pool); break;
+            SG_DRAWS(SG_FIRST_TRIES)
+#undef SG_FIRST_TRIES
+        }
+    }
+    __syncwarp();
+    for (int k = lane; k < rejected; k += 32) {
+        const int place = pool.again[k];
+        const Task task = task_of(job, first + place / TASK);
+        const CellLaw law = law_of(job, task.cell);
+        LogGap tried = {0.0, 0};
+        for (uint32_t attempt = 1; !tried.accepted && attempt < MAX_ATTEMPTS; ++attempt) {
+            const Words words = draw(job.round_keys, GAP, task.first + place % TASK, law.client, law.window, attempt);
+            tried = try_log_gap(law.family, words, law.of, normals);
+        }
+        pool.gap[place] = tried.log_gap;
+    }
+    __syncwarp();
+    for (int p = 0; p < tasks; ++p) place_gaps(job, first + p, pool.gap + p * TASK + lane * PER_LANE);
+    __syncwarp();
 }
 
 // Logarithms of a counted cell's gaps into sums of ticks, once its unit is known.
@@ -188,6 +235,7 @@ SG_WARP void reach_at(const SlabJob& job, int64_t index) {
 SG_WARP void more_of(const SlabJob& job, int64_t run, const NormalRows& normals) {
     const int64_t cell = job.run_cell[run];
     const CellLaw law = law_of(job, cell);
+    const double log_unit = job.log_unit[cell], ticks_per_unit = job.ticks_per_unit[cell];
     int64_t before = job.run_before[run];
     uint32_t first = static_cast<uint32_t>(job.run_first[run]);
     uint32_t passed = 0;
@@ -195,8 +243,8 @@ SG_WARP void more_of(const SlabJob& job, int64_t run, const NormalRows& normals)
         const uint32_t ordinal = first + lane_of();
         LogGap gap = {0.0, 0};
         for (uint32_t attempt = 0; !gap.accepted && attempt < MAX_ATTEMPTS; ++attempt)
-            gap = try_log_gap(law.family, draw(key_of(job), GAP, ordinal, law.client, law.window, attempt), law.of, normals);
-        const int64_t sum = sum_of_lanes(gap_ticks(gap.log_gap, law.log_unit, law.ticks_per_unit), WINDOW_TICKS);
+            gap = try_log_gap(law.family, draw(job.round_keys, GAP, ordinal, law.client, law.window, attempt), law.of, normals);
+        const int64_t sum = sum_of_lanes(gap_ticks(gap.log_gap, log_unit, ticks_per_unit), WINDOW_TICKS);
         passed = __ballot_sync(ALL_LANES, at_most(WINDOW_TICKS, before, sum) >= WINDOW_TICKS);
         before = at_most(WINDOW_TICKS, before, __shfl_sync(ALL_LANES, sum, 31));
     }
@@ -226,77 +274,104 @@ SG_WARP void time_task(const SlabJob& job, int64_t index) {
     }
 }
 
-// The bin of a word, by the entry of its guide: two bins at most, or else a search.
-SG_WARP int32_t value_of(const SlabJob& job, uint32_t word, int32_t table) {
-    const int32_t bits = static_cast<int32_t>(job.guide_bits);
-    const int32_t at = table << bits | static_cast<int32_t>(word >> (32 - bits));
-    const uint4 pair = job.pairs[at];
-    if (!(pair.w >> 31)) return static_cast<int32_t>(pair.x < word ? pair.z : pair.y);
+// The search of a word among the bins of its guide's entry, for the few whose entry has more than two.
+SG_WARP int32_t searched(const SlabJob& job, uint32_t word, int32_t table, int32_t low) {
     const Tables tables = length_tables(job);
-    const int32_t low = static_cast<int32_t>(pair.w & 0x7FFFFFFF);
-    return tables.values[halve_bins(word, low, tables.guide[at + table + 1], tables)];
+    return tables.values[halve_bins(word, low, tables.guide[guide_at(word, table, tables) + 1], tables)];
 }
 
+// Fields of a warp's task, and an item for every request that has a time. What one request waits for, the others of the
+// lane use: each step is one loop over them.
 SG_WARP void scatter_task(const SlabJob& job, int64_t index, const NormalRows& normals) {
     const Task task = task_of(job, index);
     const uint32_t client = job.cell_client[task.cell], window = job.cell_number[task.cell];
-    const int64_t law = job.cell_law[task.cell], profile = law / job.rows, position = job.position_begin[task.cell];
-    const int fields = static_cast<int>(job.scalar_fields);
-    const int32_t* table = job.table + law * job.fields;
-    const int64_t mixing = job.dependence == COPULA ? job.mixing_of[profile] : 0;
-    const int32_t context = job.context_tokens ? job.context_tokens[profile] : 0;
+    const int64_t law = job.cell_law[task.cell], profile = law / job.rows;
+    const int fields = static_cast<int>(job.scalar_fields), lane = lane_of();
+    uint32_t time[PER_LANE], row[PER_LANE];
+    SG_UNROLL for (int r = 0; r < PER_LANE; ++r) time[r] = job.time[index * TASK + r * 32 + lane];
     SG_UNROLL for (int r = 0; r < PER_LANE; ++r) {
-        const int64_t i = index * TASK + r * 32 + lane_of();
-        const uint32_t time = job.time[i], ordinal = task.first + static_cast<uint32_t>(r * 32 + lane_of());
-        const uint32_t bucket = time == NO_TIME ? NO_TIME : time >> job.bucket_shift;
+        const uint32_t bucket = time[r] == NO_TIME ? NO_TIME : time[r] >> job.bucket_shift;
         const Run run = run_of_lanes(bucket);
-        uint32_t place = 0;
-        if (run.is_first && bucket != NO_TIME) place = atomicAdd(job.bucket_next + bucket, static_cast<uint32_t>(run.length));
-        place = __shfl_sync(ALL_LANES, place, run.first) + static_cast<uint32_t>(lane_of() - run.first);
-        if (bucket == NO_TIME) continue;
-        const Words first = draw(key_of(job), DATA, ordinal, client, window);
-        uint32_t words[TURN_FIELDS] = {first.w0, first.w1, first.w2};
-        if (job.dependence == COMONOTONE) {
-            SG_UNROLL for (int f = 1; f < TURN_FIELDS; ++f) words[f] = first.w0;
-        } else if (mixing) {
-            mix_words<TURN_FIELDS>(job.mixing + mixing * fields * fields, fields, words, normals);
+        row[r] = 0;
+        if (run.is_first && bucket != NO_TIME) row[r] = atomicAdd(job.bucket_next + bucket, static_cast<uint32_t>(run.length));
+        row[r] = __shfl_sync(ALL_LANES, row[r], run.first) + static_cast<uint32_t>(lane - run.first);
+    }
+    uint32_t words[PER_LANE][TURN_FIELDS];
+    SG_UNROLL for (int r = 0; r < PER_LANE; ++r) {
+        const Words drawn = draw(job.round_keys, DATA, task.first + r * 32 + lane, client, window);
+        const bool same = job.dependence == COMONOTONE;
+        words[r][0] = drawn.w0;
+        words[r][1] = same ? drawn.w0 : drawn.w1;
+        words[r][2] = same ? drawn.w0 : drawn.w2;
+    }
+    const int64_t mixing = job.dependence == COPULA ? job.mixing_of[profile] : 0;
+    if (mixing) {
+        const double* matrix = job.mixing + mixing * fields * fields;
+        const Ties ties = ties_of(matrix, fields, fields);
+        double rows[TURN_FIELDS * TURN_FIELDS] = {};
+        SG_UNROLL for (int f = 1; f < TURN_FIELDS; ++f)
+            SG_UNROLL for (int j = 0; j <= f; ++j) rows[f * TURN_FIELDS + j] = f < fields ? matrix[f * fields + j] : 0.0;
+        SG_UNROLL for (int r = 0; r < PER_LANE; ++r) mix_words<TURN_FIELDS>(ties, rows, TURN_FIELDS, words[r], normals);
+    }
+    const int32_t* tables = job.table + law * job.fields;
+    const int32_t bits = static_cast<int32_t>(job.guide_bits);
+    int32_t value[PER_LANE][TURN_FIELDS] = {};
+    SG_UNROLL for (int f = 0; f < TURN_FIELDS; ++f) {
+        if (f >= fields) break;
+        const int32_t table = tables[f];
+        uint4 pair[PER_LANE];
+        SG_UNROLL for (int r = 0; r < PER_LANE; ++r)
+            pair[r] = job.pairs[table << bits | static_cast<int32_t>(words[r][f] >> (32 - bits))];
+        uint32_t more = 0;
+        SG_UNROLL for (int r = 0; r < PER_LANE; ++r) {
+            value[r][f] = static_cast<int32_t>(pair[r].x < words[r][f] ? pair[r].z : pair[r].y);
+            more |= pair[r].w >> 31 << r;
         }
-        int32_t value[TURN_FIELDS] = {};
-        SG_UNROLL for (int f = 0; f < TURN_FIELDS; ++f)
-            if (f < fields) value[f] = value_of(job, words[f], table[f]);
-        value[INPUT] = cut_input(value[INPUT], context);
-        value[OUTPUT] = cut_output(value[OUTPUT], value[INPUT], context);
-        if (job.ratio_field) value[2] = reason_tokens(value[OUTPUT], value[2]);
-        const uint64_t inside = time & ((uint32_t{1} << job.bucket_shift) - 1);
-        const uint64_t at = static_cast<uint64_t>(position + ordinal);
-        Item item = {(inside << job.position_bits | at) << job.client_bits | client, 0};
-        SG_UNROLL for (int f = TURN_FIELDS - 1; f >= 0; --f)
-            if (f < fields) item.fields = item.fields << job.field_bits | static_cast<uint32_t>(value[f]);
-        job.items_out[job.bucket_begin[bucket] + place] = as_words(item);
+        while (more) {
+            const int k = __ffs(more) - 1;
+            more &= more - 1;
+            uint32_t word = 0, low = 0;
+            SG_UNROLL for (int r = 0; r < PER_LANE; ++r) {
+                word = r == k ? words[r][f] : word;
+                low = r == k ? pair[r].w & 0x7FFFFFFF : low;
+            }
+            const int32_t found = searched(job, word, table, static_cast<int32_t>(low));
+            SG_UNROLL for (int r = 0; r < PER_LANE; ++r) value[r][f] = r == k ? found : value[r][f];
+        }
+    }
+    const int32_t context = job.context_tokens ? job.context_tokens[profile] : 0;
+    const uint32_t position = static_cast<uint32_t>(job.position_begin[task.cell]) + task.first + static_cast<uint32_t>(lane);
+    const uint32_t inside = (uint32_t{1} << job.bucket_shift) - 1;
+    SG_UNROLL for (int r = 0; r < PER_LANE; ++r) {
+        if (time[r] == NO_TIME) continue;
+        const int32_t input = cut_input(value[r][INPUT], context), output = cut_output(value[r][OUTPUT], input, context);
+        const int32_t third = job.ratio_field ? reason_tokens(output, value[r][2]) : 0;
+        job.items_out[row[r]] = as_words(position + r * 32, (time[r] & inside) << job.client_bits | client,
+                                         fields > 2 ? three_fields(input, output, third) : two_fields(input, output));
     }
 }
 
 // A bucket of more than `job.bucket_least` and at most `job.bucket_most` items, in order, as columns. A block.
 SG_WARP void arrange_bucket(const SlabJob& job, int64_t bucket) {
     const int64_t begin = job.bucket_begin[bucket];
-    const int count = static_cast<int>(job.bucket_begin[bucket + 1] - begin);
+    const int count = static_cast<int>(job.bucket_begin[bucket + 1] - begin), tid = static_cast<int>(threadIdx.x);
     if (count <= job.bucket_least || count > job.bucket_most) return;  // all threads of the block
     uint4* items = SG_SHARED(uint4);
     uint32_t* next = reinterpret_cast<uint32_t*>(items + job.bucket_most);  // [slots + 1]
-    uint32_t* sums = next + job.bucket_slots + 1;                           // [warps]
-    const int slots = static_cast<int>(job.bucket_slots), tid = static_cast<int>(threadIdx.x);
-    const int slot_shift = static_cast<int>(job.position_bits + job.client_bits + job.slot_shift);
+    const int slots = static_cast<int>(job.bucket_slots);
+    const uint32_t slot_shift = static_cast<uint32_t>(job.client_bits + job.slot_shift);
+    uint32_t* sums = next + slots + 1;  // [warps]
     for (int s = tid; s <= slots; s += BUCKET_THREADS) next[s] = 0;
     __syncthreads();
     // next[s + 1]: how many items slot s has
     const uint4* from = job.items_out + begin;
-    for (int i = tid; i < count; i += BUCKET_THREADS)
-        atomicAdd(next + (as_item(from[i]).key >> slot_shift) + 1, uint32_t{1});
+    for (int i = tid; i < count; i += BUCKET_THREADS) atomicAdd(next + (from[i].y >> slot_shift) + 1, uint32_t{1});
     __syncthreads();
-    // next[s]: where slot s begins, and next[s + 1] later where it ends
+    // next[s + 1]: where slot s begins, and later where it ends
     const int each = slots / BUCKET_THREADS;
+    uint32_t* own = next + tid * each + 1;
     uint32_t sum = 0;
-    for (int s = 0; s < each; ++s) sum += next[tid * each + s + 1];
+    for (int s = 0; s < each; ++s) sum += own[s];
     uint32_t up_to_here = sum;
     SG_UNROLL for (int by = 1; by < 32; by *= 2) {
         const uint32_t other = __shfl_up_sync(ALL_LANES, up_to_here, by);
@@ -307,34 +382,32 @@ SG_WARP void arrange_bucket(const SlabJob& job, int64_t bucket) {
     uint32_t before = up_to_here - sum;
     for (int w = 0; w < tid / 32; ++w) before += sums[w];
     for (int s = 0; s < each; ++s) {
-        const uint32_t here = next[tid * each + s + 1];
-        next[tid * each + s + 1] = before;
+        const uint32_t here = own[s];
+        own[s] = before;
         before += here;
     }
     __syncthreads();
     for (int i = tid; i < count; i += BUCKET_THREADS) {
         const uint4 item = from[i];
-        items[atomicAdd(next + (as_item(item).key >> slot_shift) + 1, uint32_t{1})] = item;
+        items[atomicAdd(next + (item.y >> slot_shift) + 1, uint32_t{1})] = item;
     }
     __syncthreads();
-    const uint64_t client_mask = (uint64_t{1} << job.client_bits) - 1;
-    const uint64_t field_mask = (uint64_t{1} << job.field_bits) - 1;
+    const uint32_t client_bits = static_cast<uint32_t>(job.client_bits), client_mask = (uint32_t{1} << client_bits) - 1;
     const int64_t base_us = (bucket << job.bucket_shift) + job.offset_us;
-    const int fields = static_cast<int>(job.scalar_fields);
+    const bool three = job.scalar_fields > 2;
     for (int i = tid; i < count; i += BUCKET_THREADS) {
-        const Item item = as_item(items[i]);
-        const uint32_t slot = static_cast<uint32_t>(item.key >> slot_shift);
-        const uint32_t first = next[slot], end = next[slot + 1];
-        int64_t row = begin + first;
-        for (uint32_t k = first; k < end; ++k) row += as_item(items[k]).key < item.key ? 1 : 0;
-        job.arrival_us[row] = base_us + static_cast<int64_t>(item.key >> (job.client_bits + job.position_bits));
-        job.client[row] = static_cast<int32_t>(item.key & client_mask);
-        uint64_t packed = item.fields;
-        SG_UNROLL for (int f = 0; f < TURN_FIELDS; ++f)
-            if (f < fields) {
-                job.field[f][row] = static_cast<int32_t>(packed & field_mask);
-                packed >>= job.field_bits;
-            }
+        const uint4 item = items[i];
+        const uint32_t slot = item.y >> slot_shift, first = next[slot], end = next[slot + 1];
+        const uint64_t key = key_of_item(item);
+        uint32_t rank = first;
+        for (uint32_t k = first; k < end; ++k) rank += key_of_item(items[k]) < key ? 1 : 0;
+        const int64_t row = begin + rank;
+        job.arrival_us[row] = base_us + (item.y >> client_bits);
+        job.client[row] = static_cast<int32_t>(item.y & client_mask);
+        const uint64_t packed = static_cast<uint64_t>(item.w) << 32 | item.z;
+        job.field[INPUT][row] = static_cast<int32_t>(three ? packed & FIELD_MASK : item.z);
+        job.field[OUTPUT][row] = static_cast<int32_t>(three ? packed >> FIELD_BITS & FIELD_MASK : item.w);
+        if (three) job.field[2][row] = static_cast<int32_t>(packed >> 2 * FIELD_BITS);
     }
 }
 

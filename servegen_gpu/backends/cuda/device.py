@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.driver import first_line, version_text
-from servegen_gpu.backends.cuda.job import words
+from servegen_gpu.backends.cuda.job import BLOCK, THREADS, words
 from servegen_gpu.backends.cuda.loader import one_text
 from servegen_gpu.backends.cuda.sort import CubSort, open_sort
 from servegen_gpu.backends.cuda.tables import WorkloadTables
@@ -26,8 +26,6 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ("--fmad=false", "-std=c++17")
-THREADS = 256
-
 WAVES = 4
 """Times that warps which take turns fill a device: more even out their work, fewer read shared tables less often."""
 
@@ -100,7 +98,8 @@ class CudaDevice:
         if shared_bytes > function.max_dynamic_shared_size_bytes:
             function.max_dynamic_shared_size_bytes = shared_bytes
         told = words(job, lambda array: int(array.data.ptr))
-        function((-(-n // THREADS),), (THREADS,), (told, np.int64(n)), shared_mem=shared_bytes)
+        threads = BLOCK.get(kernel, THREADS)
+        function((-(-n // threads),), (threads,), (told, np.int64(n)), shared_mem=shared_bytes)
 
     def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
         """Words in the order of some of their bits, equals as they came; those that came are used up.

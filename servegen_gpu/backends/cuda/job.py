@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.law.address import Key
+from servegen_gpu.law.philox import ROUNDS, W0, W1
 from servegen_gpu.request.schema import SCALAR_FIELDS
 
 NAMES: tuple[str, ...] = (
     # the workload
-    *("key0", "key1", "clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "items", "window_us"),
+    *("key0", "key1", *(f"round_key{r}" for r in range(ROUNDS))),
+    *("clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "items", "window_us"),
     *("client_id", "profile", "rate_factor", "count_rule", "rate_rps", "shape", "occupancy", "log_mean_gap"),
     *("family", "table", "mixing", "mixing_of", "context_tokens", "thresholds", "values", "guide", "guide_bits"),
     *("clock_thresholds", "clock_guide", "clock_guide_bits", "clock_first", "clock_start_us", "clock_slope"),
@@ -28,7 +31,7 @@ NAMES: tuple[str, ...] = (
     # tasks and buckets
     *("tasks", "task_begin", "run_count", "task_run", "task_ticks", "task_sum", "more", "time"),
     *("bucket_next", "bucket_begin", "bucket_shift", "bucket_slots", "slot_shift", "bucket_least", "bucket_most"),
-    *("client_bits", "field_bits", "pairs", "items_out"),
+    *("client_bits", "pairs", "items_out"),
     # positions, rows, items
     *("position_begin", "position_bits", "word", "record", "record_words"),
     *("order", "arrival_us", "client", *(f"field{lane}" for lane in range(SCALAR_FIELDS)), "row_cell", "row_ordinal"),
@@ -44,11 +47,30 @@ TILE = 256
 TASK = 128
 """Requests that a warp draws at a time, at most: as in kernels/tasks.h."""
 
+POOL = 4
+"""Tasks that a warp draws together: as in kernels/tasks.h."""
+
 TOGETHER = frozenset(("draw", "sums", "more", "time", "scatter", "arrange"))
 """Kernels whose threads work together, as warps or blocks; in all others a thread is on its own."""
 
+THREADS = 256
+BLOCK = {"scatter": 1024, "arrange": 512}
+"""Threads of a block, where they are not `THREADS`: as in kernels/slab.cu."""
+
 NORMAL_ROWS_BYTES = 8 * 7 * (128 + 32)
-"""Of a block's own memory, which the tables of normals take: as in kernels/warps.h."""
+POOL_BYTES = POOL * TASK * (8 + 2)
+SHARED_BYTES = {
+    "draw": NORMAL_ROWS_BYTES + THREADS // 32 * POOL_BYTES,
+    "more": NORMAL_ROWS_BYTES,
+    "scatter": NORMAL_ROWS_BYTES,
+}
+"""Of a block's own memory, where the kernel does not ask for more: as in kernels/warps.h and tasks.h."""
+
+
+def keys(key: Key) -> dict[str, int]:
+    """The key, and those of all rounds of Philox."""
+    rounds = {f"round_key{r}": (key[1] + r * W1) % 2**32 << 32 | (key[0] + r * W0) % 2**32 for r in range(ROUNDS)}
+    return {"key0": key[0], "key1": key[1]} | rounds
 
 
 def words(values: Mapping[str, Any], address: Callable[[Any], int]) -> NDArray[np.void]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from servegen_gpu.backends.cuda.job import NORMAL_ROWS_BYTES, TASK
+from servegen_gpu.backends.cuda.job import BLOCK, POOL, SHARED_BYTES, TASK
 from servegen_gpu.backends.cuda.tables import Device, Job
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.rules import CountRule
@@ -19,11 +19,14 @@ from servegen_gpu.rules import CountRule
 OPEN = np.iinfo(np.int64).max
 """As in kernels/slab.h."""
 
-THREADS = 256
-"""Of a block, as the launches have it."""
-
-BUCKET_ITEMS = 2300
+BUCKET_ITEMS = 3000
 """Items that a bucket is meant to hold at most, on average."""
+
+LEAST_ITEMS = 64
+"""On average, or else a block would have too little to do with its bucket."""
+
+FIELD_BITS = 21
+"""Of each of three fields in an item: as in kernels/tasks.h."""
 
 LEAST_FULL = 4
 """One in so many places of tasks must hold a request."""
@@ -46,7 +49,7 @@ class Arranging:
     @property
     def shared_bytes(self) -> int:
         """Of the block's own memory."""
-        return 16 * self.items + 4 * (self.slots + 1 + THREADS // 32)
+        return 16 * self.items + 4 * (self.slots + 1 + BLOCK["arrange"] // 32)
 
 
 SIZES = (Arranging(4096, 2048), Arranging(12_288, 4096))
@@ -78,7 +81,8 @@ class Buckets:
 
 def suits(packed: PackedWorkload, span_us: int) -> bool:
     """Whether the requests of a workload fit items, and times their 32 bits."""
-    return not packed.schema.items and not packed.addressed and span_us < 2**32 - 1
+    fit = packed.scalar_fields == 2 or packed.tables.values.max(initial=0) < 2**FIELD_BITS
+    return fit and not packed.schema.items and not packed.addressed and span_us < 2**32 - 1
 
 
 class TaskSampler:
@@ -110,11 +114,7 @@ class TaskSampler:
             layouts.append(self._second_round(job, more))
         job["position_begin"] = self._begins(job["kept"])
         places = sum(layout["tasks"] for layout in layouts) * TASK
-        job["position_bits"] = places.bit_length()
-        bits = min(64 - job["position_bits"] - job["client_bits"], 31)  # a shift of a word of 32 bits
-        if bits < 0 or packed.scalar_fields * job["field_bits"] > 64:
-            return None
-        buckets = self._buckets(job, layouts, places, bits)
+        buckets = self._buckets(job, layouts, places) if places < 2**32 else None
         return self._columns(packed, job, layouts, buckets) if buckets else None
 
     # Arrivals
@@ -132,7 +132,7 @@ class TaskSampler:
         """The layout with the sums of gaps inside every task; logarithms instead where a cell's unit is not known."""
         xp, tasks = self.device.xp, layout["tasks"]
         layout |= {"ticks": xp.empty(tasks * TASK, np.int64), "task_ticks": xp.empty(tasks, np.int64)}
-        self._warps("draw", job | layout, tasks, NORMAL_ROWS_BYTES)
+        self._warps("draw", job | layout, -(-tasks // POOL))
         return layout
 
     def _first_round(self, packed: PackedWorkload, job: Job, layout: Job) -> Job:
@@ -151,23 +151,21 @@ class TaskSampler:
         """What renewal cells take beyond the first round until they pass the end of their windows."""
         runs = {"run_cell": cells, "run_first": job["drawn"][cells], "run_before": job["last"][cells]}
         count = self.device.xp.empty(len(cells), np.int64)
-        self._warps("more", job | runs | {"runs": len(cells), "more": count}, len(cells), NORMAL_ROWS_BYTES)
+        self._warps("more", job | runs | {"runs": len(cells), "more": count}, len(cells))
         layout = self._draw(job, self._layout(count) | runs)
         layout["task_sum"] = self.device.xp.cumsum(layout["task_ticks"])
         return layout
 
     # Buckets
 
-    def _buckets(self, job: Job, layouts: list[Job], places: int, bits: int) -> Buckets | None:
-        """Times of all requests, counted in buckets that are fine enough for the largest; None if none are.
-
-        `bits` is what an item has for a time inside its bucket.
-        """
+    def _buckets(self, job: Job, layouts: list[Job], places: int) -> Buckets | None:
+        """Times of all requests, counted in buckets that are fine enough for the largest; None if none are."""
         xp, span_us = self.device.xp, max(job["span_us"], 1)
         for layout in layouts:
             layout["time"] = xp.empty(layout["tasks"] * TASK, np.uint32)
-        shift = min(max((BUCKET_ITEMS * span_us // max(places, 1)).bit_length() - 1, 0), bits)
-        while True:
+        shift = max((BUCKET_ITEMS * span_us // max(places, 1)).bit_length() - 1, 0)
+        shift = min(shift, 32 - job["client_bits"], 31)  # an item has a word for time and client
+        while (span_us - 1 >> shift) * LEAST_ITEMS <= places:
             count = xp.zeros((span_us - 1 >> shift) + 1, np.uint32)
             for layout in layouts:
                 told = job | layout | {"bucket_shift": shift, "bucket_next": count}
@@ -178,9 +176,10 @@ class TaskSampler:
                 for layout in layouts:
                     del layout["ticks"]
                 return Buckets(shift, begin, rows, most)
-            if shift == 0 or len(count) > places:
-                return None
+            if shift == 0:
+                break
             shift = max(shift - 2, 0)
+        return None
 
     def _columns(
         self, packed: PackedWorkload, job: Job, layouts: list[Job], buckets: Buckets
@@ -189,9 +188,9 @@ class TaskSampler:
         xp, count = self.device.xp, len(buckets.begin) - 1
         items = xp.empty((buckets.rows, 4), np.uint32)
         told = {"bucket_shift": buckets.shift, "bucket_begin": buckets.begin, "items_out": items}
-        told["bucket_next"] = xp.zeros(count, np.uint32)
+        told["bucket_next"] = buckets.begin[:-1].astype(np.uint32)
         for layout in layouts:
-            self._warps("scatter", job | layout | told, layout["tasks"], NORMAL_ROWS_BYTES)
+            self._warps("scatter", job | layout | told, layout["tasks"])
             layout.clear()
         columns: dict[str, Any] = {"arrival_us": xp.empty(buckets.rows, np.int64), "client": xp.empty(buckets.rows, np.int32)}
         names = packed.fields[: packed.scalar_fields]
@@ -203,7 +202,7 @@ class TaskSampler:
                 bits = min(buckets.shift, size.slots.bit_length() - 1)
                 how = {"bucket_least": least, "bucket_most": size.items, "bucket_slots": size.slots}
                 how["slot_shift"] = buckets.shift - bits
-                self._launch("arrange", job | told | out | how, count * THREADS, size.shared_bytes)
+                self._launch("arrange", job | told | out | how, count * BLOCK["arrange"], size.shared_bytes)
             least = size.items
         if packed.schema.ratio:
             drawn[packed.schema.ratio.column] = drawn[packed.schema.ratio.name]
@@ -217,9 +216,9 @@ class TaskSampler:
         self.device.xp.cumsum(count, dtype=np.int64, out=begin[1:])
         return begin
 
-    def _warps(self, kernel: str, job: Job, warps: int, shared_bytes: int = 0) -> None:
+    def _warps(self, kernel: str, job: Job, warps: int) -> None:
         """Start a kernel whose warps take turns where there are more than a device runs at once."""
-        self._launch(kernel, job, min(32 * warps, self.device.most_threads), shared_bytes)
+        self._launch(kernel, job, min(32 * warps, self.device.most_threads), SHARED_BYTES.get(kernel, 0))
 
     def _launch(self, kernel: str, job: Job, threads: int, shared_bytes: int = 0) -> None:
         if threads:
