@@ -55,7 +55,7 @@ Times = Callable[[Workload], float]
 RULES: tuple[tuple[str, Times, bool], ...] = (  # lines, times, whether they are a loop
     (r"run_of: ", lambda w: IN_RUNS, True),
     (r"halve_bins: ", lambda w: IN_BINS, True),
-    (r"log_gap: (for \(int attempt|gap = try_log_gap)", lambda w: REJECTED, True),
+    (r"log_gap: (for |gap = )", lambda w: REJECTED, True),
     (r"log_weibull: |log_lognormal: ", lambda w: 0, False),
     (r"gap_at: (job.ticks\[request\] = job.first_ticks)", lambda w: 0, False),
     (r"gap_at: job.ticks\[request\] = ticks_at", lambda w: w.renewal, False),
@@ -65,10 +65,12 @@ RULES: tuple[tuple[str, Times, bool], ...] = (  # lines, times, whether they are
     (r"operational: return .on_circle|on_circle: ", lambda w: not w.renewal, False),
     (r"operational: return .sum >>", lambda w: w.renewal, False),
     (r"operational: return from_start|from_start: ", lambda w: 0, False),
-    (r"clock_at: const int64_t s = find_bin", lambda w: 0, False),
+    (r"clock_at: (const|return .*clock_first)", lambda w: 0, False),
     (r"record_at: .*words\[f\] = first.w0", lambda w: 0, False),
     (r"record_at: if \(fields > 4\)", lambda w: w.fields > 4, False),
     (r"record_at: if \(mixing\)", lambda w: w.copula, False),
+    (r"ties_of: ", lambda w: w.fields - 1, True),
+    (r"ties_of: for \(int j", lambda w: 0.1, False),  # unrolled by 16; a row is shorter
     (r"mix_words: .*normal_of_word", lambda w: w.fields / LANES, False),
     (r"mix_words: .*(z = |words\[f\] = word_of_normal)", lambda w: (w.fields - 1) / (LANES - 1), False),
     (r"(record|row)_at: if \(f < fields\)", lambda w: w.fields / LANES, False),

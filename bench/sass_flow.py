@@ -20,9 +20,8 @@ FROM_RULE = 0.9
 _LINE = re.compile(r'//## File "[^"]*", line (\d+)')
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);")
 _TARGET = re.compile(r"`\(([^)]+)\)")
-_FUNCTION = re.compile(
-    r"\s{0,4}(?:template <[^>]*> )?(?:static |extern \"C\" )*(?:SG_DEVICE|__global__|__device__|SG_KERNEL)[^;=]*?\b(\w+)\("
-)
+_FUNCTION = re.compile(r"\s{0,4}(?:template <[^>]*> )?(?:static |extern \"C\" )*(?:SG_DEVICE|__global__|__device__|SG_KERNEL)\b")
+_NAME = re.compile(r"(?!__)\b(\w+)\(")
 
 KINDS = {
     "fp64": "DADD DMUL DFMA DSETP DMNMX",
@@ -130,7 +129,7 @@ def labelled_source(text: str) -> list[str]:
     """Lines of a source as rules name them, ``function: line``; line 1 is entry 1."""
     found, function = [""], ""
     for line in text.splitlines():
-        if match := _FUNCTION.match(line):
+        if _FUNCTION.match(line) and (match := _NAME.search(line.split("=")[0])):
             function = match[1]
         found.append(f"{function}: {line.strip()}")
     return found

@@ -103,8 +103,8 @@ def _by_nvrtc(text: str, nvrtc: ctypes.CDLL) -> Compiled:
 def _by_nvcc(text: str, nvcc: str) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "slab.cu"), Path(folder, "slab.cubin")
-        # nvcc has the system's own types; the lines stay where they were
-        source.write_text(text.replace(PRELUDE, "#include <stdint.h>" + "\n" * PRELUDE.count("\n")), encoding="utf-8")
+        own = re.sub(r"^(typedef|#define INT64_MAX).*", "", PRELUDE, flags=re.MULTILINE)  # nvcc has the system's types
+        source.write_text(text.replace(PRELUDE, "#include <stdint.h>" + own), encoding="utf-8")
         command = [nvcc, "--cubin", f"-arch={ARCHITECTURE}", *OPTIONS, *LOOK, "-Xptxas", "-v", "-o", cubin, source]
         said = _said([str(part) for part in command], "nvcc")
         release = re.search(r"release ([\d.]+)", _said([nvcc, "--version"], "nvcc"))
