@@ -9,10 +9,9 @@ paths of division and square root, which are calls behind a guard, are not run.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 FROM_RULE = 0.9
 """Share of a choice's instructions that must come from a rule's lines."""
@@ -20,8 +19,10 @@ FROM_RULE = 0.9
 _LINE = re.compile(r'//## File "[^"]*", line (\d+)')
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);")
 _TARGET = re.compile(r"`\(([^)]+)\)")
-_FUNCTION = re.compile(r"\s{0,4}(?:template <[^>]*> )?(?:static |extern \"C\" )*(?:SG_DEVICE|__global__|__device__|SG_KERNEL)\b")
-_NAME = re.compile(r"(?!__)\b(\w+)\(")
+_FUNCTION = re.compile(
+    r"\s{0,4}(?:template <[^>]*> )?(?:static |extern \"C\" )*(?:SG_DEVICE|__global__|__device__|SG_KERNEL)\b"
+)
+_NAME = re.compile(r"(?!__|SG_KERNEL)\b([A-Za-z_]\w*)[()]")
 
 KINDS = {
     "fp64": "DADD DMUL DFMA DSETP DMNMX",
@@ -49,7 +50,7 @@ class Rule:
     Attributes
     ----------
     lines : str
-        A regular expression for ``function: line``.
+        A regular expression for lines ``function: line``, the innermost first, in which ``^`` begins a line.
     times : float
         Of a choice the probability, of a loop the number of passes.
     loop : bool
@@ -59,6 +60,15 @@ class Rule:
     times: float
     loop: bool = False
 
+    def names(self, lines: str) -> bool:
+        """Whether these are its lines."""
+        return _matches(self.lines, lines)
+
+
+@cache
+def _matches(pattern: str, lines: str) -> bool:
+    return bool(re.search(pattern, lines, re.MULTILINE))
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -67,7 +77,7 @@ class Instruction:
     opcode: str
     predicate: str
     operands: str
-    lines: tuple[str, ...]
+    lines: str
 
     @cached_property
     def kind(self) -> str:
@@ -96,9 +106,9 @@ class Instruction:
         """Whether a block ends here."""
         return self.opcode.partition(".")[0] in ("BRA", "BRX", "JMP", "EXIT", "RET", "CALL")
 
-    def comes_from(self, lines: re.Pattern[str]) -> bool:
-        """Whether one of its lines matches."""
-        return any(lines.search(line) for line in self.lines)
+
+Code = list[tuple[str, Instruction]]
+"""Instructions of a function, each with the label before it or none."""
 
 
 @dataclass
@@ -114,9 +124,9 @@ class Block:
 class Counted:
     """Instructions of a path by kind, loads among them that scatter, rules that were used, loops that no rule names."""
 
-    kinds: Counter[str]
+    kinds: dict[str, float]
     scattered: float
-    used: frozenset[str]
+    used: frozenset[Rule]
     unstated: tuple[str, ...]
 
     @property
@@ -135,21 +145,29 @@ def labelled_source(text: str) -> list[str]:
     return found
 
 
-def functions_of(disassembly: str, source: Sequence[str]) -> dict[str, dict[str, list[tuple[str, Instruction]]]]:
-    """Instructions of every kernel and of the functions behind it, each with the label before it."""
-    kernels: dict[str, dict[str, list[tuple[str, Instruction]]]] = {}
+def functions_of(disassembly: str, source: Sequence[str]) -> dict[str, dict[str, Code]]:
+    """Instructions of every kernel and of the functions behind it.
+
+    Parameters
+    ----------
+    disassembly : str
+        Of nvdisasm, with inlined lines.
+    source : sequence of str
+        Of `labelled_source`.
+    """
+    kernels: dict[str, dict[str, Code]] = {}
     for section in re.split(r"^//-+ \.text\.", disassembly, flags=re.MULTILINE)[1:]:
         name = section.split()[0]
         functions = kernels.setdefault(name, {})
-        current: list[tuple[str, Instruction]] = []
-        lines: tuple[str, ...] = ()
+        current: Code = []
+        lines: list[str] = []
         label, fresh = "", False
         for text in section.splitlines():
             if match := _LINE.search(text):
-                lines = ((*lines,) if fresh else ()) + (source[int(match[1])] if int(match[1]) < len(source) else "",)
+                lines = [*(lines if fresh else []), source[int(match[1])] if int(match[1]) < len(source) else ""]
                 fresh = True
             elif match := _INSTRUCTION.match(text):
-                current.append((label, Instruction(match[3], match[2] or "", match[4], lines)))
+                current.append((label, Instruction(match[3], match[2] or "", match[4], "\n".join(lines))))
                 label, fresh = "", False
             elif match := re.match(r"(\S+):$", text):
                 if match[1].startswith((".L", ".text.")):
@@ -159,7 +177,7 @@ def functions_of(disassembly: str, source: Sequence[str]) -> dict[str, dict[str,
     return kernels
 
 
-def blocks_of(code: Sequence[tuple[str, Instruction]]) -> list[Block]:
+def blocks_of(code: Code) -> list[Block]:
     """Reachable basic blocks of a function, the entry first, with what follows each."""
     starts, at = [0], {}
     for i, (label, _) in enumerate(code):
@@ -217,13 +235,15 @@ class Flow:
 
     Parameters
     ----------
-    code : sequence of (label, instruction)
+    code : Code
     """
 
-    def __init__(self, code: Sequence[tuple[str, Instruction]]) -> None:
+    def __init__(self, code: Code) -> None:
         self.blocks = blocks_of(code)
         self.above = dominators([block.before for block in self.blocks])
-        self.parent = [max(above - {n}, key=lambda a: len(self.above[a]), default=0) for n, above in enumerate(self.above)]
+        self.parent = [
+            max(above - {n}, key=lambda a: len(self.above[a]), default=0) for n, above in enumerate(self.above)
+        ]
         self.below = [{m for m, above in enumerate(self.above) if n in above} for n in range(len(self.blocks))]
         self.always = self._always()
         self.cold = self._cold()
@@ -245,7 +265,9 @@ class Flow:
         cold = set()
         for n, block in enumerate(self.blocks):
             last = block.instructions[-1]
-            if last.opcode.startswith("CALL") and n not in self.always[0]:
+            above = self.parent[n]
+            ended = self.blocks[above].instructions[-1].opcode == "EXIT"  # for some lanes: no choice of the others
+            if last.opcode.startswith("CALL") and n not in self.always[above] and not ended:
                 cold.add(n)
             if ".DIV" in last.opcode:
                 cold |= {f for f in block.follow if f != n + 1 and len(self.blocks[f].before) == 1}
@@ -253,8 +275,7 @@ class Flow:
             more = {
                 n
                 for n, block in enumerate(self.blocks[1:], 1)
-                if n not in cold
-                and ((block.follow and cold.issuperset(block.follow)) or cold.issuperset(block.before))
+                if n not in cold and ((block.follow and cold.issuperset(block.follow)) or cold.issuperset(block.before))
             }
             if not more:
                 return cold
@@ -273,21 +294,20 @@ class Flow:
                         todo += self.blocks[m].before
         return loops
 
-    def matching(self, blocks: Iterable[int], rules: Sequence[Rule], patterns: Mapping[str, re.Pattern[str]]) -> list[Rule]:
+    def matching(self, blocks: Iterable[int], rules: Iterable[Rule]) -> list[Rule]:
         """Rules whose lines these blocks come from."""
-        own = [
-            i for n in blocks if n not in self.cold for i in self.blocks[n].instructions if i.kind not in ("move", "control")
-        ]
-        return [r for r in rules if own and sum(i.comes_from(patterns[r.lines]) for i in own) >= FROM_RULE * len(own)]
+        hot = [i for n in blocks if n not in self.cold for i in self.blocks[n].instructions]
+        own = [i.lines for i in hot if i.kind not in ("move", "control")]
+        return [r for r in rules if own and sum(map(r.names, own)) >= FROM_RULE * len(own)]
 
-    def frequencies(self, rules: Sequence[Rule]) -> tuple[list[float], set[str], list[str]]:
+    def frequencies(self, rules: Sequence[Rule]) -> tuple[list[float], set[Rule], list[str]]:
         """How often a warp runs each block, which rules said so, and loops that none of them names."""
-        patterns = {rule.lines: re.compile(rule.lines) for rule in rules}
-        choices, trips = [r for r in rules if not r.loop], [r for r in rules if r.loop]
-        inside: list[tuple[float, frozenset[str]]] = [(1.0, frozenset())] * len(self.blocks)
-        outside, unstated, used = dict.fromkeys(self.loops, inside[0]), [], set()
+        first: tuple[float, frozenset[Rule]] = (1.0, frozenset())
+        inside, outside = [first] * len(self.blocks), dict.fromkeys(self.loops, first)
+        used, unstated = set[Rule](), []
         for n in range(len(self.blocks)):
-            above, (times, applied) = self.parent[n], inside[self.parent[n]]
+            above = self.parent[n]
+            times, applied = inside[above]
             left = [head for head, body in self.loops.items() if above in body and n not in body]
             if left:  # a loop that ended: from where it began
                 above = min(left, key=lambda head: len(self.above[head]))
@@ -295,35 +315,44 @@ class Flow:
             if n in self.cold:
                 inside[n] = (0.0, applied)
                 continue
+            rest = [rule for rule in rules if rule not in applied]
             if n and n not in self.always[above]:
-                for rule in self.matching(self.below[n], [r for r in choices if r.lines not in applied], patterns):
-                    times, applied = times * rule.times, applied | {rule.lines}
+                for rule in self.matching(self.below[n], (rule for rule in rest if not rule.loop)):
+                    times, applied = times * rule.times, applied | {rule}
             if n in self.loops:
                 outside[n] = (times, applied)
-                found = self.matching(self.loops[n], [r for r in trips if r.lines not in applied], patterns)
+                found = self.matching(self.loops[n], (rule for rule in rest if rule.loop))
                 for rule in found[:1]:
-                    times, applied = times * rule.times, applied | {rule.lines}
+                    times, applied = times * rule.times, applied | {rule}
                 if not found and times:
-                    unstated.append(self.blocks[n].instructions[0].lines[0])
+                    unstated.append(self.blocks[n].instructions[0].lines.partition("\n")[0])
             inside[n] = (times, applied)
             used |= applied
         return [times for times, _ in inside], used, unstated
 
 
-def counted(
-    functions: Mapping[str, Sequence[tuple[str, Instruction]]], name: str, rules: Sequence[Rule], scatter: str
-) -> Counted:
-    """Instructions that a warp issues in a kernel, called functions included."""
-    flow = Flow(functions[name])
+def counted(flows: Mapping[str, Flow], name: str, rules: Sequence[Rule], scatter: str) -> Counted:
+    """Instructions that a warp issues in a kernel, called functions included.
+
+    Parameters
+    ----------
+    flows : mapping
+        Of the kernel and the functions behind it.
+    name : str
+    rules : sequence of Rule
+    scatter : str
+        A regular expression for the lines of loads whose lanes fall on many lines of the cache.
+    """
+    flow = flows[name]
     frequencies, used, unstated = flow.frequencies(rules)
-    kinds: Counter[str] = Counter()
-    scattered, where = 0.0, re.compile(scatter)
+    kinds, scattered = dict[str, float](), 0.0
+    where = Rule(scatter, 1.0)
     for block, times in zip(flow.blocks, frequencies, strict=True):
         for instruction in block.instructions:
-            kinds[instruction.kind] += times  # type: ignore[assignment]
-            scattered += times * (instruction.kind == "load" and instruction.comes_from(where))
+            kinds[instruction.kind] = kinds.get(instruction.kind, 0.0) + times
+            scattered += times * (instruction.kind == "load" and where.names(instruction.lines))
         last = block.instructions[-1]
         if times and last.opcode.startswith("CALL") and (called := _TARGET.search(last.operands)):
-            inner = counted(functions, called[1], rules, scatter)
-            kinds.update({kind: number * times for kind, number in inner.kinds.items()})  # type: ignore[arg-type]
+            for kind, number in counted(flows, called[1], rules, scatter).kinds.items():
+                kinds[kind] = kinds.get(kind, 0.0) + number * times
     return Counted(kinds, scattered, frozenset(used), tuple(unstated))

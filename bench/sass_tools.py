@@ -28,11 +28,11 @@ _USED = re.compile(
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel takes of a multiprocessor: registers a thread, bytes of stack a thread, static shared bytes."""
+    """What a kernel takes of a multiprocessor: registers and stack of a thread, static shared memory of a block."""
 
     registers: int
-    stack: int
-    shared: int
+    stack_bytes: int
+    shared_bytes: int
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""What workloads make of the kernels: the steps of a slab, and how often a warp comes where. Data of sass_budget.py.
+
+Change a kernel, and change its line here: kernels, threads and bytes per request in `steps_of`, choices and loops in
+`rules_of`. The budget tells which loops have no rule, and which rules nothing comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sass_flow import Rule
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What decides which way kernels go.
+
+    Attributes
+    ----------
+    name : str
+    renewal : bool
+        Or exact counts.
+    gamma : float
+        Share of requests whose gaps are Gamma, the others being Weibull; nearly all of a warp are alike.
+    fields : int
+        Drawn once per request; the last is a ratio where there are three.
+    copula : bool
+        Or independent fields.
+    """
+
+    name: str
+    renewal: bool
+    gamma: float
+    fields: int
+    copula: bool
+
+
+# Shares and searches as in the presets with all their clients, weighted by rates.
+WORKLOADS = (
+    Workload("language exact", renewal=False, gamma=1.0, fields=2, copula=False),
+    Workload("language renewal", renewal=True, gamma=1.0, fields=2, copula=False),
+    Workload("m-small default", renewal=True, gamma=0.40, fields=2, copula=True),
+    Workload("deepseek-r1 default", renewal=True, gamma=0.68, fields=3, copula=True),
+)
+
+REJECTED = 0.62  # one of the 32 lanes rejects: 1 - (1 - 0.03)**32
+IN_RUNS = 0.05  # halvings until the run of a request is found: one tile of 256 in twenty has a bound of runs
+IN_BINS = 2.6  # halvings until the slowest lane has its bin
+BEYOND = 0.05  # of a renewal's requests lie beyond its window's end
+LANES = 5  # fields that loops are unrolled for
+
+SCATTERED = r"^(find_bin|guide_at|halve_bins): |^record_at: .*tables.values|^row_at: .*record\["
+"""Loads whose lanes fall on many lines of the cache."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kernel, or a library's part of a slab.
+
+    Attributes
+    ----------
+    kernel : str
+    threads : float
+        Per request; 0 of what is not our code, of which nothing is counted.
+    bytes : float
+        Of memory, read and written, per request.
+    known_ms : float
+        Per billion requests, where that is better known than predicted.
+    """
+
+    kernel: str
+    threads: float = 1.0
+    bytes: float = 0.0
+    known_ms: float = 0.0
+
+
+def steps_of(w: Workload) -> list[Step]:
+    """What a slab runs, request by request; what runs once a cell or once a tile is too little to count."""
+    drawn = [Step("gap", bytes=8), Step("cumsum", threads=0, bytes=16)]
+    renewals = [Step("cross", bytes=8), Step("later rounds", threads=0, known_ms=20)]
+    return [
+        *drawn,
+        *(renewals if w.renewal else [Step("tick", bytes=16)]),
+        Step("word", bytes=16),
+        Step("record", bytes=8 + 16),
+        Step("sort", threads=0, known_ms=37),  # CUB, 30 bits in four passes: 28 to 46
+        Step("row", bytes=8 + 32 + 12 + 4 * w.fields),  # a gather fetches sectors of 32 bytes
+    ]
+
+
+def rules_of(w: Workload) -> list[Rule]:
+    """How often a warp comes to some lines of source; what no rule names, once."""
+    ratio = w.fields > 2
+    return [
+        Rule(r"^run_of: ", IN_RUNS, loop=True),
+        Rule(r"^halve_bins: ", IN_BINS, loop=True),
+        # gap
+        Rule(r"^gap_at: job.ticks\[request\] = job.first_ticks", 0),
+        Rule(r"^log_gap: (for |gap = )", REJECTED * w.gamma, loop=True),
+        Rule(r"^normal_of_word: [^\n]*\ntry_log_gap: [^\n]*\nlog_gap: LogGap", w.gamma),
+        Rule(r"case GAMMA[^\n]*\n[^\n]*\nlog_gap: LogGap", w.gamma),
+        Rule(r"^log_weibull: ([^\n]*\n){3}log_gap: LogGap", 1 - w.gamma),
+        Rule(r"^log_weibull: ([^\n]*\n){3}log_gap: gap", 0),
+        Rule(r"^log_lognormal: ", 0),
+        Rule(r"^gap_at: job.ticks\[request\] = ticks_at", w.renewal),
+        Rule(r"^gap_at: (job.ticks\[request\] = bits_of|return \{at.run, ordered)", not w.renewal),
+        Rule(r"^sg_gap: if \(threadIdx.x % 32 == 0", not w.renewal),
+        Rule(r"^sg_gap: if \(gap.run >= 0\)|^sg_cross: atomicMin|^raise: .*atomic", 0),
+        Rule(r"^crosses: static_cast|^sg_cross: (atomicMin|\})", BEYOND),
+        # word
+        Rule(r"^operational: return .on_circle", not w.renewal),
+        Rule(r"^operational: return from_start", 0),
+        Rule(r"^clock_at: (const|return .*clock_first)", 0),
+        # record and row
+        Rule(r"^record_at: if \(fields > 4\)", w.fields > 4),
+        Rule(r"^record_at: if \(mixing\)", w.copula),
+        Rule(r"^ties_of: ", w.fields - 1, loop=True),
+        Rule(r"^ties_of: for \(int j", 0, loop=True),  # unrolled by 16 and by 4: a row is shorter
+        Rule(r"^ties_of: for \(int j", 0.1),
+        Rule(r"^mix_words: .*normal_of_word", w.fields / LANES),
+        Rule(r"^mix_words: .*(z = |words\[f\] = word_of_normal)", (w.fields - 1) / (LANES - 1)),
+        Rule(r"^(record|row)_at: if \(f < fields\)", w.fields / LANES),
+        Rule(r"^record_at: if \(f == job.ratio_field\)", ratio / (LANES - 2)),
+        Rule(r"^(record|row)_at: .*row_ordinal|^row_at: job.row_cell", 0),
+    ]
