@@ -2,7 +2,7 @@
 
 A disassembly becomes basic blocks. A block that its dominator always leads to is as frequent as that; any other is a
 choice, and rules say how often a warp makes it. A rule names lines of source: it holds for a choice, or a loop, whose
-instructions come from these lines, be it through inlining. What no rule names, a warp runs once: its lanes differ. Slow
+instructions come from these lines, inlined functions included. What no rule names, a warp runs once: its lanes differ. Slow
 paths of division and square root, which are calls behind a guard, are not run.
 """
 
@@ -28,15 +28,15 @@ KINDS = {
     "fp64": "DADD DMUL DFMA DSETP DMNMX",
     "convert": "I2F F2I F2F FRND I2FP",
     "mufu": "MUFU",
-    "load": "LD LDG",
+    "load": "LD LDG LDGSTS",
     "store": "ST STG",
-    "atomic": "ATOM ATOMG RED QSPC",
+    "atomic": "ATOM ATOMG RED",
     "shared": "LDS STS ATOMS LDSM STSM",
     "local": "LDL STL",
     "warp": "SHFL VOTE VOTEU REDUX MATCH",
     "constant": "LDC ULDC",
     "move": "MOV UMOV CS2R S2R S2UR CS2UR R2UR P2R R2P PRMT UPRMT",
-    "control": "BRA BRX EXIT BSSY BSYNC BREAK CALL RET WARPSYNC BAR NOP YIELD JMP MEMBAR ERRBAR DEPBAR NANOSLEEP",
+    "control": "BRA BRX EXIT BSSY BSYNC BREAK CALL RET WARPSYNC BAR NOP YIELD JMP MEMBAR ERRBAR DEPBAR NANOSLEEP CCTL",
 }
 """Kinds of instructions; what is in none is integer arithmetic, or `float` if its name begins with F or H."""
 
@@ -83,7 +83,7 @@ class Instruction:
     def kind(self) -> str:
         """Of `KINDS`, ``float`` or ``integer``."""
         base = self.opcode.partition(".")[0]
-        if self.opcode.startswith("IMAD.MOV") or (self.opcode == "IMAD.U32" and "RZ, RZ" in self.operands):
+        if self.opcode.startswith("IMAD.MOV") or (base in ("IMAD", "HFMA2") and "RZ, RZ," in self.operands):
             return "move"
         return _KIND.get(base) or ("float" if base[0] in "FH" else "integer")
 
@@ -269,8 +269,8 @@ class Flow:
             ended = self.blocks[above].instructions[-1].opcode == "EXIT"  # for some lanes: no choice of the others
             if last.opcode.startswith("CALL") and n not in self.always[above] and not ended:
                 cold.add(n)
-            if ".DIV" in last.opcode:
-                cold |= {f for f in block.follow if f != n + 1 and len(self.blocks[f].before) == 1}
+            if ".DIV" in last.opcode and self.blocks[block.follow[0]].before == [n]:
+                cold.add(block.follow[0])
         while True:
             more = {
                 n

@@ -61,7 +61,7 @@ class Step:
     ----------
     kernel : str
     threads : float
-        Per request; 0 of what is not our code, of which nothing is counted.
+        Per request, 0.25 where a thread has four; 0 of what is not our code, of which nothing is counted.
     bytes : float
         Of memory, read and written, per request.
     known_ms : float
