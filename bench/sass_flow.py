@@ -2,8 +2,8 @@
 
 A disassembly becomes basic blocks. A block that its dominator always leads to is as frequent as that; any other is a
 choice, and rules say how often a warp makes it. A rule names lines of source: it holds for a choice, or a loop, whose
-instructions come from these lines, inlined functions included. What no rule names, a warp runs once: its lanes differ. Slow
-paths of division and square root, which are calls behind a guard, are not run.
+instructions come from these lines, inlined functions included. What no rule names, a warp runs once: its lanes differ.
+Slow paths of division and square root, which are calls behind a guard, are not run.
 """
 
 from __future__ import annotations
