@@ -31,15 +31,16 @@ from servegen_gpu.errors import OptionError, ServeGenError
 # one load or store; 4.3 TB/s. A billion requests are a billion / 32 warps.
 ISSUE_MS, FP64_MS, LOAD_MS = (1e9 / 32 / (132 * 1.9e9 * a_clock) * 1e3 for a_clock in (4, 2, 1))
 BYTE_MS = 1e9 / 4.3e12 * 1e3
-SCATTER = 6  # clocks of a scattered load: its lanes meet 25 lines, and a cache finds four in a clock
+SCATTER = 6  # clocks of a scattered access: its lanes meet 25 lines, and a cache finds four in a clock
+CONFLICTS = 3.5  # of one to shared memory: so many of 32 lanes meet at the bank where most do
 REACHED = 0.78  # of the bound: what kernels with so little to wait for usually get
 
 KINDS = {
     **{"instructions": "instr", "fp64": "FP64", "mufu": "MUFU", "convert": "conv", "integer": "int", "float": "float"},
-    **{"move": "move", "constant": "const", "control": "ctrl", "load": "load", "scattered": "scat", "store": "store"},
-    **{"atomic": "atom", "shared": "shared", "warp": "warp", "local": "local"},
+    **{"move": "move", "constant": "const", "control": "ctrl", "load": "load", "store": "store", "atomic": "atom"},
+    **{"scattered": "scat", "shared": "shared", "conflicting": "confl", "warp": "warp", "local": "local"},
 }
-"""Counts in the order of columns, and their heads: `sass_flow.KINDS`, and loads that scatter."""
+"""Counts in the order of columns, and their heads: `sass_flow.KINDS`, and what scatters among these accesses."""
 
 
 WATCHED = (
@@ -109,11 +110,14 @@ class Budget:
 
 def bounds_of(counts: Mapping[str, float], bytes_: float) -> dict[str, float]:
     """The least time that each part of a device takes, in ms per billion requests."""
-    accesses = sum(counts.get(kind, 0.0) for kind in ("load", "store", "atomic", "shared", "local", "warp"))
+    accesses = sum(
+        counts.get(kind, 0.0) for kind in ("load", "store", "atomic", "shared", "conflicting", "local", "warp")
+    )
+    scattered, conflicting = counts.get("scattered", 0.0), counts.get("conflicting", 0.0)
     return {
         "issue": ISSUE_MS * counts.get("instructions", 0.0),
         "fp64": FP64_MS * counts.get("fp64", 0.0),
-        "load": LOAD_MS * (accesses + (SCATTER - 1) * counts.get("scattered", 0.0)),
+        "load": LOAD_MS * (accesses + (SCATTER - 1) * scattered + (CONFLICTS - 1) * conflicting),
         "memory": BYTE_MS * bytes_,
     }
 
@@ -152,8 +156,9 @@ def budget(text: str, workloads: Sequence[Workload] = WORKLOADS, more: Sequence[
                 remarks |= {
                     f"no rule for a loop of {step.kernel}, counted once: {line}": None for line in found.unstated
                 }
-                all_kinds = {"instructions": found.instructions, "scattered": found.scattered} | found.kinds
-                counts = {kind: all_kinds.get(kind, 0.0) * step.threads for kind in KINDS}
+                of_all = {"instructions": found.instructions, **found.kinds}
+                of_all |= {"scattered": found.scattered, "conflicting": found.conflicting}
+                counts = {kind: of_all.get(kind, 0.0) * step.threads for kind in KINDS}
             bounds = bounds_of(counts, step.bytes)
             ms = step.known_ms or max(bounds.values()) / REACHED
             cases.append(Case(workload.name, step.kernel, counts, made.resources.get(f"sg_{step.kernel}"), bounds, ms))

@@ -54,11 +54,14 @@ class Rule:
     times : float
         Of a choice the probability, of a loop the number of passes.
     loop : bool
+    least : int
+        Only where there are so many instructions, moves and control aside: an unrolled loop and its rest are two loops.
     """
 
     lines: str
     times: float
     loop: bool = False
+    least: int = 0
 
     def names(self, lines: str) -> bool:
         """Whether these are its lines."""
@@ -122,10 +125,25 @@ class Block:
 
 @dataclass(frozen=True)
 class Counted:
-    """Instructions of a path by kind, loads among them that scatter, rules that were used, loops that no rule names."""
+    """What a path issues.
+
+    Attributes
+    ----------
+    kinds : dict
+        Instructions by kind.
+    scattered : float
+        Accesses among them whose lanes fall on many lines of the cache.
+    conflicting : float
+        Accesses of shared memory among them whose lanes fall on any bank.
+    used : frozenset of Rule
+        Rules that some choice or loop met.
+    unstated : tuple of str
+        Loops that no rule names.
+    """
 
     kinds: dict[str, float]
     scattered: float
+    conflicting: float
     used: frozenset[Rule]
     unstated: tuple[str, ...]
 
@@ -298,7 +316,8 @@ class Flow:
         """Rules whose lines these blocks come from."""
         hot = [i for n in blocks if n not in self.cold for i in self.blocks[n].instructions]
         own = [i.lines for i in hot if i.kind not in ("move", "control")]
-        return [r for r in rules if own and sum(map(r.names, own)) >= FROM_RULE * len(own)]
+        fitting = (rule for rule in rules if len(own) >= max(1, rule.least))
+        return [rule for rule in fitting if sum(map(rule.names, own)) >= FROM_RULE * len(own)]
 
     def frequencies(self, rules: Sequence[Rule]) -> tuple[list[float], set[Rule], list[str]]:
         """How often a warp runs each block, which rules said so, and loops that none of them names."""
@@ -331,7 +350,7 @@ class Flow:
         return [times for times, _ in inside], used, unstated
 
 
-def counted(flows: Mapping[str, Flow], name: str, rules: Sequence[Rule], scatter: str) -> Counted:
+def counted(flows: Mapping[str, Flow], name: str, rules: Sequence[Rule], scatter: Mapping[str, str]) -> Counted:
     """Instructions that a warp issues in a kernel, called functions included.
 
     Parameters
@@ -340,19 +359,20 @@ def counted(flows: Mapping[str, Flow], name: str, rules: Sequence[Rule], scatter
         Of the kernel and the functions behind it.
     name : str
     rules : sequence of Rule
-    scatter : str
-        A regular expression for the lines of loads whose lanes fall on many lines of the cache.
+    scatter : mapping of str to str
+        By kind, a regular expression for the lines of accesses whose lanes fall anywhere.
     """
     flow = flows[name]
     frequencies, used, unstated = flow.frequencies(rules)
-    kinds, scattered = dict[str, float](), 0.0
-    where = Rule(scatter, 1.0)
+    kinds, scattered = dict[str, float](), dict[str, float]()
     for block, times in zip(flow.blocks, frequencies, strict=True):
         for instruction in block.instructions:
             kinds[instruction.kind] = kinds.get(instruction.kind, 0.0) + times
-            scattered += times * (instruction.kind == "load" and where.names(instruction.lines))
+            if instruction.kind in scatter and _matches(scatter[instruction.kind], instruction.lines):
+                scattered[instruction.kind] = scattered.get(instruction.kind, 0.0) + times
         last = block.instructions[-1]
         if times and last.opcode.startswith("CALL") and (called := _TARGET.search(last.operands)):
             for kind, number in counted(flows, called[1], rules, scatter).kinds.items():
                 kinds[kind] = kinds.get(kind, 0.0) + number * times
-    return Counted(kinds, scattered, frozenset(used), tuple(unstated))
+    anywhere = sum(scattered.get(kind, 0.0) for kind in ("load", "store", "atomic"))
+    return Counted(kinds, anywhere, scattered.get("shared", 0.0), frozenset(used), tuple(unstated))

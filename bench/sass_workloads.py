@@ -49,8 +49,8 @@ IN_BINS = 2.6  # halvings until the slowest lane has its bin
 BEYOND = 0.05  # of a renewal's requests lie beyond its window's end
 LANES = 5  # fields that loops are unrolled for
 
-SCATTERED = r"^(find_bin|guide_at|halve_bins): |^record_at: .*tables.values|^row_at: .*record\["
-"""Loads whose lanes fall on many lines of the cache."""
+SCATTERED = {"load": r"^(guide_at|find_bin|halve_bins): |^record_at: .*tables.values|^row_at: .*record\["}
+"""By kind, accesses whose lanes fall on many lines of the cache, or on any bank of shared memory."""
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,9 @@ def test_rules_and_kernels_fit(found: Any) -> None:
 
 
 def test_predicted_times_are_the_largest_bound(sass: SimpleNamespace) -> None:
-    bounds = sass.budget.bounds_of({"instructions": 1000.0, "fp64": 100.0, "load": 10.0, "scattered": 2.0}, 43.0)
-    assert bounds == pytest.approx({"issue": 31.15, "fp64": 6.23, "load": 2.49, "memory": 10.0}, rel=0.01)
+    issued = {"instructions": 1000.0, "fp64": 100.0}
+    bounds = sass.budget.bounds_of(issued | {"load": 10.0, "scattered": 2.0, "shared": 4.0, "conflicting": 4.0}, 43.0)
+    assert bounds == pytest.approx({"issue": 31.15, "fp64": 6.23, "load": 34 * 0.1246, "memory": 10.0}, rel=0.01)
 
 
 def test_changes_are_those_above_the_share(sass: SimpleNamespace) -> None:
@@ -148,7 +149,7 @@ $__internal_0_$__slow:
 def counts(sass: SimpleNamespace, code: str, *rules: Any) -> Any:
     functions = sass.flow.functions_of(code, sass.flow.labelled_source(SOURCE))
     flows = {name: sass.flow.Flow(function) for name, function in functions["sg_one"].items()}
-    return sass.flow.counted(flows, "sg_one", rules, "^search: ")
+    return sass.flow.counted(flows, "sg_one", rules, {"load": "^search: ", "shared": "^search: "})
 
 
 def test_a_path_without_rules_is_run_once_and_slow_paths_are_not(sass: SimpleNamespace) -> None:
@@ -170,6 +171,16 @@ def test_rules_say_how_often(sass: SimpleNamespace) -> None:
 
 def test_a_call_without_a_guard_is_run(sass: SimpleNamespace) -> None:
     assert counts(sass, CODE.replace("@P3 BRA `(.L_x_2)", "NOP")).kinds["fp64"] == 3
+
+
+def test_of_rules_for_large_and_small_loops_the_first_that_fits(sass: SimpleNamespace) -> None:
+    large, small = (sass.flow.Rule("^search: ", times, loop=True, least=least) for times, least in ((9, 2), (5, 1)))
+    assert counts(sass, CODE, large, small).kinds["integer"] == 5
+
+
+def test_accesses_that_scatter(sass: SimpleNamespace) -> None:
+    of = counts(sass, CODE.replace("SHF.R.U32 R1", "LDG.E R9, desc[UR4][R6.64] ;\n        /*0074*/ ATOMS.ADD RZ"))
+    assert (of.scattered, of.conflicting) == (1, 1)
 
 
 def test_a_rule_holds_for_choices_alone(sass: SimpleNamespace) -> None:
