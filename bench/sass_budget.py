@@ -43,18 +43,8 @@ KINDS = {
 """Counts in the order of columns, and their heads: `sass_flow.KINDS`, and what scatters among these accesses."""
 
 
-WATCHED = (
-    "instructions",
-    "fp64",
-    "load",
-    "scattered",
-    "store",
-    "atomic",
-    "shared",
-    "local",
-    "registers",
-    "stack_bytes",
-)
+WATCHED = ("instructions", "fp64", "load", "store", "atomic", "scattered", "shared", "conflicting", "local")
+WATCHED += ("registers", "stack_bytes")
 """Counts that must not grow unnoticed."""
 
 
@@ -77,11 +67,9 @@ class Case:
     def as_json(self) -> dict[str, Any]:
         """One line of the results."""
         used = vars(self.resources) if self.resources else {}
-        return (
-            {"case": self.workload, "kernel": self.kernel, "ms": round(self.ms, 1), "bound": self.bound}
-            | used
-            | {name: round(count, 1) for name, count in self.counts.items() if count}
-        )
+        counts = {name: round(count, 1) for name, count in self.counts.items() if count}
+        named = {"case": self.workload, "kernel": self.kernel, "ms": round(self.ms, 1), "bound": self.bound}
+        return named | used | counts
 
 
 @dataclass(frozen=True)
@@ -110,9 +98,7 @@ class Budget:
 
 def bounds_of(counts: Mapping[str, float], bytes_: float) -> dict[str, float]:
     """The least time that each part of a device takes, in ms per billion requests."""
-    accesses = sum(
-        counts.get(kind, 0.0) for kind in ("load", "store", "atomic", "shared", "conflicting", "local", "warp")
-    )
+    accesses = sum(counts.get(kind, 0.0) for kind in ("load", "store", "atomic", "shared", "local", "warp"))
     scattered, conflicting = counts.get("scattered", 0.0), counts.get("conflicting", 0.0)
     return {
         "issue": ISSUE_MS * counts.get("instructions", 0.0),
