@@ -43,8 +43,10 @@ KINDS = {
 """Counts in the order of columns, and their heads: `sass_flow.KINDS`, and what scatters among these accesses."""
 
 
-WATCHED = ("instructions", "fp64", "load", "store", "atomic", "scattered", "shared", "conflicting", "local")
-WATCHED += ("registers", "stack_bytes")
+WATCHED = (
+    *("instructions", "fp64", "load", "store", "atomic", "scattered", "shared", "conflicting", "local"),
+    *("registers", "stack_bytes"),
+)
 """Counts that must not grow unnoticed."""
 
 
@@ -205,7 +207,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], share: float) -> 
     share : float
     """
     old, new = ({(line["case"], line["kernel"]): line for line in results["kernels"]} for results in (before, now))
-    grown, shrunk = [], []
+    grown, shrunk = list[str](), list[str]()
     for case, kernel in [*old, *(key for key in new if key not in old)]:
         was, found = old.get((case, kernel), {}), new.get((case, kernel), {})
         for count in WATCHED:
