@@ -19,10 +19,8 @@ FROM_RULE = 0.9
 _LINE = re.compile(r'//## File "[^"]*", line (\d+)')
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);")
 _TARGET = re.compile(r"`\(([^)]+)\)")
-_FUNCTION = re.compile(
-    r"\s{0,4}(?:template <[^>]*> )?(?:static |extern \"C\" )*(?:SG_DEVICE|__global__|__device__|SG_KERNEL)\b"
-)
-_NAME = re.compile(r"(?!__|SG_KERNEL)\b([A-Za-z_]\w*)[()]")
+_FUNCTION = re.compile(r"\s{0,4}(?:template <[^>]*> )?(?:static |extern \"C\" )*(?:SG_[A-Z]+|__global__|__device__)\b")
+_NAME = re.compile(r"(?!__|SG_)\b([A-Za-z_]\w*)[()]")
 
 KINDS = {
     "fp64": "DADD DMUL DFMA DSETP DMNMX",
@@ -319,6 +317,18 @@ class Flow:
         fitting = (rule for rule in rules if len(own) >= max(1, rule.least))
         return [rule for rule in fitting if sum(map(rule.names, own)) >= FROM_RULE * len(own)]
 
+    def choice(self, n: int, above: int, rules: Sequence[Rule]) -> list[Rule]:
+        """Rules for a choice that begins at a block.
+
+        Compilers merge equal code of several arms and keep one line for it, so the first block of an arm knows best.
+        """
+        left = {f for m in self.below[n] for f in self.blocks[m].follow} - self.below[n]
+        of_all = self.matching(self.below[n], rules)
+        if not left or not left <= self.always[above]:
+            return of_all
+        of_first = self.matching([n], rules)
+        return [rule for rule in of_first if rule in of_all] or of_first or of_all
+
     def frequencies(self, rules: Sequence[Rule]) -> tuple[list[float], set[Rule], list[str]]:
         """How often a warp runs each block, which rules said so, and loops that none of them names."""
         first: tuple[float, frozenset[Rule]] = (1.0, frozenset())
@@ -336,7 +346,7 @@ class Flow:
                 continue
             rest = [rule for rule in rules if rule not in applied]
             if n and n not in self.always[above]:
-                for rule in self.matching(self.below[n], (rule for rule in rest if not rule.loop)):
+                for rule in self.choice(n, above, [rule for rule in rest if not rule.loop]):
                     times, applied = times * rule.times, applied | {rule}
             if n in self.loops:
                 outside[n] = (times, applied)
