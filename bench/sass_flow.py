@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
-FROM_RULE = 0.9
+FROM_RULE = 0.8
 """Share of a choice's instructions that must come from a rule's lines."""
 
 _LINE = re.compile(r'//## File "[^"]*", line (\d+)')
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);")
 _TARGET = re.compile(r"`\(([^)]+)\)")
 _FUNCTION = re.compile(r"\s{0,4}(?:template <[^>]*> )?(?:static |extern \"C\" )*(?:SG_[A-Z]+|__global__|__device__)\b")
-_NAME = re.compile(r"(?!__|SG_)\b([A-Za-z_]\w*)[()]")
+_NAME = re.compile(r"\b(?!__)([a-z_]\w*)[()]")
 
 KINDS = {
     "fp64": "DADD DMUL DFMA DSETP DMNMX",

@@ -131,12 +131,13 @@ def rules_of_requests(w: Workload) -> list[Rule]:
         Rule(r"^log_gap: (for |gap = )", REJECTED * w.gamma, loop=True),
         Rule(rf"^normal_of_word: [^\n]*\ntry_log_gap: [^\n]*\n{FIRST_TRY}", w.gamma),
         Rule(rf"case GAMMA[^\n]*\n[^\n]*\n{FIRST_TRY}", w.gamma),
-        Rule(rf"^log_weibull: ([^\n]*\n){{3}}{FIRST_TRY}", 1 - w.gamma),
-        Rule(rf"^log_weibull: ([^\n]*\n){{3}}{LATER_TRY}", 0),
+        # code that both have is merged, with the lines of one
+        Rule(rf"^log_(weibull|lognormal): ([^\n]*\n){{3}}{FIRST_TRY}", 1 - w.gamma),
+        Rule(rf"^log_(weibull|lognormal): ([^\n]*\n){{3}}{LATER_TRY}", 0),
         Rule(r"^log_lognormal: ", 0),
         Rule(r"^gap_at: job.ticks\[request\] = ticks_at", w.renewal),
         Rule(r"^gap_at: (job.ticks\[request\] = bits_of|return \{at.run, ordered)", not w.renewal),
-        Rule(r"^sg_gap: if \(threadIdx.x % 32 == 0", not w.renewal),
+        Rule(r"^sg_gap: if \(lane_of", not w.renewal),
         Rule(r"^sg_gap: if \(gap.run >= 0\)|^sg_cross: atomicMin|^raise: .*atomic", 0),
         Rule(r"^crosses: static_cast|^sg_cross: (atomicMin|\})", BEYOND),
         # word
@@ -173,11 +174,16 @@ def rules_of_tasks(w: Workload) -> list[Rule]:
         # scatter
         Rule(r"^scatter_task: mix_words", w.copula),
         Rule(r"^mix_words: .*normal_of_word[^\n]*\nscatter_task: ", w.fields / 3),
-        Rule(r"^mix_words: .*(z = |words\[f\] = word_of_normal)[^\n]*\nscatter_task: ", (w.fields - 1) / 2),
+        Rule(r"^mix_words: .*(z = |words\[f\] = word_of_normal|row = )[^\n]*\nscatter_task: ", (w.fields - 1) / 2),
         Rule(r"^scatter_task: if \(f < fields\) value", w.fields / 3),
         Rule(r"^scatter_task: if \(job.ratio_field\)", w.fields > 2),
-        # arrange: loops are unrolled, the rest of one is a loop of its own
+        # arrange: loops are unrolled, and the rest of one is a loop of its own
         Rule(rf"{arrange}for \(int s = tid", slots / 4, loop=True),
-        Rule(rf"{arrange}(for \(int i = tid|atomicAdd)", (passes - 1.5) / 4, loop=True, least=16),
-        Rule(rf"{arrange}(for \(int i = tid|atomicAdd)", 1.5, loop=True),
+        Rule(rf"{arrange}(for \(int s = 0|.* here|before \+= here|next\[tid)", 0, loop=True),  # 8 at a time: no loop
+        Rule(rf"{arrange}for \(int w", 0, loop=True, least=20),
+        Rule(rf"{arrange}for \(int w", 1, loop=True),
+        Rule(rf"{arrange}(for \(int i = tid|.*atomicAdd|const uint4 item)", (passes - 1.5) / 4, loop=True, least=16),
+        Rule(rf"{arrange}(for \(int i = tid|.*atomicAdd|const uint4 item)", 1.5, loop=True),
+        Rule(rf"{arrange}for \(uint32_t k", 0.5, loop=True),  # four more of the slot's items
+        Rule(arrange, passes, loop=True, least=40),
     ]
