@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
-FROM_RULE = 0.8
-"""Share of a choice's instructions that must come from a rule's lines."""
+FROM_RULE, FIRST_FROM_RULE = 0.8, 0.5
+"""Shares of the instructions of a choice or a loop, and of its first block, that must come from a rule's lines."""
 
 _LINE = re.compile(r'//## File "[^"]*", line (\d+)')
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);")
@@ -320,14 +320,16 @@ class Flow:
     def choice(self, n: int, above: int, rules: Sequence[Rule]) -> list[Rule]:
         """Rules for a choice that begins at a block.
 
-        Compilers merge equal code of several arms and keep one line for it, so the first block of an arm knows best.
+        Compilers merge equal code of several arms and keep the lines of one: then the first block of an arm knows best,
+        unless it decides what is next, and so comes from lines of that.
         """
         left = {f for m in self.below[n] for f in self.blocks[m].follow} - self.below[n]
-        of_all = self.matching(self.below[n], rules)
-        if not left or not left <= self.always[above]:
-            return of_all
-        of_first = self.matching([n], rules)
-        return [rule for rule in of_first if rule in of_all] or of_first or of_all
+        first = self.blocks[n]
+        of_first = []
+        if left and left <= self.always[above] and len(set(first.follow)) == 1:
+            lines = [i.lines for i in first.instructions]
+            of_first = [rule for rule in rules if sum(map(rule.names, lines)) > FIRST_FROM_RULE * len(lines)]
+        return of_first or self.matching(self.below[n], rules)
 
     def frequencies(self, rules: Sequence[Rule]) -> tuple[list[float], set[Rule], list[str]]:
         """How often a warp runs each block, which rules said so, and loops that none of them names."""

@@ -60,8 +60,8 @@ def test_no_kernel_grew_unnoticed(sass: SimpleNamespace, found: Any) -> None:
     recorded = json.loads(RECORDED.read_text())
     same = found.compiler == recorded["compiler"]
     changed = sass.budget.changes(recorded, found.results(), SAME if same else OTHER)
-    if not same:
-        changed = [line for line in changed if line.startswith("grown")]
+    if not same:  # which gives out registers as it likes
+        changed = [line for line in changed if line.startswith("grown") and ": registers" not in line]
     assert not changed, "\n".join(["python bench/sass_budget.py --json bench/results/sass.json", *changed])
 
 
@@ -177,6 +177,19 @@ def test_of_rules_for_large_and_small_loops_the_first_that_fits(sass: SimpleName
     assert counts(sass, CODE, large, small).kinds["integer"] == 5
 
 
+def test_an_arm_is_known_by_its_first_block(sass: SimpleNamespace) -> None:
+    """Lines of other arms in an arm's later blocks are what compilers leave of merged code."""
+    before, after = CODE.split("        /*0040*/")
+    barrier = '        /*0038*/                   FADD R1, R1, R1 ;\n.L_x_9:\n\t//## File "slab.cu", line 6\n'
+    arm = sass.flow.Rule("^one: if .wanted", 0.5)
+    code = f"{before}{barrier}        /*0040*/{after}"
+    assert counts(sass, code, arm).kinds["fp64"] == 1.5
+    decides = code.replace(
+        "/*0038*/                   FADD R1, R1, R1 ;", "/*0038*/                   @P5 BRA `(.L_x_0) ;"
+    )
+    assert counts(sass, decides, arm).kinds["fp64"] == 2
+
+
 def test_accesses_that_scatter(sass: SimpleNamespace) -> None:
     of = counts(sass, CODE.replace("SHF.R.U32 R1", "LDG.E R9, desc[UR4][R6.64] ;\n        /*0074*/ ATOMS.ADD RZ"))
     assert (of.scattered, of.conflicting) == (1, 1)
@@ -266,7 +279,7 @@ def test_a_text_that_does_not_compile(tools: SimpleNamespace) -> None:
 
 
 def test_a_kernel_that_is_not_there(tools: SimpleNamespace) -> None:
-    with pytest.raises(OptionError, match="'gapp' beside .*begin, cross"):
+    with pytest.raises(OptionError, match=r"'gapp' beside .*begin, cross"):
         tools.budget.budget(one_text(), tools.budget.WORKLOADS[:1], ["gapp"])
 
 
