@@ -101,9 +101,8 @@ SG_DEVICE double log(double x) {
     return tail;
 }
 
-SG_DEVICE double exp(double x) {
-    x = x > EXP_MIN ? x : EXP_MIN;
-    x = x < EXP_MAX ? x : EXP_MAX;
+// For EXP_MIN <= x <= EXP_MAX.
+SG_DEVICE double exp_inside(double x) {
     // rounds to nearest even, as rint does, and leaves the whole number in the low bits
     const double shifted = x * LOG2_E + NEAREST;
     const double k = shifted - NEAREST;
@@ -114,6 +113,11 @@ SG_DEVICE double exp(double x) {
     total += 1.0;
     total *= from_bits(shifted_left_52(bits_of(shifted) - NEAREST_BITS) + ONE_BITS);
     return total;
+}
+
+SG_DEVICE double exp(double x) {
+    x = x > EXP_MIN ? x : EXP_MIN;
+    return exp_inside(x < EXP_MAX ? x : EXP_MAX);
 }
 
 }  // namespace SG_NAMESPACE

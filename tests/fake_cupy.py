@@ -98,8 +98,8 @@ class DeviceArray(NDArrayOperatorsMixin):
     def sort(self) -> None:
         self.checked().sort(kind="stable")
 
-    def max(self) -> DeviceArray:
-        return self.xp.made(self.checked().max())
+    def max(self, keepdims: bool = False) -> DeviceArray:
+        return self.xp.made(self.checked().max(keepdims=keepdims))
 
     def sum(self) -> DeviceArray:
         return self.xp.made(self.checked().sum())

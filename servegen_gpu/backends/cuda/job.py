@@ -22,14 +22,14 @@ NAMES: tuple[str, ...] = (
     # windows of the slab
     *("window_row", "window_number", "window_scale", "window_clock", "window_origin_us", "span_us", "offset_us"),
     # cells
-    *("active", "grid_cell", "cell_client", "cell_number", "cell_window", "cell_law", "cell_rule"),
+    *("active", "grid_cell", "cell_client", "cell_number", "cell_window", "cell_law", "cell_rule", "cell_laws"),
     *("cell_d", "cell_c", "cell_log_d", "cell_boost", "log_unit", "ticks_per_unit"),
     *("rotation", "first_ticks", "room", "kept", "drawn", "last", "ticks_in_all"),
     # runs
     *("runs", "requests", "run_begin", "run_cell", "run_first", "run_before"),
     *("tile_run", "peak", "total", "units_known", "ticks", "sums", "run_sums"),
     # tasks and buckets
-    *("tasks", "task_begin", "run_count", "task_run", "task_ticks", "task_sum", "more", "time"),
+    *("cells", "tasks", "task_begin", "run_count", "task", "task_ticks", "task_before", "task_sum", "more", "time"),
     *("bucket_next", "bucket_begin", "bucket_shift", "bucket_slots", "slot_shift", "bucket_least", "bucket_most"),
     *("client_bits", "pairs", "items_out"),
     # positions, rows, items
@@ -41,13 +41,15 @@ NAMES: tuple[str, ...] = (
 JOB = np.dtype([("words", np.uint64, (len(NAMES),))])
 """A job: a structure that is passed by value."""
 
+_PLACES, _WORD = {name: place for place, name in enumerate(NAMES)}, 2**64 - 1
+
 TILE = 256
 """Requests a tile: as in kernels/slab.h."""
 
-TASK = 128
+TASK = 256
 """Requests that a warp draws at a time, at most: as in kernels/tasks.h."""
 
-POOL = 4
+POOL = 2
 """Tasks that a warp draws together: as in kernels/tasks.h."""
 
 TOGETHER = frozenset(("draw", "sums", "more", "time", "scatter", "arrange"))
@@ -56,6 +58,9 @@ TOGETHER = frozenset(("draw", "sums", "more", "time", "scatter", "arrange"))
 THREADS = 256
 BLOCK = {"scatter": 1024, "arrange": 512}
 """Threads of a block, where they are not `THREADS`: as in kernels/slab.cu."""
+
+CELL_LAW_BYTES, TASK_BYTES = 64, 16
+"""Of the structures of kernels/slab.h."""
 
 NORMAL_ROWS_BYTES = 8 * 7 * (128 + 32)
 POOL_BYTES = POOL * TASK * (8 + 2)
@@ -82,9 +87,10 @@ def words(values: Mapping[str, Any], address: Callable[[Any], int]) -> NDArray[n
     address : callable
         Where an array's memory begins.
     """
-    unknown = values.keys() - set(NAMES)
+    unknown = values.keys() - _PLACES.keys()
     if unknown:
         raise KeyError(f"no field {', '.join(sorted(unknown))} in SlabJob")
-    given = (values.get(name, 0) for name in NAMES)
-    numbers = [int(value) & (2**64 - 1) if isinstance(value, int | np.integer) else address(value) for value in given]
+    numbers = [0] * len(NAMES)
+    for name, value in values.items():
+        numbers[_PLACES[name]] = int(value) & _WORD if isinstance(value, int | np.integer) else address(value)
     return np.array(numbers, np.uint64).view(JOB)

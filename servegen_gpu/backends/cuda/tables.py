@@ -21,6 +21,17 @@ KEPT_BYTES = 1 << 28
 
 Job = dict[str, Any]
 
+CELLS = {
+    "cell_client": np.uint32,
+    "cell_number": np.uint32,
+    "cell_window": np.int32,
+    "cell_law": np.int64,
+    "cell_rule": np.uint8,
+    **dict.fromkeys(("cell_d", "cell_c", "cell_log_d", "cell_boost", "log_unit", "ticks_per_unit"), np.float64),
+    **dict.fromkeys(("rotation", "first_ticks", "room", "kept", "drawn", "last", "ticks_in_all"), np.int64),
+}
+"""Arrays of cells and their types."""
+
 
 @dataclass(frozen=True, eq=False)
 class WorkloadTables:

@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from servegen_gpu.backends.cuda.job import BLOCK, POOL, SHARED_BYTES, TASK
-from servegen_gpu.backends.cuda.tables import Device, Job
+from servegen_gpu.backends.cuda.job import BLOCK, CELL_LAW_BYTES, POOL, SHARED_BYTES, TASK, TASK_BYTES
+from servegen_gpu.backends.cuda.tables import CELLS, Device, Job
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.rules import CountRule
-
-OPEN = np.iinfo(np.int64).max
-"""As in kernels/slab.h."""
 
 BUCKET_ITEMS = 3000
 """Items that a bucket is meant to hold at most, on average."""
@@ -30,6 +27,10 @@ FIELD_BITS = 21
 
 LEAST_FULL = 4
 """One in so many places of tasks must hold a request."""
+
+
+MOST_PLACES = 2**32
+"""Of a slab: kernels count them in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -96,65 +97,70 @@ class TaskSampler:
     def __init__(self, device: Device) -> None:
         self.device = device
 
-    def sample(self, packed: PackedWorkload, job: Job) -> dict[str, Any] | None:
+    def sample(self, packed: PackedWorkload, job: Job, windows: int, expected: float) -> dict[str, Any] | None:
         """Columns of a slab on the device, or None if the simple way has to make them.
 
         Parameters
         ----------
         packed : PackedWorkload
         job : Job
-            With the slab's cells.
+        windows : int
+            Of the slab.
+        expected : float
+            Requests of the slab.
         """
-        layout = self._layout(job["room"])
-        if layout["tasks"] * TASK > LEAST_FULL * max(int(job["room"].sum()), TASK):
+        if TASK * windows * len(packed.client_id) > LEAST_FULL * expected or expected * LEAST_FULL > MOST_PLACES:
             return None
-        job = job | {"kept": job["kept"].copy()}  # the simple way may yet begin from it
-        layouts = [self._first_round(packed, job, layout)]
-        if len(more := self.device.xp.flatnonzero(job["kept"] == OPEN)):
-            layouts.append(self._second_round(job, more))
+        job = job | self._cells(windows * len(packed.client_id))
+        self._launch("begin", job, job["cells"])
+        layout = self._layout(job["cells"], job["room"])
+        if layout["tasks"] * TASK > LEAST_FULL * expected:
+            return None
+        layouts = [self._drawn(job | {"peak": self.device.xp.zeros(job["cells"], np.uint64)}, layout, packed)]
+        layouts += self._rest(job, packed)
         job["position_begin"] = self._begins(job["kept"])
         places = sum(layout["tasks"] for layout in layouts) * TASK
-        buckets = self._buckets(job, layouts, places) if places < 2**32 else None
+        buckets = self._buckets(job, layouts, places)
         return self._columns(packed, job, layouts, buckets) if buckets else None
 
     # Arrivals
 
-    def _layout(self, count: Any) -> Job:
-        """Tasks of runs of `count` requests."""
-        begin = self._begins(-(-count // TASK))
-        tasks = int(begin[len(count)])
-        layout = {"task_begin": begin, "run_count": count, "runs": len(count), "tasks": tasks}
-        layout["task_run"] = self.device.xp.empty(tasks, np.int32)
-        self._launch("task", layout, tasks)
+    def _cells(self, cells: int) -> Job:
+        """Room for all clients in all windows, whether they send or not."""
+        xp = self.device.xp
+        arrays = {name: xp.empty(cells, kind) for name, kind in CELLS.items()}
+        return arrays | {"cells": cells, "cell_laws": xp.empty(cells * CELL_LAW_BYTES // 8, np.uint64)}
+
+    def _layout(self, cells: int, count: Any) -> Job:
+        """Tasks of cells that draw `count` requests."""
+        begin = self._begins((count + (TASK - 1)) // TASK)
+        tasks = int(begin[cells])
+        layout = {"task_begin": begin, "run_count": count, "tasks": tasks}
+        layout["task"] = self.device.xp.empty(tasks * TASK_BYTES // 8, np.uint64)
         return layout
 
-    def _draw(self, job: Job, layout: Job) -> Job:
-        """The layout with the sums of gaps inside every task; logarithms instead where a cell's unit is not known."""
+    def _drawn(self, job: Job, layout: Job, packed: PackedWorkload) -> Job:
+        """The layout with the sums of gaps inside every task and before it."""
         xp, tasks = self.device.xp, layout["tasks"]
+        self._launch("task", job | layout, tasks)
         layout |= {"ticks": xp.empty(tasks * TASK, np.int64), "task_ticks": xp.empty(tasks, np.int64)}
         self._warps("draw", job | layout, -(-tasks // POOL))
+        if "run_first" not in layout and set(packed.count_rule.tolist()) != {CountRule.RENEWAL}:
+            self._launch("unit", job, job["cells"])
+            self._warps("sums", job | layout, tasks)
+        sums = {"task_sum": xp.cumsum(layout["task_ticks"])}
+        layout["task_before"] = xp.empty(tasks, np.int64)
+        self._launch("reach", job | layout | sums, tasks)
         return layout
 
-    def _first_round(self, packed: PackedWorkload, job: Job, layout: Job) -> Job:
-        """All requests of counted cells, and as many of renewal cells as they are likely to need."""
-        xp, cells = self.device.xp, layout["runs"]
-        peak = xp.zeros(cells, np.uint64)
-        self._draw(job | {"peak": peak}, layout)
-        if set(packed.count_rule.tolist()) != {CountRule.RENEWAL}:
-            self._launch("unit", job | {"peak": peak}, cells)
-            self._warps("sums", job | layout, layout["tasks"])
-        layout["task_sum"] = xp.cumsum(layout["task_ticks"])
-        self._launch("reach", job | layout, layout["tasks"])
-        return layout
-
-    def _second_round(self, job: Job, cells: Any) -> Job:
+    def _rest(self, job: Job, packed: PackedWorkload) -> list[Job]:
         """What renewal cells take beyond the first round until they pass the end of their windows."""
-        runs = {"run_cell": cells, "run_first": job["drawn"][cells], "run_before": job["last"][cells]}
-        count = self.device.xp.empty(len(cells), np.int64)
-        self._warps("more", job | runs | {"runs": len(cells), "more": count}, len(cells))
-        layout = self._draw(job, self._layout(count) | runs)
-        layout["task_sum"] = self.device.xp.cumsum(layout["task_ticks"])
-        return layout
+        if CountRule.RENEWAL not in packed.count_rule:
+            return []
+        more = self.device.xp.empty(job["cells"], np.int64)
+        self._warps("more", job | {"more": more}, job["cells"])
+        layout = self._layout(job["cells"], more) | {"run_first": job["drawn"], "run_before": job["last"]}
+        return [self._drawn(job, layout, packed)] if layout["tasks"] else []
 
     # Buckets
 
@@ -171,7 +177,8 @@ class TaskSampler:
                 told = job | layout | {"bucket_shift": shift, "bucket_next": count}
                 self._warps("time", told, layout["tasks"])
             begin = self._begins(count)
-            rows, most = int(begin[-1]), int(count.max())
+            found = xp.concatenate((begin[-1:], count.max(keepdims=True).astype(np.int64)))
+            rows, most = self.device.to_host(found).tolist()
             if most <= SIZES[-1].items:
                 for layout in layouts:
                     del layout["ticks"]
