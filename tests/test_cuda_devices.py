@@ -127,6 +127,13 @@ def test_devices_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
             sg.stream(pool, backend="cupy", duration=600)
 
 
+def test_a_device_is_opened_once_by_number_and_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cupy.install(monkeypatch, devices=2)
+    monkeypatch.setenv("SERVEGEN_GPU_DEVICES", "1,0")
+    assert open_device() is open_device(None) is open_device(1) is CupyBackend().device
+    assert open_device(0) is not open_device(1)
+
+
 def test_a_second_device_is_opened_only_when_it_has_something_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy.install(monkeypatch, devices=2)
     joined(tiny_pool(), backend="cupy", duration=600)

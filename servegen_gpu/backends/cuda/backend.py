@@ -31,8 +31,8 @@ class CupyBackend(Backend):
     Parameters
     ----------
     devices : sequence of int or CudaDevice, optional
-        They take slabs in turns. The first is opened at once, another when its first slab comes. By default those of
-        `driver.chosen_devices`.
+        They take slabs in turns. The first is opened at once, another when its first slab comes. By default
+        `driver.usable_devices`.
     stay : bool
         Leave columns on the first device, as CuPy arrays; the others have nothing to do.
     """
@@ -42,7 +42,7 @@ class CupyBackend(Backend):
     """A slab takes windows until here: a device wants more at once than a cache does."""
 
     def __init__(self, devices: Sequence[int | CudaDevice] | None = None, stay: bool = False) -> None:
-        found = _numbers() if devices is None else devices
+        found = driver.usable_devices() if devices is None else devices
         self._devices = tuple(found[:1] if stay else found)
         self.stays = stay
         self._lanes: dict[int, DeviceLane] = {}
@@ -121,16 +121,10 @@ def is_likely() -> bool:
 def describe() -> dict[str, str]:
     """What is here, as a row of `describe_backends`."""
     try:
-        numbers = _numbers()
+        numbers = driver.usable_devices()
         device = open_device(numbers[0])
         names = Counter(device.name_of(number) for number in numbers)
         found = ", ".join(name if n == 1 else f"{n} x {name}" for name, n in names.items())
         return {"name": "cupy", "state": "ready", "detail": f"{found}, {device.describe()}"}
     except OptionError as error:
         return {"name": "cupy", "state": "missing", "detail": f"got {error.got}; {error.fix}"}
-
-
-def _numbers() -> tuple[int, ...]:
-    xp = driver.import_cupy()
-    driver.check_driver(xp)
-    return driver.chosen_devices(xp)

@@ -37,8 +37,8 @@ class CudaDevice:
 
     Parameters
     ----------
-    number : int, optional
-        As CUDA counts what ``CUDA_VISIBLE_DEVICES`` leaves; by default the first of `chosen_devices`.
+    number : int
+        As CUDA counts what ``CUDA_VISIBLE_DEVICES`` leaves.
 
     Attributes
     ----------
@@ -53,10 +53,10 @@ class CudaDevice:
     why_no_cub : str
     """
 
-    def __init__(self, number: int | None = None) -> None:
+    def __init__(self, number: int) -> None:
         self.xp = driver.import_cupy()
         driver.check_driver(self.xp)
-        self.number = driver.chosen_devices(self.xp)[0] if number is None else number
+        self.number = number
         self.out_of_memory = self.xp.cuda.memory.OutOfMemoryError
         self.pool = self.xp.cuda.MemoryPool()
         self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
@@ -215,5 +215,5 @@ class Copy:
 
 @functools.cache
 def open_device(number: int | None = None) -> CudaDevice:
-    """A CUDA device, opened once."""
-    return CudaDevice(number)
+    """A CUDA device, opened once; by default the first of `driver.usable_devices`."""
+    return open_device(driver.usable_devices()[0]) if number is None else CudaDevice(number)

@@ -100,6 +100,13 @@ def check_driver(xp: Any) -> None:
         ) from None
 
 
+def usable_devices() -> tuple[int, ...]:
+    """Numbers of the devices that share a trace, once CuPy and driver are as they should be."""
+    xp = import_cupy()
+    check_driver(xp)
+    return chosen_devices(xp)
+
+
 def chosen_devices(xp: Any) -> tuple[int, ...]:
     """Numbers of the devices that share a trace: all that CUDA shows, or ``$SERVEGEN_GPU_DEVICES``, such as ``0,2``."""
     count, wanted = int(xp.cuda.runtime.getDeviceCount()), os.environ.get("SERVEGEN_GPU_DEVICES", "").strip()
