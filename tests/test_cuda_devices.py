@@ -36,7 +36,7 @@ def _forget() -> Iterator[None]:
 def nothing_is_held(xp: fake_cupy.StandIn) -> bool:
     """Whether no pool of any device has memory, once the workloads are gone, whose tables stay for further traces."""
     gc.collect()
-    return not any(sum(pool._kept.values()) for pool in xp.cuda.pools if pool is not xp.cuda.default_pool)
+    return xp.cuda.held_bytes() == 0
 
 
 def on_host(slab: Trace) -> Trace:
