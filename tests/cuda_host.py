@@ -104,7 +104,6 @@ class HostDevice:
         What one array may take before memory is short.
     """
 
-    out_of_memory = MemoryError
     most_threads = 1024
 
     def __init__(self, threads: int = 256, most_bytes: int = 1 << 40) -> None:

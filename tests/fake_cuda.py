@@ -278,7 +278,7 @@ class CudaStandIn:
         with self.lock:
             stream = self.get_current_stream()
             self.clocks.tick(stream)
-            for at in np.frombuffer(told, np.uint64).tolist():
+            for at in np.frombuffer(told.tobytes(), np.uint64).tolist():
                 if not (memory := self.memories.get(at)):
                     continue
                 mine = memory.wrote[0] == stream.number

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.device import Copy, CudaDevice, open_device
-from servegen_gpu.backends.cuda.lane import DeviceLane
+from servegen_gpu.backends.cuda.lane import DeviceLane, wait_for
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
@@ -93,12 +93,11 @@ class CupyBackend(Backend):
                         coming.append(workers[turn].submit(self._copies, turn, packed, key, slab))
                     while copies:
                         yield copies.pop(0).finished()
-            finally:  # memory that is copied from or to is not free yet
+            finally:
                 for future in coming:
                     if not future.cancel() and not future.exception():
                         copies += future.result()
-                for copy in copies:
-                    copy.wait()
+                wait_for(copies)
 
     def _copies(self, turn: int, packed: PackedWorkload, key: Key, slab: Slab) -> list[Copy]:
         return self._lane(turn).copies(packed, key, slab)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.driver import first_line, version_text
 from servegen_gpu.backends.cuda.job import words
 from servegen_gpu.backends.cuda.loader import one_text
-from servegen_gpu.backends.cuda.sort import CubSort, open_sort
+from servegen_gpu.backends.cuda.sort import CubSort, CudaSortError, open_sort
 from servegen_gpu.backends.cuda.tables import WorkloadTables
 from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.errors import OptionError
@@ -57,24 +57,22 @@ class CudaDevice:
         self.xp = driver.import_cupy()
         driver.check_driver(self.xp)
         self.number = number
-        self.out_of_memory = self.xp.cuda.memory.OutOfMemoryError
+        self._lost: Any = None
         self.pool = self.xp.cuda.MemoryPool()
         self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
         self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.release)
         self._pinned = self.xp.cuda.PinnedMemoryPool()
         self._kernels: dict[str, Any] = {}
         try:
-            with self.current():
+            with self.xp.cuda.Device(number):
                 self._copies = self.xp.cuda.Stream(non_blocking=True)
                 self._module = self._compiled()
                 self.most_threads = WAVES * 2048 * int(self.xp.cuda.Device().attributes["MultiProcessorCount"])
                 self.cub, self.why_no_cub = self._cub()
                 self.pool.free_all_blocks()
-        except (
-            self.out_of_memory,
-            self.xp.cuda.runtime.CUDARuntimeError,
-            self.xp.cuda.driver.CUDADriverError,
-        ) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError | self._errors):
+                raise
             raise driver.no_device(error) from None
 
     def describe(self) -> str:
@@ -85,12 +83,37 @@ class CudaDevice:
 
     def name_of(self, number: int | None = None) -> str:
         """Name of a device, by default this one."""
-        properties = self.xp.cuda.runtime.getDeviceProperties(self.number if number is None else number)
+        with self.current():
+            properties = self.xp.cuda.runtime.getDeviceProperties(self.number if number is None else number)
         return str(properties["name"].decode())
 
-    def current(self) -> Any:
-        """A context in which this thread works on this device."""
-        return self.xp.cuda.Device(self.number)
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        return self.xp.cuda.runtime.CUDARuntimeError, self.xp.cuda.driver.CUDADriverError, CudaSortError
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Inside, this thread works on this device.
+
+        Raises
+        ------
+        MemoryError
+            If the device has too little memory.
+        OptionError
+            If CUDA reports anything else: often of work that was started before, and then of all that follows.
+        """
+        if self._lost:
+            raise driver.failed(self._lost, self.number)
+        try:
+            with self.xp.cuda.Device(self.number):
+                yield
+        except self._errors as error:
+            status = getattr(error, "status", 0)
+            if status == driver.OUT_OF_MEMORY:
+                raise MemoryError(first_line(error)) from None
+            if status in driver.LOST:
+                self._lost = error
+            raise driver.failed(error, self.number) from None
 
     def launch(self, kernel: str, job: Mapping[str, Any], n: int, shared_bytes: int = 0) -> None:
         """Start a kernel of kernels/slab.cu for n threads on the current stream; `shared_bytes` for each block."""
@@ -133,22 +156,22 @@ class CudaDevice:
 
     def release(self) -> None:
         """Give back all memory that no array uses."""
-        with self.current():
+        with suppress(OptionError), self.current():  # of a lost device there is nothing to give back
             self.pool.free_all_blocks()
             self._table_pool.free_all_blocks()
         self._pinned.free_all_blocks()
 
     def start_copy(self, columns: dict[str, Any]) -> Copy:
         """Begin to copy columns to the host, beside whatever the device does next."""
-        return Copy(columns, self.xp, self._copies, self._host)
+        return Copy(columns, self, self._copies)
 
-    def _host(self, like: Any) -> NDArray[Any]:
+    def host(self, like: Any) -> NDArray[Any]:
         """Page-locked memory for an array, or plain memory where no more can be locked."""
         if not like.size:
             return np.empty(0, like.dtype)
         try:
             held = self._pinned.malloc(like.nbytes)
-        except (self.xp.cuda.runtime.CUDARuntimeError, self.out_of_memory):
+        except (self.xp.cuda.runtime.CUDARuntimeError, MemoryError):
             return np.empty(like.shape, like.dtype)
         return np.ndarray(like.shape, like.dtype, held)
 
@@ -182,35 +205,47 @@ class CudaDevice:
 class Copy:
     """Columns on their way to the host."""
 
-    def __init__(self, columns: dict[str, Any], xp: Any, stream: Any, host: Any) -> None:
-        self._from = columns
-        ready = xp.cuda.Event(disable_timing=True)
+    def __init__(self, columns: dict[str, Any], device: CudaDevice, stream: Any) -> None:
+        self._from, self._device = columns, device
+        self._two = {name: isinstance(column, Ragged) for name, column in columns.items()}
+        self._to: list[NDArray[Any]] = []
+        event = device.xp.cuda.Event
+        ready = event(disable_timing=True)
         ready.record()
         stream.wait_event(ready)
+        try:
+            for array in flat(columns):
+                self._to.append(device.host(array))
+                if array.size:
+                    self._start(self._to[-1], array, stream.ptr)
+            self._done = event(disable_timing=True)
+            self._done.record(stream)
+        except BaseException:
+            stream.synchronize()  # until then memory on both sides is in use
+            raise
 
-        def start(array: Any) -> NDArray[Any]:
-            to: NDArray[Any] = host(array)
-            if array.size:
-                kind = xp.cuda.runtime.memcpyDeviceToHost
-                xp.cuda.runtime.memcpyAsync(to.ctypes.data, array.data.ptr, array.nbytes, kind, stream.ptr)
-            return to
-
-        self._arrays = {
-            name: (start(c.offsets), start(c.values)) if isinstance(c, Ragged) else start(c)
-            for name, c in columns.items()
-        }
-        self._done = xp.cuda.Event(disable_timing=True)
-        self._done.record(stream)
+    def _start(self, to: NDArray[Any], array: Any, stream: int) -> None:
+        runtime = self._device.xp.cuda.runtime
+        kind = runtime.memcpyDeviceToHost
+        runtime.memcpyAsync(to.ctypes.data, array.data.ptr, array.nbytes, kind, stream)
 
     def wait(self) -> None:
         """Until the columns are on the host; the device's are let go."""
-        self._done.synchronize()
+        with self._device.current():
+            self._done.synchronize()
         self._from = {}
 
     def finished(self) -> dict[str, Any]:
         """The columns on the host, once they are there."""
         self.wait()
-        return {name: Ragged(*a) if isinstance(a, tuple) else a for name, a in self._arrays.items()}
+        arrays = iter(self._to)
+        return {name: Ragged(next(arrays), next(arrays)) if two else next(arrays) for name, two in self._two.items()}
+
+
+def flat(columns: dict[str, Any]) -> Iterator[Any]:
+    """The arrays of columns."""
+    for column in columns.values():
+        yield from (column.offsets, column.values) if isinstance(column, Ragged) else (column,)
 
 
 @functools.cache
