@@ -71,7 +71,7 @@ class CudaDevice:
                 self.cub, self.why_no_cub = self._cub()
                 self.pool.free_all_blocks()
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError | self._errors):
+            if not isinstance(error, (MemoryError, *self._errors)):
                 raise
             raise driver.no_device(error) from None
 
