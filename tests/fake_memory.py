@@ -75,6 +75,7 @@ class MemoryPool:
         self._cuda = cuda
         self._limit: dict[int, int] = {}
         self._free: dict[int, list[Chunk]] = {}
+        self._allocations = 0
         self._total: dict[int, int] = {}
         self._used: dict[int, int] = {}
         self.returned: deque[tuple[int, Chunk]] = deque()  # not taken back at once: a collection may come at any time
@@ -110,6 +111,7 @@ class MemoryPool:
         if size > self._cuda.free_bytes(device):
             raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes")
         self._cuda.mallocs.append((device, size))
+        self._allocations += 1
         self._total[device] = self._total.get(device, 0) + size
         return Chunk(size, stream)
 
@@ -195,4 +197,4 @@ class PinnedStandIn:
     @staticmethod
     def pointer(memory: Any, offset: int) -> Any:
         """As ``cupy.cuda.PinnedMemoryPointer``."""
-        return memory[offset:]
+        return memoryview(memory)[offset:]

@@ -96,11 +96,11 @@ def test_a_copy_is_there_only_when_somebody_waited() -> None:
     xp = StandIn()
     stream, made = xp.cuda.Stream(non_blocking=True), []
 
-    def host(like: Any) -> np.ndarray:
-        made.append(np.zeros(like.shape, like.dtype))
-        return made[-1]
+    def host(like: list[Any]) -> list[np.ndarray]:
+        made.extend(np.zeros(array.shape, array.dtype) for array in like)
+        return made
 
-    device: Any = SimpleNamespace(xp=xp, host=host, current=lambda: xp.cuda.Device(0))
+    device: Any = SimpleNamespace(xp=xp, host_arrays=host, current=lambda: xp.cuda.Device(0))
     copy = Copy({"client": xp.asarray(np.arange(3))}, device, stream)
     assert (made[0].view(np.uint8) == POISON).all()
     assert copy.finished()["client"].tolist() == [0, 1, 2]

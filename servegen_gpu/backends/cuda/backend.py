@@ -2,7 +2,8 @@
 
 Several devices share a trace slab by slab, in turns: all that CUDA shows, or ``$SERVEGEN_GPU_DEVICES``, such as
 ``0,2``. The rows do not depend on how many there are. A memory budget is for each of them; the host holds a slab for
-each, and the one in use.
+each, and the one in use. What a trace had of a device's memory is kept for the next one, up to a quarter of the
+device's or ``$SERVEGEN_GPU_KEEP``, such as ``2GB`` or ``0``, until `CupyBackend.release`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import ExitStack
 
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.backends.cuda import driver
-from servegen_gpu.backends.cuda.device import Copy, CudaDevice, open_device
+from servegen_gpu.backends.cuda.device import OPEN, Copy, CudaDevice, open_device
 from servegen_gpu.backends.cuda.lane import DeviceLane, wait_for
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key
@@ -51,6 +52,12 @@ class CupyBackend(Backend):
     def on_device(self) -> CupyBackend:
         """The same backend, whose columns stay on its first device."""
         return CupyBackend([self.device], stay=True)
+
+    def release(self) -> None:
+        """Give back what all devices of this process keep, but for the memory of columns that somebody has."""
+        for device in tuple(OPEN):
+            device.tables.forget()
+            device.release()
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes on a device that a slab needs per expected request; columns of the last slab are among them."""
@@ -105,7 +112,8 @@ class CupyBackend(Backend):
     def _lane(self, turn: int) -> DeviceLane:
         if turn not in self._lanes:
             device = self._devices[turn]
-            self._lanes[turn] = DeviceLane(open_device(device) if isinstance(device, int) else device)
+            opened = open_device(device) if isinstance(device, int) else device
+            self._lanes[turn] = DeviceLane(opened, self.bytes_per_request)
         return self._lanes[turn]
 
 

@@ -8,7 +8,8 @@ it does so inside `CudaDevice.current`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.driver import first_line, version_text
 from servegen_gpu.backends.cuda.job import words
 from servegen_gpu.backends.cuda.loader import one_text
+from servegen_gpu.backends.cuda.memory import PageLocked, kept_bytes
 from servegen_gpu.backends.cuda.sort import CubSort, CudaSortError, open_sort
 from servegen_gpu.backends.cuda.tables import WorkloadTables
 from servegen_gpu.backends.per_workload import PerWorkload
@@ -27,6 +29,12 @@ from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ("--fmad=false", "-std=c++17")
 THREADS = 256
+ALIGNED = 64
+"""Bytes that a column begins at a multiple of, on the host."""
+
+
+OPEN: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
+"""Devices of this process."""
 
 WAVES = 4
 """Times that warps which take turns fill a device: more even out their work, fewer read shared tables less often."""
@@ -45,7 +53,7 @@ class CudaDevice:
     xp : module
         CuPy.
     pool : cupy.cuda.MemoryPool
-        Memory of the slabs; nothing of it is held once a trace is done.
+        Memory of the slabs; kept from trace to trace, as far as `memory.kept_bytes` says.
     tables : PerWorkload
         What is kept here of workloads, in memory of its own, as long as they live.
     cub : CubSort or None
@@ -60,16 +68,18 @@ class CudaDevice:
         self._lost: Any = None
         self.pool = self.xp.cuda.MemoryPool()
         self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
-        self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.release)
-        self._pinned = self.xp.cuda.PinnedMemoryPool()
+        self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.rest)
+        self._host = PageLocked(self.xp.cuda)
         self._kernels: dict[str, Any] = {}
         try:
             with self.xp.cuda.Device(number):
+                self._kept_bytes = kept_bytes(self.xp.cuda.runtime.memGetInfo()[1])
                 self._copies = self.xp.cuda.Stream(non_blocking=True)
                 self._module = self._compiled()
                 self.most_threads = WAVES * 2048 * int(self.xp.cuda.Device().attributes["MultiProcessorCount"])
                 self.cub, self.why_no_cub = self._cub()
                 self.pool.free_all_blocks()
+            OPEN.add(self)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, (MemoryError, *self._errors)):
                 raise
@@ -142,6 +152,16 @@ class CudaDevice:
         with self.xp.cuda.using_allocator(self.pool.malloc):
             yield
 
+    def reserve(self, size: int) -> None:
+        """Have so much memory in one piece, which the pool splits and joins again: arrays of many sizes leave no gaps.
+
+        Where there is not so much, they are allocated one by one.
+        """
+        if self.pool.total_bytes() < size:
+            self.pool.free_all_blocks()
+            with suppress(MemoryError):
+                self.pool.malloc(size)  # the pool keeps it
+
     @contextmanager
     def table_memory(self) -> Iterator[None]:
         """Arrays made in here are tables: in a pool of their own, and there for all streams once this ends."""
@@ -159,21 +179,25 @@ class CudaDevice:
         with suppress(OptionError), self.current():  # of a lost device there is nothing to give back
             self.pool.free_all_blocks()
             self._table_pool.free_all_blocks()
-        self._pinned.free_all_blocks()
+        self._host.release()
+
+    def rest(self) -> None:
+        """Give back what may not be kept until the next trace."""
+        with suppress(OptionError), self.current():
+            if self.pool.total_bytes() + self._table_pool.total_bytes() <= self._kept_bytes:
+                return
+        self.release()
 
     def start_copy(self, columns: dict[str, Any]) -> Copy:
         """Begin to copy columns to the host, beside whatever the device does next."""
         return Copy(columns, self, self._copies)
 
-    def host(self, like: Any) -> NDArray[Any]:
-        """Page-locked memory for an array, or plain memory where no more can be locked."""
-        if not like.size:
-            return np.empty(0, like.dtype)
-        try:
-            held = self._pinned.malloc(like.nbytes)
-        except (self.xp.cuda.runtime.CUDARuntimeError, MemoryError):
-            return np.empty(like.shape, like.dtype)
-        return np.ndarray(like.shape, like.dtype, held)
+    def host_arrays(self, like: Sequence[Any]) -> list[NDArray[Any]]:
+        """Arrays of the host for those of the device, in one piece that is page-locked, if there is one."""
+        ends = np.cumsum([0, *(-(-array.nbytes // ALIGNED) * ALIGNED for array in like)]).tolist()
+        if (block := self._host.lend(ends[-1]) if ends[-1] else None) is None:
+            return [np.empty(array.shape, array.dtype) for array in like]
+        return [block[begin : begin + array.nbytes].view(array.dtype) for begin, array in zip(ends, like, strict=False)]
 
     def _cub(self) -> tuple[CubSort | None, str]:
         with self.memory():
@@ -208,16 +232,15 @@ class Copy:
     def __init__(self, columns: dict[str, Any], device: CudaDevice, stream: Any) -> None:
         self._from, self._device = columns, device
         self._two = {name: isinstance(column, Ragged) for name, column in columns.items()}
-        self._to: list[NDArray[Any]] = []
         event = device.xp.cuda.Event
         ready = event(disable_timing=True)
         ready.record()
         stream.wait_event(ready)
+        self._to = device.host_arrays(list(flat(columns)))
         try:
-            for array in flat(columns):
-                self._to.append(device.host(array))
+            for to, array in zip(self._to, flat(columns), strict=True):
                 if array.size:
-                    self._start(self._to[-1], array, stream.ptr)
+                    self._start(to, array, stream.ptr)
             self._done = event(disable_timing=True)
             self._done.record(stream)
         except BaseException:

@@ -30,10 +30,12 @@ class DeviceLane:
     Parameters
     ----------
     device : CudaDevice
+    bytes_per_request : callable
+        Peak bytes of a slab for each expected request of a category.
     """
 
-    def __init__(self, device: CudaDevice) -> None:
-        self.device = device
+    def __init__(self, device: CudaDevice, bytes_per_request: Callable[[str], int]) -> None:
+        self.device, self._bytes_per_request = device, bytes_per_request
         self._sampler, self._surveyor = SlabSampler(device), Surveyor()
         self._most = float("inf")
 
@@ -53,13 +55,10 @@ class DeviceLane:
         return copies
 
     def rest(self) -> None:
-        """Give back the memory of slabs that no column has; what was too much today may fit tomorrow.
-
-        Tables of workloads stay on the device, for the next trace of theirs.
-        """
+        """A trace is done: much of its memory is kept for the next; what was too much today may fit tomorrow."""
         self._surveyor.forget()
         self._most = float("inf")
-        self.device.release()
+        self.device.rest()
 
     def pieces(self, packed: PackedWorkload, key: Key, slab: Slab) -> Iterator[dict[str, Any]]:
         """Columns of a slab on the device, in halves of halves where it does not fit."""
@@ -72,6 +71,7 @@ class DeviceLane:
             found: list[Made] = []
             try:
                 with self.device.current(), self.device.memory():
+                    self.device.reserve(int(slab.expected * self._bytes_per_request(packed.category)))
                     found.append(make(packed, key, slab))
             except MemoryError:
                 found.clear()
