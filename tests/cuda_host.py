@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from servegen_gpu.backends.cuda.job import TOGETHER, words
-from servegen_gpu.backends.cuda.tasks import THREADS
 from servegen_gpu.backends.cuda.tables import WorkloadTables
+from servegen_gpu.backends.cuda.tasks import THREADS
 from servegen_gpu.backends.per_workload import PerWorkload
 
 HERE = Path(__file__).parent

@@ -247,9 +247,7 @@ class CudaStandIn:
         return SimpleNamespace(compile=compile_, get_function=lambda name: self._kernel(loaded, name, self.current))
 
     def _kernel(self, loaded: Any, name: str, device: int) -> Any:
-        def start(
-            grid: tuple[int, ...], block: tuple[int, ...], given: tuple[Any, ...], shared_mem: int = 0
-        ) -> None:
+        def start(grid: tuple[int, ...], block: tuple[int, ...], given: tuple[Any, ...], shared_mem: int = 0) -> None:
             assert self.current == device, "a kernel belongs to the device that it was loaded for"
             assert shared_mem <= started.max_dynamic_shared_size_bytes
             n = next(int(value) for value in given if isinstance(value, np.int64))

@@ -83,7 +83,7 @@ def test_the_next_trace_has_the_memory_of_the_last(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("keep", "memory_bytes", "kept"),
-    [("", 1 << 32, True), ("", 1 << 20, False), ("0", 1 << 32, False), ("64MB", 1 << 26, True)],
+    [("", 1 << 32, True), ("", 3 << 19, False), ("0", 1 << 32, False), ("64MB", 1 << 26, True)],
 )
 def test_how_much_is_kept_can_be_said(
     keep: str, memory_bytes: int, kept: bool, monkeypatch: pytest.MonkeyPatch
