@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))  # the commit that figures name is this tree's, installed or not
 BESIDE = REPOSITORY.parent / "shared" / "data" / "servegen"
 
 

@@ -19,6 +19,8 @@ from servegen_gpu.backends.cuda.device import OPTIONS
 from servegen_gpu.backends.cuda.loader import one_text
 from servegen_gpu.backends.cuda.sort import FLAGS, nvcc
 from servegen_gpu.backends.native.build import BuildError
+from servegen_gpu.law.variates import gap_constants
+from servegen_gpu.request.families import GAMMA
 
 if TYPE_CHECKING:
     from gpu_first_look import Look
@@ -68,7 +70,8 @@ def draws(look: Look) -> Rows:
     ms = run("probe_philox", out, np.int64(n), np.int64(look.sizes.draw_rounds))
     yield {"what": "philox words", "per_s": words / ms * 1e3}
     for shape in (0.3, 0.8, 2.5):
-        ms = run("probe_gamma", out, np.int64(n), np.float64(shape))
+        constants = vars(gap_constants(np, GAMMA, np.float64(shape))).values()
+        ms = run("probe_gamma", out, np.int64(n), *map(np.float64, constants))
         yield {"what": f"gamma gaps of shape {shape}, float64, the law's bits", "per_s": n / ms * 1e3}
         ms = run("probe_gamma_f32", out, np.int64(n), np.float32(shape))
         yield {"what": f"gamma gaps of shape {shape}, float32, the device's functions", "per_s": n / ms * 1e3}

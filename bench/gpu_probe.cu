@@ -11,10 +11,12 @@ extern "C" __global__ void __launch_bounds__(256) probe_philox(uint32_t* out, in
     if (sum == 1) out[0] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(256) probe_gamma(double* out, int64_t n, double shape) {
+// The constants of a shape come in: a slab's cells have them ready as well.
+extern "C" __global__ void __launch_bounds__(256) probe_gamma(double* out, int64_t n, double d, double c, double log_d,
+                                                              double boost) {
     const int64_t i = SG_THREAD;
     if (i >= n) return;
-    const double gap = log_gap(GAMMA, Key{1, 2}, static_cast<uint32_t>(i), 0, 0, gap_constants(GAMMA, shape));
+    const double gap = log_gap(GAMMA, Key{1, 2}, static_cast<uint32_t>(i), 0, 0, GapConstants{d, c, log_d, boost});
     if (gap == 1.0) out[0] = gap;
 }
 

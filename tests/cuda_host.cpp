@@ -50,7 +50,9 @@ int64_t test_job_bytes() { return sizeof(SlabJob); }
 extern "C" {
 
 void test_probe_philox(int64_t threads, uint32_t* out, int64_t n, int64_t draws) { TEST_PROBE(probe_philox, out, n, draws) }
-void test_probe_gamma(int64_t threads, double* out, int64_t n, double shape) { TEST_PROBE(probe_gamma, out, n, shape) }
+void test_probe_gamma(int64_t threads, double* out, int64_t n, double d, double c, double log_d, double boost) {
+    TEST_PROBE(probe_gamma, out, n, d, c, log_d, boost)
+}
 void test_probe_gamma_f32(int64_t threads, float* out, int64_t n, float shape) {
     TEST_PROBE(probe_gamma_f32, out, n, shape)
 }

@@ -103,14 +103,13 @@ class HostDevice:
         What one array may take before memory is short.
     """
 
-    out_of_memory = MemoryError
     most_threads = 1024
 
     def __init__(self, threads: int = 256, most_bytes: int = 1 << 40) -> None:
         self.xp: Any = PoisonedNumpy(most_bytes)
         self.threads = threads
         self.launched: list[tuple[str, int]] = []
-        self.released = 0
+        self.released = self.rested = 0
         self.tables: PerWorkload[WorkloadTables] = PerWorkload(self.release)
 
     def launch(self, kernel: str, job: Mapping[str, Any], n: int, shared_bytes: int = 0) -> None:
@@ -137,6 +136,13 @@ class HostDevice:
     def to_host(self, array: np.ndarray) -> np.ndarray:
         """It is there."""
         return array
+
+    def reserve(self, size: int) -> None:
+        """The host has it."""
+
+    def rest(self) -> None:
+        """Count how often a trace is done."""
+        self.rested += 1
 
     def release(self) -> None:
         """Count how often memory is given back."""

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import threading
-import time
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from cuda_host import library, probes, run
+from fake_memory import POISON, Memory, MemoryPool, OutOfMemoryError, PinnedStandIn
+from fake_streams import Clocks, Event, Stream
 
 from servegen_gpu.backends.cuda.loader import one_text
-
-UNIT = 512
-"""Bytes that memory is given in."""
 
 THREAD = threading.Lock()
 """Held while kernels run: the thread that the host plays is a global of theirs."""
@@ -29,118 +26,49 @@ class CUDARuntimeError(RuntimeError):
     """An error of the runtime, by number."""
 
     def __init__(self, status: int) -> None:
-        names = {2: "cudaErrorMemoryAllocation: out of memory", 35: "cudaErrorInsufficientDriver: too old",
-                 46: "cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable"}  # fmt: skip
-        super().__init__(names.get(status, "cudaErrorUnknown: details"))
+        super().__init__(f"cudaError{STATUSES.get(status, 'Unknown: details')}")
         self.status = status
 
 
-class OutOfMemoryError(MemoryError):
-    """As CuPy's."""
-
-
 class CUDADriverError(RuntimeError):
-    """As CuPy's."""
+    """An error of the driver, by number."""
+
+    def __init__(self, status: int | str) -> None:
+        super().__init__(f"CUDA_ERROR {STATUSES.get(status, status)}" if isinstance(status, int) else status)
+        self.status = status
+
+
+STATUSES = {
+    2: "MemoryAllocation: out of memory",
+    35: "InsufficientDriver: too old",
+    46: "DevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable",
+    214: "ECCUncorrectable: uncorrectable ECC error encountered",
+    700: "IllegalAddress: an illegal memory access was encountered",
+    719: "LaunchFailure: unspecified launch failure",
+}
 
 
 class CompileException(Exception):
     """As CuPy's."""
 
 
-class Memory:
-    """A piece of a device's memory; back in its pool when nobody has it."""
+@dataclass
+class Fault:
+    """Something that will fail.
 
-    def __init__(self, pool: Any, device: int, size: int) -> None:
-        self.pool, self.device, self.size = pool, device, size
+    Attributes
+    ----------
+    what : str
+        "launch", "copy", "synchronize", "malloc", "pin" or "record".
+    status : int
+        Of CUDA.
+    after : int
+        How many of them work before.
+    """
 
-    def __del__(self) -> None:
-        self.pool.back(self)
-
-
-class MemoryPool:
-    """Keeps what was given back until it is freed; each device apart."""
-
-    def __init__(self, cuda: Any) -> None:
-        self._cuda, self._limit = cuda, 0
-        self._used: dict[int, int] = defaultdict(int)
-        self._kept: dict[int, int] = defaultdict(int)
-        cuda.pools.append(self)
-
-    def malloc(self, size: int) -> Memory:
-        """Memory of the current device."""
-        device, size = self._cuda.current, -(-size // UNIT) * UNIT
-        more = max(0, self._used[device] + size - self._kept[device])
-        if (self._limit and self._kept[device] + more > self._limit) or more > self._cuda.free_bytes(device):
-            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes")
-        self._kept[device] += more
-        self._used[device] += size
-        return Memory(self, device, size)
-
-    def back(self, memory: Memory) -> None:
-        self._used[memory.device] -= memory.size
-
-    def free_all_blocks(self) -> None:
-        device = self._cuda.current
-        self._kept[device] = self._used[device]
-
-    def set_limit(self, size: int) -> None:
-        self._limit = size
-
-    def total_bytes(self, device: int | None = None) -> int:
-        return self._kept[self._cuda.current if device is None else device]
-
-    def used_bytes(self) -> int:
-        return self._used[self._cuda.current]
-
-
-class Pinned(np.ndarray):
-    """Page-locked memory."""
-
-    ptr = property(lambda self: self.ctypes.data)
-
-
-def pinned(size: int) -> Any:
-    """Page-locked memory, poisoned."""
-    return np.full(size, 0xA5, np.uint8).view(Pinned)
-
-
-class Stream:
-    """Copies wait in it until somebody waits for them."""
-
-    made: ClassVar[weakref.WeakValueDictionary[int, Stream]] = weakref.WeakValueDictionary()
-    _numbers: ClassVar[Any] = itertools.count(1)
-
-    def __init__(self, non_blocking: bool = False) -> None:
-        self.ptr = next(self._numbers)
-        self.waiting: list[Callable[[], None]] = []
-        self.made[self.ptr] = self
-
-    def wait_event(self, event: Event) -> None:
-        assert event.recorded
-
-    def synchronize(self) -> None:
-        while self.waiting:
-            self.waiting.pop(0)()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class Event:
-    """Remembers the stream that it was recorded on, and when."""
-
-    def __init__(self, disable_timing: bool = False) -> None:
-        self.recorded, self.timed, self.stream = 0.0, not disable_timing, None
-
-    def record(self, stream: Stream | None = None) -> None:
-        self.recorded, self.stream = time.perf_counter(), stream
-
-    def synchronize(self) -> None:
-        if self.stream:
-            self.stream.synchronize()
+    what: str
+    status: int
+    after: int = 0
 
 
 class Kernel:
@@ -183,12 +111,21 @@ class CudaStandIn:
         self._here = threading.local()
         self.pools: list[MemoryPool] = []
         self.launched: list[tuple[int, str]] = []
+        self.mallocs: list[tuple[int, int]] = []
+        self.lock, self.clocks = threading.RLock(), Clocks()
+        self.faults: list[Fault] = []
+        self.lost: dict[int, int] = {}
+        self._failing: dict[int, int] = {}
+        self._null = [Stream(self, device, null=True) for device in range(devices)]
+        self.memories: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
         self.default_pool = MemoryPool(self)
         self._compiled, self._start_status = compiled, start_status
         self.compiler = SimpleNamespace(CompileException=CompileException)
         self.memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
         self.driver = SimpleNamespace(CUDADriverError=CUDADriverError)
-        self.Event, self.alloc_pinned_memory = Event, pinned
+        self.pinned = PinnedStandIn(self)
+        self.alloc_pinned_memory, self.PinnedMemory = self.pinned.rounded, self.pinned.lock
+        self.PinnedMemoryPointer = self.pinned.pointer
         self.runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
             is_hip=is_hip,
@@ -210,9 +147,55 @@ class CudaStandIn:
         """What no pool has of a device's memory."""
         return self.memory_bytes - sum(pool.total_bytes(device) for pool in self.pools)
 
+    def held_bytes(self) -> int:
+        """What pools other than the default one have of all devices."""
+        own = (pool for pool in self.pools if pool is not self.default_pool)
+        return sum(pool.total_bytes(device) for pool in own for device in range(len(self._null)))
+
+    def happens(self, what: str) -> None:
+        """Something that may fail: as planned, or because the device is lost.
+
+        A kernel that fails is noticed by what comes after it. Only memory that is short leaves a device as it was.
+        """
+        device = self.current
+        if device in self._failing:
+            self.lost[device] = self._failing.pop(device)
+        if device in self.lost:
+            raise (CUDADriverError if what == "launch" else CUDARuntimeError)(self.lost[device])
+        for fault in [fault for fault in self.faults if fault.what == what]:
+            if fault.after:
+                fault.after -= 1
+                continue
+            self.faults.remove(fault)
+            if fault.status == 2:
+                raise (CUDADriverError if what == "launch" else CUDARuntimeError)(2)
+            if what == "launch":
+                self._failing[device] = fault.status
+            else:
+                self.lost[device] = fault.status
+                raise CUDARuntimeError(fault.status)
+
     def allocate(self, host: np.ndarray) -> Memory:
         """Memory for an array on the current device, from the pool that the thread uses."""
         found: Memory = getattr(self._here, "allocator", self.default_pool.malloc)(host.nbytes)
+        found.host = host
+        if host.size:
+            self.memories[host.ctypes.data] = found
+        self.use(found, write=True)
+        return found
+
+    def use(self, memory: Memory, write: bool = False) -> None:
+        """Something on the current stream that reads or writes memory."""
+        with self.lock:
+            stream = self.get_current_stream()
+            self.clocks.tick(stream)
+            (self.clocks.write if write else self.clocks.read)(memory, stream)
+
+    def stack(self) -> list[Stream]:
+        """The thread's streams, the current one last."""
+        if not hasattr(self._here, "streams"):
+            self._here.streams = []
+        found: list[Stream] = self._here.streams
         return found
 
     @contextmanager
@@ -229,17 +212,20 @@ class CudaStandIn:
         return MemoryPool(self)
 
     def PinnedMemoryPool(self) -> Any:
-        return SimpleNamespace(malloc=pinned, free_all_blocks=lambda: None)
+        return SimpleNamespace(malloc=self.pinned.rounded, free_all_blocks=lambda: None)
 
     def Stream(self, non_blocking: bool = False) -> Stream:
         self._raise(self._start_status)
-        return Stream(non_blocking)
+        return Stream(self, self.current, not non_blocking)
+
+    def Event(self, disable_timing: bool = False) -> Event:
+        return Event(self, disable_timing)
 
     def Device(self, number: int | None = None) -> Device:
         return Device(self, self.current if number is None else number)
 
-    def get_current_stream(self) -> Any:
-        return SimpleNamespace(ptr=0, synchronize=lambda: None)
+    def get_current_stream(self) -> Stream:
+        return self.stack()[-1] if self.stack() else self._null[self.current]
 
     def get_elapsed_time(self, begin: Event, end: Event) -> float:
         """Milliseconds."""
@@ -261,16 +247,18 @@ class CudaStandIn:
         return SimpleNamespace(compile=compile_, get_function=lambda name: self._kernel(loaded, name, self.current))
 
     def _kernel(self, loaded: Any, name: str, device: int) -> Any:
-        def start(
-            grid: tuple[int, ...], block: tuple[int, ...], given: tuple[Any, ...], shared_mem: int = 0
-        ) -> None:
+        def start(grid: tuple[int, ...], block: tuple[int, ...], given: tuple[Any, ...], shared_mem: int = 0) -> None:
             assert self.current == device, "a kernel belongs to the device that it was loaded for"
             assert shared_mem <= started.max_dynamic_shared_size_bytes
             n = next(int(value) for value in given if isinstance(value, np.int64))
             assert (grid[0] - 1) * block[0] < n <= grid[0] * block[0]
+            self.happens("launch")
+            if self.current in self._failing:
+                return
             with THREAD:
                 if name.startswith("sg_"):
                     self.launched.append((device, name))
+                    self._kernel_uses(given[0])
                     run(loaded, name.removeprefix("sg_"), given[0], n, block[0])
                 else:
                     passed = [
@@ -283,9 +271,32 @@ class CudaStandIn:
         started = Kernel(start)
         return started
 
-    def _copy(self, to: int, start: int, size: int, kind: int, stream: int) -> None:
+    def _kernel_uses(self, told: np.ndarray) -> None:
+        """A kernel uses all that its job points at; what was made on its stream, it may write."""
+        with self.lock:
+            stream = self.get_current_stream()
+            self.clocks.tick(stream)
+            for at in np.frombuffer(told.tobytes(), np.uint64).tolist():
+                if not (memory := self.memories.get(at)):
+                    continue
+                mine = memory.wrote[0] == stream.number
+                (self.clocks.write if mine else self.clocks.read)(memory, stream)
+
+    def _copy(self, to: int, start: int, size: int, kind: int, number: int) -> None:
+        self.happens("copy")
         assert kind == self.runtime.memcpyDeviceToHost
-        Stream.made[stream].waiting.append(lambda: ctypes.memmove(to, start, size) and None)
+        ctypes.memset(to, POISON, size)  # until somebody waits
+        with self.lock:
+            (stream,) = (s for s in self.clocks.streams.values() if s.ptr == number and s.device == self.current)
+            n, memory = self.clocks.tick(stream), self._memory_at(start)
+            self.clocks.read(memory, stream)
+            keeps = memory.host  # it may be given back, and poisoned, before the copy is done
+            stream.waiting.append((n, lambda: ctypes.memmove(to, start, size * (keeps is not None)) and None))
+
+    def _memory_at(self, start: int) -> Memory:
+        """The memory that an address is in."""
+        found = self.memories.get(start)
+        return found or next(m for at, m in self.memories.items() if at <= start < at + m.host.nbytes)
 
     @staticmethod
     def _raise(status: int) -> int:
@@ -314,5 +325,7 @@ class Device:
         self._cuda._here.device = self._before
 
     def synchronize(self) -> None:
-        for stream in list(Stream.made.values()):
-            stream.synchronize()
+        self._cuda.happens("synchronize")
+        for stream in list(self._cuda.clocks.streams.values()):
+            if stream.device == self.id:
+                stream.synchronize()

@@ -1,7 +1,9 @@
 """A stand-in for CuPy on the host, so that everything that calls CuPy runs without a device.
 
 It is stricter than CuPy: an array of NumPy is refused where one of the device is due, an array of a device that is not
-current is refused, fresh memory is poisoned, and a copy to the host is done only when somebody waits for it.
+current is refused, fresh memory and what is given back are poisoned, a copy to the host is done only when somebody
+waits for it, and memory that another stream uses needs an event between them. Pools fragment (fake_memory.py), nothing
+is at a null pointer, and whatever can fail may be planned to (`fake_cuda.Fault`).
 Kernels are those of kernels/slab.cu, compiled for the host. What it has by name, CuPy has (test_fake_cupy.py).
 """
 
@@ -45,25 +47,34 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     @property
     def data(self) -> Any:
-        """The memory, by address."""
-        return SimpleNamespace(ptr=self.host.ctypes.data, device_id=self.memory.device)
+        """The memory, by address; of nothing, a null pointer."""
+        return SimpleNamespace(ptr=self.host.ctypes.data if self.memory.chunk else 0, device_id=self.memory.device)
 
-    def checked(self) -> np.ndarray:
-        """The host's array, if its device is current."""
+    def checked(self, write: bool = False) -> np.ndarray:
+        """The host's array, if its device is current, to read it or to write to it."""
         assert self.memory.device == self.xp.cuda.current, f"device {self.xp.cuda.current} is current, not the array's"
+        self.xp.cuda.use(self.memory, write)
         return self.host
+
+    def waited(self) -> np.ndarray:
+        """The host's array, once all before it on the stream is done."""
+        host = self.checked()
+        self.xp.cuda.get_current_stream().synchronize()
+        return host
 
     def get(self) -> np.ndarray:
         """A copy on the host."""
         self.xp.brought_bytes += self.nbytes
-        return self.host.copy()
+        with self.xp.cuda.Device(self.memory.device):
+            return self.waited().copy()
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
         if out := keywords.pop("out", None):
-            getattr(ufunc, method)(*map(self.xp.host_of, inputs), out=tuple(map(self.xp.host_of, out)), **keywords)
+            into = tuple(a.checked(write=True) if isinstance(a, DeviceArray) else self.xp.host_of(a) for a in out)
+            getattr(ufunc, method)(*map(self.xp.host_of, inputs), out=into, **keywords)
             return out[0]
         return self.xp.made(getattr(ufunc, method)(*map(self.xp.host_of, inputs), **keywords))
 
@@ -71,20 +82,20 @@ class DeviceArray(NDArrayOperatorsMixin):
         return len(self.host)
 
     def __int__(self) -> int:
-        return int(self.checked())
+        return int(self.waited())
 
     def __bool__(self) -> bool:
-        return bool(self.checked())
+        return bool(self.waited())
 
     def __float__(self) -> float:
-        return float(self.checked())
+        return float(self.waited())
 
     def __getitem__(self, at: Any) -> DeviceArray:
         found = np.asarray(self.checked()[self.xp.host_of(at)])
         return DeviceArray(self.xp, found, self.memory if found.base is not None else None)
 
     def __setitem__(self, at: Any, value: Any) -> None:
-        self.checked()[self.xp.host_of(at)] = self.xp.host_of(value)
+        self.checked(write=True)[self.xp.host_of(at)] = self.xp.host_of(value)
 
     def all(self) -> DeviceArray:
         return self.xp.made(self.checked().all())

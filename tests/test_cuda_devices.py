@@ -34,9 +34,10 @@ def _forget() -> Iterator[None]:
 
 
 def nothing_is_held(xp: fake_cupy.StandIn) -> bool:
-    """Whether no pool of any device has memory, once the workloads are gone, whose tables stay for further traces."""
+    """Whether no pool of any device has memory, once all that is kept is given back."""
     gc.collect()
-    return not any(sum(pool._kept.values()) for pool in xp.cuda.pools if pool is not xp.cuda.default_pool)
+    CupyBackend().release()
+    return xp.cuda.held_bytes() == 0
 
 
 def on_host(slab: Trace) -> Trace:
@@ -127,6 +128,13 @@ def test_devices_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
             sg.stream(pool, backend="cupy", duration=600)
 
 
+def test_a_device_is_opened_once_by_number_and_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cupy.install(monkeypatch, devices=2)
+    monkeypatch.setenv("SERVEGEN_GPU_DEVICES", "1,0")
+    assert open_device() is open_device(None) is open_device(1) is CupyBackend().device
+    assert open_device(0) is not open_device(1)
+
+
 def test_a_second_device_is_opened_only_when_it_has_something_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy.install(monkeypatch, devices=2)
     joined(tiny_pool(), backend="cupy", duration=600)
@@ -189,7 +197,7 @@ def test_a_reader_who_leaves_early_gives_memory_back(monkeypatch: pytest.MonkeyP
     xp = fake_cupy.install(monkeypatch, devices=2)
     slabs = iter(sg.stream(tiny_pool(), backend="cupy", duration="12h", memory="300kB"))
     next(slabs)
-    assert not nothing_is_held(xp)
+    assert xp.cuda.held_bytes()
     slabs.close()  # type: ignore[attr-defined]
     assert nothing_is_held(xp)
 

@@ -145,13 +145,13 @@ def test_halves_are_the_whole() -> None:
     assert same(joined, Trace(backend.sample_slab(workload.packed, workload.key, single)))
 
 
-def test_memory_is_given_back_when_a_reader_leaves_early() -> None:
+def test_a_trace_ends_when_a_reader_leaves_early() -> None:
     device = HostDevice()
     workload = sg.stream(tiny_pool(), backend="numpy", duration="12h")
     slabs = iter(replace(workload, backend=CupyBackend([device]), max_requests=4096))  # type: ignore[list-item]
     next(slabs)
     slabs.close()  # type: ignore[attr-defined]
-    assert device.released == 1
+    assert device.rested == 1
 
 
 def test_an_empty_trace() -> None:

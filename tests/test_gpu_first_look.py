@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import py_compile
+import site
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +26,14 @@ from servegen_gpu.backends.cuda.device import open_device
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
 
 BENCH = REPOSITORY / "bench"
+PLAIN = """
+import runpy, sys
+script, *libraries = sys.argv[1:]
+sys.path += libraries  # without an editable installation, which a .pth file would bring
+sys.path[0], sys.argv = script.rsplit("/", 1)[0], [script, "--help"]
+runpy.run_path(script, run_name="__main__")
+"""
+"""A script as `python script --help` runs it where the package is not installed."""
 
 
 @pytest.fixture
@@ -91,6 +101,14 @@ def test_every_line_runs(first_look: ModuleType, tmp_path: Path) -> None:
     assert {"cupy.sort uint32", "cupy.argsort float64"} <= {row["what"] for row in found["sorts"]}
     assert "cub, keys of 8 bytes, values of 0, bits 28 to 58" in {row["what"] for row in found["sorts"]}
     assert len(found["draws"]) == 1 + 2 * 3 + 2
+
+
+def test_it_runs_from_a_plain_source_tree(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", "-c", PLAIN, str(BENCH / "gpu_first_look.py"), *site.getsitepackages()]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: gpu_first_look.py")
 
 
 def test_a_part_that_fails_or_takes_too_long_leaves_the_others_alone(

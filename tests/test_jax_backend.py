@@ -245,6 +245,15 @@ def test_windows_inside_a_users_jitted_code(counts):
     assert int(tokens) == expected["output_tokens"].sum()
 
 
+@pytest.mark.parametrize("counts", RULES)
+def test_largest_gaps_are_sought_only_where_they_are_units(counts):
+    """On a GPU they are atomics, many of one cell at the same place."""
+    packed = stream(tiny_pool(clients=5), rate=1.0, duration="1h", counts=counts).packed
+    tables, cells = xla.device_tables(packed, KEY), xla.window_cells(packed, first=0)
+    text = str(jax.make_jaxpr(partial(xla.sample_window, capacity=4096))(tables, cells))
+    assert ("scatter-max" in text or "scatter_max" in text) == (counts != "renewal")
+
+
 def test_a_capacity_too_small_is_reported():
     packed = stream(tiny_pool(clients=5), rate=1.0, duration="1h", counts="exact").packed
     tables, cells = xla.device_tables(packed, KEY), xla.window_cells(packed, first=0)

@@ -269,13 +269,16 @@ def test_tables_leave_the_device_with_their_workload(monkeypatch: pytest.MonkeyP
     devices = [open_device(0), open_device(1)]
     for device in devices:
         assert len(device.tables) == 1
-        assert device.pool.total_bytes(device.number) == 0  # slabs leave nothing
-        assert device._table_pool.total_bytes(device.number) > 0
+        with device.current():
+            assert device.pool.used_bytes() == 0  # slabs leave nothing
+            assert device._table_pool.used_bytes() > 0
     del packed
     gc.collect()
     for device in devices:
         assert len(device.tables) == 0
-        assert device._table_pool.total_bytes(device.number) == 0
+        with device.current():
+            assert device._table_pool.used_bytes() == 0
+        device.release()
     assert xp.cuda.free_bytes(0) == xp.cuda.memory_bytes - xp.cuda.default_pool.total_bytes(0)
 
 

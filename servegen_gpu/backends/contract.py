@@ -134,6 +134,9 @@ class Backend(ABC):
         """
         raise AssertionError(f"backend {self.name!r} does not interleave turns of {packed.category} requests")
 
+    def release(self) -> None:  # noqa: B027
+        """Give back memory that is kept for further traces; by default there is none."""
+
     def on_device(self) -> Backend:
         """The same backend, with columns that stay on its device as arrays of its own library.
 

@@ -2,7 +2,8 @@
 
 Several devices share a trace slab by slab, in turns: all that CUDA shows, or ``$SERVEGEN_GPU_DEVICES``, such as
 ``0,2``. The rows do not depend on how many there are. A memory budget is for each of them; the host holds a slab for
-each, and the one in use.
+each, and the one in use. What a trace had of a device's memory is kept for the next one, up to a quarter of the
+device's or ``$SERVEGEN_GPU_KEEP``, such as ``2GB`` or ``0``, until `CupyBackend.release`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from contextlib import ExitStack
 
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.backends.cuda import driver
-from servegen_gpu.backends.cuda.device import Copy, CudaDevice, open_device
-from servegen_gpu.backends.cuda.lane import DeviceLane
+from servegen_gpu.backends.cuda.device import OPEN, Copy, CudaDevice, open_device
+from servegen_gpu.backends.cuda.lane import DeviceLane, wait_for
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
@@ -31,8 +32,8 @@ class CupyBackend(Backend):
     Parameters
     ----------
     devices : sequence of int or CudaDevice, optional
-        They take slabs in turns. The first is opened at once, another when its first slab comes. By default those of
-        `driver.chosen_devices`.
+        They take slabs in turns. The first is opened at once, another when its first slab comes. By default
+        `driver.usable_devices`.
     stay : bool
         Leave columns on the first device, as CuPy arrays; the others have nothing to do.
     """
@@ -42,7 +43,7 @@ class CupyBackend(Backend):
     """A slab takes windows until here: a device wants more at once than a cache does."""
 
     def __init__(self, devices: Sequence[int | CudaDevice] | None = None, stay: bool = False) -> None:
-        found = _numbers() if devices is None else devices
+        found = driver.usable_devices() if devices is None else devices
         self._devices = tuple(found[:1] if stay else found)
         self.stays = stay
         self._lanes: dict[int, DeviceLane] = {}
@@ -51,6 +52,12 @@ class CupyBackend(Backend):
     def on_device(self) -> CupyBackend:
         """The same backend, whose columns stay on its first device."""
         return CupyBackend([self.device], stay=True)
+
+    def release(self) -> None:
+        """Give back what all devices of this process keep, but for the memory of columns that somebody has."""
+        for device in tuple(OPEN):
+            device.tables.forget()
+            device.release()
 
     def bytes_per_request(self, category: str) -> int:
         """Peak bytes on a device that a slab needs per expected request; columns of the last slab are among them."""
@@ -93,12 +100,11 @@ class CupyBackend(Backend):
                         coming.append(workers[turn].submit(self._copies, turn, packed, key, slab))
                     while copies:
                         yield copies.pop(0).finished()
-            finally:  # memory that is copied from or to is not free yet
+            finally:
                 for future in coming:
                     if not future.cancel() and not future.exception():
                         copies += future.result()
-                for copy in copies:
-                    copy.wait()
+                wait_for(copies)
 
     def _copies(self, turn: int, packed: PackedWorkload, key: Key, slab: Slab) -> list[Copy]:
         return self._lane(turn).copies(packed, key, slab)
@@ -106,7 +112,8 @@ class CupyBackend(Backend):
     def _lane(self, turn: int) -> DeviceLane:
         if turn not in self._lanes:
             device = self._devices[turn]
-            self._lanes[turn] = DeviceLane(open_device(device) if isinstance(device, int) else device)
+            opened = open_device(device) if isinstance(device, int) else device
+            self._lanes[turn] = DeviceLane(opened, self.bytes_per_request)
         return self._lanes[turn]
 
 
@@ -121,16 +128,10 @@ def is_likely() -> bool:
 def describe() -> dict[str, str]:
     """What is here, as a row of `describe_backends`."""
     try:
-        numbers = _numbers()
+        numbers = driver.usable_devices()
         device = open_device(numbers[0])
         names = Counter(device.name_of(number) for number in numbers)
         found = ", ".join(name if n == 1 else f"{n} x {name}" for name, n in names.items())
         return {"name": "cupy", "state": "ready", "detail": f"{found}, {device.describe()}"}
     except OptionError as error:
         return {"name": "cupy", "state": "missing", "detail": f"got {error.got}; {error.fix}"}
-
-
-def _numbers() -> tuple[int, ...]:
-    xp = driver.import_cupy()
-    driver.check_driver(xp)
-    return driver.chosen_devices(xp)

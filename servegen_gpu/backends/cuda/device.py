@@ -8,8 +8,9 @@ it does so inside `CudaDevice.current`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,22 @@ from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.driver import first_line, version_text
 from servegen_gpu.backends.cuda.job import BLOCK, THREADS, words
 from servegen_gpu.backends.cuda.loader import one_text
-from servegen_gpu.backends.cuda.sort import CubSort, open_sort
+from servegen_gpu.backends.cuda.memory import PageLocked, kept_bytes
+from servegen_gpu.backends.cuda.sort import CubSort, CudaSortError, open_sort
 from servegen_gpu.backends.cuda.tables import WorkloadTables
 from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ("--fmad=false", "-std=c++17")
+
+ALIGNED = 64
+"""Bytes that a column begins at a multiple of, on the host."""
+
+
+OPEN: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
+"""Devices of this process."""
+
 WAVES = 4
 """Times that warps which take turns fill a device: more even out their work, fewer read shared tables less often."""
 
@@ -35,15 +45,15 @@ class CudaDevice:
 
     Parameters
     ----------
-    number : int, optional
-        As CUDA counts what ``CUDA_VISIBLE_DEVICES`` leaves; by default the first of `chosen_devices`.
+    number : int
+        As CUDA counts what ``CUDA_VISIBLE_DEVICES`` leaves.
 
     Attributes
     ----------
     xp : module
         CuPy.
     pool : cupy.cuda.MemoryPool
-        Memory of the slabs; nothing of it is held once a trace is done.
+        Memory of the slabs; kept from trace to trace, as far as `memory.kept_bytes` says.
     tables : PerWorkload
         What is kept here of workloads, in memory of its own, as long as they live.
     cub : CubSort or None
@@ -51,28 +61,28 @@ class CudaDevice:
     why_no_cub : str
     """
 
-    def __init__(self, number: int | None = None) -> None:
+    def __init__(self, number: int) -> None:
         self.xp = driver.import_cupy()
         driver.check_driver(self.xp)
-        self.number = driver.chosen_devices(self.xp)[0] if number is None else number
-        self.out_of_memory = self.xp.cuda.memory.OutOfMemoryError
+        self.number = number
+        self._lost: Any = None
         self.pool = self.xp.cuda.MemoryPool()
         self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
-        self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.release)
-        self._pinned = self.xp.cuda.PinnedMemoryPool()
+        self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.rest)
+        self._host = PageLocked(self.xp.cuda)
         self._kernels: dict[str, Any] = {}
         try:
-            with self.current():
+            with self.xp.cuda.Device(number):
+                self._kept_bytes = kept_bytes(self.xp.cuda.runtime.memGetInfo()[1])
                 self._copies = self.xp.cuda.Stream(non_blocking=True)
                 self._module = self._compiled()
                 self.most_threads = WAVES * 2048 * int(self.xp.cuda.Device().attributes["MultiProcessorCount"])
                 self.cub, self.why_no_cub = self._cub()
                 self.pool.free_all_blocks()
-        except (
-            self.out_of_memory,
-            self.xp.cuda.runtime.CUDARuntimeError,
-            self.xp.cuda.driver.CUDADriverError,
-        ) as error:
+            OPEN.add(self)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, (MemoryError, *self._errors)):
+                raise
             raise driver.no_device(error) from None
 
     def describe(self) -> str:
@@ -83,12 +93,37 @@ class CudaDevice:
 
     def name_of(self, number: int | None = None) -> str:
         """Name of a device, by default this one."""
-        properties = self.xp.cuda.runtime.getDeviceProperties(self.number if number is None else number)
+        with self.current():
+            properties = self.xp.cuda.runtime.getDeviceProperties(self.number if number is None else number)
         return str(properties["name"].decode())
 
-    def current(self) -> Any:
-        """A context in which this thread works on this device."""
-        return self.xp.cuda.Device(self.number)
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        return self.xp.cuda.runtime.CUDARuntimeError, self.xp.cuda.driver.CUDADriverError, CudaSortError
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Inside, this thread works on this device.
+
+        Raises
+        ------
+        MemoryError
+            If the device has too little memory.
+        OptionError
+            If CUDA reports anything else: often of work that was started before, and then of all that follows.
+        """
+        if self._lost:
+            raise driver.failed(self._lost, self.number)
+        try:
+            with self.xp.cuda.Device(self.number):
+                yield
+        except self._errors as error:
+            status = getattr(error, "status", 0)
+            if status == driver.OUT_OF_MEMORY:
+                raise MemoryError(first_line(error)) from None
+            if status in driver.LOST:
+                self._lost = error
+            raise driver.failed(error, self.number) from None
 
     def launch(self, kernel: str, job: Mapping[str, Any], n: int, shared_bytes: int = 0) -> None:
         """Start a kernel of kernels/slab.cu for n threads on the current stream; `shared_bytes` for each block."""
@@ -118,6 +153,16 @@ class CudaDevice:
         with self.xp.cuda.using_allocator(self.pool.malloc):
             yield
 
+    def reserve(self, size: int) -> None:
+        """Have so much memory in one piece, which the pool splits and joins again: arrays of many sizes leave no gaps.
+
+        Where there is not so much, they are allocated one by one.
+        """
+        if self.pool.total_bytes() < size:
+            self.pool.free_all_blocks()
+            with suppress(MemoryError):
+                self.pool.malloc(size)  # the pool keeps it
+
     @contextmanager
     def table_memory(self) -> Iterator[None]:
         """Arrays made in here are tables: in a pool of their own, and there for all streams once this ends."""
@@ -132,24 +177,28 @@ class CudaDevice:
 
     def release(self) -> None:
         """Give back all memory that no array uses."""
-        with self.current():
+        with suppress(OptionError), self.current():  # of a lost device there is nothing to give back
             self.pool.free_all_blocks()
             self._table_pool.free_all_blocks()
-        self._pinned.free_all_blocks()
+        self._host.release()
+
+    def rest(self) -> None:
+        """Give back what may not be kept until the next trace."""
+        with suppress(OptionError), self.current():
+            if self.pool.total_bytes() + self._table_pool.total_bytes() <= self._kept_bytes:
+                return
+        self.release()
 
     def start_copy(self, columns: dict[str, Any]) -> Copy:
         """Begin to copy columns to the host, beside whatever the device does next."""
-        return Copy(columns, self.xp, self._copies, self._host)
+        return Copy(columns, self, self._copies)
 
-    def _host(self, like: Any) -> NDArray[Any]:
-        """Page-locked memory for an array, or plain memory where no more can be locked."""
-        if not like.size:
-            return np.empty(0, like.dtype)
-        try:
-            held = self._pinned.malloc(like.nbytes)
-        except (self.xp.cuda.runtime.CUDARuntimeError, self.out_of_memory):
-            return np.empty(like.shape, like.dtype)
-        return np.ndarray(like.shape, like.dtype, held)
+    def host_arrays(self, like: Sequence[Any]) -> list[NDArray[Any]]:
+        """Arrays of the host for those of the device, in one piece that is page-locked, if there is one."""
+        ends = np.cumsum([0, *(-(-array.nbytes // ALIGNED) * ALIGNED for array in like)]).tolist()
+        if (block := self._host.lend(ends[-1]) if ends[-1] else None) is None:
+            return [np.empty(array.shape, array.dtype) for array in like]
+        return [block[begin : begin + array.nbytes].view(array.dtype) for begin, array in zip(ends, like, strict=False)]
 
     def _cub(self) -> tuple[CubSort | None, str]:
         with self.memory():
@@ -181,38 +230,49 @@ class CudaDevice:
 class Copy:
     """Columns on their way to the host."""
 
-    def __init__(self, columns: dict[str, Any], xp: Any, stream: Any, host: Any) -> None:
-        self._from = columns
-        ready = xp.cuda.Event(disable_timing=True)
+    def __init__(self, columns: dict[str, Any], device: CudaDevice, stream: Any) -> None:
+        self._from, self._device = columns, device
+        self._two = {name: isinstance(column, Ragged) for name, column in columns.items()}
+        event = device.xp.cuda.Event
+        ready = event(disable_timing=True)
         ready.record()
         stream.wait_event(ready)
+        self._to = device.host_arrays(list(flat(columns)))
+        try:
+            for to, array in zip(self._to, flat(columns), strict=True):
+                if array.size:
+                    self._start(to, array, stream.ptr)
+            self._done = event(disable_timing=True)
+            self._done.record(stream)
+        except BaseException:
+            stream.synchronize()  # until then memory on both sides is in use
+            raise
 
-        def start(array: Any) -> NDArray[Any]:
-            to: NDArray[Any] = host(array)
-            if array.size:
-                kind = xp.cuda.runtime.memcpyDeviceToHost
-                xp.cuda.runtime.memcpyAsync(to.ctypes.data, array.data.ptr, array.nbytes, kind, stream.ptr)
-            return to
-
-        self._arrays = {
-            name: (start(c.offsets), start(c.values)) if isinstance(c, Ragged) else start(c)
-            for name, c in columns.items()
-        }
-        self._done = xp.cuda.Event(disable_timing=True)
-        self._done.record(stream)
+    def _start(self, to: NDArray[Any], array: Any, stream: int) -> None:
+        runtime = self._device.xp.cuda.runtime
+        kind = runtime.memcpyDeviceToHost
+        runtime.memcpyAsync(to.ctypes.data, array.data.ptr, array.nbytes, kind, stream)
 
     def wait(self) -> None:
         """Until the columns are on the host; the device's are let go."""
-        self._done.synchronize()
+        with self._device.current():
+            self._done.synchronize()
         self._from = {}
 
     def finished(self) -> dict[str, Any]:
         """The columns on the host, once they are there."""
         self.wait()
-        return {name: Ragged(*a) if isinstance(a, tuple) else a for name, a in self._arrays.items()}
+        arrays = iter(self._to)
+        return {name: Ragged(next(arrays), next(arrays)) if two else next(arrays) for name, two in self._two.items()}
+
+
+def flat(columns: dict[str, Any]) -> Iterator[Any]:
+    """The arrays of columns."""
+    for column in columns.values():
+        yield from (column.offsets, column.values) if isinstance(column, Ragged) else (column,)
 
 
 @functools.cache
 def open_device(number: int | None = None) -> CudaDevice:
-    """A CUDA device, opened once."""
-    return CudaDevice(number)
+    """A CUDA device, opened once; by default the first of `driver.usable_devices`."""
+    return open_device(driver.usable_devices()[0]) if number is None else CudaDevice(number)

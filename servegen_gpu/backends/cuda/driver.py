@@ -21,6 +21,9 @@ OR_ELSE = "or choose backend 'native' or 'numpy'"
 NO_DEVICE, INSUFFICIENT_DRIVER, OUT_OF_MEMORY, UNAVAILABLE = 100, 35, 2, 46
 """Errors of the CUDA driver and runtime."""
 
+LOST = frozenset({UNAVAILABLE, NO_DEVICE, 101, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 999})
+"""Errors after which a process can do nothing more on a device: a fault of a kernel or of the device, a timeout."""
+
 _PACKAGE = re.compile(r"cupy(-cuda\d+x|-rocm-[\d-]+)?")
 
 
@@ -100,6 +103,13 @@ def check_driver(xp: Any) -> None:
         ) from None
 
 
+def usable_devices() -> tuple[int, ...]:
+    """Numbers of the devices that share a trace, once CuPy and driver are as they should be."""
+    xp = import_cupy()
+    check_driver(xp)
+    return chosen_devices(xp)
+
+
 def chosen_devices(xp: Any) -> tuple[int, ...]:
     """Numbers of the devices that share a trace: all that CUDA shows, or ``$SERVEGEN_GPU_DEVICES``, such as ``0,2``."""
     count, wanted = int(xp.cuda.runtime.getDeviceCount()), os.environ.get("SERVEGEN_GPU_DEVICES", "").strip()
@@ -131,6 +141,15 @@ def no_device(error: Any) -> OptionError:
             f"end the process that has it alone (nvidia-smi), {OR_ELSE}",
         )
     return OptionError("a working CUDA device", first_line(error), f"check nvidia-smi, {OR_ELSE}")
+
+
+def failed(error: Any, number: int) -> OptionError:
+    """What to say where a device fails at work."""
+    return OptionError(
+        "a CUDA device that works until the trace is done",
+        f"{first_line(error)} on device {number}",
+        f"see nvidia-smi and the system's log (Xid), start again, {OR_ELSE}",
+    )
 
 
 def no_cache(error: OSError) -> OptionError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from servegen_gpu.options import MIN_SLAB_REQUESTS
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab
 
+Made = TypeVar("Made")
+
 
 class DeviceLane:
     """A device that samples slabs.
@@ -27,10 +30,12 @@ class DeviceLane:
     Parameters
     ----------
     device : CudaDevice
+    bytes_per_request : callable
+        Peak bytes of a slab for each expected request of a category.
     """
 
-    def __init__(self, device: CudaDevice) -> None:
-        self.device = device
+    def __init__(self, device: CudaDevice, bytes_per_request: Callable[[str], int]) -> None:
+        self.device, self._bytes_per_request = device, bytes_per_request
         self._sampler, self._surveyor = SlabSampler(device), Surveyor()
         self._most = float("inf")
 
@@ -40,33 +45,38 @@ class DeviceLane:
         A piece is sampled while the one before it is copied, and that one's memory is given back before the next.
         """
         copies: list[Copy] = []
-        for columns in self.pieces(packed, key, slab):
-            if copies:
-                copies[-1].wait()
-            with self.device.current():
-                copies.append(self.device.start_copy(columns))
-            del columns
+        try:
+            for copy in self._pieces(packed, key, slab, self._copied):
+                wait_for(copies[-1:])
+                copies.append(copy)
+        except BaseException:
+            wait_for(copies)
+            raise
         return copies
 
     def rest(self) -> None:
-        """Give back the memory of slabs that no column has; what was too much today may fit tomorrow.
-
-        Tables of workloads stay on the device, for the next trace of theirs.
-        """
+        """A trace is done: much of its memory is kept for the next; what was too much today may fit tomorrow."""
         self._surveyor.forget()
         self._most = float("inf")
-        self.device.release()
+        self.device.rest()
 
     def pieces(self, packed: PackedWorkload, key: Key, slab: Slab) -> Iterator[dict[str, Any]]:
         """Columns of a slab on the device, in halves of halves where it does not fit."""
+        return self._pieces(packed, key, slab, self._sampled)
+
+    def _pieces(
+        self, packed: PackedWorkload, key: Key, slab: Slab, make: Callable[[PackedWorkload, Key, Slab], Made]
+    ) -> Iterator[Made]:
         if slab.expected <= self._most:
+            found: list[Made] = []
             try:
                 with self.device.current(), self.device.memory():
-                    columns = self._sampled(packed, key, slab)
-            except self.device.out_of_memory:
-                columns = {}
-            if columns:
-                yield columns
+                    self.device.reserve(int(slab.expected * self._bytes_per_request(packed.category)))
+                    found.append(make(packed, key, slab))
+            except MemoryError:
+                found.clear()
+            if found:
+                yield found.pop()
                 return
             self.device.tables.forget()
             self.device.release()
@@ -78,13 +88,23 @@ class DeviceLane:
                 "free memory on the device (nvidia-smi shows who has it), or choose another backend",
             )
         for half in halves(packed, slab):
-            yield from self.pieces(packed, key, half)
+            yield from self._pieces(packed, key, half, make)
+
+    def _copied(self, packed: PackedWorkload, key: Key, slab: Slab) -> Copy:
+        return self.device.start_copy(self._sampled(packed, key, slab))
 
     def _sampled(self, packed: PackedWorkload, key: Key, slab: Slab) -> dict[str, Any]:
         if not slab.surveyed:
             return self._sampler.whole(packed, key, slab)
         gaps = DeviceGaps(self._sampler, packed)
         return self._sampler.part(packed, key, slab, *self._surveyor.reaching_runs(packed, key, slab, gaps))
+
+
+def wait_for(copies: list[Copy]) -> None:
+    """Until nothing is copied any more, whatever came of it: memory that is copied from or to is not free yet."""
+    for copy in copies:
+        with suppress(OptionError, MemoryError):
+            copy.wait()
 
 
 @dataclass(frozen=True, eq=False)

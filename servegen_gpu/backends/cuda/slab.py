@@ -33,6 +33,7 @@ OPEN = OUTSIDE = np.iinfo(np.int64).max
 WORD_BITS = 62
 """Bits of a word that time and position may take: what is dropped has a word above all of them."""
 
+
 @dataclass(frozen=True)
 class RunSums:
     """A run layout on the device, and the sums of ticks of its requests."""

@@ -43,6 +43,19 @@ def sort_bits(span_us: int, position_bits: int) -> tuple[int, int]:
     return position_bits, position_bits + max(1, span_us.bit_length())
 
 
+class CudaSortError(RuntimeError):
+    """An error of CUDA in the library's sort.
+
+    Attributes
+    ----------
+    status : int
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUDA error {status} of cub::DeviceRadixSort")
+        self.status = status
+
+
 class CubSort:
     """The sort of the library.
 
@@ -76,7 +89,7 @@ class CubSort:
                 ctypes.byref(size), ctypes.byref(in_other), stream,
             )  # fmt: skip
             if status:
-                raise RuntimeError(f"CUDA error {status} of cub::DeviceRadixSort")
+                raise CudaSortError(status)
 
         call(None)
         scratch = xp.empty(max(1, size.value), xp.uint8)  # nothing at all would ask for its size again

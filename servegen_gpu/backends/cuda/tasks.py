@@ -188,9 +188,7 @@ class TaskSampler:
             shift = max(shift - 2, 0)
         return None
 
-    def _columns(
-        self, packed: PackedWorkload, job: Job, layouts: list[Job], buckets: Buckets
-    ) -> dict[str, Any]:
+    def _columns(self, packed: PackedWorkload, job: Job, layouts: list[Job], buckets: Buckets) -> dict[str, Any]:
         """Fields, and all rows in order."""
         xp, count = self.device.xp, len(buckets.begin) - 1
         items = xp.empty((buckets.rows, 4), np.uint32)
@@ -199,7 +197,10 @@ class TaskSampler:
         for layout in layouts:
             self._warps("scatter", job | layout | told, layout["tasks"])
             layout.clear()
-        columns: dict[str, Any] = {"arrival_us": xp.empty(buckets.rows, np.int64), "client": xp.empty(buckets.rows, np.int32)}
+        columns: dict[str, Any] = {
+            "arrival_us": xp.empty(buckets.rows, np.int64),
+            "client": xp.empty(buckets.rows, np.int32),
+        }
         names = packed.fields[: packed.scalar_fields]
         drawn = {name: xp.empty(buckets.rows, np.int32) for name in names}
         out = columns | {f"field{f}": column for f, column in enumerate(drawn.values())}

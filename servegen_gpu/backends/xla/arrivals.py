@@ -159,7 +159,8 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
 
     gaps = log_gaps(tables, cells, tables.gaps.draws, cells.family, state.constants, cell, ordinal, valid)
     log_unit, ticks_in_all = state.log_unit[cell], state.ticks_in_all[cell]
-    if not surveyed:
+    counted = bool(tables.gaps.rules - {CountRule.RENEWAL})
+    if counted and not surveyed:
         largest = jax.ops.segment_max(jnp.where(valid, gaps, -jnp.inf), run, len(ends), indices_are_sorted=True)
         log_unit = jnp.where(renewal, log_unit, largest[run])
     ticks = exact(partial(gap_ticks, jnp), tables.zero)(gaps, log_unit, state.ticks_per_unit[cell])
@@ -169,7 +170,7 @@ def draw_runs(tables: DeviceTables, state: DeviceState, runs: Runs, capacity: in
     before_run = jnp.where(starts > 0, sums[jnp.maximum(starts - 1, 0)], 0)
     sums = sums + (runs.before - before_run)[run]
     last = sums[jnp.maximum(ends - 1, 0)]
-    if not surveyed:
+    if counted and not surveyed:
         ticks_in_all = jnp.where(renewal, ticks_in_all, last[run])
 
     x, inside = jnp.zeros(capacity, jnp.int64), valid
