@@ -39,7 +39,7 @@ int64_t test_job_bytes() { return sizeof(SlabJob); }
 }  // extern "C"
 
 #ifdef PROBES
-#include "../bench/gpu_probe.cu"
+#include "../bench/device_probe.cu"
 
 // The first block of a probe.
 #define TEST_PROBE(NAME, ...)                                                          \

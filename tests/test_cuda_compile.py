@@ -16,7 +16,7 @@ from servegen_gpu.backends.cuda.device import OPTIONS
 from servegen_gpu.errors import OptionError
 
 KERNELS = Path(__file__).parent.parent / "kernels"
-PROBES = KERNELS.parent / "bench" / "gpu_probe.cu"
+PROBES = KERNELS.parent / "bench" / "device_probe.cu"
 ARCHITECTURES = ("sm_80", "sm_90")
 NVCC = shutil.which("nvcc")
 

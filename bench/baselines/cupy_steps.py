@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import cupy as cp
-from problem import WINDOW_S, Problem
+from problem import WINDOW_S, Problem, named
 
 RNG = cp.random.default_rng(1)
 
@@ -51,14 +51,12 @@ def unsorted(of: Problem, w: int) -> tuple[Any, Any, list[Any]]:
 
 def gathered(of: Problem, w: int, us: Any, order: Any, client: Any, fields: list[Any]) -> dict[str, Any]:
     """Columns in order."""
-    inputs, outputs, ratio = (field[order] for field in fields)
-    return {
-        "arrival_us": us + w * WINDOW_S * 1_000_000,
-        "client": on_device(of)["client"][client[order]],
-        "input_tokens": inputs,
-        "output_tokens": outputs,
-        "reason_tokens": ((2 * outputs.astype(cp.int64) * ratio + 501) // 1002).astype(cp.int32),
-    }
+    return named(
+        us + w * WINDOW_S * 1_000_000,
+        on_device(of)["client"][client[order]],
+        [field[order] for field in fields],
+        lambda outputs, ratio: ((2 * outputs.astype(cp.int64) * ratio + 501) // 1002).astype(cp.int32),
+    )
 
 
 def wait() -> None:

@@ -6,7 +6,7 @@ import resource
 from typing import Any
 
 import numpy as np
-from problem import WINDOW_S, Problem, main
+from problem import WINDOW_S, Problem, main, named
 
 RNG = np.random.Generator(np.random.SFC64(1))
 
@@ -33,14 +33,12 @@ def window(of: Problem, w: int) -> dict[str, Any]:
     key = (us << 32) | np.arange(n)
     key.sort()
     order = key & 0xFFFFFFFF
-    inputs, outputs, ratio = (field[order] for field in fields)
-    return {
-        "arrival_us": (key >> 32) + w * WINDOW_S * 1_000_000,
-        "client": of.client[client[order]],
-        "input_tokens": inputs,
-        "output_tokens": outputs,
-        "reason_tokens": (2 * outputs.astype(np.int64) * ratio + 501) // 1002,
-    }
+    return named(
+        (key >> 32) + w * WINDOW_S * 1_000_000,
+        of.client[client[order]],
+        [field[order] for field in fields],
+        lambda outputs, ratio: (2 * outputs.astype(np.int64) * ratio + 501) // 1002,
+    )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from device_workloads import pool_of
 
-import servegen_gpu as sg
 from servegen_gpu.request.families import GAMMA, WEIBULL
 
 WINDOW_S = 600
@@ -51,9 +51,9 @@ class Problem:
     client: np.ndarray
 
 
-def problem(clients: int, requests: float, duration_s: int = 3600, seed: int = 1) -> Problem:
+def problem(name: str, clients: int, requests: float, duration_s: int = 3600) -> Problem:
     """A population of `clients` that sends `requests` in all."""
-    pool = sg.population("deepseek-r1", clients=clients, seed=seed).with_conversations(None)
+    pool = pool_of(name, clients)
     rate = pool.rate_rps[pool.profile, : duration_s // WINDOW_S].T * pool.rate_factor
     count = np.rint(rate * (requests / rate.sum())).astype(np.int64)
     family = pool.family[pool.profile, 0]
@@ -73,6 +73,12 @@ def problem(clients: int, requests: float, duration_s: int = 3600, seed: int = 1
     )
 
 
+def named(us: Any, client: Any, fields: list[Any], reason: Callable[[Any, Any], Any]) -> dict[str, Any]:
+    """Sorted columns by name; a third field is the share of the output that is reasoning."""
+    columns = {"arrival_us": us, "client": client, "input_tokens": fields[0], "output_tokens": fields[1]}
+    return columns | ({"reason_tokens": reason(fields[1], fields[2])} if len(fields) > 2 else {})
+
+
 def main(window: Callable[[Problem, int], dict[str, Any]], wait: Callable[[], Any], peak: Callable[[], int]) -> None:
     """Run a script: all windows, once to warm up and then timed; the last line is JSON.
 
@@ -87,9 +93,10 @@ def main(window: Callable[[Problem, int], dict[str, Any]], wait: Callable[[], An
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=float, default=1e6)
+    parser.add_argument("--workload", default="deepseek-r1")
     parser.add_argument("--clients", type=int, default=25_913)
     options = parser.parse_args()
-    of = problem(options.clients, options.requests)
+    of = problem(options.workload, options.clients, options.requests)
     window(of, 0)
     wait()
     begun, rows = time.perf_counter(), 0

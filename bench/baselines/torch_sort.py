@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import torch
-from problem import WINDOW_S, Problem, main
+from problem import WINDOW_S, Problem, main, named
 
 GPU = torch.device("cuda")
 
@@ -41,14 +41,12 @@ def window(of: Problem, w: int) -> dict[str, Any]:
         word = torch.rand(n, dtype=torch.float64, device=GPU) + have["table"][:, f][client]
         fields.append(have["values"][torch.searchsorted(have["cdf"], word)])
     seconds, order = torch.sort(seconds)
-    inputs, outputs, ratio = (field[order] for field in fields)
-    return {
-        "arrival_us": (seconds * 1e6).long() + w * WINDOW_S * 1_000_000,
-        "client": have["client"][client[order]],
-        "input_tokens": inputs,
-        "output_tokens": outputs,
-        "reason_tokens": ((2 * outputs.long() * ratio + 501) // 1002).int(),
-    }
+    return named(
+        (seconds * 1e6).long() + w * WINDOW_S * 1_000_000,
+        have["client"][client[order]],
+        [field[order] for field in fields],
+        lambda outputs, ratio: ((2 * outputs.long() * ratio + 501) // 1002).int(),
+    )
 
 
 if __name__ == "__main__":

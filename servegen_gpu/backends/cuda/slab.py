@@ -51,13 +51,13 @@ class SlabSampler:
     """
 
     def __init__(self, device: Device) -> None:
-        self.device, self._tasks = device, TaskSampler(device)
+        self.device, self.tasks = device, TaskSampler(device)
 
     def whole(self, packed: PackedWorkload, key: Key, slab: Slab) -> dict[str, Any]:
         """Columns of a slab of whole windows, on the device."""
-        xp, job = self.device.xp, self._job(packed, key, slab)
+        xp, job = self.device.xp, self.job(packed, key, slab)
         if suits(packed, job["span_us"]):
-            columns = self._tasks.sample(packed, job, len(slab.windows), slab.expected)
+            columns = self.tasks.sample(packed, job, len(slab.windows), slab.expected)
             if columns is not None:
                 return columns
         job |= self._cells(job, len(slab.windows) * len(packed.client_id))
@@ -82,7 +82,7 @@ class SlabSampler:
         self, packed: PackedWorkload, key: Key, slab: Slab, known: Survey, chosen: NDArray[np.bool_]
     ) -> dict[str, Any]:
         """Columns of a part of a surveyed window, on the device: the chosen runs of its survey drawn again."""
-        job = self._job(packed, key, slab) | self._known_cells(packed, known.state)
+        job = self.job(packed, key, slab) | self._known_cells(packed, known.state)
         layout = self._upload_runs(known.runs.take(chosen))
         count = int(layout["requests"])
         drawn = self._draw(job | {"units_known": 1}, layout)
@@ -167,6 +167,10 @@ class SlabSampler:
         self._launch("cross", job | {"sums": drawn.sums, "kept": passed}, len(sums))
         self._launch("sum", job | {"sums": drawn.sums, "run_sums": sums}, len(sums))
         return passed, sums
+
+    def sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> Any:
+        """Ticks of all gaps up to the end of each, whatever its run: int64[requests] on the device, wrapping around."""
+        return self._known_sums(packed, state, runs)[1].sums
 
     def _known_sums(self, packed: PackedWorkload, state: CellState, runs: Runs) -> tuple[Job, RunSums]:
         job, layout = self._survey_job(packed, state), self._upload_runs(runs)
@@ -264,7 +268,7 @@ class SlabSampler:
 
     # Workload and windows
 
-    def _job(self, packed: PackedWorkload, key: Key, slab: Slab) -> Job:
+    def job(self, packed: PackedWorkload, key: Key, slab: Slab) -> Job:
         """What all kernels of a slab are told."""
         xp, windows = self.device.xp, slab.windows
         rows, row_of = np.unique(packed.row[windows], return_inverse=True)

@@ -109,21 +109,32 @@ class TaskSampler:
         expected : float
             Requests of the slab.
         """
-        if TASK * windows * len(packed.client_id) > LEAST_FULL * expected or expected * LEAST_FULL > MOST_PLACES:
+        arrivals = self.arrivals(packed, job, windows, expected)
+        if arrivals is None:
             return None
-        job = job | self._cells(windows * len(packed.client_id))
-        self._launch("begin", job, job["cells"])
-        layout = self._layout(job["cells"], job["room"])
-        if layout["tasks"] * TASK > LEAST_FULL * expected:
-            return None
-        layouts = [self._drawn(job | {"peak": self.device.xp.zeros(job["cells"], np.uint64)}, layout, packed)]
-        layouts += self._rest(job, packed)
+        job, layouts = arrivals
         job["position_begin"] = self._begins(job["kept"])
-        places = sum(layout["tasks"] for layout in layouts) * TASK
-        buckets = self._buckets(job, layouts, places)
+        buckets = self._buckets(job, layouts)
         return self._columns(packed, job, layouts, buckets) if buckets else None
 
     # Arrivals
+
+    def arrivals(self, packed: PackedWorkload, job: Job, windows: int, expected: float) -> tuple[Job, list[Job]] | None:
+        """The slab's cells, and its requests as tasks with sums of ticks; None if too few share a cell.
+
+        ``kept`` says how many requests of a cell there are. A layout has for every task its `kernels/slab.h` structure
+        in ``task``, ticks of the cell before it in ``task_before``, and in ``ticks`` the sums inside it.
+        """
+        cells = windows * len(packed.client_id)
+        if TASK * cells > LEAST_FULL * expected or LEAST_FULL * expected > MOST_PLACES:
+            return None
+        job = job | self._cells(cells)
+        self._launch("begin", job, cells)
+        layout = self._layout(cells, job["room"])
+        if layout["tasks"] * TASK > LEAST_FULL * expected:
+            return None
+        job["peak"] = self.device.xp.zeros(cells, np.uint64)
+        return job, [self._drawn(job, layout, packed), *self._rest(job, packed)]
 
     def _cells(self, cells: int) -> Job:
         """Room for all clients in all windows, whether they send or not."""
@@ -164,9 +175,10 @@ class TaskSampler:
 
     # Buckets
 
-    def _buckets(self, job: Job, layouts: list[Job], places: int) -> Buckets | None:
+    def _buckets(self, job: Job, layouts: list[Job]) -> Buckets | None:
         """Times of all requests, counted in buckets that are fine enough for the largest; None if none are."""
         xp, span_us = self.device.xp, max(job["span_us"], 1)
+        places = sum(layout["tasks"] for layout in layouts) * TASK
         for layout in layouts:
             layout["time"] = xp.empty(layout["tasks"] * TASK, np.uint32)
         shift = max((BUCKET_ITEMS * span_us // max(places, 1)).bit_length() - 1, 0)

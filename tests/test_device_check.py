@@ -1,4 +1,4 @@
-"""Every line of bench/gpu_first_look.py and of the CuPy baselines, at tiny sizes over the stand-in for CuPy."""
+"""Every line of bench/device_check.py and of the CuPy baselines, at tiny sizes over the stand-in for CuPy."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modu
     monkeypatch.setenv("SERVEGEN_GPU_SORT", "auto")
     monkeypatch.syspath_prepend(str(BENCH))
     before = set(sys.modules)
-    import gpu_first_look
+    import device_check
 
-    yield gpu_first_look
+    yield device_check
     for name in set(sys.modules) - before:
         if name.startswith("gpu_") or name in ("common", "problem"):
             del sys.modules[name]
@@ -105,10 +105,10 @@ def test_every_line_runs(first_look: ModuleType, tmp_path: Path) -> None:
 
 def test_it_runs_from_a_plain_source_tree(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-S", "-c", PLAIN, str(BENCH / "gpu_first_look.py"), *site.getsitepackages()]
+    command = [sys.executable, "-S", "-c", PLAIN, str(BENCH / "device_check.py"), *site.getsitepackages()]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: gpu_first_look.py")
+    assert done.stdout.startswith("usage: device_check.py")
 
 
 def test_a_part_that_fails_or_takes_too_long_leaves_the_others_alone(

@@ -1,4 +1,4 @@
-"""What a CUDA device, its host and its disk can do at best: parts of bench/gpu_first_look.py."""
+"""What a CUDA device, its host and its disk can do at best: parts of bench/device_check.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from servegen_gpu.law.variates import gap_constants
 from servegen_gpu.request.families import GAMMA
 
 if TYPE_CHECKING:
-    from gpu_first_look import Look
+    from device_check import Look
 
 HERE = Path(__file__).resolve().parent
 Rows = Iterator[dict[str, Any]]
@@ -34,7 +34,6 @@ def copies(look: Look) -> Rows:
     cp, n = look.cp, look.sizes.copy_bytes
     a, b = cp.zeros(n, cp.uint8), cp.empty(n, cp.uint8)
     gb_per_s = 2 * n / look.events_ms(lambda: cp.copyto(b, a)) / 1e6
-    look.ceilings["on the device"] = gb_per_s
     yield {"what": "device to device, read and written", "gb_per_s": gb_per_s}
     host = [cp.cuda.alloc_pinned_memory(n // 2) for _ in range(2)]
     for streams in (1, 2):
@@ -52,14 +51,13 @@ def copies(look: Look) -> Rows:
 
         copy()
         gb_per_s = n / statistics.median(copy() for _ in range(look.sizes.times)) / 1e9
-        look.ceilings["to the host"] = max(gb_per_s, look.ceilings.get("to the host", 0.0))
         yield {"what": f"to the host, page-locked, {streams} stream(s)", "gb_per_s": gb_per_s}
 
 
 def draws(look: Look) -> Rows:
     """Philox words and Gamma gaps that stay in registers; reads of 32 bytes at random places."""
     cp, n = look.cp, look.sizes.draws
-    module = cp.RawModule(code=one_text() + (HERE / "gpu_probe.cu").read_text(), options=OPTIONS)
+    module = cp.RawModule(code=one_text() + (HERE / "device_probe.cu").read_text(), options=OPTIONS)
     out, grid = cp.empty(1, cp.float64), ((n + 255) // 256,)
 
     def run(name: str, *given: Any) -> float:

@@ -1,5 +1,5 @@
 // What the device can do at best: draws that stay in registers, and reads at random places. Compiled by NVRTC behind
-// kernels/slab.cu (bench/gpu_first_look.py).
+// kernels/slab.cu (bench/device_check.py).
 extern "C" __global__ void __launch_bounds__(256) probe_philox(uint32_t* out, int64_t n, int64_t draws) {
     const int64_t i = SG_THREAD;
     if (i >= n) return;
