@@ -117,9 +117,13 @@ SG_WARP void place_gaps(const SlabJob& job, uint32_t index, const double* gap) {
 // Tasks that a warp draws before it tries rejected gaps again: all lanes are busy with those of many requests.
 constexpr int POOL = 2;
 
+// Where a request of a pool is kept: 16 others and a gap, so that lanes that each read a row of their own, and lanes that
+// read one row together, meet no bank of the block's memory twice.
+SG_WARP int place_in_pool(int request) { return request + request / 16; }
+
 // What a warp keeps of its pool: logarithms of gaps, and which of them are to be tried again.
 struct Pool {
-    double gap[POOL * TASK];
+    double gap[POOL * TASK * 17 / 16];
     uint16_t again[POOL * TASK];
 };
 
@@ -132,7 +136,7 @@ SG_WARP int first_tries(const SlabJob& job, Task task, const CellLaw& law, const
         const int i = r * 32 + lane;
         const LogGap tried =
             try_log_gap(DRAW, draw(job.round_keys, GAP, task.first + i, law.client, law.window), law.of, normals);
-        pool.gap[begin + i] = tried.log_gap;
+        pool.gap[place_in_pool(begin + i)] = tried.log_gap;
         if (!may_reject(DRAW)) continue;
         const bool again = i < task.count && !tried.accepted;
         const uint32_t all = __ballot_sync(ALL_LANES, again);
@@ -166,10 +170,14 @@ SG_WARP void draw_pool(const SlabJob& job, uint32_t first, const NormalRows& nor
             const Words words = draw(job.round_keys, GAP, task.first + place % TASK, law.client, law.window, attempt);
             tried = try_log_gap(law.family, words, law.of, normals);
         }
-        pool.gap[place] = tried.log_gap;
+        pool.gap[place_in_pool(place)] = tried.log_gap;
     }
     __syncwarp();
-    for (int p = 0; p < tasks; ++p) place_gaps(job, first + p, pool.gap + p * TASK + lane * PER_LANE);
+    for (int p = 0; p < tasks; ++p) {
+        double gap[PER_LANE];
+        SG_UNROLL for (int r = 0; r < PER_LANE; ++r) gap[r] = pool.gap[place_in_pool(p * TASK + lane * PER_LANE + r)];
+        place_gaps(job, first + p, gap);
+    }
     __syncwarp();
 }
 

@@ -63,7 +63,7 @@ CELL_LAW_BYTES, TASK_BYTES = 64, 16
 """Of the structures of kernels/slab.h."""
 
 NORMAL_ROWS_BYTES = 8 * 7 * (128 + 32)
-POOL_BYTES = POOL * TASK * (8 + 2)
+POOL_BYTES = POOL * TASK * 17 // 16 * 8 + POOL * TASK * 2
 SHARED_BYTES = {
     "draw": NORMAL_ROWS_BYTES + THREADS // 32 * POOL_BYTES,
     "more": NORMAL_ROWS_BYTES,
