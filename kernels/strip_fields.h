@@ -103,12 +103,26 @@ static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
     if (job.dependence == COPULA) mix_words(job, fields, s);
 }
 
+// Bins of `n` words, whole lanes, among the bins low .. high of each: all lanes halve as often as the widest search needs.
+static void halve_all(const Tables& tables, const uint32_t* word, int32_t* low, int32_t* high, int n) {
+    int32_t widest = 0;
+    for (int i = 0; i < n; ++i) widest = widest > high[i] - low[i] ? widest : high[i] - low[i];
+    for (; widest; widest >>= 1) {
+        for (int i = 0; i < n; ++i) {
+            const int32_t middle = low[i] + ((high[i] - low[i]) >> 1);
+            const bool right = tables.thresholds[middle] < word[i];
+            low[i] = right ? middle + 1 : low[i];
+            high[i] = right ? high[i] : middle;
+        }
+    }
+}
+
 // Values that the words of a strip select, in the place of the words. Most words fall in one of the first bins that the
-// guide names: a few steps for all lanes, and then halving for the lanes that are left.
+// guide names: a few steps for all lanes. The lanes that are left come together and search in step, without a branch that
+// would be mispredicted half of the time.
 static void look_up(const Tables& tables, uint32_t* __restrict word, const int32_t* __restrict table, int n) {
-    alignas(64) int32_t at[STRIP], bin[STRIP];
+    alignas(64) int32_t at[STRIP], bin[STRIP], lane[STRIP];
     alignas(64) uint32_t threshold[STRIP];
-    int32_t lane[STRIP];
     const int whole = whole_lanes(n);
     for (int i = 0; i < whole; ++i) at[i] = guide_at(word[i], table[i], tables);
     for (int i = 0; i < whole; ++i) bin[i] = tables.guide[at[i]];
@@ -120,9 +134,16 @@ static void look_up(const Tables& tables, uint32_t* __restrict word, const int32
         lane[left] = i;
         left += threshold[i] < word[i];
     }
-    for (int k = 0; k < left; ++k) {
-        const int i = lane[k];
-        bin[i] = halve_bins(word[i], bin[i] + 1, tables.guide[at[i] + 1], tables);
+    if (left) {
+        alignas(64) int32_t low[STRIP], high[STRIP];
+        alignas(64) uint32_t searched[STRIP];
+        const int searching = whole_lanes(left);
+        for (int k = left; k < searching; ++k) lane[k] = lane[0];
+        for (int k = 0; k < searching; ++k) searched[k] = word[lane[k]];
+        for (int k = 0; k < searching; ++k) low[k] = bin[lane[k]] + 1;
+        for (int k = 0; k < searching; ++k) high[k] = tables.guide[at[lane[k]] + 1];
+        halve_all(tables, searched, low, high, searching);
+        for (int k = 0; k < left; ++k) bin[lane[k]] = low[k];
     }
     for (int i = 0; i < whole; ++i) word[i] = static_cast<uint32_t>(tables.values[bin[i]]);
 }
