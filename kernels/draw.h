@@ -122,7 +122,7 @@ class Drawing {
         // the low part of a time has 32 bits of a record
         while (drawn_.shift < 32 && (span - 1) >> drawn_.shift >= wanted) ++drawn_.shift;
         drawn_.bin_begins.resize(((span - 1) >> drawn_.shift) + 2);
-        for (auto& of_thread : histogram_) of_thread.assign(drawn_.bins(), 0);
+        for (auto& of_thread : histogram_) of_thread.assign(drawn_.bins() + 1, 0);
     }
 
     void take_scratch(Range block, int64_t t) {

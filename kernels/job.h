@@ -200,7 +200,8 @@ struct SgStrips {
     void (*gaps)(const SgJob& job, SgSegment* segments, int64_t count);
     // logarithms into sums of ticks, from 0 in each segment; total of each segment, never beyond 2**62
     void (*ticks)(const SgJob& job, SgSegment* segments, int64_t count);
-    // sums into times; drops what is past the window's end, finds the wrap, counts requests per bin inside the span
+    // sums into times; drops what is past the window's end, finds the wrap, counts requests per bin inside the span, and
+    // behind the last bin those outside
     void (*times)(const SgJob& job, SgSegment* segments, int64_t count, int shift, uint32_t* histogram);
     // draws the fields and writes a record of every request to the place its bin has reached
     void (*records)(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,

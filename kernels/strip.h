@@ -4,7 +4,7 @@
 
 #include "elementary.h"
 #include "job.h"
-#include "philox.h"
+#include "strip_philox.h"
 #include "variates.h"
 
 namespace SG_NAMESPACE {
@@ -41,14 +41,9 @@ struct Addresses {
 };
 
 static void draw_strip(Addresses& at, int n, Key key) {
-    const int whole = whole_lanes(n);
-    for (int i = 0; i < whole; ++i) {
-        const Words words = philox4x32({at.ordinal[i], at.client[i], at.place[i], at.detail[i]}, key);
-        at.w0[i] = words.w0;
-        at.w1[i] = words.w1;
-        at.w2[i] = words.w2;
-        at.w3[i] = words.w3;
-    }
+    const uint32_t* const counter[4] = {at.ordinal, at.client, at.place, at.detail};
+    uint32_t* const words[4] = {at.w0, at.w1, at.w2, at.w3};
+    philox_of(counter, whole_lanes(n), key, words);
 }
 
 }  // namespace SG_NAMESPACE
