@@ -8,6 +8,12 @@
 
 #include "request.h"
 
+#if defined(__GNUC__)
+#define SG_PREFETCH(ADDRESS) __builtin_prefetch(ADDRESS)
+#else
+#define SG_PREFETCH(ADDRESS)
+#endif
+
 extern "C" {
 
 // Everything that sampling needs of a packed workload and of its cells. servegen_gpu/backends/native/library.py has the same
@@ -121,7 +127,7 @@ struct SgCell {
 // begin. Loops read up to SG_PAD numbers of it beyond the segment.
 struct SgSegment {
     int64_t* data;
-    uint32_t* times;  // microseconds since the window's begin
+    uint32_t* times;  // microseconds since the window's begin; read up to SG_PAD beyond, as `data` is
     int64_t before;   // ticks of the cell before the segment
     int64_t total;    // ticks of the segment
     double peak;      // its largest logarithm

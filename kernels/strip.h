@@ -34,11 +34,21 @@ static void with_width(const SgFields& fields, const Work& work) {
     else work(Width<FIELDS, false>{});
 }
 
+// Room for a strip that is filled by whole vectors, wherever in it they begin.
+constexpr int FILLED = STRIP + LANES;
+
 // The addresses of a strip and its words.
 struct Addresses {
-    alignas(64) uint32_t ordinal[STRIP], client[STRIP], place[STRIP], detail[STRIP];
+    alignas(64) uint32_t ordinal[FILLED], client[FILLED], place[FILLED], detail[FILLED];
     alignas(64) uint32_t w0[STRIP], w1[STRIP], w2[STRIP], w3[STRIP];
 };
+
+// Runs of lanes are short where clients are many: whole vectors beyond their end are faster than loops of a few lanes.
+template <class T, class Value>
+static inline void fill(T* to, int n, const Value& value) {
+    for (int i = 0; i < n; i += LANES)
+        for (int j = 0; j < LANES; ++j) to[i + j] = value(i + j);
+}
 
 static void draw_strip(Addresses& at, int n, Key key) {
     const uint32_t* const counter[4] = {at.ordinal, at.client, at.place, at.detail};

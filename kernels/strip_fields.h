@@ -8,12 +8,13 @@
 
 namespace SG_NAMESPACE {
 
+constexpr int AHEAD = 16;        // runs between the one whose times are fetched into the cache and the one that is drawn
 constexpr int LINEAR_STEPS = 1;  // bins that all lanes of a lookup pass before the rest is halved
 
 struct FieldStrip {
     Addresses at;
-    alignas(64) int64_t us[STRIP];
-    alignas(64) int32_t cell[STRIP];
+    alignas(64) int64_t us[FILLED];
+    alignas(64) int32_t cell[FILLED];
     alignas(64) uint32_t word[SG_MAX_FIELDS][STRIP];
     int32_t mixing;  // the matrix of all lanes, or SEVERAL
     int n;
@@ -212,6 +213,10 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
     memset(s.at.detail, 0, sizeof s.at.detail);
     for (int64_t k = 0; k < count; ++k) {
         const SgRun& run = runs[k];
+        if (k + AHEAD < count) {
+            SG_PREFETCH(runs[k + AHEAD].times);
+            SG_PREFETCH(runs[k + AHEAD].times + LANES - 1);
+        }
         const uint32_t client = static_cast<uint32_t>(job.client[run.cell]);
         const uint32_t place = place_of(static_cast<uint32_t>(job.window[run.cell]), DATA);
         const int32_t mixing = job.dependence == COPULA ? job.mixing_of[run.cell] : 0;
@@ -220,11 +225,14 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
             const uint32_t rest = run.count - done;
             const int n = rest < static_cast<uint32_t>(room) ? static_cast<int>(rest) : room;
             const uint32_t* times = run.times + done;
-            for (int i = 0; i < n; ++i) s.us[a + i] = int64_t{times[i]} + run.origin_us;
-            for (int i = 0; i < n; ++i) s.at.ordinal[a + i] = run.first + done + i;
-            for (int i = 0; i < n; ++i) s.at.client[a + i] = client;
-            for (int i = 0; i < n; ++i) s.at.place[a + i] = place;
-            for (int i = 0; i < n; ++i) s.cell[a + i] = run.cell;
+            const uint32_t first = run.first + done;
+            const int64_t origin = run.origin_us;
+            const int32_t cell = run.cell;
+            fill(s.us + a, n, [&](int i) { return int64_t{times[i]} + origin; });
+            fill(s.at.ordinal + a, n, [&](int i) { return first + static_cast<uint32_t>(i); });
+            fill(s.at.client + a, n, [&](int) { return client; });
+            fill(s.at.place + a, n, [&](int) { return place; });
+            fill(s.cell + a, n, [&](int) { return cell; });
             s.mixing = a == 0 || s.mixing == mixing ? mixing : SEVERAL;
             s.n += n;
             done += static_cast<uint32_t>(n);
