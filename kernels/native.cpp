@@ -62,6 +62,11 @@ SG_EXPORT const SgStrips* sg_strips(const char* name) {
 // Keeps the memory of slabs for further ones: as long as more were added than taken away.
 SG_EXPORT void sg_hold(int64_t more) { Spare::hold(more); }
 
+// Memory for large columns, which comes from such slabs as well; null where there is none.
+SG_EXPORT void* sg_take(int64_t bytes) { return Spare::take(static_cast<size_t>(bytes)); }
+
+SG_EXPORT void sg_give(void* at, int64_t bytes) { Spare::give(at, static_cast<size_t>(bytes)); }
+
 SG_EXPORT void* sg_function(const SgStrips* strips, const char* name) { return strips->function(name); }
 
 // Draws the times of all requests of the cells (runs null), or of some runs of them. Returns how many are inside the
