@@ -35,7 +35,7 @@ from servegen_gpu.backends.native.library import (
 )
 from servegen_gpu.backends.native.turns import drawn_course, ordered, sessions_of, turns_of
 from servegen_gpu.backends.per_workload import PerWorkload
-from servegen_gpu.blocks import thread_count
+from servegen_gpu.blocks import keep_freed_memory, thread_count
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS, ties
 from servegen_gpu.law.session_ids import session_ids
@@ -90,6 +90,7 @@ class NativeBackend(Backend):
         self.library = library or load_library(build=True)
         self._surveyor, self._gaps = Surveyor(), NativeGaps(self.library)
         self._laws: PerWorkload[Laws] = PerWorkload()
+        keep_freed_memory()
         self.library.hold(1)
         weakref.finalize(self, self.library.hold, -1)
 
