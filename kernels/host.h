@@ -22,7 +22,8 @@
 #include <sys/mman.h>
 #endif
 
-// Large blocks that were given back, for the next slab while there are holders: the system would clear them again.
+// Large blocks that were given back, for the next slab: the system would clear them again. While there are holders, which
+// have slabs to come, more are kept.
 class Spare {
   public:
     // Null where there is no memory.
@@ -43,7 +44,7 @@ class Spare {
         const std::lock_guard<std::mutex> lock(mutex);
         kept.push_back({at, bytes});
         kept_bytes += bytes;
-        let_go(holders > 0 ? MOST_BYTES : 0);
+        let_go(most());
     }
     // A child of a fork must find the lock free, whatever another thread was doing.
     static void survive_forks() {
@@ -56,11 +57,12 @@ class Spare {
         survive_forks();
         const std::lock_guard<std::mutex> lock(mutex);
         holders += more;
-        if (holders <= 0) let_go(0);
+        let_go(most());
     }
 
   private:
-    static constexpr size_t MOST_BYTES = size_t{256} << 20;
+    static size_t most() { return size_t{holders > 0 ? 256u : 64u} << 20; }
+
     inline static std::mutex mutex;
     inline static std::vector<std::pair<void*, size_t>> kept;  // the oldest first
     inline static size_t kept_bytes = 0;

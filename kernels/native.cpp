@@ -59,7 +59,7 @@ SG_EXPORT const SgStrips* sg_strips(const char* name) {
     return std::strcmp(name, "baseline") ? nullptr : &baseline::strips;
 }
 
-// Keeps the memory of slabs for further ones: as long as more were added than taken away.
+// Keeps more of the memory of slabs for further ones, as long as more were added than taken away.
 SG_EXPORT void sg_hold(int64_t more) { Spare::hold(more); }
 
 // Memory for large columns, which comes from such slabs as well; null where there is none.

@@ -59,7 +59,7 @@ in_children(_threads.cache_clear)
 def keep_freed_memory() -> None:
     """Let temporary arrays use freed memory again.
 
-    glibc returns freed blocks to the system until it has seen a large one freed; each temporary array would then cost its
-    page faults again, five times the arithmetic on it.
+    glibc returns freed blocks to the system until it has seen a large one freed; each temporary array would then cost
+    its page faults again, five times the arithmetic on it.
     """
     np.empty(31 << 20, np.uint8)
