@@ -10,7 +10,7 @@
 #include "sessions.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
-constexpr int64_t REQUESTS_PER_PIECE = 4;  // at least, in a chunk: it looks at all pieces of its windows
+constexpr int64_t REQUESTS_PER_PIECE = 2;  // at least, in a chunk: it looks at all pieces of its windows
 
 // Items of one modality in the requests of one bin, until it is known where they belong.
 struct Items {
