@@ -10,8 +10,7 @@
 #include "sessions.h"
 
 constexpr int64_t CHUNK = 4 * BIN;
-constexpr int64_t GROUP = 8;               // chunks whose requests a thread finds together
-constexpr int64_t REQUESTS_PER_PIECE = 4;  // at least, in a chunk: it looks at all pieces of its windows
+constexpr int64_t REQUESTS_PER_PIECE = 2;  // at least, in a chunk: it looks at all pieces of its windows
 
 // Items of one modality in the requests of one bin, until it is known where they belong.
 struct Items {
@@ -40,13 +39,13 @@ class Sorting {
     // has no room.
     bool write(const SgOut& out) {
         const std::vector<Range> chunks = cut();
-        const int64_t all = static_cast<int64_t>(chunks.size()), each = group_of(all);
         std::vector<Worker> workers(threads_);
         if (out.sessions) first_ids_ = first_ids(job_, *out.sessions);
         find_due(out);
-        for_each((all + each - 1) / each, threads_, job_.stop, [&](int64_t g, int64_t t) {
-            write_group(&chunks[g * each], std::min(each, all - g * each), out, workers[t]);
-        });
+        find_slices(chunks);
+        for_each(static_cast<int64_t>(chunks.size()), threads_, job_.stop,
+                 [&](int64_t c, int64_t t) { write_chunk(c, chunks[c], out, workers[t]); });
+        slices_.clear();
         drawn_.memory.clear();
         for (int64_t m = 0; m < job_.modalities; ++m)
             for (const Items& items : items_[m]) totals_[m] += items.count;
@@ -68,9 +67,13 @@ class Sorting {
     }
 
   private:
+    // Requests of one piece in one chunk.
+    struct Slice {
+        uint32_t piece, first, count;
+    };
+
     struct Worker {
-        std::vector<int64_t> edges_us;
-        std::vector<std::vector<SgRun>> runs;
+        std::vector<SgRun> runs;
         std::vector<uint32_t> next;
         Scratch<uint32_t> records;
         Scratch<uint64_t> words;
@@ -108,53 +111,44 @@ class Sorting {
                          [&](int64_t b) { return drawn_.bin_begins[b + 1] - drawn_.bin_begins[b]; });
     }
 
-    // Chunks that a thread makes one after another; every thread gets a few groups.
-    int64_t group_of(int64_t chunks) const {
-        return std::max<int64_t>(1, std::min<int64_t>(GROUP, chunks / (4 * threads_)));
-    }
-
-    // Runs of every chunk of a group, whose edges are given. A piece is looked at once for all of them.
-    void find_runs(const std::vector<int64_t>& edges_us, std::vector<std::vector<SgRun>>& runs) const {
-        for (std::vector<SgRun>& of_chunk : runs) of_chunk.clear();
-        // pieces follow one another by window
-        const auto begin = std::partition_point(drawn_.pieces.begin(), drawn_.pieces.end(), [&](const Piece& piece) {
-            return piece.origin_us + job_.window_us <= edges_us.front();
-        });
-        for (auto piece = begin; piece != drawn_.pieces.end() && piece->origin_us < edges_us.back(); ++piece) {
-            const uint32_t *first = piece->times, *end = first + piece->count;
-            const int64_t from = edges_us.front() - piece->origin_us, to = edges_us.back() - piece->origin_us;
-            if (from > int64_t{end[-1]} || to <= int64_t{first[0]}) continue;
-            const uint32_t* a = from <= int64_t{first[0]} ? first : std::lower_bound(first, end, static_cast<uint32_t>(from));
-            for (size_t k = 0; k + 1 < edges_us.size() && a < end; ++k) {
-                const uint32_t* b = up_to(a, end, edges_us[k + 1] - piece->origin_us);
-                if (a < b)
-                    runs[k].push_back({a, piece->origin_us, piece->first + static_cast<uint32_t>(a - first),
-                                       static_cast<uint32_t>(b - a), piece->cell});
-                a = b;
+    // Slices of every chunk. Threads go through the pieces in the order in which their times are in memory, once.
+    void find_slices(const std::vector<Range>& chunks) {
+        std::vector<uint32_t> chunk_of(drawn_.bins());
+        for (size_t c = 0; c < chunks.size(); ++c)
+            std::fill(chunk_of.begin() + chunks[c].begin, chunk_of.begin() + chunks[c].end, static_cast<uint32_t>(c));
+        const int64_t pieces = static_cast<int64_t>(drawn_.pieces.size());
+        const std::vector<Range> parts = ranges_of(0, pieces, std::max(CHUNK, count() / (4 * threads_)),
+                                                   [&](int64_t k) { return drawn_.pieces[k].count; });
+        slices_.resize(parts.size());
+        for_each(static_cast<int64_t>(parts.size()), threads_, job_.stop, [&](int64_t p, int64_t) {
+            std::vector<std::vector<Slice>>& of_chunk = slices_[p];
+            of_chunk.resize(chunks.size());
+            for (int64_t k = parts[p].begin; k < parts[p].end; ++k) {
+                const Piece& piece = drawn_.pieces[k];
+                const uint32_t *times = piece.times, *end = times + piece.count;
+                end = up_to(times, end, job_.span_us - piece.origin_us);
+                for (const uint32_t* a = up_to(times, end, -piece.origin_us); a < end;) {
+                    const uint32_t c = chunk_of[(piece.origin_us + *a) >> drawn_.shift];
+                    const uint32_t* b = up_to(a, end, (chunks[c].end << drawn_.shift) - piece.origin_us);
+                    of_chunk[c].push_back({static_cast<uint32_t>(k), static_cast<uint32_t>(a - times),
+                                           static_cast<uint32_t>(b - a)});
+                    a = b;
+                }
             }
-        }
+        });
     }
 
     // The first time at or after an instant, which is hardly ever far from the first of them: steps double, then halve.
     static const uint32_t* up_to(const uint32_t* a, const uint32_t* end, int64_t at) {
+        if (a == end || at <= int64_t{a[0]}) return a;
         if (at > int64_t{end[-1]}) return end;
-        if (at <= int64_t{a[0]}) return a;
         const uint32_t time = static_cast<uint32_t>(at);
         int64_t step = 1;
         while (step < end - a && a[step] < time) step *= 2;
         return std::lower_bound(a + step / 2, std::min(a + step, end), time);
     }
 
-    void write_group(const Range* chunks, int64_t count, const SgOut& out, Worker& worker) {
-        worker.edges_us.assign(1, chunks[0].begin << drawn_.shift);
-        for (int64_t c = 0; c < count; ++c)
-            worker.edges_us.push_back(std::min(chunks[c].end << drawn_.shift, job_.span_us));
-        worker.runs.resize(count);
-        find_runs(worker.edges_us, worker.runs);
-        for (int64_t c = 0; c < count; ++c) write_chunk(chunks[c], worker.runs[c], out, worker);
-    }
-
-    void write_chunk(Range chunk, const std::vector<SgRun>& runs, const SgOut& out, Worker& worker) {
+    void write_chunk(int64_t c, Range chunk, const SgOut& out, Worker& worker) {
         const std::vector<int64_t>& begins = drawn_.bin_begins;
         const int64_t row = begins[chunk.begin], count = begins[chunk.end] - row;
         if (!count && due_begins_[chunk.begin] == due_begins_[chunk.end]) return;
@@ -162,6 +156,13 @@ class Sorting {
         for (int64_t b = chunk.begin; b < chunk.end; ++b)
             worker.next[b - chunk.begin] = static_cast<uint32_t>(begins[b] - row);
         const SgBins bins = {worker.records.of(count * fields_.words), chunk.begin, drawn_.shift};
+        std::vector<SgRun>& runs = worker.runs;
+        runs.clear();
+        for (const auto& part : slices_)
+            for (const Slice& slice : part[c]) {
+                const Piece& piece = drawn_.pieces[slice.piece];
+                runs.push_back({piece.times + slice.first, piece.origin_us, piece.first + slice.first, slice.count, piece.cell});
+            }
         strips_.records(job_, fields_, runs.data(), static_cast<int64_t>(runs.size()), bins, worker.next.data());
         for (int64_t b = chunk.begin; b < chunk.end; ++b) write_bin(bins, b, row, out, worker);
     }
@@ -238,6 +239,7 @@ class Sorting {
     Drawn drawn_;
     const int64_t threads_;
     SgFields fields_ = {};
+    std::vector<std::vector<std::vector<Slice>>> slices_;  // [parts of the pieces][chunks]
     std::vector<int64_t> due_begins_;  // [bins + 1]
     std::vector<int64_t> first_ids_;   // [cells]
     std::atomic<bool> no_room_{false};

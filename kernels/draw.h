@@ -111,7 +111,7 @@ class Drawing {
 
     // Room for the times, and bins for the sort.
     void begin() {
-        drawn_.memory.push_back(room_for<uint32_t>(total_));
+        drawn_.memory.push_back(room_for<uint32_t>(total_ + SG_PAD));
         uint32_t* times = drawn_.memory.back()->as<uint32_t>();
         for (SgSegment& segment : segments_) {
             segment.times = times;
@@ -122,7 +122,7 @@ class Drawing {
         // the low part of a time has 32 bits of a record
         while (drawn_.shift < 32 && (span - 1) >> drawn_.shift >= wanted) ++drawn_.shift;
         drawn_.bin_begins.resize(((span - 1) >> drawn_.shift) + 2);
-        for (auto& of_thread : histogram_) of_thread.assign(drawn_.bins(), 0);
+        for (auto& of_thread : histogram_) of_thread.assign(drawn_.bins() + 1, 0);
     }
 
     void take_scratch(Range block, int64_t t) {
@@ -227,7 +227,7 @@ class Drawing {
             int64_t first = int64_t{last.first} + last.count;  // all of them are inside
             while (before < WINDOW_TICKS) {
                 const int64_t count = std::min(first / 4 + 4, BLOCK);
-                more[i].memory.push_back(room_for<uint32_t>(count));
+                more[i].memory.push_back(room_for<uint32_t>(count + SG_PAD));
                 const uint32_t n = static_cast<uint32_t>(count);
                 SgSegment segment = {scratch_[t].of(count + SG_PAD), more[i].memory.back()->as<uint32_t>(), before, 0,
                                      0.0, static_cast<uint32_t>(first), n, n, last.cell};

@@ -22,23 +22,29 @@
 #include <sys/mman.h>
 #endif
 
-// Large blocks that were given back, for the next slab while there are holders: the system would clear them again.
+// Large blocks that were given back, for the next slab: the system would clear them again. While there are holders, which
+// have slabs to come, more are kept.
 class Spare {
   public:
+    // Null where there is no memory.
     static void* take(size_t bytes) {
+        bytes = rounded(bytes);
         const std::lock_guard<std::mutex> lock(mutex);
-        for (size_t i = 0; i < kept.size(); ++i) {
+        for (size_t i = kept.size(); i-- > 0;) {  // the last ones are more likely in a cache
             if (kept[i].second != bytes) continue;
             void* at = kept[i].first;
             kept.erase(kept.begin() + i);
+            kept_bytes -= bytes;
             return at;
         }
         return map(bytes);
     }
     static void give(void* at, size_t bytes) {
+        bytes = rounded(bytes);
         const std::lock_guard<std::mutex> lock(mutex);
-        if (holders == 0 || kept.size() == MOST) unmap(at, bytes);
-        else kept.push_back({at, bytes});
+        kept.push_back({at, bytes});
+        kept_bytes += bytes;
+        let_go(most());
     }
     // A child of a fork must find the lock free, whatever another thread was doing.
     static void survive_forks() {
@@ -51,16 +57,33 @@ class Spare {
         survive_forks();
         const std::lock_guard<std::mutex> lock(mutex);
         holders += more;
-        if (holders > 0) return;
-        for (const auto& block : kept) unmap(block.first, block.second);
-        kept.clear();
+        let_go(most());
     }
 
   private:
-    static constexpr size_t MOST = 4;
+    static size_t most() { return size_t{holders > 0 ? 256u : 64u} << 20; }
+
     inline static std::mutex mutex;
-    inline static std::vector<std::pair<void*, size_t>> kept;
+    inline static std::vector<std::pair<void*, size_t>> kept;  // the oldest first
+    inline static size_t kept_bytes = 0;
     inline static int64_t holders = 0;
+
+    // Up to the next of 16 steps between powers of two: slabs of about one size fit each other's blocks.
+    static size_t rounded(size_t bytes) {
+        size_t step = size_t{1} << 18;
+        while (step * 32 < bytes) step *= 2;
+        return (bytes + step - 1) / step * step;
+    }
+
+    // Unmaps the oldest blocks until no more than `most` bytes are kept.
+    static void let_go(size_t most) {
+        size_t gone = 0;
+        for (; kept_bytes > most; ++gone) {
+            unmap(kept[gone].first, kept[gone].second);
+            kept_bytes -= kept[gone].second;
+        }
+        kept.erase(kept.begin(), kept.begin() + gone);
+    }
 
 #if defined(__linux__)
     static void* map(size_t bytes) {
@@ -79,7 +102,7 @@ class Spare {
 // Memory that is not initialised; in large pages where the system has them.
 class Memory {
   public:
-    explicit Memory(size_t bytes) : bytes_(bytes < LARGE ? bytes + 1 : rounded(bytes)) {
+    explicit Memory(size_t bytes) : bytes_(bytes < LARGE ? bytes + 1 : bytes) {
         at_ = bytes_ < LARGE ? std::malloc(bytes_) : Spare::take(bytes_);
         if (!at_) throw std::bad_alloc();
     }
@@ -97,13 +120,6 @@ class Memory {
 
   private:
     static constexpr size_t LARGE = size_t{1} << 22;
-
-    // Up to the next of 16 steps between powers of two: slabs of about one size fit each other's blocks.
-    static size_t rounded(size_t bytes) {
-        size_t step = LARGE / 16;
-        while (step * 32 < bytes) step *= 2;
-        return (bytes + step - 1) / step * step;
-    }
 
     void* at_;
     size_t bytes_;

@@ -8,6 +8,12 @@
 
 #include "request.h"
 
+#if defined(__GNUC__)
+#define SG_PREFETCH(ADDRESS) __builtin_prefetch(ADDRESS)
+#else
+#define SG_PREFETCH(ADDRESS)
+#endif
+
 extern "C" {
 
 // Everything that sampling needs of a packed workload and of its cells. servegen_gpu/backends/native/library.py has the same
@@ -121,7 +127,7 @@ struct SgCell {
 // begin. Loops read up to SG_PAD numbers of it beyond the segment.
 struct SgSegment {
     int64_t* data;
-    uint32_t* times;  // microseconds since the window's begin
+    uint32_t* times;  // microseconds since the window's begin; read up to SG_PAD beyond, as `data` is
     int64_t before;   // ticks of the cell before the segment
     int64_t total;    // ticks of the segment
     double peak;      // its largest logarithm
@@ -200,7 +206,8 @@ struct SgStrips {
     void (*gaps)(const SgJob& job, SgSegment* segments, int64_t count);
     // logarithms into sums of ticks, from 0 in each segment; total of each segment, never beyond 2**62
     void (*ticks)(const SgJob& job, SgSegment* segments, int64_t count);
-    // sums into times; drops what is past the window's end, finds the wrap, counts requests per bin inside the span
+    // sums into times; drops what is past the window's end, finds the wrap, counts requests per bin inside the span, and
+    // behind the last bin those outside
     void (*times)(const SgJob& job, SgSegment* segments, int64_t count, int shift, uint32_t* histogram);
     // draws the fields and writes a record of every request to the place its bin has reached
     void (*records)(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,

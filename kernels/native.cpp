@@ -59,8 +59,13 @@ SG_EXPORT const SgStrips* sg_strips(const char* name) {
     return std::strcmp(name, "baseline") ? nullptr : &baseline::strips;
 }
 
-// Keeps the memory of slabs for further ones: as long as more were added than taken away.
+// Keeps more of the memory of slabs for further ones, as long as more were added than taken away.
 SG_EXPORT void sg_hold(int64_t more) { Spare::hold(more); }
+
+// Memory for large columns, which comes from such slabs as well; null where there is none.
+SG_EXPORT void* sg_take(int64_t bytes) { return Spare::take(static_cast<size_t>(bytes)); }
+
+SG_EXPORT void sg_give(void* at, int64_t bytes) { Spare::give(at, static_cast<size_t>(bytes)); }
 
 SG_EXPORT void* sg_function(const SgStrips* strips, const char* name) { return strips->function(name); }
 

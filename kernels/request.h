@@ -16,8 +16,13 @@ enum CountRule : uint8_t { EXACT = 0, RENEWAL = 1, SERVEGEN = 2 };
 enum Dependence : int64_t { INDEPENDENT = 0, COMONOTONE = 1, COPULA = 2 };
 
 SG_DEVICE int32_t reason_tokens(int32_t output, int32_t ratio) {
-    const uint64_t twice = 2 * static_cast<uint64_t>(output) * static_cast<uint64_t>(ratio);
-    return static_cast<int32_t>((twice + RATIO_STEPS) / (2 * RATIO_STEPS));
+    const int64_t share = static_cast<int64_t>(output) * ratio;
+#if defined(__CUDA_ARCH__)
+    return static_cast<int32_t>((2 * share + RATIO_STEPS) / (2 * RATIO_STEPS));
+#else
+    // a loop of this becomes vectors; the quotient is at least 0.5 / RATIO_STEPS from whole numbers, roundings are below
+    return static_cast<int32_t>((small_to_double(share) + 0.5 * RATIO_STEPS) * (1.0 / RATIO_STEPS));
+#endif
 }
 
 // Words of a record of the CPU driver: low part of a time, cell, fields, and the ordinal where it is wanted.

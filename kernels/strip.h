@@ -4,7 +4,7 @@
 
 #include "elementary.h"
 #include "job.h"
-#include "philox.h"
+#include "strip_philox.h"
 #include "variates.h"
 
 namespace SG_NAMESPACE {
@@ -34,21 +34,26 @@ static void with_width(const SgFields& fields, const Work& work) {
     else work(Width<FIELDS, false>{});
 }
 
+// Room for a strip that is filled by whole vectors, wherever in it they begin.
+constexpr int FILLED = STRIP + LANES;
+
 // The addresses of a strip and its words.
 struct Addresses {
-    alignas(64) uint32_t ordinal[STRIP], client[STRIP], place[STRIP], detail[STRIP];
+    alignas(64) uint32_t ordinal[FILLED], client[FILLED], place[FILLED], detail[FILLED];
     alignas(64) uint32_t w0[STRIP], w1[STRIP], w2[STRIP], w3[STRIP];
 };
 
+// Runs of lanes are short where clients are many: whole vectors beyond their end are faster than loops of a few lanes.
+template <class T, class Value>
+static inline void fill(T* to, int n, const Value& value) {
+    for (int i = 0; i < n; i += LANES)
+        for (int j = 0; j < LANES; ++j) to[i + j] = value(i + j);
+}
+
 static void draw_strip(Addresses& at, int n, Key key) {
-    const int whole = whole_lanes(n);
-    for (int i = 0; i < whole; ++i) {
-        const Words words = philox4x32({at.ordinal[i], at.client[i], at.place[i], at.detail[i]}, key);
-        at.w0[i] = words.w0;
-        at.w1[i] = words.w1;
-        at.w2[i] = words.w2;
-        at.w3[i] = words.w3;
-    }
+    const uint32_t* const counter[4] = {at.ordinal, at.client, at.place, at.detail};
+    uint32_t* const words[4] = {at.w0, at.w1, at.w2, at.w3};
+    philox_of(counter, whole_lanes(n), key, words);
 }
 
 }  // namespace SG_NAMESPACE

@@ -8,12 +8,13 @@
 
 namespace SG_NAMESPACE {
 
+constexpr int AHEAD = 16;        // runs between the one whose times are fetched into the cache and the one that is drawn
 constexpr int LINEAR_STEPS = 1;  // bins that all lanes of a lookup pass before the rest is halved
 
 struct FieldStrip {
     Addresses at;
-    alignas(64) int64_t us[STRIP];
-    alignas(64) int32_t cell[STRIP];
+    alignas(64) int64_t us[FILLED];
+    alignas(64) int32_t cell[FILLED];
     alignas(64) uint32_t word[SG_MAX_FIELDS][STRIP];
     int32_t mixing;  // the matrix of all lanes, or SEVERAL
     int n;
@@ -103,12 +104,26 @@ static void field_words(const SgJob& job, int fields, FieldStrip& s, Key key) {
     if (job.dependence == COPULA) mix_words(job, fields, s);
 }
 
+// Bins of `n` words, whole lanes, among the bins low .. high of each: all lanes halve as often as the widest search needs.
+static void halve_all(const Tables& tables, const uint32_t* word, int32_t* low, int32_t* high, int n) {
+    int32_t widest = 0;
+    for (int i = 0; i < n; ++i) widest = widest > high[i] - low[i] ? widest : high[i] - low[i];
+    for (; widest; widest >>= 1) {
+        for (int i = 0; i < n; ++i) {
+            const int32_t middle = low[i] + ((high[i] - low[i]) >> 1);
+            const bool right = tables.thresholds[middle] < word[i];
+            low[i] = right ? middle + 1 : low[i];
+            high[i] = right ? high[i] : middle;
+        }
+    }
+}
+
 // Values that the words of a strip select, in the place of the words. Most words fall in one of the first bins that the
-// guide names: a few steps for all lanes, and then halving for the lanes that are left.
+// guide names: a few steps for all lanes. The lanes that are left come together and search in step, without a branch that
+// would be mispredicted half of the time.
 static void look_up(const Tables& tables, uint32_t* __restrict word, const int32_t* __restrict table, int n) {
-    alignas(64) int32_t at[STRIP], bin[STRIP];
+    alignas(64) int32_t at[STRIP], bin[STRIP], lane[STRIP];
     alignas(64) uint32_t threshold[STRIP];
-    int32_t lane[STRIP];
     const int whole = whole_lanes(n);
     for (int i = 0; i < whole; ++i) at[i] = guide_at(word[i], table[i], tables);
     for (int i = 0; i < whole; ++i) bin[i] = tables.guide[at[i]];
@@ -120,9 +135,16 @@ static void look_up(const Tables& tables, uint32_t* __restrict word, const int32
         lane[left] = i;
         left += threshold[i] < word[i];
     }
-    for (int k = 0; k < left; ++k) {
-        const int i = lane[k];
-        bin[i] = halve_bins(word[i], bin[i] + 1, tables.guide[at[i] + 1], tables);
+    if (left) {
+        alignas(64) int32_t low[STRIP], high[STRIP];
+        alignas(64) uint32_t searched[STRIP];
+        const int searching = whole_lanes(left);
+        for (int k = left; k < searching; ++k) lane[k] = lane[0];
+        for (int k = 0; k < searching; ++k) searched[k] = word[lane[k]];
+        for (int k = 0; k < searching; ++k) low[k] = bin[lane[k]] + 1;
+        for (int k = 0; k < searching; ++k) high[k] = tables.guide[at[lane[k]] + 1];
+        halve_all(tables, searched, low, high, searching);
+        for (int k = 0; k < left; ++k) bin[lane[k]] = low[k];
     }
     for (int i = 0; i < whole; ++i) word[i] = static_cast<uint32_t>(tables.values[bin[i]]);
 }
@@ -191,6 +213,10 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
     memset(s.at.detail, 0, sizeof s.at.detail);
     for (int64_t k = 0; k < count; ++k) {
         const SgRun& run = runs[k];
+        if (k + AHEAD < count) {
+            SG_PREFETCH(runs[k + AHEAD].times);
+            SG_PREFETCH(runs[k + AHEAD].times + LANES - 1);
+        }
         const uint32_t client = static_cast<uint32_t>(job.client[run.cell]);
         const uint32_t place = place_of(static_cast<uint32_t>(job.window[run.cell]), DATA);
         const int32_t mixing = job.dependence == COPULA ? job.mixing_of[run.cell] : 0;
@@ -199,11 +225,14 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
             const uint32_t rest = run.count - done;
             const int n = rest < static_cast<uint32_t>(room) ? static_cast<int>(rest) : room;
             const uint32_t* times = run.times + done;
-            for (int i = 0; i < n; ++i) s.us[a + i] = int64_t{times[i]} + run.origin_us;
-            for (int i = 0; i < n; ++i) s.at.ordinal[a + i] = run.first + done + i;
-            for (int i = 0; i < n; ++i) s.at.client[a + i] = client;
-            for (int i = 0; i < n; ++i) s.at.place[a + i] = place;
-            for (int i = 0; i < n; ++i) s.cell[a + i] = run.cell;
+            const uint32_t first = run.first + done;
+            const int64_t origin = run.origin_us;
+            const int32_t cell = run.cell;
+            fill(s.us + a, n, [&](int i) { return int64_t{times[i]} + origin; });
+            fill(s.at.ordinal + a, n, [&](int i) { return first + static_cast<uint32_t>(i); });
+            fill(s.at.client + a, n, [&](int) { return client; });
+            fill(s.at.place + a, n, [&](int) { return place; });
+            fill(s.cell + a, n, [&](int) { return cell; });
             s.mixing = a == 0 || s.mixing == mixing ? mixing : SEVERAL;
             s.n += n;
             done += static_cast<uint32_t>(n);

@@ -5,7 +5,7 @@
 
 namespace SG_NAMESPACE {
 
-constexpr int MAX_DIGIT_BITS = 11;
+constexpr int MAX_DIGIT_BITS = 12;
 
 // Sorts words by their upper half, keeping the order of equals; the sorted words are in the returned one of the two.
 static uint64_t* sort_words(uint64_t* words, uint64_t* spare, int64_t n, int key_bits) {

@@ -48,14 +48,18 @@ def gather(column: NDArray[Any], index: NDArray[np.integer]) -> NDArray[Any]:
 
 @functools.cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    _keep_freed_memory()
+    keep_freed_memory()
     return ThreadPoolExecutor(count, thread_name_prefix="servegen_gpu")
 
 
 in_children(_threads.cache_clear)
 
 
-def _keep_freed_memory() -> None:
-    # glibc returns freed blocks to the system until it has seen a large one freed; each temporary array of a block
-    # would then cost its page faults again, five times the arithmetic on it
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let temporary arrays use freed memory again.
+
+    glibc returns freed blocks to the system until it has seen a large one freed; each temporary array would then cost
+    its page faults again, five times the arithmetic on it.
+    """
     np.empty(31 << 20, np.uint8)

@@ -35,7 +35,7 @@ from servegen_gpu.backends.native.library import (
 )
 from servegen_gpu.backends.native.turns import drawn_course, ordered, sessions_of, turns_of
 from servegen_gpu.backends.per_workload import PerWorkload
-from servegen_gpu.blocks import thread_count
+from servegen_gpu.blocks import keep_freed_memory, thread_count
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS, ties
 from servegen_gpu.law.session_ids import session_ids
@@ -90,6 +90,7 @@ class NativeBackend(Backend):
         self.library = library or load_library(build=True)
         self._surveyor, self._gaps = Surveyor(), NativeGaps(self.library)
         self._laws: PerWorkload[Laws] = PerWorkload()
+        keep_freed_memory()
         self.library.hold(1)
         weakref.finalize(self, self.library.hold, -1)
 
@@ -182,23 +183,23 @@ class NativeBackend(Backend):
 
     def _written(self, packed: PackedWorkload, drawn: LibraryDraw, due: NDArray[np.void] | None = None) -> Columns:
         """The columns of what was drawn; with `due`, those of a trace with conversations."""
-        handle, stop = drawn.handle, drawn.stop
+        handle, stop, empty = drawn.handle, drawn.stop, self.library.empty
         n = drawn.count + (0 if due is None else len(due))
-        columns: dict[str, Any] = {"arrival_us": np.empty(n, np.int64), "client": np.empty(n, np.int32)}
+        columns: dict[str, Any] = {"arrival_us": empty(n, np.int64), "client": empty(n, np.int32)}
         schema = packed.schema
         asked: dict[str, Any] = {}
         fields = (ctypes.c_void_p * MAX_FIELDS)()
         for field in (field for field in schema.scalars if field.column):
-            asked[field.column] = np.empty(n, np.int32)
+            asked[field.column] = empty(n, np.int32)
             fields[field.lane] = address(asked[field.column])
         if schema.items:
-            asked[schema.total] = np.empty(n, np.int32)
+            asked[schema.total] = empty(n, np.int32)
         offsets = [self._offsets(handle, m, n) for m in range(len(schema.items))]
-        ordinal = np.empty(n if packed.addressed and due is None else 0, np.uint32)
+        ordinal = empty(n if packed.addressed and due is None else 0, np.uint32)
         talking: dict[str, Any] = {}
         if due is not None:
-            talking = {"conversation": np.empty(n, np.int64)}
-            talking |= {name: np.empty(n, np.int32) for name in ("turn", "new_tokens")}
+            talking = {"conversation": empty(n, np.int64)}
+            talking |= {name: empty(n, np.int32) for name in ("turn", "new_tokens")}
             due, names = np.ascontiguousarray(due), sessions_of(drawn.state.cells)
         out = Out(
             arrival_us=address(columns["arrival_us"]),
@@ -215,7 +216,7 @@ class NativeBackend(Backend):
             columns[ORDINAL] = ordinal
         for m, items in enumerate(schema.items):
             count = self.library.call("sg_item_count", handle, ctypes.c_int64(m))
-            values = np.empty(count, np.int32)
+            values = empty(count, np.int32)
             self.library.call("sg_items", handle, ctypes.c_int64(m), offsets[m], values)
             asked[items.item.column] = Ragged(offsets[m], values)
         return columns | schema.in_order(asked) | talking
@@ -223,7 +224,7 @@ class NativeBackend(Backend):
     def _offsets(self, handle: Any, m: int, n: int) -> NDArray[np.int64]:
         """Room for the offsets of a modality; pages of zeros, which cost nothing, where it has no items."""
         has_items = self.library.call("sg_has_items", handle, ctypes.c_int64(m))
-        return np.empty(n + 1, np.int64) if has_items else np.zeros(n + 1, np.int64)
+        return self.library.empty(n + 1, np.int64) if has_items else np.zeros(n + 1, np.int64)
 
 
 class NativeGaps(SummedGaps):

@@ -7,9 +7,10 @@ import ctypes
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,12 @@ MAX_FIELDS = 8
 PAD = 64
 """Numbers that loops may read beyond an array of sums."""
 
+LARGE = 1 << 20
+"""Bytes of an array from which on its memory is used again."""
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+_NO_MEMORY = "not enough memory for a slab; give a smaller memory="
 _POINTERS = ctypes.c_void_p
 _JOB: tuple[tuple[str, Any], ...] = (
     *((name, ctypes.c_uint64) for name in ("key0", "key1")),
@@ -193,6 +200,7 @@ class Library:
         self._c = ctypes.CDLL(str(path))
         self._c.sg_strips.restype = ctypes.c_void_p
         self._c.sg_function.restype = ctypes.c_void_p
+        self._c.sg_take.restype = ctypes.c_void_p
         for name in (
             "sg_draw",
             "sg_cells",
@@ -252,7 +260,7 @@ class Library:
                 concurrent.futures.wait([future])  # the library still uses our memory
                 raise
         if found == -1:
-            raise MemoryError("not enough memory for a slab; give a smaller memory=")
+            raise MemoryError(_NO_MEMORY)
         if found == -2:
             raise OptionError("fewer than 2**32 requests in a slab", "more", "give a smaller memory=")
         if found == -3:
@@ -264,6 +272,18 @@ class Library:
     def hold(self, more: int) -> None:
         """Keep memory from slab to slab, while there is someone who holds it."""
         self._c.sg_hold(ctypes.c_int64(more))
+
+    def empty(self, n: int, kind: type[Scalar]) -> NDArray[Scalar]:
+        """An array that is not initialised; a large one in memory that an earlier one gave back, if it can."""
+        size = n * np.dtype(kind).itemsize
+        if size < LARGE:
+            return np.empty(n, kind)
+        at = self._c.sg_take(ctypes.c_int64(size))
+        if at is None:
+            raise MemoryError(_NO_MEMORY)
+        memory = (ctypes.c_char * size).from_address(at)
+        weakref.finalize(memory, self._c.sg_give, ctypes.c_void_p(at), ctypes.c_int64(size)).atexit = False
+        return np.frombuffer(memoryview(memory), kind)
 
     def free(self, handle: Any) -> None:
         """Give back what a draw left."""
