@@ -354,6 +354,24 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+COLD_STARTS = {
+    "generate deepseek-r1 -o {0}/t.parquet": ("pandas", "scipy.stats"),
+    "generate deepseek-r1 -o {0}/t.csv": ("pandas", "scipy.stats"),
+    "generate mm-image --rate 1 --duration 60s -o {0}/t.parquet": ("pandas", "scipy.stats"),
+}
+"""What commands leave alone, because importing it takes longer than the rest of their start."""
+
+
+@pytest.mark.parametrize("command", COLD_STARTS)
+def test_a_cold_start_imports_only_what_it_needs(tmp_path, command):
+    code = "import sys; from servegen_gpu.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    words = command.format(tmp_path).split()
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    found = set(done.stdout.splitlines()[-1].split())
+    assert "numpy" in found
+    assert found.isdisjoint(("jax", "cupy", *COLD_STARTS[command]))
+
+
 @needs_real_data
 def test_the_first_command_of_the_real_data(tmp_path, capsys):
     out = tmp_path / "t.parquet"

@@ -13,7 +13,7 @@ from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Encode, Format
 from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, numbers, read_sidecar
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.trace import Trace, from_arrow
+from servegen_gpu.trace import Trace, arrow_numbers, from_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,7 @@ def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
     options = pyarrow.csv.WriteOptions(include_header=False, batch_size=TEXT_CHUNK_ROWS, quoting_style="none")
 
     def encode(chunk: Trace) -> None:
-        columns = [numbers(c, " ") if isinstance(c, Ragged) else pa.array(c) for c in chunk.columns.values()]
+        columns = [numbers(c, " ") if isinstance(c, Ragged) else arrow_numbers(c) for c in chunk.columns.values()]
         text = pa.BufferOutputStream()
         pyarrow.csv.write_csv(pa.Table.from_arrays(columns, names=list(chunk)), text, options)
         sink.write(text.getvalue())

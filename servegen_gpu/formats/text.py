@@ -11,7 +11,7 @@ import numpy as np
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Column, Ragged
-from servegen_gpu.trace import Trace
+from servegen_gpu.trace import Trace, arrow_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,9 +28,9 @@ def numbers(column: Column, separator: str) -> pa.Array:
     import pyarrow.compute as pc
 
     if not isinstance(column, Ragged):
-        return pc.cast(pa.array(column), pa.string())
-    items = pc.cast(pa.array(column.values), pa.string())
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(column.offsets.astype(np.int32)), items), separator)
+        return pc.cast(arrow_numbers(column), pa.string())
+    items = pc.cast(arrow_numbers(column.values), pa.string())
+    return pc.binary_join(pa.ListArray.from_arrays(arrow_numbers(column.offsets.astype(np.int32)), items), separator)
 
 
 def lines(pieces: Iterable[pa.Array | str]) -> memoryview:
