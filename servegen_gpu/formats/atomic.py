@@ -20,6 +20,10 @@ from typing import Any
 
 from servegen_gpu.errors import OutputError
 
+PIECE_BYTES = 1 << 18
+"""Written at once. For more, Linux takes large pages, and those are what a virtual machine may have given back to its
+host: to get them again takes five times as long as the writing."""
+
 
 class Sink(io.RawIOBase):
     """A file being written; errors of the disk come out as `OutputError`.
@@ -38,7 +42,6 @@ class Sink(io.RawIOBase):
         super().__init__()
         self.target = target
         self.size = 0
-        self._dropped = False
         with explained(target):
             self._file = io.FileIO(actual, "xb" if fresh else "wb")
 
@@ -50,20 +53,15 @@ class Sink(io.RawIOBase):
         """Write all of `data`; the disk may take it in several bites."""
         view = memoryview(data).cast("B")
         size = len(view)
-        if not self._dropped:
-            with explained(self.target, self.size):
-                while len(view):
-                    view = view[self._file.write(view) :]
+        with explained(self.target, self.size):
+            while len(view):
+                view = view[self._file.write(view[:PIECE_BYTES]) :]
         self.size += size
         return size
 
     def tell(self) -> int:
         """Bytes written so far."""
         return self.size
-
-    def drop(self) -> None:
-        """Ignore what is written from now on: the file is lost, and encoders may still close in peace."""
-        self._dropped = True
 
     def finish(self) -> None:
         """Flush to the disk and close; a second call does nothing."""
@@ -77,7 +75,6 @@ class Sink(io.RawIOBase):
 
     def release(self) -> None:
         """Close without flushing."""
-        self.drop()
         with suppress(OSError):
             self._file.close()
 
