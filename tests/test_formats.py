@@ -1,5 +1,6 @@
 """Files: the same rows come back, the same rows give the same bytes, and nothing half-written is ever seen."""
 
+import errno
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from children import started
 
 from servegen_gpu import formats
 from servegen_gpu.errors import OptionError, OutputError
-from servegen_gpu.formats import flow, parquet, text, thrift, write_stream
+from servegen_gpu.formats import atomic, flow, parquet, text, thrift, write_stream
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, read_trace
 
@@ -555,6 +556,31 @@ def test_nothing_is_finished_after_what_failed(bad):
     with pytest.raises(ValueError, match=f"item {bad}"):
         flow.overlap(range(20), work, done.append, 3)
     assert done == list(range(bad))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.usefixtures("small_chunks")
+def test_the_disk_works_before_the_end(tmp_path, monkeypatch, fails):
+    at_sizes, real = [], os.fsync
+
+    def fsync(descriptor):
+        at_sizes.append(os.fstat(descriptor).st_size)
+        if fails:
+            raise OSError(errno.ENOSPC, "full")
+        real(descriptor)
+
+    monkeypatch.setattr(atomic, "FLUSH_BYTES", 30_000)
+    monkeypatch.setattr(os, "fsync", fsync)
+    if fails:
+        with pytest.raises(OutputError, match="no space left"):
+            make(20_000).write(tmp_path / "t.csv")
+        assert left(tmp_path) == []
+        return
+    size = make(20_000).write(tmp_path / "t.parquet").bytes
+    assert len(at_sizes) >= 3  # a part of the file, all of it, and its directory
+    assert at_sizes[-2] == size
+    monkeypatch.undo()
+    assert len(Trace.read(tmp_path / "t.parquet")) == 20_000
 
 
 def test_every_format_says_how_it_is_chosen():

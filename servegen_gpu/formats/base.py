@@ -11,7 +11,7 @@ from typing import Any
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.trace import Trace
 
-Append = Callable[[Any], object]
+Append = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
