@@ -102,8 +102,9 @@ def new_table(distribution: Distribution, grid: Grid) -> Table:
     stated = np.clip(np.concatenate((atoms, [low, high])), low, high)
     stated = np.unique(np.concatenate((stated, stated - 1)))
     ends = _whole_bins(low, high)
-    more = stated[(stated >= low) & ~np.isin(stated, ends)]
-    ends = np.insert(ends, np.searchsorted(ends, more), more)
+    at = np.searchsorted(ends, stated)
+    new = (stated >= low) & (np.append(ends, -1)[at] != stated)
+    ends = np.insert(ends, at[new], stated[new])
     return _halved(lambda k: distribution.cut_at_most(k, grid.unit), ends)
 
 
