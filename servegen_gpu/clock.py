@@ -97,6 +97,28 @@ def constant_clock(windows: int, window_s: int) -> ClockTables:
     )
 
 
+def mean_rates(pieces: Pieces, window_s: int) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Mean rates of windows whose rate is given piece by piece.
+
+    Returns
+    -------
+    mean_rps : float64[windows]
+    varying : bool[windows]
+        Where the rate is not constant inside the window.
+    mass : float64[pieces]
+        Requests that are expected of each piece, times a million.
+    """
+    begins = pieces.offsets[:-1]
+    mass = (pieces.left_rps + pieces.right_rps) * 0.5 * pieces.length_us
+    low = np.minimum.reduceat(np.minimum(pieces.left_rps, pieces.right_rps), begins)
+    high = np.maximum.reduceat(np.maximum(pieces.left_rps, pieces.right_rps), begins)
+    total = np.add.reduceat(mass, begins)
+    constant = low == high
+    # below that the weights of the pieces would be denormal numbers
+    varying = ~constant & (total > 1e-200)
+    return np.where(constant, high, total / (window_s * US)), varying, mass
+
+
 def clock_of(pieces: Pieces, window_s: int) -> tuple[NDArray[np.float64], ClockTables]:
     """Mean rates and tables of windows whose rate is given piece by piece.
 
@@ -107,16 +129,8 @@ def clock_of(pieces: Pieces, window_s: int) -> tuple[NDArray[np.float64], ClockT
     mean_rps : float64[windows]
     clock : ClockTables
     """
-    begins = pieces.offsets[:-1]
-    mass = (pieces.left_rps + pieces.right_rps) * 0.5 * pieces.length_us
-    low = np.minimum.reduceat(np.minimum(pieces.left_rps, pieces.right_rps), begins)
-    high = np.maximum.reduceat(np.maximum(pieces.left_rps, pieces.right_rps), begins)
-    total = np.add.reduceat(mass, begins)
-    constant = low == high
-    mean_rps = np.where(constant, high, total / (window_s * US))
-
-    still = constant_clock(len(begins), window_s)
-    varying = ~constant & (total > 1e-200)  # below that the weights of the pieces would be denormal numbers
+    mean_rps, varying, mass = mean_rates(pieces, window_s)
+    still = constant_clock(len(mean_rps), window_s)
     if not varying.any():
         return mean_rps, still
 

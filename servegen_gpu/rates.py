@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clock import US, ClockTables, Pieces, clock_of, constant_clock
+from servegen_gpu.clock import US, ClockTables, Pieces, clock_of, constant_clock, mean_rates
 from servegen_gpu.errors import RateError
 from servegen_gpu.schedules import MAX_RATE_RPS, Schedule, read_schedule
 
@@ -138,10 +138,9 @@ def targets(rate: Rate, own_rps: NDArray[np.float64], first_window: int, window_
     Targets
     """
     windows = len(own_rps)
-    if rate.schedule is not None:
-        return Targets(*clock_of(_schedule_pieces(rate.schedule, first_window, windows, window_s), window_s))
-    if rate.function is not None:
-        return Targets(*clock_of(_function_pieces(rate.function, first_window, windows, window_s), window_s))
+    pieces = _pieces(rate, first_window, windows, window_s)
+    if pieces is not None:
+        return Targets(*clock_of(pieces, window_s))
     rps = np.full(windows, rate.value) if rate.kind == "constant" else np.array(own_rps, np.float64)
     if rate.kind == "scaled":
         rps *= rate.value
@@ -176,6 +175,21 @@ def known_before(rate: Rate, own_rps: NDArray[np.float64], from_s: int, begin_s:
     times_s = np.concatenate(([float(from_s)], schedule.times_us / US))
     rates_rps = np.concatenate((schedule.rates_rps[:1], schedule.rates_rps))
     return Rate("schedule", schedule=Schedule(times_s, rates_rps, schedule.kind))
+
+
+def window_means(rate: Rate, windows: int, window_s: int) -> NDArray[np.float64]:
+    """Mean of a stated rate in every window of a span that begins at 0, float64[windows]: `targets` without clocks."""
+    pieces = _pieces(rate, 0, windows, window_s)
+    return np.full(windows, rate.value) if pieces is None else mean_rates(pieces, window_s)[0]
+
+
+def _pieces(rate: Rate, first_window: int, windows: int, window_s: int) -> Pieces | None:
+    """A rate that varies, piece by piece."""
+    if rate.schedule is not None:
+        return _schedule_pieces(rate.schedule, first_window, windows, window_s)
+    if rate.function is not None:
+        return _function_pieces(rate.function, first_window, windows, window_s)
+    return None
 
 
 def _schedule_pieces(schedule: Schedule, first_window: int, windows: int, window_s: int) -> Pieces:

@@ -354,6 +354,18 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("file", ["t.parquet", "t.csv", "t.jsonl"])
+@pytest.mark.parametrize("workload", ["deepseek-r1", "mm-image"])
+def test_a_first_command_imports_only_what_it_needs(tmp_path, workload, file):
+    """Any of these would take longer to import than the rest of the start."""
+    code = "import sys; from servegen_gpu.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    words = ["generate", workload, "--duration", "60s", "-o", tmp_path / file]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    found = set(done.stdout.splitlines()[-1].split())
+    assert {"numpy", "pyarrow"} <= found
+    assert found & {"jax", "cupy", "pandas", "scipy", "numpy.testing", "importlib.metadata"} == set()
+
+
 @needs_real_data
 def test_the_first_command_of_the_real_data(tmp_path, capsys):
     out = tmp_path / "t.parquet"

@@ -167,6 +167,16 @@ def test_shares_are_rounded_to_501_steps():
     assert off_by(bimodal, law.cdf, RATIO) <= 8.6
 
 
+@pytest.mark.parametrize("large", [1, 40, 1000, 2e5])
+def test_beta_follows_scipy(large):
+    shares = np.arange(RATIO.unit)
+    for a, b in [(large, large), (1e-6, large), (large, 1e-3), (0.3, large), (large, 1.6 * large)]:
+        found = Beta(a, b).at_most(shares, RATIO.unit)
+        exact = stats.beta(a, b).cdf((shares + 0.5) / RATIO.unit)
+        assert np.abs(found - exact).max() <= 2.0**-29 + 1e-11  # half a step of the rounding
+        assert np.abs(found - stats.beta(b, 2 * a).cdf((shares + 0.5) / RATIO.unit)).max() > 1e-3
+
+
 def test_grids_of_fields():
     assert grid_of("reason_ratio") is RATIO
     assert grid_of("image_count") is ITEMS

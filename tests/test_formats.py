@@ -1,5 +1,6 @@
 """Files: the same rows come back, the same rows give the same bytes, and nothing half-written is ever seen."""
 
+import errno
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from children import started
 
 from servegen_gpu import formats
 from servegen_gpu.errors import OptionError, OutputError
-from servegen_gpu.formats import flow, parquet, text, write_stream
+from servegen_gpu.formats import atomic, flow, parquet, text, thrift, write_stream
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, read_trace
 
@@ -120,6 +121,49 @@ def test_row_groups_and_statistics(tmp_path):
     path2 = tmp_path / "u.parquet"
     trace.write(path2)
     assert path.read_bytes() == path2.read_bytes()
+
+
+def by_one_writer(trace, rows):
+    """What pyarrow's own writer makes of a trace, with everything that we ask of it."""
+    leaves = [f"{name}.list.element" if isinstance(c, Ragged) else name for name, c in trace.columns.items()]
+    ids = [name for name in leaves if name == "conversation"]
+    file = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        file,
+        trace.to_arrow().schema,
+        compression=dict.fromkeys(leaves, "none") | dict.fromkeys(ids, "zstd"),
+        compression_level=dict.fromkeys(ids, 1),
+        use_dictionary=False,
+        column_encoding=dict.fromkeys(leaves, "DELTA_BINARY_PACKED") | dict.fromkeys(ids, "PLAIN"),
+        write_statistics=["arrival_us"],
+        data_page_version="1.0",
+    ) as writer:
+        for at in range(0, len(trace), rows):
+            writer.write_table(trace.rows(at, at + rows).to_arrow())
+    return file.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1024, 20_000])
+@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.usefixtures("small_chunks")
+def test_row_groups_encoded_at_once_are_the_file_of_one_writer(tmp_path, category, rows):
+    trace = make(rows, category)
+    trace.write(tmp_path / "t.parquet")
+    assert (tmp_path / "t.parquet").read_bytes() == by_one_writer(trace, 1024)
+
+
+def test_a_footer_of_unknown_types_is_refused():
+    assert thrift.write({}) == thrift.STOP
+    known = {1: (thrift.TRUE, None), 40: (thrift.DOUBLE, -0.5), 41: (thrift.I64, -(2**63)), 2: (thrift.BYTE, 255)}
+    known |= {
+        3: (thrift.LIST, (thrift.I16, list(range(-20, 20)))),
+        4: (thrift.STRUCT, {1: (thrift.BINARY, b"x" * 200)}),
+    }
+    assert thrift.read(thrift.write(known)) == known
+    with pytest.raises(ValueError, match="booleans"):
+        thrift.read(bytes([1 << 4 | thrift.LIST, 1 << 4 | thrift.TRUE, 1]))
+    with pytest.raises(ValueError, match="got 11"):
+        thrift.read(bytes([1 << 4 | 11, 0]))
 
 
 @pytest.mark.parametrize("gap_us", [100, 5])
@@ -467,7 +511,8 @@ def test_encoding_overlaps_with_making():
     assert overlapped == [True]
 
 
-def test_overlap_runs_at_most_depth_ahead():
+@pytest.mark.parametrize("threads", [1, 3])
+def test_overlap_is_at_most_one_item_more_than_threads_behind(threads):
     made, done, ahead = [], [], []
 
     def items():
@@ -476,13 +521,66 @@ def test_overlap_runs_at_most_depth_ahead():
             made.append(item)
             yield item
 
-    def consume(item):
-        time.sleep(0.001)
-        done.append(item)
+    def work(item):
+        time.sleep(0.002 if item % 3 else 0.006)
+        return item
 
-    flow.overlap(items(), consume, depth=2)
+    flow.overlap(items(), work, done.append, threads)
     assert done == made
-    assert max(ahead) <= 3
+    assert max(ahead) <= threads + 1
+
+
+def test_items_are_worked_on_at_once_and_finished_in_order():
+    together = threading.Barrier(3)
+    done = []
+
+    def work(item):
+        together.wait(5)  # passes only where three are in here
+        time.sleep(0.02 * (3 - item))
+        return item
+
+    flow.overlap(range(3), work, done.append, 3)
+    assert done == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bad", [0, 1, 7])
+def test_nothing_is_finished_after_what_failed(bad):
+    done = []
+
+    def work(item):
+        time.sleep(0 if item == bad else 0.003)
+        if item == bad:
+            raise ValueError(f"item {item}")
+        return item
+
+    with pytest.raises(ValueError, match=f"item {bad}"):
+        flow.overlap(range(20), work, done.append, 3)
+    assert done == list(range(bad))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.usefixtures("small_chunks")
+def test_the_disk_works_before_the_end(tmp_path, monkeypatch, fails):
+    at_sizes, real = [], os.fsync
+
+    def fsync(descriptor):
+        at_sizes.append(os.fstat(descriptor).st_size)
+        if fails:
+            raise OSError(errno.ENOSPC, "full")
+        real(descriptor)
+
+    monkeypatch.setattr(atomic, "FLUSH_BYTES", 30_000)
+    monkeypatch.setattr(os, "fsync", fsync)
+    if fails:
+        with pytest.raises(OutputError, match="no space left"):
+            make(20_000).write(tmp_path / "t.csv")
+        assert left(tmp_path) == []
+        return
+    size = make(20_000).write(tmp_path / "t.parquet").bytes
+    assert len(at_sizes) >= 3  # a part of the file, all of it, and its directory
+    assert at_sizes[-2] == size
+    monkeypatch.undo()
+    assert len(Trace.read(tmp_path / "t.parquet")) == 20_000
 
 
 def test_every_format_says_how_it_is_chosen():

@@ -6,13 +6,14 @@ A new format is one module with a `Format`, and one row of `FORMATS`.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from servegen_gpu.blocks import thread_count
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
 from servegen_gpu.formats.atomic import explained, is_special, new_directory, new_file
@@ -27,6 +28,8 @@ FORMATS: dict[str, Format] = {
     "jsonl": jsonl.FORMAT,
 }
 PART_ROWS = 2**26
+MOST_ENCODERS = 8
+"""Threads that encode at once, each with a chunk in memory; more than a disk takes."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +166,15 @@ def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
 
 def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format) -> WriteSummary:
     rows = 0
-
-    def counted(chunk: Trace) -> None:
-        nonlocal rows
-        encode(chunk)
-        rows += len(chunk)
-
     with new_file(path) as sink:
-        with chosen.encoder(head, sink) as encode:
-            overlap(chunks(slabs, chosen.chunk_rows), counted)
+        with chosen.writer(head, sink) as append:
+
+            def counted(n: int, encoded: Any) -> None:
+                nonlocal rows
+                append(encoded)
+                rows += n
+
+            _encode(chunks(slabs, chosen.chunk_rows), chosen, counted)
         size = sink.size
         if chosen.sidecar and not is_special(path):
             sink.finish()
@@ -182,12 +185,18 @@ def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format)
     return WriteSummary(rows, size, path, 1)
 
 
+def _encode(pieces: Iterable[Trace], chosen: Format, append: Callable[[int, Any], None]) -> None:
+    """Encode pieces on a few threads while the next ones are made; append each in order, with its number of rows."""
+    threads = min(thread_count(), MOST_ENCODERS)
+    overlap(pieces, lambda piece: (len(piece), chosen.encode(piece)), lambda made: append(*made), threads)
+
+
 def _write_parts(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format, part_rows: int) -> WriteSummary:
     chunk_rows = min(chosen.chunk_rows, part_rows)
     if part_rows < 1 or part_rows % chunk_rows:
         raise OptionError(f"parts of a multiple of {chosen.chunk_rows:,} rows", f"{part_rows:,}", "change part_rows")
     with new_directory(path) as directory, _Parts(head, directory, path, chosen, part_rows) as parts:
-        overlap(chunks(slabs, chunk_rows), parts.encode)
+        _encode(chunks(slabs, chunk_rows), chosen, parts.append)
     return WriteSummary(parts.rows, parts.bytes, path, parts.files)
 
 
@@ -206,18 +215,18 @@ class _Parts:
     def __exit__(self, *error: Any) -> None:
         self._close(*error)
 
-    def encode(self, chunk: Trace) -> None:
+    def append(self, n: int, encoded: Any) -> None:
         if self.rows == self.files * self.part_rows:
             self._close(None, None, None)
             self._open()
-        self._encode(chunk)
-        self.rows += len(chunk)
+        self._append(encoded)
+        self.rows += n
 
     def _open(self) -> None:
         name = parquet.PART_NAME.format(self.files)
         head = replace(self.head, first_row=self.head.first_row + self.rows)
         self._sink = self._stack.enter_context(new_file(self.directory / name, self.shown / name))
-        self._encode = self._stack.enter_context(self.chosen.encoder(head, self._sink))
+        self._append = self._stack.enter_context(self.chosen.writer(head, self._sink))
         self.files += 1
 
     def _close(self, *error: Any) -> None:

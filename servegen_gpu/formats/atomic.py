@@ -14,14 +14,22 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from servegen_gpu.errors import OutputError
 
+PIECE_BYTES = 1 << 18
+"""Written at once. For more, Linux takes large pages, and those are what a virtual machine may have given back to its
+host: to get them again takes five times as long as the writing."""
 
-class Sink(io.RawIOBase):
+FLUSH_BYTES = 1 << 26
+"""So much is flushed to the disk while more is written."""
+
+
+class Sink:
     """A file being written; errors of the disk come out as `OutputError`.
 
     Parameters
@@ -32,52 +40,57 @@ class Sink(io.RawIOBase):
         Its final name, for messages.
     fresh : bool
         Make a new file, never open an existing one.
+
+    Attributes
+    ----------
+    size : int
+        Bytes written so far.
     """
 
     def __init__(self, actual: Path, target: Path, fresh: bool = True) -> None:
-        super().__init__()
         self.target = target
         self.size = 0
-        self._dropped = False
         with explained(target):
             self._file = io.FileIO(actual, "xb" if fresh else "wb")
+        # devices and pipes cannot be flushed to a disk
+        self._on_disk = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="servegen-flush")
+        self._flush: Future[None] | None = None
+        self._flush_at = FLUSH_BYTES
 
-    def writable(self) -> bool:
-        """True."""
-        return True
-
-    def write(self, data: Any, /) -> int:
+    def write(self, data: Any) -> None:
         """Write all of `data`; the disk may take it in several bites."""
         view = memoryview(data).cast("B")
         size = len(view)
-        if not self._dropped:
-            with explained(self.target, self.size):
-                while len(view):
-                    view = view[self._file.write(view) :]
-        self.size += size
-        return size
+        with explained(self.target, self.size):
+            while len(view):
+                view = view[self._file.write(view[:PIECE_BYTES]) :]
+            self.size += size
+            self._flush_early()
 
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self.size
-
-    def drop(self) -> None:
-        """Ignore what is written from now on: the file is lost, and encoders may still close in peace."""
-        self._dropped = True
+    def _flush_early(self) -> None:
+        """Let the disk work while more is being made."""
+        if not self._on_disk or self.size < self._flush_at or (self._flush is not None and not self._flush.done()):
+            return
+        if self._flush is not None:
+            self._flush.result()
+        self._flush = self._flusher.submit(os.fsync, self._file.fileno())
+        self._flush_at = self.size + FLUSH_BYTES
 
     def finish(self) -> None:
         """Flush to the disk and close; a second call does nothing."""
         if self._file.closed:
             return
         with explained(self.target, self.size):
-            # Devices and pipes cannot be flushed to a disk.
-            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            if self._flush is not None:
+                self._flush.result()
+            if self._on_disk:
                 os.fsync(self._file.fileno())
             self._file.close()
 
     def release(self) -> None:
-        """Close without flushing."""
-        self.drop()
+        """Close without flushing more; a flush that has begun still needs the file."""
+        self._flusher.shutdown()
         with suppress(OSError):
             self._file.close()
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.trace import Trace
 
-Encode = Callable[[Trace], None]
+Append = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,14 @@ class Format:
     suffix : str
         Files with this suffix have this format unless told otherwise; empty if only asking by name gives it.
     chunk_rows : int
-        Rows that `encoder` receives at a time: always exactly so many, except in the last chunk and before long lists
+        Rows that `encode` receives at a time: always exactly so many, except in the last chunk and before long lists
         of ids (`flow.chunks`), however the trace was cut into slabs. That makes files of equal rows equal byte by byte.
-    encoder : callable
-        ``encoder(head, sink)`` is a context whose value writes one chunk; `head` is the trace without its rows.
-        Chunks come from another thread, one after the other.
+    encode : callable
+        What a chunk is in the file. It depends on the chunk alone: several threads encode several at once. It is
+        appended before its thread encodes again, and may be in memory that is then used again.
+    writer : callable
+        ``writer(head, sink)`` is a context whose value appends what `encode` returned; `head` is the trace without its
+        rows. Chunks come from other threads, one after the other.
     read_slabs : callable, optional
         Reads a file of this format back, slab by slab.
     sidecar : bool
@@ -35,6 +39,7 @@ class Format:
 
     suffix: str
     chunk_rows: int
-    encoder: Callable[[Trace, Sink], AbstractContextManager[Encode]]
+    encode: Callable[[Trace], Any]
+    writer: Callable[[Trace, Sink], AbstractContextManager[Append]]
     read_slabs: Callable[[Path], Iterator[Trace]] | None = None
     sidecar: bool = False

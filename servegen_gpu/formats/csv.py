@@ -10,31 +10,32 @@ from typing import TYPE_CHECKING
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
-from servegen_gpu.formats.base import Encode, Format
+from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, numbers, read_sidecar
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.trace import Trace, from_arrow
+from servegen_gpu.trace import Trace, arrow_numbers, from_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@contextmanager
-def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
-    """Fields are numbers and spaces only, so nothing is ever quoted."""
+def encode(chunk: Trace) -> pa.Buffer:
+    """The chunk's lines. Fields are numbers and spaces only, so nothing is ever quoted."""
     import pyarrow as pa
     import pyarrow.csv
 
-    sink.write((",".join(head) + "\n").encode())
+    columns = [numbers(c, " ") if isinstance(c, Ragged) else arrow_numbers(c) for c in chunk.columns.values()]
     options = pyarrow.csv.WriteOptions(include_header=False, batch_size=TEXT_CHUNK_ROWS, quoting_style="none")
+    text = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(pa.Table.from_arrays(columns, names=list(chunk)), text, options)
+    return text.getvalue()
 
-    def encode(chunk: Trace) -> None:
-        columns = [numbers(c, " ") if isinstance(c, Ragged) else pa.array(c) for c in chunk.columns.values()]
-        text = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(pa.Table.from_arrays(columns, names=list(chunk)), text, options)
-        sink.write(text.getvalue())
 
-    yield encode
+@contextmanager
+def writer(head: Trace, sink: Sink) -> Iterator[Append]:
+    """Names of the columns, and then lines."""
+    sink.write((",".join(head) + "\n").encode())
+    yield sink.write
 
 
 def read_slabs(path: Path) -> Iterator[Trace]:
@@ -70,4 +71,4 @@ def _split(text: pa.Array, type_: pa.DataType) -> pa.Array:
     return pc.cast(pc.coalesce(pc.split_pattern(some, " "), pa.scalar([], pa.list_(pa.string()))), type_)
 
 
-FORMAT = Format(suffix=".csv", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read_slabs=read_slabs, sidecar=True)
+FORMAT = Format(".csv", TEXT_CHUNK_ROWS, encode, writer, read_slabs, sidecar=True)

@@ -14,6 +14,7 @@ from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 
 T = TypeVar("T")
+R = TypeVar("R")
 CHUNK_IDS = 1 << 22
 """32 MB, and at most 80 MB of text, which Arrow's text columns can hold."""
 
@@ -60,18 +61,31 @@ def _ids_before(slab: Trace) -> NDArray[np.int64] | None:
     return sum(lists[1:], start=lists[0]) if lists else None
 
 
-def overlap(items: Iterable[T], consume: Callable[[T], None], depth: int = 2) -> None:
-    """Call ``consume(item)`` for each item in order, in one other thread, at most `depth` items behind.
+def overlap(
+    items: Iterable[T], work: Callable[[T], R], finish: Callable[[R], object] | None = None, threads: int = 1
+) -> None:
+    """Call ``work(item)`` for each item in `threads` other threads, and ``finish(result)`` for each result in order.
 
-    The first exception of either side ends both and is raised.
+    At most one item more than there are threads waits or is worked on while the next one is made. The first exception
+    of any side ends all and is raised.
     """
     pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="servegen-encode") as pool:
+
+    def both(item: T, before: Future[None] | None) -> None:
+        result = work(item)
+        del item
+        if before is not None:
+            before.result()
+        if finish is not None:
+            finish(result)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="servegen-encode") as pool:
+        before = None
         try:
             for item in items:
-                pending.append(pool.submit(consume, item))
+                pending.append(before := pool.submit(both, item, before))
                 del item
-                while len(pending) > depth or (pending and pending[0].done()):
+                while len(pending) > threads + 1 or (pending and pending[0].done()):
                     pending.popleft().result()
             while pending:
                 pending.popleft().result()

@@ -10,27 +10,28 @@ from pathlib import Path
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
-from servegen_gpu.formats.base import Encode, Format
+from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, lines, numbers, read_sidecar
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, from_arrow
 
 
-@contextmanager
-def encoder(head: Trace, sink: Sink) -> Iterator[Encode]:
-    """Objects are put together column by column: keys and brackets are the same text in every row."""
+def encode(chunk: Trace) -> memoryview:
+    """The chunk's lines, put together column by column: keys and brackets are the same text in every row."""
     before, after = [], []
-    for at, (name, column) in enumerate(head.columns.items()):
+    for at, (name, column) in enumerate(chunk.columns.items()):
         bracket = "[" if isinstance(column, Ragged) else ""
         before.append(f"{',' if at else '{'}{json.dumps(name)}:{bracket}")
         after.append("]" if bracket else "")
     after[-1] += "}\n"
+    columns = (numbers(column, ",") for column in chunk.columns.values())
+    return lines(piece for triple in zip(before, columns, after, strict=True) for piece in triple)
 
-    def encode(chunk: Trace) -> None:
-        columns = (numbers(column, ",") for column in chunk.columns.values())
-        sink.write(lines(piece for triple in zip(before, columns, after, strict=True) for piece in triple))
 
-    yield encode
+@contextmanager
+def writer(head: Trace, sink: Sink) -> Iterator[Append]:
+    """Lines, and nothing before them."""
+    yield sink.write
 
 
 def read_slabs(path: Path) -> Iterator[Trace]:
@@ -53,4 +54,4 @@ def read_slabs(path: Path) -> Iterator[Trace]:
         raise OptionError(f"the columns {schema.names}", f"{path}: {error}", "generate the trace again") from error
 
 
-FORMAT = Format(suffix=".jsonl", chunk_rows=TEXT_CHUNK_ROWS, encoder=encoder, read_slabs=read_slabs, sidecar=True)
+FORMAT = Format(".jsonl", TEXT_CHUNK_ROWS, encode, writer, read_slabs, sidecar=True)

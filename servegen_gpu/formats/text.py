@@ -11,7 +11,7 @@ import numpy as np
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Column, Ragged
-from servegen_gpu.trace import Trace
+from servegen_gpu.trace import Trace, arrow_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,22 +28,30 @@ def numbers(column: Column, separator: str) -> pa.Array:
     import pyarrow.compute as pc
 
     if not isinstance(column, Ragged):
-        return pc.cast(pa.array(column), pa.string())
-    items = pc.cast(pa.array(column.values), pa.string())
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(column.offsets.astype(np.int32)), items), separator)
+        return pc.cast(arrow_numbers(column), pa.string())
+    items = pc.cast(arrow_numbers(column.values), pa.string())
+    lists = pa.ListArray.from_arrays(arrow_numbers(column.offsets.astype(np.int32)), items)
+    return pc.binary_join(lists, _scalar(separator))
 
 
 def lines(pieces: Iterable[pa.Array | str]) -> memoryview:
     """The pieces side by side, row after row, as UTF-8 bytes."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    glue = pa.scalar("")
-    joined = pc.binary_join_element_wise(*(pa.scalar(p) if isinstance(p, str) else p for p in pieces), glue)
+    joined = pc.binary_join_element_wise(*(_scalar(p) if isinstance(p, str) else p for p in pieces), _scalar(""))
     # The text of an Arrow column is already one run of bytes.
     _, offsets, text = joined.buffers()
     ends = np.frombuffer(offsets, np.int32)[[joined.offset, joined.offset + len(joined)]]
     return memoryview(text)[ends[0] : ends[1]]
+
+
+def _scalar(text: str) -> pa.Scalar:
+    """An Arrow scalar; ``pa.scalar`` would import pandas."""
+    import pyarrow as pa
+
+    data = text.encode()
+    ends = np.array([0, len(data)], np.int32)
+    return pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(data))[0]
 
 
 def blocks(path: Path) -> Iterator[bytes]:

@@ -94,9 +94,10 @@ def _weibull_shape(cv: float) -> float:
 
 
 def _weibull_log_mean(log: Callable[[Any, Array], Array], shape: Array) -> Array:
-    from scipy.special import gammaln
-
-    return np.asarray(np.rint(gammaln(1.0 + 1.0 / shape) * 2.0**32) * 2.0**-32)
+    distinct, at = np.unique(shape, return_inverse=True)
+    # one by one: SciPy's takes 0.1 s to import
+    logs = np.array([math.lgamma(1.0 + 1.0 / k) for k in distinct.tolist()])
+    return np.asarray(np.rint(logs * 2.0**32) * 2.0**-32)[at]
 
 
 ROWS = (

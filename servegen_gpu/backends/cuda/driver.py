@@ -6,7 +6,6 @@ Nothing here starts a device. CuPy is imported when one is opened and never befo
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -55,6 +54,8 @@ def has_cupy() -> bool:
 
 def cupy_packages() -> list[str]:
     """Installed packages that bring a module named cupy: at most one is as it should be."""
+    import importlib.metadata
+
     names = {str(found.metadata["Name"] or "").lower() for found in importlib.metadata.distributions()}
     return sorted(name for name in names if _PACKAGE.fullmatch(name))
 

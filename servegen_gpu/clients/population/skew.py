@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class Skew:
     share: float
     largest: float | None = None
 
+    @lru_cache(maxsize=64)  # noqa: B019 - figures of a few files
     def law(self, clients: int) -> tuple[float, float]:
         """Offset and exponent that give these figures with so many clients.
 
@@ -71,23 +73,30 @@ class Skew:
 
     def _exponent(self, offset: float, clients: int) -> float:
         """Exponent that gives the top its share, by halving."""
+        logs = _logs(offset, self.top, clients)
         low, high = 0.0, MAX_EXPONENT * (1 + max(offset, 0.0))
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if _parts(offset, middle, self.top, clients)[1] < self.share else (low, middle)
+            _, share = _parts(logs, offset, middle, self.top, clients)
+            low, high = (middle, high) if share < self.share else (low, middle)
         return low
 
     def _largest(self, offset: float, clients: int) -> float:
-        return _parts(offset, self._exponent(offset, clients), self.top, clients)[0]
+        logs = _logs(offset, self.top, clients)
+        return _parts(logs, offset, self._exponent(offset, clients), self.top, clients)[0]
 
 
-def _parts(offset: float, exponent: float, top: int, clients: int) -> tuple[float, float]:
+def _logs(offset: float, top: int, clients: int) -> NDArray[np.float64]:
+    """Logarithms of the ranks that are summed one by one, 0 for the first client."""
+    return np.asarray(np.log((np.arange(1.0, min(max(top, SUMMED), clients) + 1) + offset) / (1 + offset)))
+
+
+def _parts(logs: NDArray[np.float64], offset: float, exponent: float, top: int, clients: int) -> tuple[float, float]:
     """Shares of the first client and of the first `top`."""
-    at = (np.arange(1.0, min(max(top, SUMMED), clients) + 1) + offset) / (1 + offset)
-    terms = np.exp(-exponent * np.log(at))
+    terms = np.exp(-exponent * logs)
     rest = 0.0
-    if clients > len(at):  # the midpoint rule, backwards
-        a, b = ((end + 0.5 + offset) / (1 + offset) for end in (len(at), clients))
+    if clients > len(logs):  # the midpoint rule, backwards
+        a, b = ((end + 0.5 + offset) / (1 + offset) for end in (len(logs), clients))
         power = 1 - exponent
         whole = math.log(b / a) if abs(power) < 1e-9 else (b**power - a**power) / power
         rest = whole * (1 + offset)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.errors import OptionError
-from servegen_gpu.rates import Rate, resolve_rate, targets
+from servegen_gpu.rates import Rate, resolve_rate, window_means
 from servegen_gpu.schedules import Schedule
 
 
@@ -113,7 +113,7 @@ def window_rates(rate: Rate, windows: int, window_s: int) -> NDArray[np.float64]
     end_s = windows * window_s
     if rate.schedule is not None:
         _check_schedule(rate.schedule, end_s)
-    rps = targets(rate, np.zeros(windows), 0, window_s).rps
+    rps = window_means(rate, windows, window_s)
     if not rps.any():
         raise OptionError(f"a rate above 0 at some time of the period, {end_s} s", "zeros only", "change the rate")
     return rps

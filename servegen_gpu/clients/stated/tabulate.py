@@ -100,8 +100,12 @@ def new_table(distribution: Distribution, grid: Grid) -> Table:
     low, high = _bounds(distribution, atoms, grid)
     _check_cut(distribution, low, high, grid)
     stated = np.clip(np.concatenate((atoms, [low, high])), low, high)
-    ends = np.concatenate((_whole_bins(low, high), stated, stated - 1))
-    return _halved(lambda k: distribution.cut_at_most(k, grid.unit), ends, low, high)
+    stated = np.unique(np.concatenate((stated, stated - 1)))
+    ends = _whole_bins(low, high)
+    at = np.searchsorted(ends, stated)
+    new = (stated >= low) & (np.append(ends, -1)[at] != stated)
+    ends = np.insert(ends, at[new], stated[new])
+    return _halved(lambda k: distribution.cut_at_most(k, grid.unit), ends)
 
 
 def table_of_bins(at_most: Callable[[NDArray[np.float64]], NDArray[np.float64]], last: NDArray[np.int64]) -> Table:
@@ -177,18 +181,18 @@ def _whole_bins(low: int, high: int) -> NDArray[np.int64]:
     return ends[(ends >= low) & (ends <= high)]
 
 
-def _halved(
-    at_most: Callable[[NDArray[np.float64]], NDArray[np.float64]], ends: NDArray[np.int64], low: int, high: int
-) -> Table:
-    """Table of the bins that end at `ends`, after heavy ones have been halved; bins without a word are left out."""
-    last = np.unique(ends[(ends >= low) & (ends <= high)])
+def _halved(at_most: Callable[[NDArray[np.float64]], NDArray[np.float64]], last: NDArray[np.int64]) -> Table:
+    """Table of bins that end at `last`, ascending, the first of them one number, after heavy ones have been halved.
+
+    Bins without a word are left out.
+    """
     while True:
         words = np.diff(_words(at_most, last[:-1]), prepend=0, append=WORDS)
-        first = np.concatenate(([low], last[:-1] + 1))
+        first = np.concatenate((last[:1], last[:-1] + 1))
         heavy = (words > HEAVY_WORDS) & (last > first)
         if not heavy.any():
             break
-        last = np.union1d(last, ((first + last) // 2)[heavy])
+        last = np.insert(last, np.flatnonzero(heavy), ((first + last) // 2)[heavy])
     if (words < 0).any():
         raise OptionError("a distribution function that never falls", "one that does", "check the distribution")
     kept = words > 0
