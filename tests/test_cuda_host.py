@@ -164,7 +164,8 @@ def test_an_empty_trace() -> None:
 
 def test_job_is_what_the_header_says() -> None:
     text = (KERNELS / "slab.h").read_text()
-    body = re.sub(r"//.*", "", text[text.index("struct SlabJob {") : text.index("namespace SG_NAMESPACE")])
+    begin = text.index("struct SlabJob {")
+    body = re.sub(r"//.*", "", text[begin : text.index("namespace SG_NAMESPACE {", begin)])
     names = []
     for declared in re.findall(r"([^;{}]+);", body):
         for name in declared.split(","):
@@ -212,7 +213,7 @@ def test_runs_beyond_two_to_the_31() -> None:
     for request in (2**31 - 1, 2**31, 2**33 + 8):
         # an array that begins so far before the tile's entry that the entry is the array's only memory
         tile, entries, out = request // TILE, np.full(2, -1, np.int32), np.empty(4, np.int64)
-        values = told({"run_begin": begin, "runs": 6, "requests": 2**34, "tile_run": entries})
+        values = told({"run_begin": begin, "runs": 6, "requests": 2**34, "tile_run": entries})["words"][0]
         values[NAMES.index("tile_run")] -= np.uint64(4 * tile)
         at = ctypes.c_void_p(values.ctypes.data)
         for of in (tile, tile + 1):
