@@ -118,6 +118,20 @@ def test_what_is_released_is_not_what_somebody_has(monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_a_sort_without_room_for_its_scratch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    xp = fake_cupy.install(monkeypatch)
+    device = open_device()
+    with device.current(), device.memory():
+        word = xp.asarray(np.arange(1 << 16)[::-1] % 1000)
+        device.pool.set_limit(size=device.pool.total_bytes() + 1000)
+        with pytest.raises(MemoryError):
+            device.sort(word, 0, 10)
+        word.sort()
+        assert (np.diff(word.get()) < 0).any()  # what CuPy would have made of it
+        device.pool.set_limit(size=0)
+        assert (np.diff(device.sort(word, 0, 10).get()) >= 0).all()
+
+
 # On the host
 
 

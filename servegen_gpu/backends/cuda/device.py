@@ -29,6 +29,9 @@ from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ("--fmad=false", "-std=c++17")
 THREADS = 256
+SORT_BYTES = 1 << 16
+"""Of scratch that `cupy.sort` needs for any number of words, beside an array as large and an eighth."""
+
 ALIGNED = 64
 """Bytes that a column begins at a multiple of, on the host."""
 
@@ -143,7 +146,14 @@ class CudaDevice:
         """
         if self.cub:
             return self.cub(word, begin_bit, end_bit)
-        word.sort()
+        # some CuPy 14 sort wrongly, without a word, where their scratch does not fit: what is freed here is theirs
+        self.xp.empty(word.nbytes + word.nbytes // 8 + SORT_BYTES, np.uint8)
+        try:
+            word.sort()
+        except RuntimeError as error:  # of Thrust, which has no numbers
+            if "out of memory" in str(error):
+                raise MemoryError(first_line(error)) from None
+            raise
         return word
 
     @contextmanager
