@@ -24,8 +24,7 @@ SG_DEVICE Ties ties_of(const double* mixing, int fields, int stride) {
 
 // The words of a request after its copula. Fields without a tie cost nothing; a zero in a row changes no word.
 template <int MOST, class Tables = NormalTables>
-SG_DEVICE void mix_words(const double* mixing, int fields, uint32_t* words, const Tables& tables = {}) {
-    const Ties ties = ties_of(mixing, fields, fields);
+SG_DEVICE void mix_words(Ties ties, const double* mixing, int fields, uint32_t* words, const Tables& tables = {}) {
     double normals[MOST];
     SG_UNROLL for (int f = 0; f < MOST; ++f) normals[f] = ties.used >> f & 1 ? normal_of_word(words[f], tables) : 0.0;
     SG_UNROLL for (int f = 1; f < MOST; ++f) {
@@ -35,6 +34,11 @@ SG_DEVICE void mix_words(const double* mixing, int fields, uint32_t* words, cons
         SG_UNROLL for (int j = 1; j <= f; ++j) z = z + normals[j] * row[j];
         words[f] = word_of_normal(z, tables);
     }
+}
+
+template <int MOST>
+SG_DEVICE void mix_words(const double* mixing, int fields, uint32_t* words) {
+    mix_words<MOST>(ties_of(mixing, fields, fields), mixing, fields, words);
 }
 
 }  // namespace SG_NAMESPACE

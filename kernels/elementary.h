@@ -11,12 +11,22 @@
 
 namespace SG_NAMESPACE {
 
-constexpr double LN2_HIGH = 0.6931471805598903, LN2_LOW = 5.497923018708371e-14;
-constexpr double LOG2_E = 1.4426950408889634;
+SG_CONSTANT double LN2_HIGH = 0.6931471805598903, LN2_LOW = 5.497923018708371e-14;
+SG_CONSTANT double LOG2_E = 1.4426950408889634;
 constexpr int64_t SQRT_HALF_BITS = 0x3FE6A09E667F3BCD, ONE_BITS = 0x3FF0000000000000;
 constexpr double EXP_MIN = -708.0, EXP_MAX = 709.0;
 
-// Terms of a polynomial as a type: device code cannot take the address of a host array.
+// Terms of a polynomial as a type.
+#if defined(__CUDACC__)
+#define SG_TERMS(NAME, COUNT, ...)                                            \
+    static __constant__ double NAME##_IN_CONSTANTS[COUNT] = {__VA_ARGS__};    \
+    struct NAME {                                                             \
+        static constexpr int count = COUNT;                                   \
+        static __device__ __forceinline__ double term(int i) {                \
+            return NAME##_IN_CONSTANTS[i];                                    \
+        }                                                                     \
+    };
+#else
 #define SG_TERMS(NAME, COUNT, ...)                           \
     struct NAME {                                            \
         static constexpr int count = COUNT;                  \
@@ -25,6 +35,7 @@ constexpr double EXP_MIN = -708.0, EXP_MAX = 709.0;
             return terms[i];                                 \
         }                                                    \
     };
+#endif
 
 SG_TERMS(LogTerms, 7,
          0.666666666666667, 0.3999999999989889, 0.28571428626253836, 0.22222211089379496, 0.1818289243253687,
@@ -90,9 +101,8 @@ SG_DEVICE double log(double x) {
     return tail;
 }
 
-SG_DEVICE double exp(double x) {
-    x = x > EXP_MIN ? x : EXP_MIN;
-    x = x < EXP_MAX ? x : EXP_MAX;
+// For EXP_MIN <= x <= EXP_MAX.
+SG_DEVICE double exp_inside(double x) {
     // rounds to nearest even, as rint does, and leaves the whole number in the low bits
     const double shifted = x * LOG2_E + NEAREST;
     const double k = shifted - NEAREST;
@@ -103,6 +113,11 @@ SG_DEVICE double exp(double x) {
     total += 1.0;
     total *= from_bits(shifted_left_52(bits_of(shifted) - NEAREST_BITS) + ONE_BITS);
     return total;
+}
+
+SG_DEVICE double exp(double x) {
+    x = x > EXP_MIN ? x : EXP_MIN;
+    return exp_inside(x < EXP_MAX ? x : EXP_MAX);
 }
 
 }  // namespace SG_NAMESPACE

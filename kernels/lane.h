@@ -16,7 +16,10 @@
 #if defined(__CUDACC__)
 #define SG_DEVICE __host__ __device__ __forceinline__
 #define SG_TABLE static __device__ constexpr
+// A double of which an instruction reads as much as it needs; in the text of a kernel it takes two instructions more.
+#define SG_CONSTANT static __constant__
 #define SG_UNROLL _Pragma("unroll")
+#define SG_ROLLED _Pragma("unroll 1")  // where copies of a loop would take too many registers
 #else
 #if defined(__GNUC__)
 #define SG_DEVICE inline __attribute__((always_inline))
@@ -24,7 +27,9 @@
 #define SG_DEVICE inline
 #endif
 #define SG_TABLE static constexpr
+#define SG_CONSTANT constexpr
 #define SG_UNROLL
+#define SG_ROLLED
 #endif
 
 

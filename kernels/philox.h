@@ -43,6 +43,34 @@ SG_DEVICE Words philox4x32(Words counter, Key key) {
     return {static_cast<uint32_t>(c0), static_cast<uint32_t>(c1), static_cast<uint32_t>(c2), static_cast<uint32_t>(c3)};
 }
 
+// The keys of all rounds, for a device: a constant that an instruction reads costs nothing.
+struct RoundKeys {
+    Key round[PHILOX_ROUNDS];
+};
+
+struct Product {
+    uint32_t low, high;
+};
+
+SG_DEVICE Product product(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+    Product of;
+    asm("{ .reg .u64 p; mul.wide.u32 p, %2, %3; mov.b64 {%0, %1}, p; }" : "=r"(of.low), "=r"(of.high) : "r"(a), "r"(b));
+    return of;
+#else
+    const uint64_t p = static_cast<uint64_t>(a) * b;
+    return {static_cast<uint32_t>(p), static_cast<uint32_t>(p >> 32)};
+#endif
+}
+
+SG_DEVICE Words philox4x32(Words c, const RoundKeys& keys) {
+    SG_UNROLL for (int r = 0; r < PHILOX_ROUNDS; ++r) {
+        const Product even = product(c.w0, PHILOX_M0), odd = product(c.w2, PHILOX_M1);
+        c = {odd.high ^ c.w1 ^ keys.round[r].k0, odd.low, even.high ^ c.w3 ^ keys.round[r].k1, even.low};
+    }
+    return c;
+}
+
 // Words 2 and 3 of a counter.
 SG_DEVICE uint32_t place_of(uint32_t window, Purpose purpose, uint32_t stream = 0) {
     return window | static_cast<uint32_t>(purpose) << 24 | stream << 29;
@@ -53,9 +81,10 @@ SG_DEVICE uint32_t detail_of(uint32_t turn, uint32_t item) { return turn | item 
 SG_DEVICE uint32_t item_of(uint32_t detail) { return detail >> 16; }
 
 // Of GAP, the item is which try of a rejection method.
-SG_DEVICE Words draw(Key key, Purpose purpose, uint32_t ordinal, uint32_t client, uint32_t window, uint32_t item = 0,
+template <class Keys>
+SG_DEVICE Words draw(const Keys& keys, Purpose purpose, uint32_t ordinal, uint32_t client, uint32_t window, uint32_t item = 0,
                      uint32_t turn = 0, uint32_t stream = 0) {
-    return philox4x32(Words{ordinal, client, place_of(window, purpose, stream), detail_of(turn, item)}, key);
+    return philox4x32(Words{ordinal, client, place_of(window, purpose, stream), detail_of(turn, item)}, keys);
 }
 
 }  // namespace SG_NAMESPACE

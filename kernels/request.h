@@ -21,6 +21,6 @@ SG_DEVICE int32_t reason_tokens(int32_t output, int32_t ratio) {
 }
 
 // Words of a record of the CPU driver: low part of a time, cell, fields, and the ordinal where it is wanted.
-constexpr int record_words(int fields, bool ordinal) { return 2 + fields + (ordinal ? 1 : 0); }
+SG_DEVICE constexpr int record_words(int fields, bool ordinal) { return 2 + fields + (ordinal ? 1 : 0); }
 
 }  // namespace SG_NAMESPACE

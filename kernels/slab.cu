@@ -58,28 +58,32 @@ SG_KERNEL(256) sg_cross(SG_JOB) {
 }
 
 // Warps that take one task after another.
-#define SG_FOR_TASKS(COUNT, BODY)                                                                                   \
-    for (int64_t task = SG_THREAD / 32; task < (COUNT); task += static_cast<int64_t>(gridDim.x) * blockDim.x / 32) { \
-        BODY;                                                                                                       \
+#define SG_FOR_TASKS(COUNT, BODY)                                                                                      \
+    for (uint32_t task = static_cast<uint32_t>(SG_THREAD / 32); task < static_cast<uint32_t>(COUNT);                   \
+         task += static_cast<uint32_t>(gridDim.x) * static_cast<uint32_t>(blockDim.x) / 32) {                          \
+        BODY;                                                                                                          \
     }
 
 SG_KERNEL(256, 4) sg_draw(SG_JOB) {
-    const NormalRows normals = normal_rows(SG_SHARED(double));
-    SG_FOR_TASKS(job.tasks, draw_task(job, task, normals))
+    double* normals = SG_SHARED(double);
+    Pool& pool = reinterpret_cast<Pool*>(normals + NormalRows::SIZE)[threadIdx.x / 32];
+    const NormalRows rows = normal_rows(normals);
+    SG_FOR_TASKS((job.tasks + POOL - 1) / POOL, draw_pool(job, task * POOL, rows, pool))
 }
 
 SG_KERNEL(256) sg_sums(SG_JOB) { SG_FOR_TASKS(job.tasks, tick_task(job, task)) }
 
 SG_KERNEL(256) sg_more(SG_JOB) {
     const NormalRows normals = normal_rows(SG_SHARED(double));
-    SG_FOR_TASKS(job.runs, more_of(job, task, normals))
+    SG_FOR_TASKS(job.cells, more_of(job, task, normals))
 }
 
 SG_KERNEL(256) sg_time(SG_JOB) { SG_FOR_TASKS(job.tasks, time_task(job, task)) }
 
-SG_KERNEL(256, 4) sg_scatter(SG_JOB) {
+// Blocks as large as they can be: all warps of a multiprocessor are in about one cell, whose tables its cache holds.
+SG_KERNEL(1024, 1) sg_scatter(SG_JOB) {
     const NormalRows normals = normal_rows(SG_SHARED(double));
     SG_FOR_TASKS(job.tasks, scatter_task(job, task, normals))
 }
 
-SG_KERNEL(BUCKET_THREADS) sg_arrange(SG_JOB) { arrange_bucket(job, blockIdx.x); }
+SG_KERNEL(BUCKET_THREADS, 3) sg_arrange(SG_JOB) { arrange_bucket(job, blockIdx.x); }

@@ -21,10 +21,32 @@
 #include "tables.h"
 #include "variates.h"
 
+namespace SG_NAMESPACE {
+
+// A cell for a warp that draws its gaps.
+struct alignas(16) CellLaw {
+    uint32_t client, window;
+    int32_t law;
+    uint8_t family, rule;
+    GapConstants of;
+    double log_unit, ticks_per_unit;  // of a renewal
+};
+
+// Up to TASK consecutive requests of a cell.
+struct alignas(16) Task {
+    int32_t cell;
+    uint32_t first;  // ordinal of its first request
+    int32_t count;
+    int32_t begin;  // the cell's first task
+};
+
+}  // namespace SG_NAMESPACE
+
 // What every kernel is told; servegen_gpu/backends/cuda/job.py has the same fields in the same order, 8 bytes each.
 struct SlabJob {
     // the workload
     uint64_t key0, key1;
+    SG_NAMESPACE::RoundKeys round_keys;
     int64_t clients, rows, fields, scalar_fields, dependence, ratio_field, items, window_us;  // items: 1 if rows have some
     const uint32_t* client_id;  // [clients]
     const int32_t* profile;
@@ -56,6 +78,7 @@ struct SlabJob {
     int32_t* cell_window;  // in the slab
     int64_t* cell_law;     // profile x rows + row
     uint8_t* cell_rule;
+    SG_NAMESPACE::CellLaw* cell_laws;  // the same once more, for a warp to read at once; or null
     double *cell_d, *cell_c, *cell_log_d, *cell_boost;
     double *log_unit, *ticks_per_unit;
     int64_t *rotation, *first_ticks, *room, *kept, *drawn, *last, *ticks_in_all;
@@ -69,18 +92,18 @@ struct SlabJob {
     int64_t* ticks;       // logarithms of gaps before they are ticks
     const int64_t* sums;  // of all ticks before and at a request, whatever its run
     int64_t* run_sums;    // of the cell's
-    // tasks: consecutive requests of a run
-    int64_t tasks;
-    const int64_t *task_begin, *run_count;  // [runs + 1], [runs]
-    int32_t* task_run;
-    int64_t* task_ticks;
-    const int64_t* task_sum;  // of all tasks before and at one, whatever their runs
-    int64_t* more;            // requests that a renewal takes beyond its run
+    // tasks: consecutive requests of a cell
+    int64_t cells, tasks;
+    const int64_t *task_begin, *run_count;  // [cells + 1], [cells]
+    SG_NAMESPACE::Task* task;
+    int64_t *task_ticks, *task_before;
+    const int64_t* task_sum;  // of all tasks before and at one, whatever their cells
+    int64_t* more;            // requests that a renewal takes beyond those it has
     uint32_t* time;           // [tasks x TASK]
     // buckets of time
     uint32_t* bucket_next;        // how many requests each has, or got
     const int64_t* bucket_begin;  // [buckets + 1]
-    int64_t bucket_shift, bucket_slots, slot_shift, bucket_least, bucket_most, client_bits, field_bits;
+    int64_t bucket_shift, bucket_slots, slot_shift, bucket_least, bucket_most, client_bits;
     const uint4* pairs;  // [entries of the guide]: a threshold, the values below and above it, the bin
     uint4* items_out;
     // positions
@@ -171,10 +194,9 @@ SG_DEVICE Expected expected_at(const SlabJob& job, int64_t cell) {
     return {profile, law, q32, rule == RENEWAL ? 0 : (q32 + rounding) >> 32, words.w1, rule};
 }
 
-SG_DEVICE void expect_at(const SlabJob& job, int64_t cell) {
-    const Expected of = expected_at(job, cell);
-    job.active[cell] = of.q32 > 0 && (of.rule == RENEWAL || of.count > 0);
-}
+SG_DEVICE bool is_active(const Expected& of) { return of.q32 > 0 && (of.rule == RENEWAL || of.count > 0); }
+
+SG_DEVICE void expect_at(const SlabJob& job, int64_t cell) { job.active[cell] = is_active(expected_at(job, cell)); }
 
 SG_DEVICE double log_gap(uint8_t by, Key key, uint32_t ordinal, uint32_t client, uint32_t window, GapConstants of) {
     LogGap gap = try_log_gap(by, draw(key, GAP, ordinal, client, window), of);
@@ -184,13 +206,14 @@ SG_DEVICE double log_gap(uint8_t by, Key key, uint32_t ordinal, uint32_t client,
 }
 
 SG_DEVICE void begin_at(const SlabJob& job, int64_t cell) {
-    const int64_t at = job.grid_cell[cell], window = at / job.clients, client = at % job.clients;
+    const int64_t at = job.grid_cell ? job.grid_cell[cell] : cell;
+    const int64_t window = at / job.clients, client = at % job.clients;
     const Expected of = expected_at(job, at);
     const double expected = to_double(of.q32) * 2.3283064365386963e-10, shape = job.shape[of.law];
     const uint8_t family = job.family[of.law];
-    const bool renewal = of.rule == RENEWAL;
+    const bool renewal = of.rule == RENEWAL && is_active(of);
     const double log_unit = job.log_mean_gap[of.law] + log(expected);
-    int64_t first = WINDOW_TICKS, room = of.count;
+    int64_t first = WINDOW_TICKS, room = is_active(of) ? of.count : 0;
     if (renewal) {
         const FirstGap begin = equilibrium_constants(family, shape);
         const double gap = log_gap(first_draw(family), key_of(job), 0, job.client_id[client], job.window_number[window],
@@ -211,13 +234,17 @@ SG_DEVICE void begin_at(const SlabJob& job, int64_t cell) {
     job.cell_log_d[cell] = gap.log_d;
     job.cell_boost[cell] = gap.boost;
     job.log_unit[cell] = log_unit;
-    const int64_t bits = renewal ? RENEWAL_BITS : tick_bits(of.count > 1 ? of.count : 1);
-    job.ticks_per_unit[cell] = from_bits((bits + 1023) << 52);
+    const int64_t bits = of.rule == RENEWAL ? RENEWAL_BITS : tick_bits(of.count > 1 ? of.count : 1);
+    const double ticks_per_unit = from_bits((bits + 1023) << 52);
+    job.ticks_per_unit[cell] = ticks_per_unit;
+    if (job.cell_laws)
+        job.cell_laws[cell] = {job.client_id[client], job.window_number[window], static_cast<int32_t>(of.law), family,
+                               of.rule, gap, log_unit, ticks_per_unit};
     job.rotation[cell] = of.rotation;
     job.first_ticks[cell] = first;
     job.room[cell] = room;
-    job.kept[cell] = renewal && room > 0 ? OPEN : of.count;
-    job.ticks_in_all[cell] = renewal ? WINDOW_TICKS : 0;
+    job.kept[cell] = renewal && room > 0 ? OPEN : room;
+    job.ticks_in_all[cell] = of.rule == RENEWAL ? WINDOW_TICKS : 0;
 }
 
 // Gaps ------------------------------------------------------------------------------------------------------------

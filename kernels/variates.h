@@ -94,7 +94,14 @@ SG_DEVICE LogGap try_log_gap(uint8_t draw, Words words, GapConstants of, const T
 
 SG_DEVICE int64_t gap_ticks(double log_gap, double log_unit, double ticks_per_unit) {
     const double below = log_gap - log_unit;
+#if defined(__CUDA_ARCH__)
+    // the same bounds by the upper word, in integers: of what is below EXP_MIN no tick is left
+    const int64_t bits = bits_of(below), least = bits_of(EXP_MIN);
+    const bool tiny = static_cast<uint32_t>(bits >> 32) >= static_cast<uint32_t>(least >> 32);
+    return to_int(exp_inside(from_bits(bits >= 0 ? 0 : tiny ? least : bits)) * ticks_per_unit);
+#else
     return to_int(exp(below < 0.0 ? below : 0.0) * ticks_per_unit);
+#endif
 }
 
 }  // namespace SG_NAMESPACE

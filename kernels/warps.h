@@ -2,6 +2,7 @@
 #pragma once
 
 #include "normal.h"
+#include "position.h"
 
 #define SG_WARP static __device__ __forceinline__
 
@@ -11,17 +12,20 @@ constexpr uint32_t ALL_LANES = 0xFFFFFFFF;
 
 SG_WARP int lane_of() { return static_cast<int>(threadIdx.x) & 31; }
 
-// Two sums of ticks together, never beyond `most`: associative, so any order of adding gives the same.
-SG_WARP int64_t at_most(int64_t most, int64_t a, int64_t b) {
+// Two sums of ticks together, never beyond a window's where they are bounded: associative, so any order of adding gives
+// the same.
+template <bool BOUNDED>
+SG_WARP int64_t plus_at_most(int64_t a, int64_t b) {
     const uint64_t sum = static_cast<uint64_t>(a) + static_cast<uint64_t>(b);  // of 2**62 and 2**62 as well
-    return sum < static_cast<uint64_t>(most) ? static_cast<int64_t>(sum) : most;
+    return BOUNDED && sum >> RENEWAL_BITS ? WINDOW_TICKS : static_cast<int64_t>(sum);
 }
 
 // Ticks of the lanes up to and with this one.
-SG_WARP int64_t sum_of_lanes(int64_t ticks, int64_t most) {
+template <bool BOUNDED>
+SG_WARP int64_t sum_of_lanes(int64_t ticks) {
     SG_UNROLL for (int by = 1; by < 32; by *= 2) {
         const int64_t before = __shfl_up_sync(ALL_LANES, ticks, by);
-        if (lane_of() >= by) ticks = at_most(most, before, ticks);
+        if (lane_of() >= by) ticks = plus_at_most<BOUNDED>(before, ticks);
     }
     return ticks;
 }

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from servegen_gpu.backends.cuda.job import TOGETHER, words
+from servegen_gpu.backends.cuda.job import BLOCK, THREADS, TOGETHER, words
 from servegen_gpu.backends.cuda.tables import WorkloadTables
-from servegen_gpu.backends.cuda.tasks import THREADS
 from servegen_gpu.backends.per_workload import PerWorkload
 
 HERE = Path(__file__).parent
@@ -65,7 +64,7 @@ def run(loaded: ctypes.CDLL, kernel: str, job: np.ndarray, n: int, threads: int)
     function = ctypes.cast(getattr(loaded, f"sg_{kernel}"), ctypes.c_void_p)
     given = (function, ctypes.c_void_p(job.ctypes.data), ctypes.c_int64(n))
     if kernel in TOGETHER:
-        loaded.on_host_together(*given, ctypes.c_int64(THREADS), ctypes.c_uint64(SEED))
+        loaded.on_host_together(*given, ctypes.c_int64(BLOCK.get(kernel, THREADS)), ctypes.c_uint64(SEED))
     else:
         loaded.on_host(*given, ctypes.c_int64(threads))
 

@@ -117,8 +117,8 @@ class DeviceArray(NDArrayOperatorsMixin):
         host.sort(kind="stable")
         del scratch
 
-    def max(self) -> DeviceArray:
-        return self.xp.made(self.checked().max())
+    def max(self, keepdims: bool = False) -> DeviceArray:
+        return self.xp.made(self.checked().max(keepdims=keepdims))
 
     def sum(self) -> DeviceArray:
         return self.xp.made(self.checked().sum())
@@ -195,7 +195,11 @@ class StandIn:
 
     def asarray(self, value: Any) -> DeviceArray:
         """An array of the host, uploaded."""
-        return value if isinstance(value, DeviceArray) else self.made(np.array(value, order="C"))
+        if isinstance(value, DeviceArray):
+            return value
+        made = self.made(np.array(value, order="C"))
+        made.memory.uploaded = True
+        return made
 
     def empty(self, shape: Any, dtype: Any = np.float64) -> DeviceArray:
         """Poisoned memory."""

@@ -21,6 +21,7 @@ from servegen_gpu.backends.cuda.job import NAMES, TILE
 from servegen_gpu.backends.cuda.lane import halves
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.philox import ROUNDS
 from servegen_gpu.pipeline import Workload
 from servegen_gpu.plan import plan
 from servegen_gpu.request.families import GAMMA, LOGNORMAL
@@ -169,7 +170,10 @@ def test_job_is_what_the_header_says() -> None:
         for name in declared.split(","):
             found = re.search(r"(\w+)(\[SG_NAMESPACE::SCALAR_FIELDS\])?\s*$", name)
             assert found
-            names += [f"{found[1]}{i}" for i in range(SCALAR_FIELDS)] if found[2] else [found[1]]
+            if found[1] == "round_keys":
+                names += [f"round_key{r}" for r in range(ROUNDS)]
+            else:
+                names += [f"{found[1]}{i}" for i in range(SCALAR_FIELDS)] if found[2] else [found[1]]
     assert tuple(names) == NAMES
     assert library().test_job_bytes() == 8 * len(NAMES)
     with pytest.raises(KeyError, match="no field nonsense"):

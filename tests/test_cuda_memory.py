@@ -195,3 +195,20 @@ def test_blocks_are_a_little_larger_than_asked_for() -> None:
     assert xp.cuda.pinned.bytes
     del larger
     assert xp.cuda.pinned.bytes == 0
+
+
+def test_tables_that_go_are_waited_for_on_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    xp = fake_cupy.install(monkeypatch)
+    streams = [xp.cuda.Stream(non_blocking=True) for _ in range(2)]
+    first, second = (sg.stream(tiny_pool("reason", 6), rate=rate, duration=600, backend="numpy") for rate in (5.0, 6.0))
+    with streams[0]:
+        list(replace(first, backend=CupyBackend(stay=True)))
+    with streams[1]:
+        (slab,) = replace(first, backend=CupyBackend(stay=True))  # the tables are read last on this stream
+    expected = Trace.concat(list(first))
+    del first
+    with streams[0]:
+        (other,) = replace(second, backend=CupyBackend(stay=True))  # has their memory
+        assert np.array_equal(other["arrival_us"].get(), Trace.concat(list(second))["arrival_us"])
+    with streams[1]:
+        assert np.array_equal(slab["arrival_us"].get(), expected["arrival_us"])

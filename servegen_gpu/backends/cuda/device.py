@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.backends.cuda import driver
 from servegen_gpu.backends.cuda.driver import first_line, version_text
-from servegen_gpu.backends.cuda.job import words
+from servegen_gpu.backends.cuda.job import BLOCK, THREADS, words
 from servegen_gpu.backends.cuda.loader import one_text
 from servegen_gpu.backends.cuda.memory import PageLocked, kept_bytes
 from servegen_gpu.backends.cuda.sort import CubSort, CudaSortError, open_sort
@@ -28,7 +28,6 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ("--fmad=false", "-std=c++17")
-THREADS = 256
 SORT_BYTES = 1 << 16
 """Of scratch that `cupy.sort` needs for any number of words, beside an array as large and an eighth."""
 
@@ -69,6 +68,7 @@ class CudaDevice:
         driver.check_driver(self.xp)
         self.number = number
         self._lost: Any = None
+        self._streams: set[int] = set()
         self.pool = self.xp.cuda.MemoryPool()
         self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
         self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.rest)
@@ -135,8 +135,10 @@ class CudaDevice:
         function = self._kernels[kernel]
         if shared_bytes > function.max_dynamic_shared_size_bytes:
             function.max_dynamic_shared_size_bytes = shared_bytes
+        self._streams.add(self.xp.cuda.get_current_stream().ptr)
         told = words(job, lambda array: int(array.data.ptr))
-        function((-(-n // THREADS),), (THREADS,), (told, np.int64(n)), shared_mem=shared_bytes)
+        threads = BLOCK.get(kernel, THREADS)
+        function((-(-n // threads),), (threads,), (told, np.int64(n)), shared_mem=shared_bytes)
 
     def sort(self, word: Any, begin_bit: int, end_bit: int) -> Any:
         """Words in the order of some of their bits, equals as they came; those that came are used up.
@@ -174,7 +176,14 @@ class CudaDevice:
 
     @contextmanager
     def table_memory(self) -> Iterator[None]:
-        """Arrays made in here are tables: in a pool of their own, and there for all streams once this ends."""
+        """Arrays made in here are tables: in a pool of their own, and there for all streams once this ends.
+
+        The pool may give out memory of tables that are gone but still read on another stream of the reader's: that is
+        waited for.
+        """
+        if self._streams - {self.xp.cuda.get_current_stream().ptr}:
+            self.xp.cuda.Device().synchronize()
+            self._streams.clear()
         with self.xp.cuda.using_allocator(self._table_pool.malloc):
             yield
         self.xp.cuda.get_current_stream().synchronize()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.contract import ORDINAL
 from servegen_gpu.backends.cuda.job import TILE
 from servegen_gpu.backends.cuda.sort import sort_bits
-from servegen_gpu.backends.cuda.tables import Device, Job, of_workload
+from servegen_gpu.backends.cuda.tables import CELLS, Device, Job, of_workload
 from servegen_gpu.backends.cuda.tasks import TaskSampler, suits
 from servegen_gpu.backends.host.cell_state import CellState, Runs
 from servegen_gpu.backends.host.fields import ITEM_PURPOSES
@@ -32,17 +32,6 @@ OPEN = OUTSIDE = np.iinfo(np.int64).max
 
 WORD_BITS = 62
 """Bits of a word that time and position may take: what is dropped has a word above all of them."""
-
-CELLS = {
-    "cell_client": np.uint32,
-    "cell_number": np.uint32,
-    "cell_window": np.int32,
-    "cell_law": np.int64,
-    "cell_rule": np.uint8,
-    **dict.fromkeys(("cell_d", "cell_c", "cell_log_d", "cell_boost", "log_unit", "ticks_per_unit"), np.float64),
-    **dict.fromkeys(("rotation", "first_ticks", "room", "kept", "drawn", "last", "ticks_in_all"), np.int64),
-}
-"""Arrays of cells and their types."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +56,14 @@ class SlabSampler:
     def whole(self, packed: PackedWorkload, key: Key, slab: Slab) -> dict[str, Any]:
         """Columns of a slab of whole windows, on the device."""
         xp, job = self.device.xp, self._job(packed, key, slab)
+        if suits(packed, job["span_us"]):
+            columns = self._tasks.sample(packed, job, len(slab.windows), slab.expected)
+            if columns is not None:
+                return columns
         job |= self._cells(job, len(slab.windows) * len(packed.client_id))
         cells = len(job["cell_client"])
         if not cells:
             return self._columns(packed, job, xp.empty(0, np.int64), {}, None)
-        if suits(packed, job["span_us"]) and (columns := self._tasks.sample(packed, job)) is not None:
-            return columns
         rules = set(packed.count_rule.tolist())
         rounds = [self._first_round(job, cells, rules)]
         while len(more := xp.flatnonzero(job["kept"] == OPEN)):

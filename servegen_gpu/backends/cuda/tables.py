@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.backends.cuda.job import keys
 from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import KINDS
@@ -19,6 +20,17 @@ KEPT_BYTES = 1 << 28
 """Of profiles by rows: more of a workload is not kept on a device, beside what the slab at hand needs."""
 
 Job = dict[str, Any]
+
+CELLS = {
+    "cell_client": np.uint32,
+    "cell_number": np.uint32,
+    "cell_window": np.int32,
+    "cell_law": np.int64,
+    "cell_rule": np.uint8,
+    **dict.fromkeys(("cell_d", "cell_c", "cell_log_d", "cell_boost", "log_unit", "ticks_per_unit"), np.float64),
+    **dict.fromkeys(("rotation", "first_ticks", "room", "kept", "drawn", "last", "ticks_in_all"), np.int64),
+}
+"""Arrays of cells and their types."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +98,7 @@ def of_workload(device: Device, packed: PackedWorkload, key: Key, rows: tuple[in
         if (sum(map(len, tables.of_rows)) + len(rows)) * row_bytes > KEPT_BYTES:
             tables.of_rows.clear()
         of_rows = tables.of_rows[rows] = _of_rows(device, packed, rows)
-    return tables.shared | of_rows | {"key0": key[0], "key1": key[1]}
+    return tables.shared | of_rows | keys(key)
 
 
 def _shared(device: Device, packed: PackedWorkload) -> Job:
@@ -119,7 +131,6 @@ def _shared(device: Device, packed: PackedWorkload) -> Job:
         "items": int(bool(packed.schema.items)),
         "window_us": packed.window_us,
         "client_bits": int(packed.client_id.max(initial=0)).bit_length(),
-        "field_bits": int(tables.values.max(initial=0)).bit_length(),
         "guide_bits": tables.guide_bits,
         "clock_guide_bits": clock.segments.guide_bits,
     }
