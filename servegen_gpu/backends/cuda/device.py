@@ -292,5 +292,17 @@ def flat(columns: dict[str, Any]) -> Iterator[Any]:
 
 @functools.cache
 def open_device(number: int | None = None) -> CudaDevice:
-    """A CUDA device, opened once; by default the first of `driver.usable_devices`."""
-    return open_device(driver.usable_devices()[0]) if number is None else CudaDevice(number)
+    """A CUDA device, opened once and checked; by default the first of `driver.usable_devices`."""
+    from servegen_gpu.backends.cuda.check import refuse_other_ticks
+
+    if number is None:
+        return open_device(driver.usable_devices()[0])
+    device = CudaDevice(number)
+    try:
+        with device.current(), device.memory():
+            refuse_other_ticks(device)
+    except MemoryError as error:
+        raise driver.no_device(error) from None
+    device.tables.forget()
+    device.release()
+    return device
