@@ -272,14 +272,14 @@ class CudaStandIn:
         return started
 
     def _kernel_uses(self, told: np.ndarray) -> None:
-        """A kernel uses all that its job points at; what was made on its stream, it may write."""
+        """A kernel uses all that its job points at; what was made on its stream and not uploaded, it may write."""
         with self.lock:
             stream = self.get_current_stream()
             self.clocks.tick(stream)
             for at in np.frombuffer(told.tobytes(), np.uint64).tolist():
                 if not (memory := self.memories.get(at)):
                     continue
-                mine = memory.wrote[0] == stream.number
+                mine = memory.wrote[0] == stream.number and not memory.uploaded
                 (self.clocks.write if mine else self.clocks.read)(memory, stream)
 
     def _copy(self, to: int, start: int, size: int, kind: int, number: int) -> None:

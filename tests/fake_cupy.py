@@ -16,7 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from fake_cuda import CudaStandIn, Memory
+from fake_cuda import CudaStandIn
+from fake_memory import POISON, Memory, OutOfMemoryError
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 FUNCTIONS = (
@@ -26,7 +27,6 @@ FUNCTIONS = (
 """Functions of NumPy that CuPy has too and that we use."""
 
 TYPES = ("uint8", "int32", "uint32", "int64", "uint64", "float64")
-POISON = 0xA5
 
 
 class DeviceArray(NDArrayOperatorsMixin):
@@ -107,7 +107,15 @@ class DeviceArray(NDArrayOperatorsMixin):
         return self.xp.made(self.checked().copy())
 
     def sort(self) -> None:
-        self.checked().sort(kind="stable")
+        """As some CuPy 14 do it: wrongly, without a word, if there is no memory for its scratch."""
+        host = self.checked(write=True)
+        try:
+            scratch = self.xp.cuda.allocate(np.empty(host.nbytes + host.nbytes // 16, np.uint8))
+        except OutOfMemoryError:
+            host[:] = host[::-1].copy()
+            return
+        host.sort(kind="stable")
+        del scratch
 
     def max(self, keepdims: bool = False) -> DeviceArray:
         return self.xp.made(self.checked().max(keepdims=keepdims))
@@ -187,7 +195,11 @@ class StandIn:
 
     def asarray(self, value: Any) -> DeviceArray:
         """An array of the host, uploaded."""
-        return value if isinstance(value, DeviceArray) else self.made(np.array(value, order="C"))
+        if isinstance(value, DeviceArray):
+            return value
+        made = self.made(np.array(value, order="C"))
+        made.memory.uploaded = True
+        return made
 
     def empty(self, shape: Any, dtype: Any = np.float64) -> DeviceArray:
         """Poisoned memory."""

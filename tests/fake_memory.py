@@ -57,7 +57,7 @@ class Memory:
     def __init__(self, pool: MemoryPool, device: int, chunk: Chunk | None) -> None:
         self.pool, self.device, self.chunk = pool, device, chunk
         self.host = np.empty(0, np.uint8)
-        self.wrote = (0, 0)
+        self.wrote, self.uploaded = (0, 0), False
         self.read: dict[int, int] = {}
 
     def __del__(self) -> None:

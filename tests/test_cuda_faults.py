@@ -27,8 +27,8 @@ from servegen_gpu.trace import Trace
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
 
 SAID = r"expected a CUDA device that works until the trace is done, got .*{}.* on device \d; see nvidia-smi and the"
-MANY = {"duration": "12h", "memory": "300kB"}
-"""A trace of more than ten slabs."""
+MANY = {"duration": "6h", "memory": "300kB"}
+"""A trace of several slabs."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def _forget() -> Iterator[None]:
 
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("what", ["launch", "copy", "synchronize", "record", "malloc"])
-@pytest.mark.parametrize(("status", "name"), [(719, "LaunchFailure"), (700, "IllegalAddress"), (214, "ECCUnc")])
+@pytest.mark.parametrize(("status", "name"), [(719, "LaunchFailure"), (214, "ECCUnc")])
 def test_a_device_that_disappears_in_the_middle_of_a_trace(
     status: int, name: str, what: str, devices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,15 +114,17 @@ def test_memory_that_is_short_for_a_moment_loses_no_row(
     what: str, devices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     xp = fake_cupy.install(monkeypatch, devices=devices)
-    pool, keywords = tiny_pool("reason", 6), {"rate": 20.0, "duration": "2h"}
+    pool, keywords = tiny_pool("reason", 6), {"rate": 5.0, "duration": 4800}
     expected = joined(pool, backend="numpy", **keywords)
-    for after in range(0, 60, 7):
+    for after in (0, 2, 7):
+        CupyBackend().release()
         xp.cuda.faults = [Fault(what, 2, after)]
-        slabs = list(sg.stream(pool, backend="cupy", memory="2MB", **keywords))
+        slabs = list(sg.stream(pool, backend="cupy", memory="600kB", **keywords))
+        assert after or not xp.cuda.faults
         assert same(Trace.concat(slabs), expected)
 
 
-@pytest.mark.parametrize("free_bytes", [1 << 18, 3 << 18, 1 << 20, 3 << 19])
+@pytest.mark.parametrize("free_bytes", [1 << 18, 5 << 18, 3 << 19, 7 << 18])
 def test_a_device_that_is_nearly_full_at_the_start(free_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     xp = fake_cupy.install(monkeypatch)
     full: Any = xp.cuda.MemoryPool()

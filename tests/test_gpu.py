@@ -25,6 +25,7 @@ from traces import flat, joined, same
 import servegen_gpu as sg
 from servegen_gpu.backends.cuda import driver as cuda_driver
 from servegen_gpu.backends.cuda.backend import CupyBackend
+from servegen_gpu.backends.cuda.check import ticks_that_differ
 from servegen_gpu.backends.cuda.device import CudaDevice, open_device
 from servegen_gpu.backends.cuda.slab import OUTSIDE, position_bits
 from servegen_gpu.backends.cuda.sort import sort_bits
@@ -92,6 +93,25 @@ def on_host(slab: Trace) -> Trace:
 @pytest.mark.parametrize("name", CASES)
 def test_columns_have_the_digests_on_file(name: str) -> None:
     assert digests(name, backend="cupy") == json.loads(GOLDEN.read_text())["traces"][name]
+
+
+def test_ticks_equal_numpy(device: CudaDevice) -> None:
+    """To the last of 62 bits: rows would hide a contracted multiply-add."""
+    with device.current(), device.memory():
+        assert ticks_that_differ(device, each=int(400_000 * (LARGE if not STAND_IN else 0.01)), seed=3) == 0
+
+
+@pytest.mark.skipif(STAND_IN, reason="an hour of the stand-in")
+def test_a_hundred_million_rows_equal_native(device: CudaDevice) -> None:
+    pool = sg.population("deepseek-r1", clients=25_913, seed=1).with_conversations(None)
+    keywords: dict[str, Any] = {"rate": 1e8 / 3600, "duration": 3600, "seed": 7}
+    theirs = sg.stream(pool, backend="native", memory="4GB", **keywords)
+    ours = replace(theirs, backend=CupyBackend([device]))  # with the same slabs
+    rows = 0
+    for mine, other in zip(ours, theirs, strict=True):
+        assert same(mine, other)
+        rows += len(mine)
+    assert rows > 99_000_000
 
 
 @pytest.mark.parametrize("dependence", ["independent", "comonotone", "copula"])

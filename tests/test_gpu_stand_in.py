@@ -28,4 +28,4 @@ def test_the_tests_of_a_device_pass(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     passed, skipped = (int(n) for n in re.findall(r"(\d+) (?:passed|skipped)", done.stdout.splitlines()[-1]))
     assert passed > 120
-    assert skipped == 3  # torch, and what the stand-in keeps no kernels for
+    assert skipped == 4  # torch, a hundred million rows, and what the stand-in keeps no kernels for

@@ -28,6 +28,8 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ("--fmad=false", "-std=c++17")
+SORT_BYTES = 1 << 16
+"""Of scratch that `cupy.sort` needs for any number of words, beside an array as large and an eighth."""
 
 ALIGNED = 64
 """Bytes that a column begins at a multiple of, on the host."""
@@ -66,6 +68,7 @@ class CudaDevice:
         driver.check_driver(self.xp)
         self.number = number
         self._lost: Any = None
+        self._streams: set[int] = set()
         self.pool = self.xp.cuda.MemoryPool()
         self._table_pool = self.xp.cuda.MemoryPool()  # apart: a block of a slab with a table in it could not be freed
         self.tables: PerWorkload[WorkloadTables] = PerWorkload(gone=self.rest)
@@ -132,6 +135,7 @@ class CudaDevice:
         function = self._kernels[kernel]
         if shared_bytes > function.max_dynamic_shared_size_bytes:
             function.max_dynamic_shared_size_bytes = shared_bytes
+        self._streams.add(self.xp.cuda.get_current_stream().ptr)
         told = words(job, lambda array: int(array.data.ptr))
         threads = BLOCK.get(kernel, THREADS)
         function((-(-n // threads),), (threads,), (told, np.int64(n)), shared_mem=shared_bytes)
@@ -144,7 +148,14 @@ class CudaDevice:
         """
         if self.cub:
             return self.cub(word, begin_bit, end_bit)
-        word.sort()
+        # some CuPy 14 sort wrongly, without a word, where their scratch does not fit: what is freed here is theirs
+        self.xp.empty(word.nbytes + word.nbytes // 8 + SORT_BYTES, np.uint8)
+        try:
+            word.sort()
+        except RuntimeError as error:  # of Thrust, which has no numbers
+            if "out of memory" in str(error):
+                raise MemoryError(first_line(error)) from None
+            raise
         return word
 
     @contextmanager
@@ -165,7 +176,14 @@ class CudaDevice:
 
     @contextmanager
     def table_memory(self) -> Iterator[None]:
-        """Arrays made in here are tables: in a pool of their own, and there for all streams once this ends."""
+        """Arrays made in here are tables: in a pool of their own, and there for all streams once this ends.
+
+        The pool may give out memory of tables that are gone but still read on another stream of the reader's: that is
+        waited for.
+        """
+        if self._streams - {self.xp.cuda.get_current_stream().ptr}:
+            self.xp.cuda.Device().synchronize()
+            self._streams.clear()
         with self.xp.cuda.using_allocator(self._table_pool.malloc):
             yield
         self.xp.cuda.get_current_stream().synchronize()
@@ -274,5 +292,17 @@ def flat(columns: dict[str, Any]) -> Iterator[Any]:
 
 @functools.cache
 def open_device(number: int | None = None) -> CudaDevice:
-    """A CUDA device, opened once; by default the first of `driver.usable_devices`."""
-    return open_device(driver.usable_devices()[0]) if number is None else CudaDevice(number)
+    """A CUDA device, opened once and checked; by default the first of `driver.usable_devices`."""
+    from servegen_gpu.backends.cuda.check import refuse_other_ticks
+
+    if number is None:
+        return open_device(driver.usable_devices()[0])
+    device = CudaDevice(number)
+    try:
+        with device.current(), device.memory():
+            refuse_other_ticks(device)
+    except MemoryError as error:
+        raise driver.no_device(error) from None
+    device.tables.forget()
+    device.release()
+    return device
