@@ -8,6 +8,7 @@ Slow paths of division and square root, which are calls behind a guard, are not 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,14 +53,18 @@ class Rule:
     times : float
         Of a choice the probability, of a loop the number of passes.
     loop : bool
-    least : int
+    least, most : float
         Only where there are so many instructions, moves and control aside: an unrolled loop and its rest are two loops.
+    share : float
+        Of these instructions that must come from the lines; less than usual for what an arm alone has.
     """
 
     lines: str
     times: float
     loop: bool = False
-    least: int = 0
+    least: float = 1
+    most: float = math.inf
+    share: float = FROM_RULE
 
     def names(self, lines: str) -> bool:
         """Whether these are its lines."""
@@ -314,8 +319,8 @@ class Flow:
         """Rules whose lines these blocks come from."""
         hot = [i for n in blocks if n not in self.cold for i in self.blocks[n].instructions]
         own = [i.lines for i in hot if i.kind not in ("move", "control")]
-        fitting = (rule for rule in rules if len(own) >= max(1, rule.least))
-        return [rule for rule in fitting if sum(map(rule.names, own)) >= FROM_RULE * len(own)]
+        fitting = (rule for rule in rules if rule.least <= len(own) <= rule.most)
+        return [rule for rule in fitting if sum(map(rule.names, own)) >= rule.share * len(own)]
 
     def choice(self, n: int, above: int, rules: Sequence[Rule]) -> list[Rule]:
         """Rules for a choice that begins at a block.

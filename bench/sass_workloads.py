@@ -48,19 +48,26 @@ WORKLOADS = (
     Workload("language exact, small cells", renewal=False, gamma=1.0, fields=2, copula=False, tasks=False),
 )
 
-REJECTED = 0.62  # one of the 32 lanes rejects: 1 - (1 - 0.03)**32
+REJECTED = 0.65  # one of the 32 lanes rejects: 1 - (1 - 0.035)**32
 IN_RUNS = 0.05  # halvings until the run of a request is found: one tile of 256 in twenty has a bound of runs
 IN_BINS = 2.6  # halvings until the slowest lane has its bin
 BEYOND = 0.05  # of a renewal's requests lie beyond its window's end
 LANES = 5  # fields that loops of `record_at` are unrolled for
-TRIES = 1.25  # more tries until all 128 requests of a task have a gap: most tasks take one
-PLACES = 1.04  # places of tasks a request: the last task of a cell, and what a renewal draws beyond its window
-BUCKET, THREADS, SLOTS = 1700, 256, 2048  # items of a bucket on average, threads of its block, parts of its time
+
+# Of an hour of 25,913 clients and a billion requests, in slabs of a window.
+PER_LANE, POOL, PARTS, MOST_FIELDS = 8, 2, 2, 3  # as in kernels/tasks.h: TASK is 32 PER_LANE, or PARTS of AT_ONCE
+PLACES_EXACT, PLACES_RENEWAL = 1.036, 1.06  # places a request: last tasks of cells, and renewals beyond their windows
+RETRIES, TRIES = 1.02, 1.49  # rejected gaps of a pool fill a warp so often; tries until the last of its lanes has one
+BOUNDED = 0.04  # of a renewal's tasks have a gap of a 256th of the window
+SEARCHES, IN_SEARCH = 1.6, 3.7  # of a part and field: requests of a lane with a search, halvings of the slowest
+ITEMS, THREADS, SLOTS = 2276, 512, 2048  # items of a bucket, threads of its block, parts of its time
+FOURS = 1.0  # fours of items in the fullest slot of 32: on average it has 4.8
 
 SCATTERED = {
-    "load": r"^(guide_at|find_bin|halve_bins|value_of): |^record_at: .*tables.values|^row_at: .*record\[",
-    "store": r"^scatter_task: job.items_out",
-    "atomic": r"^(time|scatter)_task: .*atomicAdd",
+    "load": r"^(guide_at|find_bin|halve_bins|value_of|searched): |^record_at: .*tables.values|^row_at: .*record\["
+    r"|^scatter_part: pair\[r\] = ",
+    "store": r"^scatter_part: job.items_out",
+    "atomic": r"^(time_task|scatter_part): .*atomicAdd",
     "shared": r"^(quantile|mass|at_row): |^arrange_bucket: .*(atomicAdd|items\[|next\[slot)",
 }
 """By kind, accesses whose lanes fall on many lines of the cache, or on any bank of shared memory."""
@@ -88,17 +95,18 @@ class Step:
 
 
 def steps_of(w: Workload) -> list[Step]:
-    """What a slab runs, request by request; what runs once a cell or once a tile is too little to count."""
+    """What a slab runs, request by request; what runs once a cell, a tile or a task is too little to count."""
     columns = 12 + 4 * w.fields
     if w.tasks:
-        each = PLACES / 4  # a lane of a warp has four requests
+        places = PLACES_RENEWAL if w.renewal else PLACES_EXACT
+        each = places / PER_LANE
         return [
-            Step("draw", each, 8 * PLACES),
-            *([] if w.renewal else [Step("sums", each, 16 * PLACES)]),
-            Step("reach", PLACES / 128),
-            Step("time", each, 12 * PLACES),
-            Step("scatter", each, 4 * PLACES + 32),  # an item is half a sector
-            Step("arrange", THREADS / BUCKET, 16 + columns),
+            Step("draw", each / POOL, 8 * places),
+            *([] if w.renewal else [Step("sums", each, 16 * places)]),
+            Step("time", each, 12 * places),
+            Step("scatter", each, 4 * places + 32),  # an item is half a sector
+            Step("arrange", THREADS / ITEMS, 16 + columns),
+            Step("once a task or a cell, waits", threads=0, known_ms=6 if w.renewal else 2.5),  # measured
         ]
     drawn = [Step("gap", bytes=8), Step("cumsum", threads=0, bytes=16)]
     renewals = [Step("cross", bytes=8), Step("later rounds", threads=0, known_ms=20)]
@@ -125,6 +133,7 @@ def rules_of_requests(w: Workload) -> list[Rule]:
     ratio = w.fields > 2
     return [
         Rule(r"^run_of: ", IN_RUNS, loop=True),
+        Rule(r"^halve_bins: (.*\n)*searched: ", IN_SEARCH, loop=True),
         Rule(r"^halve_bins: ", IN_BINS, loop=True),
         # gap
         Rule(r"^gap_at: job.ticks\[request\] = job.first_ticks", 0),
@@ -149,7 +158,7 @@ def rules_of_requests(w: Workload) -> list[Rule]:
         Rule(r"^record_at: if \(mixing\)", w.copula),
         Rule(r"^ties_of: ", w.fields - 1, loop=True),
         Rule(r"^ties_of: for \(int j", 0, loop=True),  # unrolled by 16 and by 4: a row is shorter
-        Rule(r"^ties_of: for \(int j", 0.1),
+        Rule(r"^ties_of: for \(int j.*\nmix_words: ", 0.1),
         Rule(r"^mix_words: .*normal_of_word[^\n]*\nrecord_at: ", w.fields / LANES),
         Rule(r"^mix_words: .*(z = |words\[f\] = word_of_normal)[^\n]*\nrecord_at: ", (w.fields - 1) / (LANES - 1)),
         Rule(r"^(record|row)_at: if \(f < fields\)", w.fields / LANES),
@@ -160,30 +169,73 @@ def rules_of_requests(w: Workload) -> list[Rule]:
 
 def rules_of_tasks(w: Workload) -> list[Rule]:
     """Of tasks.h."""
-    passes, slots = BUCKET / THREADS, SLOTS / THREADS
-    counted, arrange = 0.0 if w.renewal else 1.0, "^arrange_bucket: "
+    counted, bounded = 0.0 if w.renewal else 1.0, BOUNDED if w.renewal else 0.0
     return [
         Rule(r"^sg_(draw|sums|time|scatter): .*SG_FOR_TASKS", 1, loop=True),
         Rule(r"^normal_rows: ", 0, loop=True),  # once for dozens of tasks
         Rule(r"^normal_rows: ", 0),
-        # draw and reach
-        Rule(r"^draw_task: ", TRIES * w.gamma, loop=True),
-        Rule(r"^draw_task: (const uint64_t of|peak = |if \(lane_of|TwoSums|.*at\[r / 2\])", counted),
-        Rule(r"^draw_task: (ticks\[r\] = |if \(first == 0|write_sums|int64_t ticks)", 1 - counted),
-        Rule(r"^reach_at: ", 0, loop=True),
+        # draw: first tries, retries, and sums of a pool
+        Rule(r"^draw_pool: (SG_DRAWS|.* law = |switch|const Task task = job.task\[first \+ p)", POOL, loop=True),
+        Rule(r"^first_tries: ", PER_LANE, loop=True),
+        Rule(r"^try_log_gamma: (.*\n)*first_tries: ", w.gamma, share=0.5),
+        Rule(r"^log_weibull: (.*\n)*first_tries: ", 1 - w.gamma, share=0.3),
+        Rule(r"^log_lognormal: (.*\n)*first_tries: ", 0, share=0.18),
+        Rule(r"^draw_pool: (.* (place|law|words|task) = |tried = )", RETRIES * w.gamma, loop=True),
+        Rule(r"^draw_pool: (const Words words|tried = )", TRIES, loop=True),
+        Rule(r"^log_(weibull|lognormal): (.*\n)*draw_pool: tried", 0),
+        Rule(r"^draw_pool: (place_gaps|SG_UNROLL)", POOL, loop=True),
+        Rule(r"^place_gaps: (.*(peak|at\[r / 2\])|TwoSums)", counted),
+        Rule(r"^place_gaps: (.*ticks\[|int64_t ticks|write_sums|const double)", 1 - counted),
+        Rule(r"^write_sums: sum_ticks<true>", bounded),
+        Rule(r"^write_sums: sum_ticks<false>", 1 - bounded),
         # scatter
-        Rule(r"^scatter_task: mix_words", w.copula),
-        Rule(r"^mix_words: .*normal_of_word[^\n]*\nscatter_task: ", w.fields / 3),
-        Rule(r"^mix_words: .*(z = |words\[f\] = word_of_normal|row = )[^\n]*\nscatter_task: ", (w.fields - 1) / 2),
-        Rule(r"^scatter_task: if \(f < fields\) value", w.fields / 3),
-        Rule(r"^scatter_task: if \(job.ratio_field\)", w.fields > 2),
-        # arrange: loops are unrolled, and the rest of one is a loop of its own
-        Rule(rf"{arrange}for \(int s = tid", slots / 4, loop=True),
-        Rule(rf"{arrange}(for \(int s = 0|.* here|before \+= here|next\[tid)", 0, loop=True),  # 8 at a time: no loop
-        Rule(rf"{arrange}for \(int w", 0, loop=True, least=20),
-        Rule(rf"{arrange}for \(int w", 1, loop=True),
-        Rule(rf"{arrange}(for \(int i = tid|.*atomicAdd|const uint4 item)", (passes - 1.5) / 4, loop=True, least=16),
-        Rule(rf"{arrange}(for \(int i = tid|.*atomicAdd|const uint4 item)", 1.5, loop=True),
-        Rule(rf"{arrange}for \(uint32_t k", 0.5, loop=True),  # four more of the slot's items
-        Rule(arrange, passes, loop=True, least=40),
+        Rule(r"^scatter_part: ", PARTS, loop=True),
+        Rule(r"^ties_of: for \(int j.*\nfields_of: ", 0.25 * w.copula),  # unrolled as above
+        Rule(r"^scatter_part: (if \(of.ties|.*mix_words)", w.copula),
+        Rule(r"^mix_words: .*normal_of_word[^\n]*\nscatter_part: ", w.fields / MOST_FIELDS),
+        Rule(
+            r"^mix_words: .*(z = |words\[f\] = word_of_normal|row = )[^\n]*\nscatter_part: ",
+            (w.fields - 1) / (MOST_FIELDS - 1),
+        ),
+        Rule(rf"^scatter_part: ({VALUE}|{SEARCH})", w.fields / MOST_FIELDS),
+        Rule(rf"^scatter_part: {SEARCH}", SEARCHES, loop=True),
+        Rule(r"^scatter_part: .*reason_tokens", w.fields > 2),
+        *rules_of_buckets(),
     ]
+
+
+VALUE = r"(const int32_t table|pair\[r\]|value\[r\]|uint32_t more|more |SG_UNROLL.*(f < TURN_FIELDS|words\[r\]\[f\] = value))"
+SEARCH = r"(while|const int k|more &=|word = |low = |.*searched|SG_UNROLL.*r == k)"
+
+
+def rules_of_buckets() -> list[Rule]:
+    """Of a block that arranges a bucket. Loops are unrolled, by 16, 8 and 4, and the rest of one is a loop of its own."""
+    items = "^arrange_bucket: (for .int i = tid|.*atomicAdd|const uint4 item)"
+    slots = "^arrange_bucket: (for .int s = 0|.* here|before .= here|own)"
+    warps = "^arrange_bucket: for .int w"
+    fours, rest = of_fours(ITEMS / THREADS)
+    return [
+        Rule(r"^arrange_bucket: for .int s = tid", SLOTS / THREADS / 4, loop=True),
+        # each thread has four slots
+        Rule(slots, 0, loop=True, least=20),
+        Rule(slots, 1, loop=True, least=8),
+        Rule(slots, 0, loop=True),
+        Rule(slots, 0, least=12, most=60),
+        # sums of 0 to 15 warps
+        Rule(warps, 0, loop=True, least=20),
+        Rule(warps, 0.5, loop=True, least=8),
+        Rule(warps, 1.5, loop=True),
+        Rule(warps, 0.5, least=12, most=20),
+        Rule(items, fours, loop=True, least=16),
+        Rule(items, rest, loop=True),
+        Rule(r"^arrange_bucket: for .uint32_t k", FOURS, loop=True),
+        Rule(r"^arrange_bucket: ", ITEMS / THREADS, loop=True, least=40),
+    ]
+
+
+def of_fours(passes: float) -> tuple[float, float]:
+    """Passes of a loop that is unrolled by four, and of its rest, where warps make one pass more or less."""
+    few = int(passes)
+    more = passes - few
+    fours = few // 4 * (1 - more) + (few + 1) // 4 * more
+    return fours, passes - 4 * fours

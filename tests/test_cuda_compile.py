@@ -1,4 +1,4 @@
-"""Every kernel compiles for the devices that we promise, without one being there; no register is spilled."""
+"""Every kernel compiles for the devices that we promise, without one being there; what registers spill is listed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ KERNELS = Path(__file__).parent.parent / "kernels"
 PROBES = KERNELS.parent / "bench" / "device_probe.cu"
 ARCHITECTURES = ("sm_80", "sm_90")
 NVCC = shutil.which("nvcc")
+SPILLED = {  # bytes stored and loaded at most: the registers that would hold them halve the warps of a multiprocessor
+    "draw": (32, 60),  # on an H200 1.3 accesses in 406 instructions of 32 requests
+    "scatter": (20, 24),  # 2.0 in 259
+    "gap": (4, 4),  # by NVRTC 13.5: a word of a thread that may draw again
+}
+"""What is kept in memory for want of registers; the other kernels keep nothing there."""
 
 
 def nvrtc() -> ctypes.CDLL | None:
@@ -34,18 +40,34 @@ NVRTC = nvrtc()
 
 
 def check(report: str) -> None:
-    """No kernel of a compiler's report spills, and all are there."""
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    names = re.findall(r"Compiling entry function 'sg_(\w+)'", report)
-    assert len(names) == len(spills) == len(kernel_names())
-    assert sorted(names) == kernel_names()
-    assert set(spills) == {("0", "0")}, report
+    """All kernels are in a compiler's report, and none spills more than it may."""
+    found = re.findall(
+        r"Compiling entry function 'sg_(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads", report, re.DOTALL
+    )
+    spilled = {name: (int(stores), int(loads)) for name, stores, loads in found}
+    assert sorted(spilled) == kernel_names()
+    more = {name: of for name, of in spilled.items() if any(map(int.__gt__, of, SPILLED.get(name, (0, 0))))}
+    assert not more
 
 
 def kernel_names() -> list[str]:
     """Kernels of slab.cu."""
     text = (KERNELS / "slab.cu").read_text()
-    return sorted(re.findall(r"^SG_KERNEL\((\w+)\)", text, re.MULTILINE) + re.findall(r" sg_([a-z]\w*)\(", text))
+    return sorted(re.findall(r"^SG_(?:EACH\(|KERNEL\(.*?\) sg_)(\w+)", text, re.MULTILINE))
+
+
+def test_a_spill_beyond_the_list_is_refused() -> None:
+    report = "".join(
+        f"Compiling entry function 'sg_{name}'\n{{{name}[0]}} bytes spill stores, {{{name}[1]}} bytes spill loads\n"
+        for name in kernel_names()
+    )
+    none = dict.fromkeys(kernel_names(), (0, 0))
+    check(report.format(**none | SPILLED))
+    for name, of in (("draw", (36, 60)), ("draw", (32, 64)), ("time", (0, 4))):
+        with pytest.raises(AssertionError, match=name):
+            check(report.format(**none | {name: of}))
+    with pytest.raises(AssertionError):
+        check(report.replace("sg_time", "sg_tome").format(**none))
 
 
 @pytest.mark.skipif(not NVCC, reason="no nvcc")
@@ -121,7 +143,7 @@ def test_no_contraction_is_asked_for() -> None:
 def test_one_text_has_every_header_once() -> None:
     text = loader.one_text()
     assert "#include" not in text
-    assert text.count("SG_DEVICE Words philox4x32(") == 1
+    assert text.count("struct RoundKeys {") == 1
     assert text.count("struct SlabJob {") == 1
 
 
