@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from ptx.compile import nvrtc
 
 from servegen_gpu.backends.cuda import loader
 from servegen_gpu.backends.cuda.device import OPTIONS
@@ -19,17 +19,6 @@ KERNELS = Path(__file__).parent.parent / "kernels"
 PROBES = KERNELS.parent / "bench" / "device_probe.cu"
 ARCHITECTURES = ("sm_80", "sm_90")
 NVCC = shutil.which("nvcc")
-
-
-def nvrtc() -> ctypes.CDLL | None:
-    """The library of the wheel that CuPy needs, if it is installed."""
-    spec = importlib.util.find_spec("nvidia")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted(Path(place).glob("*/lib/libnvrtc.so.*")):
-            return ctypes.CDLL(str(path))
-    return None
-
-
 NVRTC = nvrtc()
 
 

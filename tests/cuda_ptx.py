@@ -1,0 +1,31 @@
+"""The kernels of slab.cu by their PTX, in place of those that g++ makes of the same text for cuda_host.py."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from ptx.compile import nvrtc, ptx_of
+from ptx.device import PtxModule
+
+from servegen_gpu.backends.cuda.device import OPTIONS
+from servegen_gpu.backends.cuda.loader import kernels_dir, one_text
+
+
+@functools.cache
+def module(fmad: bool = False) -> PtxModule:
+    """All kernels with the backend's options; with `fmad`, the compiler contracts multiplications and additions."""
+    options = [f"--fmad={str(fmad).lower()}" if "fmad" in option else option for option in OPTIONS]
+    if nvrtc():
+        return PtxModule(ptx_of(one_text(), options), contractible=fmad)
+    return PtxModule(ptx_of('#include "slab.cu"\n', [*options, f"-I{kernels_dir()}"]), contractible=fmad)
+
+
+def launch(
+    kernels: PtxModule, kernel: str, job: np.ndarray[Any, Any], n: int, threads: int, shared_bytes: int, seed: int
+) -> None:
+    """A kernel for n threads: the job by address or by value, as the kernel takes it, and n."""
+    by_value = kernels.kernels[f"sg_{kernel}"].params[0].count > 1
+    arguments = [job.tobytes() if by_value else job.ctypes.data, n]
+    kernels.launch(f"sg_{kernel}", -(-n // threads), threads, arguments, shared_bytes=shared_bytes, seed=seed)
