@@ -4,6 +4,8 @@
 
 #include "machine.h"
 
+namespace ptx {
+
 void resolve_barrier(Block& block, u32 number);
 void resolve_lanes(Block& block, u32 warp, Meeting first);
 
@@ -181,3 +183,5 @@ inline u32 redux(u32 kind, u32 given, u32 mask, int line) {
     return static_cast<u32>(meet({.what = For::REDUCE, .line = line, .mask = mask, .kind = kind, .given = given}).got);
 }
 inline void warp_sync(u32 mask, int line) { meet({.what = For::WARP, .line = line, .mask = mask}); }
+
+}  // namespace ptx

@@ -101,7 +101,10 @@ def emit(instruction: Instruction, names: Names) -> str:
     if opcode in CONTRACTIBLE_FORMS:
         raise Unknown(instruction.line, instruction.text, "may be contracted: compile with --fmad=false")
     write = WRITERS.get(instruction.opcode[0])
-    text = write(_Operation(instruction, names)) if write else None
+    try:
+        text = write(_Operation(instruction, names)) if write else None
+    except (IndexError, KeyError, ValueError):  # operands that are not there, types that have no such instruction
+        text = None
     if text is None:
         raise Unknown(instruction.line, instruction.text)
     return text

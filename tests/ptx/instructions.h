@@ -10,6 +10,8 @@
 #include <limits>
 #include <type_traits>
 
+namespace ptx {
+
 using u8 = uint8_t;
 using u16 = uint16_t;
 using u32 = uint32_t;
@@ -423,3 +425,5 @@ CONVERTS(rm, FE_DOWNWARD)
 CONVERTS(rp, FE_UPWARD)
 template <class To, class From>
 To cvt_rn(From x) { return static_cast<To>(x); }
+
+}  // namespace ptx

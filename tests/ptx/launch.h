@@ -4,6 +4,8 @@
 #include "collectives.h"
 #include "memory.h"
 
+namespace ptx {
+
 struct Entry {
     const char* name;
     Kernel kernel;
@@ -41,3 +43,5 @@ int ptx_launch(const char* name, const void* params, const u32* grid, const u32*
 }
 
 }  // extern "C"
+
+}  // namespace ptx

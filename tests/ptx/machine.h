@@ -15,6 +15,8 @@
 
 #include "instructions.h"
 
+namespace ptx {
+
 struct Dim {
     u32 x, y, z;
     u64 all() const { return u64{x} * y * z; }
@@ -265,3 +267,5 @@ inline bool run_fibers(std::vector<std::unique_ptr<Block>>& blocks, const std::v
     ready.pop_back();
     step(thread);
 }
+
+}  // namespace ptx

@@ -5,6 +5,8 @@
 
 #include "machine.h"
 
+namespace ptx {
+
 // Shared memory -------------------------------------------------------------------------------------------------------
 
 constexpr u32 MANY = ~u32{0};
@@ -118,3 +120,5 @@ T atomic(u64 address, int line, F function) {
     std::memcpy(at, &wanted, sizeof wanted);
     return old;
 }
+
+}  // namespace ptx

@@ -45,7 +45,7 @@ def translate(text: str, *, contractible: bool = False) -> tuple[str, Mapping[st
     """
     module = parse(text)
     shared, size = _shared(module)
-    out = ['#include "launch.h"\n\n']
+    out = ['#include "launch.h"\n\nnamespace ptx {\n\n']
     out += [_static(v) for v in module.variables if v.space in ("const", "global")]
     for function in module.functions:
         out.append(f"static void {cpp_name('f', function.name)}({_arguments(function)});\n")
@@ -57,7 +57,7 @@ def translate(text: str, *, contractible: bool = False) -> tuple[str, Mapping[st
         for f in module.functions
         if f.kernel
     ]
-    out += ["const Entry ENTRIES[] = {\n", *entries, "    {nullptr, nullptr, false},\n};\n"]
+    out += ["const Entry ENTRIES[] = {\n", *entries, "    {nullptr, nullptr, false},\n};\n\n}  // namespace ptx\n"]
     return "".join(out), {f.name: KernelShape(f.params, size) for f in module.functions if f.kernel}
 
 
