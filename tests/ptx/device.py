@@ -73,10 +73,10 @@ class PtxModule:
         held = params(shape.params, arguments)
         dims = [(ctypes.c_uint32 * 3)(*(of if isinstance(of, tuple) else (of,)), *(1, 1, 1)[: 3 - _axes(of)])
                 for of in (grid, block)]  # fmt: skip
-        size = ctypes.c_uint32(shape.shared_bytes + shared_bytes)
+        sizes = (ctypes.c_uint32(shape.shared_bytes), ctypes.c_uint32(shared_bytes))
         with self._lock:
             status = self._library.ptx_launch(
-                kernel.encode(), held, *dims, size, ctypes.c_uint64(seed), ctypes.c_uint32(together)
+                kernel.encode(), held, *dims, *sizes, ctypes.c_uint64(seed), ctypes.c_uint32(together)
             )
             if status:
                 raise LaunchError(f"{kernel}: {self._library.ptx_failure().decode()}")

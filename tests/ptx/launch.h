@@ -21,13 +21,13 @@ const char* ptx_failure() { return failure; }
 void ptx_move_seeds(s64 by) { seed_moves_by = by; }
 
 // 0 if all threads came to their end. `together`: blocks at once.
-int ptx_launch(const char* name, const void* params, const u32* grid, const u32* block, u32 shared_bytes, u64 seed,
-               u32 together) {
+int ptx_launch(const char* name, const void* params, const u32* grid, const u32* block, u32 static_bytes,
+               u32 dynamic_bytes, u64 seed, u32 together) {
     static std::vector<std::unique_ptr<Block>> blocks;
     const Entry* entry = ENTRIES;
     while (entry->name && std::strcmp(entry->name, name)) ++entry;
     launched = {entry->kernel, entry->waits, reinterpret_cast<u64>(params), {grid[0], grid[1], grid[2]},
-                {block[0], block[1], block[2]}, shared_bytes};
+                {block[0], block[1], block[2]}, static_bytes, dynamic_bytes};
     random_state = seed;
     failure[0] = 0;
     std::vector<u32> order(launched.grid.all());

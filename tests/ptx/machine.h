@@ -30,7 +30,7 @@ struct Launch {
     bool waits;  // whether its threads ever wait for others
     u64 params;
     Dim grid, block;
-    u32 shared_bytes;
+    u32 static_bytes, dynamic_bytes;  // of shared memory
 };
 
 // What a thread waits for, and what it brings along.
@@ -165,8 +165,8 @@ inline void begin(Block& block, Dim at) {
     const u64 threads = launched.block.all();
     block.threads.resize(threads);
     block.at = at, block.live = static_cast<u32>(threads);
-    block.shared.assign(launched.shared_bytes, 0xA5);
-    block.uses.resize(launched.shared_bytes);
+    block.shared.assign(launched.static_bytes + launched.dynamic_bytes, 0xA5);
+    block.uses.resize(block.shared.size());
     ++block.epoch;
     for (Barrier& barrier : block.barriers) barrier = {};
     for (u32 i = 0; i < threads; ++i) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ptx.emit import Names, address, cpp_name, emit
@@ -23,7 +23,7 @@ class KernelShape:
     ----------
     params : tuple of Variable
     shared_bytes : int
-        Static shared memory, for all kernels of the module alike.
+        Static shared memory.
     """
 
     params: tuple[Variable, ...]
@@ -44,36 +44,44 @@ def translate(text: str, *, contractible: bool = False) -> tuple[str, Mapping[st
     Unknown
     """
     module = parse(text)
-    shared, size = _shared(module)
+    every = [v for v in module.variables if v.space == "shared"]
+    every += [v for f in module.functions if not f.kernel for v in _shared_in(f)]
+    common, common_bytes = _placed(every, 0)
+    names = {v.name: cpp_name("s", v.name) for v in module.variables} | common
     out = ['#include "launch.h"\n\nnamespace ptx {\n\n']
     out += [_static(v) for v in module.variables if v.space in ("const", "global")]
+    out += [f"static void {cpp_name('f', f.name)}({_arguments(f)});\n" for f in module.functions]
+    shapes: dict[str, KernelShape] = {}
     for function in module.functions:
-        out.append(f"static void {cpp_name('f', function.name)}({_arguments(function)});\n")
-    names = {v.name: cpp_name("s", v.name) for v in module.variables} | shared
-    out += [text for f in module.functions for text in _function(f, names, contractible)]
+        own, size = _placed(_shared_in(function), common_bytes) if function.kernel else ({}, 0)
+        out += _function(function, names | own, contractible)
+        if function.kernel:
+            shapes[function.name] = KernelShape(function.params, -(-size // 16) * 16)
     waits = _waiting(module)
     entries = [
-        f'    {{"{f.name}", {cpp_name("f", f.name)}, {"true" if f.name in waits else "false"}}},\n'
-        for f in module.functions
-        if f.kernel
+        f'    {{"{name}", {cpp_name("f", name)}, {"true" if name in waits else "false"}}},\n' for name in shapes
     ]
     out += ["const Entry ENTRIES[] = {\n", *entries, "    {nullptr, nullptr, false},\n};\n\n}  // namespace ptx\n"]
-    return "".join(out), {f.name: KernelShape(f.params, size) for f in module.functions if f.kernel}
+    return "".join(out), shapes
 
 
-def _shared(module: Module) -> tuple[dict[str, str], int]:
-    """Where shared variables are, by name, and the bytes of all; what the launch adds comes behind them."""
+def _shared_in(function: Function) -> list[Variable]:
+    return [item for item in _all_items(function.body) if isinstance(item, Variable) and item.space == "shared"]
+
+
+def _placed(variables: Sequence[Variable], size: int) -> tuple[dict[str, str], int]:
+    """Where shared variables are, by name, behind the first `size` bytes, and the bytes of all.
+
+    A variable without a size is what the launch adds, behind them.
+    """
     places: dict[str, str] = {}
-    size = 0
-    scopes = [item for f in module.functions for item in _all_items(f.body)]
-    variables = [*module.variables, *(item for item in scopes if isinstance(item, Variable))]
-    own = [v for v in variables if v.space == "shared" and v.count]
-    for variable in own:
+    for variable in variables:
+        if not variable.count:
+            places[variable.name] = "u64{launched.static_bytes}"
+            continue
         size = -(-size // variable.align) * variable.align
         places[variable.name] = f"u64{{{size}}}"
         size += variable.bytes
-    size = -(-size // 16) * 16
-    places |= {v.name: f"u64{{{size}}}" for v in variables if v.space == "shared" and not v.count}
     return places, size
 
 
