@@ -56,7 +56,7 @@ inline bool is_shared(u64 address) { return shared_of_generic(address) < me->blo
 enum class Space { ANY, SHARED, OTHER };
 
 template <Space SPACE>
-u8* place(u64 address, u64 bytes, Access access, bool atomic, int line) {
+__attribute__((noinline)) u8* place(u64 address, u64 bytes, Access access, bool atomic, int line) {
     if (address % bytes) fail("line %d: address %#llx is no multiple of %llu", line, static_cast<unsigned long long>(address),
                               static_cast<unsigned long long>(bytes));
     if (SPACE == Space::SHARED) return shared_at(static_cast<u32>(address), bytes, access, atomic, line);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 WIDTHS = {"pred": 1, **{f"{kind}{bits}": bits for kind in "busf" for bits in (8, 16, 32, 64) if f"{kind}{bits}" != "f8"}}
@@ -110,6 +111,7 @@ class Module:
     functions: list[Function] = field(default_factory=list)
 
 
+_WORD = re.compile(r"\S")
 _HEADER = re.compile(r"\s*(\.version|\.target|\.address_size)\b[^\n]*")
 _FUNCTION = re.compile(
     r"\s*((?:\.(?:visible|weak|extern|common)\s+)*)\.(entry|func)\s*(?:\(([^()]*)\)\s*)?([\w$]+)\s*(?:\(([^()]*)\))?([^{;]*)([{;])"
@@ -121,6 +123,7 @@ _VARIABLE = re.compile(
 )
 _PARAM = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr\s+(?:\.[a-z]+\s+(?:\d+\s+)?)*)?([\w$%]+)\s*(?:\[(\d+)\])?")
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.+)$", re.DOTALL)
+_IGNORED = re.compile(r"\.loc\b[^\n]*|\.pragma\b[^;]*;|;")
 _LABEL = re.compile(r"\s*([\w$]+)\s*:(?!:)(?:\s*\.branchtargets\s+([^;]+);)?")
 _INSTRUCTION = re.compile(r"(?:@(!?)(%?[\w$]+)\s+)?([a-z][\w.:]*)\s*(.*)$", re.DOTALL)
 
@@ -144,10 +147,11 @@ def split(text: str) -> list[str]:
 class _Reader:
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
+        self.ends = [found.end() for found in re.finditer("\n", text)]
 
     def module(self) -> Module:
         module = Module()
-        while self.text[self.at :].strip():
+        while self._next():
             if found := _HEADER.match(self.text, self.at):
                 self.at = found.end()
             elif found := _FUNCTION.match(self.text, self.at):
@@ -160,12 +164,18 @@ class _Reader:
                 module.variables.append(self._variable(line, statement))
         return module
 
+    def _next(self) -> bool:
+        """To the next word, if there is one."""
+        found = _WORD.search(self.text, self.at)
+        self.at = found.start() if found else len(self.text)
+        return found is not None
+
     def _line(self, at: int) -> int:
-        return self.text.count("\n", 0, at) + 1
+        return bisect_right(self.ends, at) + 1
 
     def _statement(self) -> tuple[int, str]:
-        begin = self.at + len(self.text[self.at :]) - len(self.text[self.at :].lstrip())
-        end = self.text.find(";", begin)
+        self._next()
+        begin, end = self.at, self.text.find(";", self.at)
         if end < 0:
             raise Unknown(self._line(begin), self.text[begin : begin + 80], "no end of a statement")
         self.at = end + 1
@@ -174,16 +184,16 @@ class _Reader:
     def _scope(self) -> Scope:
         """What stands before the closing brace."""
         items: list[Scope | Variable | Registers | Label | Instruction] = []
-        blank = re.compile(r"\s*")
         while True:
-            self.at = blank.match(self.text, self.at).end()  # type: ignore[union-attr]
+            if not self._next():
+                raise Unknown(self._line(len(self.text)), "", "no end of braces")
             if self.text.startswith("}", self.at):
                 self.at += 1
                 return Scope(tuple(items))
             if self.text.startswith("{", self.at):
                 self.at += 1
                 items.append(self._scope())
-            elif found := re.compile(r"\.loc\b[^\n]*|\.pragma\b[^;]*;|;").match(self.text, self.at):
+            elif found := _IGNORED.match(self.text, self.at):
                 self.at = found.end()
             elif found := _LABEL.match(self.text, self.at):
                 self.at = found.end()
