@@ -13,13 +13,18 @@ from servegen_gpu.backends.cuda.device import OPTIONS
 from servegen_gpu.backends.cuda.loader import kernels_dir, one_text
 
 
-@functools.cache
-def module(fmad: bool = False) -> PtxModule:
-    """All kernels with the backend's options; with `fmad`, the compiler contracts multiplications and additions."""
+def text_of(fmad: bool = False) -> str:
+    """PTX of all kernels with the backend's options; with `fmad`, multiplications and additions may be contracted."""
     options = [f"--fmad={str(fmad).lower()}" if "fmad" in option else option for option in OPTIONS]
     if nvrtc():
-        return PtxModule(ptx_of(one_text(), options), contractible=fmad)
-    return PtxModule(ptx_of('#include "slab.cu"\n', [*options, f"-I{kernels_dir()}"]), contractible=fmad)
+        return ptx_of(one_text(), options)
+    return ptx_of('#include "slab.cu"\n', [*options, f"-I{kernels_dir()}"])
+
+
+@functools.cache
+def module(fmad: bool = False) -> PtxModule:
+    """All kernels, compiled once."""
+    return PtxModule(text_of(fmad), contractible=fmad)
 
 
 def launch(

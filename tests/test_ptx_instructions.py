@@ -76,7 +76,11 @@ def kernel(name: str, opcode: str) -> str:
     to, *kinds = [source_type(letter, form.types) for letter in form.operands]
     inputs = "\n".join(f".reg {register(kind)} %x{n}; {loaded(n, kind)}" for n, kind in enumerate(kinds))
     given = ", ".join(f"%x{n}" for n in range(len(kinds)))
-    out = "selp.b64 %rd4, 1, 0, %y; st.global.b64 [%rd3], %rd4;" if to == "pred" else f"st.global.b{bits_of(to)} [%rd3], %y;"
+    out = (
+        "selp.b64 %rd4, 1, 0, %y; st.global.b64 [%rd3], %rd4;"
+        if to == "pred"
+        else f"st.global.b{bits_of(to)} [%rd3], %y;"
+    )
     return f"""
 .visible .entry {name}(.param .u64 rows, .param .u64 results)
 {{ .reg .b64 %rd<5>; .reg .b32 %r<2>; .reg .b16 %rs<2>; .reg {register(to)} %y;

@@ -276,7 +276,11 @@ def test_parts_of_warps_meet_by_themselves(seed: int) -> None:
     for i in range(64):
         lanes = np.arange(i % 32 % 3, 32, 3)
         own = x[i // 32 * 32 + lanes]
-        expected = [sum(int(v & 1) << n for n, v in zip(lanes, own, strict=True)), own.max(), (own & 3 == x[i] & 3).sum()]
+        expected = [
+            sum(int(v & 1) << n for n, v in zip(lanes, own, strict=True)),
+            own.max(),
+            (own & 3 == x[i] & 3).sum(),
+        ]
         assert out[i] == expected[i % 32 % 3]
 
 
@@ -310,7 +314,11 @@ def test_histograms_and_atomics(seed: int) -> None:
     x, bins = of_words(4 * 96), np.zeros(64, np.uint32)
     run("histogram", x, bins, len(x) - 5, grid=3, block=96, seed=seed)
     assert (bins == np.bincount(x[:-5] % 64, minlength=64)).all()
-    w, d, f = np.array([0, 0, 2**32 - 1, 0, 2**31 - 1, 2**31, 2**32 - 1, 0, 0, 5, 5], np.uint32), np.zeros(5, np.uint64), np.zeros(1)
+    w, d, f = (
+        np.array([0, 0, 2**32 - 1, 0, 2**31 - 1, 2**31, 2**32 - 1, 0, 0, 5, 5], np.uint32),
+        np.zeros(5, np.uint64),
+        np.zeros(1),
+    )
     d[1] = 2**64 - 1
     run("atomics", x, w, d, f, grid=4, block=96, seed=seed)
     total, signed = int(x.sum(dtype=np.uint64)), x.view(np.int32)
@@ -359,7 +367,12 @@ def test_loads_and_stores_of_vectors_and_arrays_of_a_thread() -> None:
 
 @each_seed
 def test_blocks_that_wait_for_the_one_before(seed: int) -> None:
-    x, sums, ticket, out = of_words(32 * 20) % 99, np.zeros(20, np.uint32), np.zeros(1, np.uint32), np.zeros(20, np.uint32)
+    x, sums, ticket, out = (
+        of_words(32 * 20) % 99,
+        np.zeros(20, np.uint32),
+        np.zeros(1, np.uint32),
+        np.zeros(20, np.uint32),
+    )
     run("chained", x, sums, ticket, out, grid=20, block=32, seed=seed, together=4)
     assert (out == np.cumsum(x.reshape(20, 32).sum(1))).all()
 

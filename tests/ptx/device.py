@@ -15,7 +15,16 @@ from ptx.translate import translate
 
 HERE = Path(__file__).parent
 COMPILER = "g++"
-FLAGS = ("-std=c++20", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-w")
+FLAGS = (
+    "-std=c++20",
+    "-O1",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-U_FORTIFY_SOURCE",
+    "-shared",
+    "-fPIC",
+    "-w",
+)
 OPTIONS = ("--fmad=false", "-std=c++17")
 
 Dim = int | tuple[int, int] | tuple[int, int, int]

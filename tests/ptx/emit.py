@@ -199,7 +199,9 @@ def _store(of: _Operation) -> str | None:
         return None
     vector = ", ".join(_in(of.type, operand, of.names) for operand in given)
     kind = f"Vector<{of.type}, {elements}>"
-    return of.done(f"store<{space}, {of.type}, {elements}>({_place(of, 0)}, {kind}{{{{{vector}}}}}, {strong}, {of.line});")
+    return of.done(
+        f"store<{space}, {of.type}, {elements}>({_place(of, 0)}, {kind}{{{{{vector}}}}}, {strong}, {of.line});"
+    )
 
 
 def _atomic(of: _Operation) -> str | None:

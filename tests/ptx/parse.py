@@ -6,7 +6,10 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-WIDTHS = {"pred": 1, **{f"{kind}{bits}": bits for kind in "busf" for bits in (8, 16, 32, 64) if f"{kind}{bits}" != "f8"}}
+WIDTHS = {
+    "pred": 1,
+    **{f"{kind}{bits}": bits for kind in "busf" for bits in (8, 16, 32, 64) if f"{kind}{bits}" != "f8"},
+}
 """Bits of every type."""
 
 
@@ -121,7 +124,9 @@ _VARIABLE = re.compile(
     r"(?:\.align\s+(\d+)\s+)?(?:\.ptr\s+(?:\.\w+\s+)*?(?:\.align\s+\d+\s+)?)?\.(\w+)\s+([\w$%]+)\s*((?:\[\d*\]\s*)*)(?:=\s*(.+))?$",
     re.DOTALL,
 )
-_PARAM = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr\s+(?:\.[a-z]+\s+(?:\d+\s+)?)*)?([\w$%]+)\s*(?:\[(\d+)\])?")
+_PARAM = re.compile(
+    r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr\s+(?:\.[a-z]+\s+(?:\d+\s+)?)*)?([\w$%]+)\s*(?:\[(\d+)\])?"
+)
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.+)$", re.DOTALL)
 _IGNORED = re.compile(r"\.loc\b[^\n]*|\.pragma\b[^;]*;|;")
 _LABEL = re.compile(r"\s*([\w$]+)\s*:(?!:)(?:\s*\.branchtargets\s+([^;]+);)?")

@@ -58,9 +58,7 @@ def translate(text: str, *, contractible: bool = False) -> tuple[str, Mapping[st
         if function.kernel:
             shapes[function.name] = KernelShape(function.params, -(-size // 16) * 16)
     waits = _waiting(module)
-    entries = [
-        f'    {{"{name}", {cpp_name("f", name)}, {"true" if name in waits else "false"}}},\n' for name in shapes
-    ]
+    entries = [f'    {{"{name}", {cpp_name("f", name)}, {"true" if name in waits else "false"}}},\n' for name in shapes]
     out += ["const Entry ENTRIES[] = {\n", *entries, "    {nullptr, nullptr, false},\n};\n\n}  // namespace ptx\n"]
     return "".join(out), shapes
 
