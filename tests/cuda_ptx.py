@@ -22,9 +22,9 @@ def text_of(fmad: bool = False) -> str:
 
 
 @functools.cache
-def module(fmad: bool = False) -> PtxModule:
+def module() -> PtxModule:
     """All kernels, compiled once."""
-    return PtxModule(text_of(fmad), contractible=fmad)
+    return PtxModule(text_of())
 
 
 def launch(

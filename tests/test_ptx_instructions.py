@@ -1,4 +1,4 @@
-"""Every instruction that ptx/ knows against Python's integers and fractions, on values at the edges and between them."""
+"""Every instruction that ptx/ knows against Python's integers and fractions, at the edges and between them."""
 
 from __future__ import annotations
 

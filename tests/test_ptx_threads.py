@@ -108,14 +108,16 @@ KERNEL histogram(const u32* in, u32* out, int n) {
     __shared__ u32 bins[64];
     if (threadIdx.x < 64) bins[threadIdx.x] = 0;
     __syncthreads();
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) atomicAdd(&bins[in[i] % 64], 1u);
+    const int step = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) atomicAdd(&bins[in[i] % 64], 1u);
     __syncthreads();
     if (threadIdx.x < 64) atomicAdd(&out[threadIdx.x], bins[threadIdx.x]);
 }
 KERNEL atomics(const u32* in, u32* w, u64* d, double* f) {
     const u32 x = in[blockIdx.x * blockDim.x + threadIdx.x];
     atomicAdd(w + 0, x), atomicSub(w + 1, x), atomicMin(w + 2, x), atomicMax(w + 3, x);
-    atomicMin((int*)w + 4, (int)x), atomicMax((int*)w + 5, (int)x), atomicAnd(w + 6, x), atomicOr(w + 7, x), atomicXor(w + 8, x);
+    atomicMin((int*)w + 4, (int)x), atomicMax((int*)w + 5, (int)x);
+    atomicAnd(w + 6, x), atomicOr(w + 7, x), atomicXor(w + 8, x);
     atomicInc(w + 9, 99u), atomicDec(w + 10, 99u);
     atomicAdd(d + 0, (u64)x << 20), atomicMin(d + 1, (u64)x), atomicMax(d + 2, (u64)x);
     atomicAdd(f, (double)(x >> 8));

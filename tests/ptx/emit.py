@@ -264,10 +264,10 @@ def _barrier(of: _Operation) -> str | None:
         return of.done(f"warp_sync(in<u32>({operands[0]}), {of.line});") if kind == "sync" else None
     if kind == "red":
         how = of.take("popc", "and", "or")
-        to, number, *threads, given = of.operands
-        turned = f"in<u32>({value(threads[0], of.names)})" if threads else "0"
-        call = f"barrier(RED_{how.upper()}, in<u32>({value(number, of.names)}), {turned}, {value(given, of.names)}, {of.line})"
-        return of.done(_set(to, f"{call}.{'got' if how == 'popc' else 'yes'}"))
+        to, number, *threads, given = operands[0], operands[1], *operands[2:]
+        count = f"in<u32>({threads[0]})" if threads else "0"
+        call = f"barrier(RED_{how.upper()}, in<u32>({number}), {count}, {given}, {of.line})"
+        return of.done(_set(of.operands[0], f"{call}.{'got' if how == 'popc' else 'yes'}"))
     threads_text = f"in<u32>({operands[1]})" if len(operands) > 1 else "0"
     if kind == "arrive":
         return of.done(f"barrier_arrive(in<u32>({operands[0]}), {threads_text}, {of.line});")

@@ -1,8 +1,8 @@
 """Instructions that compute: every opcode that is known, and what its operands are.
 
 An opcode is a function of instructions.h of the same name, its types as template arguments. Letters of operands, the
-destination first: ``t`` the (first) type, ``f`` the second, ``u`` u32, ``i`` s32, ``w`` twice as wide, ``p`` a predicate, ``c`` the
-carry flag, which is not written in PTX.
+destination first: ``t`` the (first) type, ``f`` the second, ``u`` u32, ``i`` s32, ``w`` twice as wide, ``p`` a
+predicate, ``c`` the carry flag, which is not written in PTX.
 """
 
 from __future__ import annotations

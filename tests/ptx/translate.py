@@ -130,7 +130,8 @@ def _arguments(function: Function) -> str:
 
 
 def _function(function: Function, names: Mapping[str, str], contractible: bool) -> Iterator[str]:
-    yield f"static void {cpp_name('f', function.name)}({_arguments(function)}) {{\n    [[maybe_unused]] bool carry = false;\n"
+    yield f"static void {cpp_name('f', function.name)}({_arguments(function)}) {{\n"
+    yield "    [[maybe_unused]] bool carry = false;\n"
     known = Names(dict(names), contractible)
     offset = 0
     for param in function.results + function.params:
