@@ -264,7 +264,7 @@ def _barrier(of: _Operation) -> str | None:
         return of.done(f"warp_sync(in<u32>({operands[0]}), {of.line});") if kind == "sync" else None
     if kind == "red":
         how = of.take("popc", "and", "or")
-        to, number, *threads, given = operands[0], operands[1], *operands[2:]
+        number, *threads, given = operands[1:]
         count = f"in<u32>({threads[0]})" if threads else "0"
         call = f"barrier(RED_{how.upper()}, in<u32>({number}), {count}, {given}, {of.line})"
         return of.done(_set(of.operands[0], f"{call}.{'got' if how == 'popc' else 'yes'}"))
