@@ -13,18 +13,18 @@ from servegen_gpu.backends.cuda.device import OPTIONS
 from servegen_gpu.backends.cuda.loader import kernels_dir, one_text
 
 
-def text_of(fmad: bool = False) -> str:
-    """PTX of all kernels with the backend's options; with `fmad`, multiplications and additions may be contracted."""
+def text_of(source: str = "slab.cu", fmad: bool = False) -> str:
+    """PTX of a source with the backend's options; with `fmad`, multiplications and additions may be contracted."""
     options = [f"--fmad={str(fmad).lower()}" if "fmad" in option else option for option in OPTIONS]
     if nvrtc():
-        return ptx_of(one_text(), options)
-    return ptx_of('#include "slab.cu"\n', [*options, f"-I{kernels_dir()}"])
+        return ptx_of(one_text(source), options)
+    return ptx_of(f'#include "{source}"\n', [*options, f"-I{kernels_dir()}"])
 
 
 @functools.cache
-def module() -> PtxModule:
-    """All kernels, compiled once."""
-    return PtxModule(text_of())
+def module(source: str = "slab.cu") -> PtxModule:
+    """All kernels of a source, compiled once."""
+    return PtxModule(text_of(source))
 
 
 def launch(
