@@ -12,6 +12,7 @@ most. So ticks are compared, and a build with ``--fmad=true`` is planted, which 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ import pytest
 from cuda_host import COMPILER, HostDevice
 from profiles import tiny_pool
 from ptx.compile import MISSING
-from ptx.device import PtxModule
+from ptx.device import LaunchError, PtxModule
 from ptx.parse import Unknown
 from test_cuda_host import on_host, reference
 from test_golden import CASES
@@ -58,16 +59,19 @@ class PtxDevice(HostDevice):
     seed : int
         Of the order of threads.
     kernels : PtxModule, optional
+        In place of the backend's own, those that are there.
     """
 
     def __init__(self, seed: int, kernels: PtxModule | None = None) -> None:
         super().__init__()
-        self.seed, self.kernels = seed, kernels or cuda_ptx.module()
+        self.seed, self.kernels = seed, kernels
         self.kept: list[dict[str, Any]] = []
 
     def run(self, kernel: str, job: np.ndarray, n: int, shared_bytes: int) -> None:
         threads = BLOCK.get(kernel, THREADS) if kernel in TOGETHER else self.threads
-        cuda_ptx.launch(self.kernels, kernel, job, n, threads, shared_bytes, self.seed)
+        own = self.kernels and f"sg_{kernel}" in self.kernels.kernels
+        kernels = self.kernels if own else cuda_ptx.module()
+        cuda_ptx.launch(kernels, kernel, job, n, threads, shared_bytes, self.seed)
 
     def launch(self, kernel: str, job: Mapping[str, Any], n: int, shared_bytes: int = 0) -> None:
         super().launch(kernel, job, n, shared_bytes)
@@ -193,6 +197,42 @@ def test_a_text_that_may_be_contracted_is_refused() -> None:
         Unknown, match=r"PTX line \d+: may be contracted: compile with --fmad=false: (add|mul|sub)\.f64"
     ):
         PtxModule(cuda_ptx.text_of(fmad=True))
+
+
+# Barriers
+
+BARRIER = re.compile(r"^\s+(?:bar|barrier)(?:\.cta)?\.sync.*$", re.MULTILINE)
+
+
+def kernel_of(text: str, at: int) -> str:
+    """The kernel that a place of PTX is in."""
+    return re.findall(r"\.entry (\w+)\(", text[:at])[-1]
+
+
+def check_barrier(text: str, found: re.Match[str]) -> None:
+    """A kernel without one of its barriers fails, or makes other rows."""
+    kernel = kernel_of(text, found.start())
+    without = PtxModule(text[: found.start()] + text[found.end() :], optimize=0, only={kernel})
+    # correlated fields, and bursts that the first round does not end
+    pool = tiny_pool("language", 12, 1, rate_rps=1.0, silent=False, family=GAMMA, shape=0.05, dependent=True)
+    workload, expected = reference(pool, duration=600, counts="renewal", seed=0)
+    with pytest.raises(LaunchError, match=rf"^{kernel}: .*(race at byte|line)"):
+        on_host(workload, PtxDevice(1, without))
+    assert same(Trace.concat(on_host(workload, PtxDevice(1))), expected)
+
+
+def test_a_barrier_that_is_left_out_is_found() -> None:
+    text = cuda_ptx.text_of()
+    found = [found for found in BARRIER.finditer(text) if kernel_of(text, found.start()) == "sg_arrange"]
+    check_barrier(text, found[len(found) // 2])
+
+
+def test_every_barrier_is_needed() -> None:
+    if not os.environ.get("SERVEGEN_GPU_SLOW_TESTS"):
+        pytest.skip("compiles a kernel for each: SERVEGEN_GPU_SLOW_TESTS=1 tries all")
+    text = cuda_ptx.text_of()
+    for found in BARRIER.finditer(text):
+        check_barrier(text, found)
 
 
 # In full

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from ptx.compile import ptx_of
@@ -37,11 +37,15 @@ class PtxModule:
         Take additions and multiplications that ptxas may contract.
     optimize : int, optional
         0 compiles in half the time, for kernels that run little.
+    only : container of str, optional
+        Kernels to take; by default all.
     """
 
-    def __init__(self, ptx: str, *, contractible: bool = False, optimize: int = 1) -> None:
+    def __init__(
+        self, ptx: str, *, contractible: bool = False, optimize: int = 1, only: Container[str] | None = None
+    ) -> None:
         assert COMPILER
-        text, self.kernels = translate(ptx, contractible=contractible)
+        text, self.kernels = translate(ptx, contractible=contractible, only=only)
         with tempfile.TemporaryDirectory(prefix="servegen_gpu-test-") as folder:
             source, target = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
             source.write_text(text)

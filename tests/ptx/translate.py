@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ptx.emit import Names, address, cpp_name, emit
@@ -30,7 +30,9 @@ class KernelShape:
     shared_bytes: int
 
 
-def translate(text: str, *, contractible: bool = False) -> tuple[str, Mapping[str, KernelShape]]:
+def translate(
+    text: str, *, contractible: bool = False, only: Container[str] | None = None
+) -> tuple[str, Mapping[str, KernelShape]]:
     """A PTX text as C++ text, and its kernels by name.
 
     Parameters
@@ -38,12 +40,15 @@ def translate(text: str, *, contractible: bool = False) -> tuple[str, Mapping[st
     text : str
     contractible : bool, optional
         Take also additions and multiplications without a rounding mode, which ptxas may contract as it likes.
+    only : container of str, optional
+        Kernels to take; by default all.
 
     Raises
     ------
     Unknown
     """
     module = parse(text)
+    module.functions = [f for f in module.functions if only is None or not f.kernel or f.name in only]
     every = [v for v in module.variables if v.space == "shared"]
     every += [v for f in module.functions if not f.kernel for v in _shared_in(f)]
     common, common_bytes = _placed(every, 0)
