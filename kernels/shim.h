@@ -5,8 +5,12 @@
 #include "dependence.h"
 #include "position.h"
 #include "request.h"
-#include "strip_normal.h"
 #include "tables.h"
+#if defined(__CUDACC__)
+#include "variates.h"
+#else
+#include "strip_normal.h"
+#endif
 
 namespace SG_NAMESPACE {
 
@@ -23,12 +27,22 @@ struct ShimArrays {
 
 using ShimFunction = void (*)(const ShimArrays&, int64_t);
 
-#define SG_SHIM(NAME, BODY)                                    \
+#if defined(__CUDACC__)
+#define SG_SHIM(NAME, ...)                                                                             \
+    extern "C" __global__ void shim_##NAME(const __grid_constant__ ShimArrays a, int64_t n) {          \
+        const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;                 \
+        if (i < n) {                                                                                   \
+            __VA_ARGS__;                                                                               \
+        }                                                                                              \
+    }
+#else
+#define SG_SHIM(NAME, ...)                                     \
     static void shim_##NAME(const ShimArrays& a, int64_t n) {  \
         for (int64_t i = 0; i < n; ++i) {                      \
-            BODY;                                              \
+            __VA_ARGS__;                                       \
         }                                                      \
     }
+#endif
 
 #define SG_WORDS Words{a.w[0][i], a.w[1][i], a.w[2][i], a.w[3][i]}
 
@@ -41,6 +55,7 @@ SG_SHIM(draw, const Words words = draw(Key{static_cast<uint32_t>(a.k[0][0]), sta
         a.m[0][i] = words.w0; a.m[1][i] = words.w1; a.m[2][i] = words.w2; a.m[3][i] = words.w3)
 SG_SHIM(log, a.y[0][i] = log(a.x[0][i]))
 SG_SHIM(exp, a.y[0][i] = exp(a.x[0][i]))
+SG_SHIM(quotient, a.y[0][i] = quotient(a.x[0][i], a.x[1][i]))
 SG_SHIM(normal_of_word, a.y[0][i] = normal_of_word(a.w[0][i]))
 SG_SHIM(word_of_normal, a.m[0][i] = word_of_normal(a.x[0][i]))
 SG_SHIM(uniform32, a.y[0][i] = uniform32(a.w[0][i]))
@@ -72,36 +87,27 @@ SG_SHIM(cut_input, a.m[0][i] = cut_input(static_cast<int32_t>(a.k[0][i]), static
 SG_SHIM(cut_output, a.m[0][i] = cut_output(static_cast<int32_t>(a.k[0][i]), static_cast<int32_t>(a.k[1][i]),
                                            static_cast<int32_t>(a.k[2][i])))
 
+SG_SHIM(find_bin, const Tables tables = {static_cast<const uint32_t*>(a.table[0]), nullptr,
+                                         static_cast<const int32_t*>(a.table[1]), static_cast<int32_t>(a.size)};
+        a.m[0][i] = find_bin(a.w[0][i], a.k[0][i], tables))
+
+// Words of `size` fields in w, mixed ones in m; the matrix in x[0].
+SG_SHIM(mix_words, const int fields = static_cast<int>(a.size); uint32_t words[4] = {};
+        for (int f = 0; f < fields; ++f) words[f] = a.w[f][i];
+        mix_words<4>(a.x[0], fields, words);
+        for (int f = 0; f < fields; ++f) a.m[f][i] = words[f])
+
+// Numbers that the law has as well, in the order of tests/test_kernels.py.
+SG_SHIM(constants, const int64_t values[] = {
+            SCALAR_FIELDS, TURN_FIELDS, MODALITIES, INPUT, OUTPUT, RATIO_STEPS, EXACT, RENEWAL, SERVEGEN, INDEPENDENT,
+            COMONOTONE, COPULA, COUNT, GAP, DATA, IMAGE, AUDIO, VIDEO, TURN, MAX_ATTEMPTS, RENEWAL_BITS, WINDOW_TICKS};
+        const int64_t count = sizeof values / sizeof values[0];
+        a.m[0][i] = i < count ? values[i] : count)
+
 #undef SG_WORDS
 #undef SG_SHIM
 
-// Numbers that the law has as well, in the order of tests/test_kernels.py.
-static void shim_constants(const ShimArrays& a, int64_t n) {
-    const int64_t values[] = {
-        SCALAR_FIELDS, TURN_FIELDS, MODALITIES, INPUT, OUTPUT, RATIO_STEPS, EXACT, RENEWAL, SERVEGEN, INDEPENDENT,
-        COMONOTONE, COPULA, COUNT, GAP, DATA, IMAGE, AUDIO, VIDEO, TURN, MAX_ATTEMPTS, RENEWAL_BITS, WINDOW_TICKS,
-    };
-    const int64_t count = sizeof values / sizeof values[0];
-    for (int64_t i = 0; i < n; ++i) a.m[0][i] = i < count ? values[i] : count;
-}
-
-static void shim_find_bin(const ShimArrays& a, int64_t n) {
-    const Tables tables = {static_cast<const uint32_t*>(a.table[0]), nullptr, static_cast<const int32_t*>(a.table[1]),
-                           static_cast<int32_t>(a.size)};
-    for (int64_t i = 0; i < n; ++i) a.m[0][i] = find_bin(a.w[0][i], a.k[0][i], tables);
-}
-
-// Words of `size` fields in w, mixed ones in m; the matrix in x[0].
-static void shim_mix_words(const ShimArrays& a, int64_t n) {
-    const int fields = static_cast<int>(a.size);
-    for (int64_t i = 0; i < n; ++i) {
-        uint32_t words[4] = {};
-        for (int f = 0; f < fields; ++f) words[f] = a.w[f][i];
-        mix_words<4>(a.x[0], fields, words);
-        for (int f = 0; f < fields; ++f) a.m[f][i] = words[f];
-    }
-}
-
+#if !defined(__CUDACC__)
 // The same two functions as strips compute them.
 static void shim_normals_of(const ShimArrays& a, int64_t n) {
     for (int64_t i = 0; i + STRIP <= n; i += STRIP) normals_of(a.w[0] + i, STRIP, a.y[0] + i);
@@ -133,12 +139,13 @@ static void* function(const char* name) {
         SG_ENTRY(gap_ticks),  SG_ENTRY(tick_bits),  SG_ENTRY(on_circle),      SG_ENTRY(clock_us),
         SG_ENTRY(from_start), SG_ENTRY(find_bin),   SG_ENTRY(mix_words),      SG_ENTRY(cut_input),
         SG_ENTRY(cut_output),            SG_ENTRY(gap_constants), SG_ENTRY(equilibrium_constants),
-        SG_ENTRY(dispersion), SG_ENTRY(reason_tokens), SG_ENTRY(constants),
+        SG_ENTRY(dispersion), SG_ENTRY(reason_tokens), SG_ENTRY(constants), SG_ENTRY(quotient),
     };
 #undef SG_ENTRY
     for (const Entry& entry : entries)
         if (same(entry.name, name)) return reinterpret_cast<void*>(entry.function);
     return nullptr;
 }
+#endif
 
 }  // namespace SG_NAMESPACE

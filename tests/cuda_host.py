@@ -1,9 +1,13 @@
-"""A device that the host plays: kernels/slab.cu compiled by g++, thread after thread, over NumPy arrays."""
+"""A device that the host plays: kernels/slab.cu compiled by g++ over NumPy arrays.
+
+With SERVEGEN_GPU_PTX=SEED in the environment, kernels run by their PTX instead (ptx/), in an order by that seed.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cuda_ptx
 import numpy as np
 
 from servegen_gpu.backends.cuda.job import BLOCK, THREADS, TOGETHER, words
@@ -59,12 +64,17 @@ def typed(loaded: ctypes.CDLL) -> ctypes.CDLL:
     return loaded
 
 
-def run(loaded: ctypes.CDLL, kernel: str, job: np.ndarray, n: int, threads: int) -> None:
+def run(loaded: ctypes.CDLL, kernel: str, job: np.ndarray, n: int, threads: int, shared_bytes: int) -> None:
     """Run a kernel for n threads, one after another or, where they work together, as fibers."""
+    if kernel in TOGETHER:
+        threads = BLOCK.get(kernel, THREADS)
+    if seed := os.environ.get("SERVEGEN_GPU_PTX"):
+        cuda_ptx.launch(cuda_ptx.module(), kernel, job, n, threads, shared_bytes, int(seed))
+        return
     function = ctypes.cast(getattr(loaded, f"sg_{kernel}"), ctypes.c_void_p)
     given = (function, ctypes.c_void_p(job.ctypes.data), ctypes.c_int64(n))
     if kernel in TOGETHER:
-        loaded.on_host_together(*given, ctypes.c_int64(BLOCK.get(kernel, THREADS)), ctypes.c_uint64(SEED))
+        loaded.on_host_together(*given, ctypes.c_int64(threads), ctypes.c_uint64(SEED))
     else:
         loaded.on_host(*given, ctypes.c_int64(threads))
 
@@ -117,7 +127,11 @@ class HostDevice:
         self.launched.append((kernel, n))
         for value in job.values():
             assert isinstance(value, int | np.integer) or value.flags.c_contiguous
-        run(library(), kernel, told(job), n, self.threads)
+        self.run(kernel, told(job), n, shared_bytes)
+
+    def run(self, kernel: str, job: np.ndarray, n: int, shared_bytes: int) -> None:
+        """Run a kernel from the job as kernels read it."""
+        run(library(), kernel, job, n, self.threads, shared_bytes)
 
     def sort(self, word: np.ndarray, begin_bit: int, end_bit: int) -> np.ndarray:
         """A stable sort of the bits that it is told of, and of no others."""

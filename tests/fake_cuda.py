@@ -259,7 +259,7 @@ class CudaStandIn:
                 if name.startswith("sg_"):
                     self.launched.append((device, name))
                     self._kernel_uses(given[0])
-                    run(loaded, name.removeprefix("sg_"), given[0], n, block[0])
+                    run(loaded, name.removeprefix("sg_"), given[0], n, block[0], shared_mem)
                 else:
                     passed = [
                         ctypes.c_void_p(value.data.ptr) if hasattr(value, "data") and hasattr(value, "checked")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from ptx.compile import nvrtc
 
 from servegen_gpu.backends.cuda import loader
 from servegen_gpu.backends.cuda.device import OPTIONS
@@ -25,16 +25,6 @@ SPILLED = {  # bytes stored and loaded at most: the registers that would hold th
     "gap": (4, 4),  # by NVRTC 13.5: a word of a thread that may draw again
 }
 """What is kept in memory for want of registers; the other kernels keep nothing there."""
-
-
-def nvrtc() -> ctypes.CDLL | None:
-    """The library of the wheel that CuPy needs, if it is installed."""
-    spec = importlib.util.find_spec("nvidia")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted(Path(place).glob("*/lib/libnvrtc.so.*")):
-            return ctypes.CDLL(str(path))
-    return None
-
 
 NVRTC = nvrtc()
 

@@ -1,5 +1,5 @@
-"""The headers in `kernels/`, run as host C++ for every vector extension, against the law, function by function and bit
-for bit; and compiled for GPUs where there is nvcc."""
+"""The headers in `kernels/` against the law, function by function and bit for bit: as host C++ for every vector
+extension, and by the instructions of a CUDA device (ptx/). Compiled for GPUs where there is nvcc."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from fractions import Fraction
 from typing import Any
 
+import cuda_ptx
 import numpy as np
 import pytest
-from native import each_extension, library, words
+from native import library, words
 from profiles import REPOSITORY
+from ptx.compile import MISSING
+from ptx.device import COMPILER
 
+from servegen_gpu.backends.native.build import EXTENSIONS
 from servegen_gpu.law import context, dependence, elementary, normal, position, variates
 from servegen_gpu.law.address import MAX_ATTEMPTS, Purpose, draw
 from servegen_gpu.law.philox import philox4x32
@@ -25,6 +30,11 @@ from servegen_gpu.request.tables import Tables, pack_tables
 from servegen_gpu.rules import CountRule
 
 N = 20_011  # no multiple of any strip
+DEVICE = "device"
+"""Beside vector extensions: the instructions of a CUDA device."""
+
+needs_ptx = pytest.mark.skipif(not COMPILER or bool(MISSING), reason=MISSING or "no g++ to run PTX")
+each_text = pytest.mark.parametrize("extension", [*EXTENSIONS, pytest.param(DEVICE, marks=needs_ptx)])
 KERNELS = REPOSITORY / "kernels"
 
 
@@ -56,7 +66,10 @@ def run(extension: str, name: str, n: int, x=(), k=(), w=(), table=(), size=0) -
     for field, held in kept.items():
         for i, array in enumerate(held):
             getattr(arrays, field)[i] = array.ctypes.data
-    library(extension).function(name)(ctypes.byref(arrays), n)
+    if extension == DEVICE:
+        cuda_ptx.module("shim.h").launch(f"shim_{name}", -(-n // 256), 256, [bytes(arrays), n])
+    else:
+        library(extension).function(name)(ctypes.byref(arrays), n)
     return kept["y"], kept["m"]
 
 
@@ -74,7 +87,7 @@ def wide(seed: int) -> list[np.ndarray]:
     return [words(N, seed + 7919 * i) if i else np.roll(words(N, seed), 3) for i in range(4)]
 
 
-@each_extension
+@each_text
 def test_philox(extension):
     key, counter = (0xA4093822, 2**32 - 1), wide(1)
     _, ours = run(extension, "philox4x32", N, k=[key], w=counter)
@@ -82,7 +95,7 @@ def test_philox(extension):
     assert all(equal(a, b.astype(np.int64)) for a, b in zip(ours, law, strict=True))
 
 
-@each_extension
+@each_text
 def test_draw(extension):
     ordinal, client, window, item = wide(2)
     window, item = window >> 8, item >> 16
@@ -109,7 +122,7 @@ def uniforms(seed: int) -> np.ndarray:
 REALS = np.concatenate(([0.0, -0.0, -708, 709, -1e9, 1e9, 0.5, -0.5], 1500 * (uniforms(4) - 0.5), uniforms(5) - 0.5))
 
 
-@each_extension
+@each_text
 @pytest.mark.parametrize(
     ("name", "x"),
     [("log", positive()), ("exp", REALS)],
@@ -117,6 +130,40 @@ REALS = np.concatenate(([0.0, -0.0, -708, 709, -1e9, 1e9, 0.5, -0.5], 1500 * (un
 def test_elementary(extension, name, x):
     ours, _ = run(extension, name, len(x), x=[x])
     assert equal(ours[0], getattr(elementary, name)(np, x))
+
+
+def dividends() -> tuple[np.ndarray, np.ndarray]:
+    """Dividends and divisors of all sizes, whose quotients are anything, whole, or close to halfway between doubles."""
+    b, q = (1 + uniforms(21)) * 2.0 ** (words(N, 22) % 300), 1 + uniforms(23)
+    exact = np.rint(uniforms(24) * 2**20)
+    half = Fraction(1, 2**53)
+    halfway = [float(Fraction(x) * (Fraction(y) + half)) for x, y in zip(b.tolist(), q.tolist(), strict=True)]
+    edges = np.array([[0.0, 1.0, 2.0**62, 2.0**62 - 512], [7.0, 1.0, 2.0**62, 2.0**62]])
+    dividend = np.concatenate((uniforms(25) * b, exact * b, halfway, np.negative(halfway), edges[0]))
+    return dividend, np.concatenate((np.tile(b, 4), edges[1]))
+
+
+@each_text
+def test_quotients(extension):
+    a, b = dividends()
+    ours, _ = run(extension, "quotient", len(a), x=[a, b])
+    assert equal(ours[0], a / b)
+
+
+@needs_ptx
+def test_quotients_do_not_depend_on_how_a_device_approximates():
+    a, b = dividends()
+    device = cuda_ptx.module("shim.h")
+    try:
+        for by in (-8, -2, -1, 1, 2, 8):
+            device.move_seeds(by)
+            ours, _ = run(DEVICE, "quotient", len(a), x=[a, b])
+            assert equal(ours[0], a / b), by
+        device.move_seeds(1 << 18)  # a seed of two bits is too little
+        ours, _ = run(DEVICE, "quotient", len(a), x=[a, b])
+        assert not equal(ours[0], a / b)
+    finally:
+        device.move_seeds(0)
 
 
 def every_row() -> np.ndarray:
@@ -127,17 +174,21 @@ def every_row() -> np.ndarray:
     return np.resize(np.concatenate((lower, ~lower, words(N, 6))), 1 << 15)  # whole strips
 
 
-@each_extension
+@each_text
 @pytest.mark.parametrize("name", ["normal_of_word", "normals_of"])
 def test_normals(extension, name):
+    if extension == DEVICE and name == "normals_of":
+        pytest.skip("strips are for the CPU")
     word = every_row()
     ours, _ = run(extension, name, len(word), w=[word])
     assert equal(ours[0], normal.normal_of_word(np, word.astype(np.uint64)))
 
 
-@each_extension
+@each_text
 @pytest.mark.parametrize("name", ["word_of_normal", "words_of"])
 def test_words_of_normals(extension, name):
+    if extension == DEVICE and name == "words_of":
+        pytest.skip("strips are for the CPU")
     border = np.arange(-32, 33) / normal.ROWS_PER_UNIT
     z = np.concatenate((border, np.nextafter(border, -9), np.nextafter(border, 9), REALS / 50, [normal.Z_LIMIT, 1e300]))
     z = np.resize(np.concatenate((z, -z)), 1 << 15)
@@ -154,7 +205,7 @@ def test_the_header_has_the_tables_of_the_law():
     assert module.header() == (KERNELS / "normal_tables.h").read_text(), "run python kernels/normal_tables.py"
 
 
-@each_extension
+@each_text
 def test_variates(extension):
     w = wide(8)
     law_words = tuple(a.astype(np.uint64) for a in w)
@@ -167,7 +218,7 @@ def test_variates(extension):
     assert equal(ours[0], variates.log_weibull(np, law_words, 1 / shape))
 
 
-@each_extension
+@each_text
 def test_gaps(extension):
     """Constants by family, and gaps by draw: those of gaps and those of first gaps."""
     w, shape = wide(8), np.exp(8 * uniforms(9) - 5)
@@ -200,7 +251,7 @@ def test_families_have_the_same_codes():
     assert codes == {row.name.upper(): row.code for row in ROWS if row.draw == row.code}
 
 
-@each_extension
+@each_text
 def test_ticks(extension):
     gap, unit = REALS, np.roll(REALS, 5)
     for power in (0, 31, 40, 52, 61, 62):
@@ -221,7 +272,7 @@ def sums() -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(part, total), total
 
 
-@each_extension
+@each_text
 def test_position(extension):
     part, total = sums()
     rotation, occupancy = words(N, 12).astype(np.int64), np.minimum(1, 2 * uniforms(13))
@@ -237,7 +288,7 @@ def test_position(extension):
     assert equal(ours[0], position.clock_us(np, x, first, start, slope).astype(np.int64))
 
 
-@each_extension
+@each_text
 def test_tables(extension):
     sizes = np.array([1, 2, 3, 1000, 40, 5000])
     values = np.arange(sizes.sum())
@@ -251,7 +302,7 @@ def test_tables(extension):
         assert equal(ours[0], find_bin(np, word, which, tables))
 
 
-@each_extension
+@each_text
 def test_mixing(extension):
     w = wide(17)
     for fields in (2, 3, 4):
@@ -263,7 +314,7 @@ def test_mixing(extension):
         assert all(equal(a, b.astype(np.int64)) for a, b in zip(ours[:fields], law, strict=True))
 
 
-@each_extension
+@each_text
 def test_context(extension):
     edges = np.array([0, 1, 2, 3, 50, 51, 100, 2**31 - 2, 2**31 - 1])
     output, tokens, limit = (axis.ravel() for axis in np.meshgrid(edges, edges, edges))
@@ -274,7 +325,7 @@ def test_context(extension):
     assert equal(ours[0], context.cut_output(np, *narrow).astype(np.int64))
 
 
-@each_extension
+@each_text
 def test_reason_tokens(extension):
     output, ratio = (words(N, 18) >> 1).astype(np.int32), (words(N, 19) % schema.RATIO_STEPS).astype(np.int32)
     output[:99], output[99] = np.arange(99), 2**31 - 1
@@ -282,7 +333,7 @@ def test_reason_tokens(extension):
     assert equal(ours[0], reason_tokens(np, output, ratio).astype(np.int64))
 
 
-@each_extension
+@each_text
 def test_constants(extension):
     law = [schema.SCALAR_FIELDS, schema.TURN_FIELDS, len(schema.MODALITIES), schema.INPUT, schema.OUTPUT]
     law += [schema.RATIO_STEPS, *CountRule, *range(len(dependence.KINDS))]
