@@ -184,6 +184,8 @@ KERNEL chained(const u32* in, volatile u32* sum, u32* ticket, u32* out) {  // ev
 // What must not pass
 KERNEL racing(int* out) {
     __shared__ int x[64];
+    x[threadIdx.x] = 0;
+    __syncthreads();
     x[threadIdx.x] = threadIdx.x;
     out[threadIdx.x] = x[threadIdx.x ^ 1];
 }
@@ -198,8 +200,16 @@ KERNEL racing_warp(int* out, int sync) {
 }
 KERNEL mixed_accesses(int* out) {
     __shared__ int x;
+    if (threadIdx.x == 0) x = 0;
+    __syncthreads();
     atomicAdd(&x, 1);
     if (threadIdx.x == 0) out[0] = x;
+}
+KERNEL unwritten(int* out) {
+    __shared__ int x[64];
+    if (threadIdx.x != 9) x[threadIdx.x] = 1;
+    __syncthreads();
+    out[threadIdx.x] = x[threadIdx.x];
 }
 KERNEL two_barriers(int* out) {
     if (threadIdx.x % 2) {
@@ -402,6 +412,7 @@ OUT = np.zeros(64, np.int32)
         ("racing", (OUT,), r"line \d+: race at byte \d+ of shared memory"),
         ("racing_warp", (OUT, 0), r"race at byte"),
         ("mixed_accesses", (OUT,), r"race at byte"),
+        ("unwritten", (OUT,), r"thread 9: line \d+: byte 36 of shared memory, which nobody has written"),
         ("two_barriers", (OUT,), r"barrier 0: thread \d+ is at line \d+, thread \d+ at line \d+"),
         ("never_met", (OUT,), r"deadlock:.* waits at line \d+ for a shuffle, lanes 0x3f;"),
         ("stranger", (OUT,), r"lane \d+ is not among lanes 0xffff"),

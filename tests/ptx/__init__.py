@@ -7,8 +7,9 @@ instructions compute is in `instructions.h`, what threads wait for in `machine.h
 
 Fibers go on in random order, from a seed that the caller states, so that what depends on the order of threads differs
 between two seeds. Errors, with the line of the PTX, are: barriers and shuffles that not all who are named come to;
-threads that wait for ever; addresses that are null, not aligned, or outside of shared memory; and two threads at one
-byte of shared memory with no barrier between them. An instruction that is not known is refused.
+threads that wait for ever; addresses that are null, not aligned, or outside of shared memory; bytes of shared memory
+that are read before they are written, or used by two threads with no barrier between them. An instruction that is not
+known is refused.
 
 Not covered: ptxas, which makes machine code of PTX; the order in which other threads see writes to global memory, and
 races there that no order of whole stretches between two meetings shows; what is beyond the end of arrays in global

@@ -70,7 +70,7 @@ def by_nvcc(text: str, options: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory(prefix="servegen_gpu-test-") as folder:
         source, target = Path(folder, "kernels.cu"), Path(folder, "kernels.ptx")
         source.write_text(text)
-        command = [NVCC, "--ptx", f"-arch={ARCHITECTURE}", *options, source, "-o", target]
+        command = [NVCC, "--ptx", f"-arch={ARCHITECTURE}", *options, str(source), "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)

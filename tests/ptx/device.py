@@ -20,7 +20,7 @@ FLAGS = ("-std=c++20", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-tree-p
 OPTIONS = ("--fmad=false", "-std=c++17")
 
 Dim = int | tuple[int, int] | tuple[int, int, int]
-Argument = int | bytes | ctypes._SimpleCData
+Argument = int | bytes
 
 
 class LaunchError(RuntimeError):
@@ -65,7 +65,7 @@ class PtxModule:
         ----------
         kernel : str
         grid, block : int or tuple of int
-        arguments : sequence of int, bytes or ctypes value
+        arguments : sequence of int or bytes
             An int stands for a pointer or any integer.
         shared_bytes : int, optional
             What the launch adds to the kernel's own shared memory.
@@ -108,7 +108,7 @@ def params(declared: Sequence[Variable], arguments: Sequence[Argument]) -> ctype
         if isinstance(argument, int):
             data = (argument % (1 << 8 * variable.bytes)).to_bytes(variable.bytes, "little")
         else:
-            data = bytes(argument)
+            data = argument
         if len(data) != variable.bytes:
             raise LaunchError(f"{len(data)} bytes for {variable.name}, which has {variable.bytes}")
         out += bytes(-len(out) % variable.align) + data

@@ -104,7 +104,7 @@ def _form(opcode: str, operands: str) -> Form:
 
 
 def _forms(patterns: str) -> dict[str, Form]:
-    found = {}
+    found: dict[str, Form] = {}
     for line in patterns.strip().splitlines():
         *opcodes, operands = line.split()
         for pattern in opcodes:

@@ -85,7 +85,7 @@ struct Block {
     std::vector<u8> shared;
     std::vector<Uses> uses;
     Barrier barriers[BARRIERS];
-    u64 epoch = 1;                     // of barriers of the block
+    u64 epoch = 1, began = 1;          // of barriers of the block
     u64 warp_epoch[MOST_THREADS / WARP] = {};  // of barriers of its warps
     u8* stacks = static_cast<u8*>(mmap(nullptr, MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -167,7 +167,7 @@ inline void begin(Block& block, Dim at) {
     block.at = at, block.live = static_cast<u32>(threads);
     block.shared.assign(launched.static_bytes + launched.dynamic_bytes, 0xA5);
     block.uses.resize(block.shared.size());
-    ++block.epoch;
+    block.began = ++block.epoch;
     for (Barrier& barrier : block.barriers) barrier = {};
     for (u32 i = 0; i < threads; ++i) {
         auto& thread = block.threads[i];

@@ -1,6 +1,6 @@
 // Loads, stores and atomics. Addresses of all memory but shared are the host's own. An address that is null or not a
-// multiple of the size is an error, as on a device; in shared memory so is one outside, and a race: two threads at one byte,
-// one of them writing, not both by atomics, with no barrier of their block or warp between them.
+// multiple of the size is an error, as on a device; in shared memory so is one outside, what nobody has written, and a race:
+// two threads at one byte, one of them writing, not both by atomics, with no barrier of their block or warp between them.
 #pragma once
 
 #include "machine.h"
@@ -32,6 +32,8 @@ inline void check_race(u64 offset, u64 bytes, Access access, bool atomic, int li
             return use.thread != me->number && !after(use) && !(atomic && use.atomic);
         };
         const bool writes = access != Access::READ;
+        if (access != Access::WRITE && uses.write.epoch < me->block->began)
+            fail("line %d: byte %llu of shared memory, which nobody has written", line, static_cast<unsigned long long>(i));
         if (races(uses.write) || (writes && races(uses.read)))
             fail("line %d: race at byte %llu of shared memory", line, static_cast<unsigned long long>(i));
         if (access != Access::WRITE) note(uses.read, atomic);

@@ -42,7 +42,8 @@ DIGITS, LEAST = {"f32": 24, "f64": 53}, {"f32": -149, "f64": -1074}
 
 def whole(x: Fraction, mode: str) -> int:
     """The integer that a mode rounds to."""
-    return int({"n": round, "z": math.trunc, "m": math.floor, "p": math.ceil}[mode[1]](x))
+    by_mode: dict[str, Callable[[Fraction], int]] = {"n": round, "z": math.trunc, "m": math.floor, "p": math.ceil}
+    return by_mode[mode[1]](x)
 
 
 def nearest(x: Fraction, kind: str, mode: str, zero: float = 0.0) -> float:
@@ -143,7 +144,7 @@ def _divide(a: int, b: int) -> int:
     return -1 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
-def _extract(a: int, position: int, length: int, kind: str) -> int:
+def _extract(kind: str, a: int, position: int, length: int) -> int:
     most, length, position = bits_of(kind) - 1, length & 255, position & 255
     raw = a % (1 << (most + 1))
     sign = kind[0] == "s" and length > 0 and raw >> min(position + length - 1, most) & 1
@@ -152,7 +153,7 @@ def _extract(a: int, position: int, length: int, kind: str) -> int:
     )
 
 
-def _insert(a: int, b: int, position: int, length: int, kind: str) -> int:
+def _insert(kind: str, a: int, b: int, position: int, length: int) -> int:
     for i in range(length & 255):
         at = (position & 255) + i
         if at < bits_of(kind):
@@ -249,8 +250,6 @@ SIMPLE: dict[str, Callable[..., int]] = {
     "fns": _nth_set,
     "lop3": _logic,
     "prmt": _permuted,
-    "selp": lambda a, b, c: a if c else b,
-    "slct": lambda a, b, c: a if c >= 0 else b,
     "bmsk.clamp": lambda a, b: _mask(a, b, False),
     "bmsk.wrap": lambda a, b: _mask(a, b, True),
 }
@@ -280,8 +279,7 @@ def source_type(letter: str, types: tuple[str, ...]) -> str:
 
 
 def _value(head: str, modifiers: list[str], types: tuple[str, ...], x: list[Value]) -> Value:
-    kind, bits = types[0], bits_of(types[0])
-    name = ".".join([head, *modifiers])
+    kind = types[0]
     if head == "cvt":
         return _converted(modifiers, types[0], types[1], x[0])
     if head == "testp":
@@ -292,10 +290,20 @@ def _value(head: str, modifiers: list[str], types: tuple[str, ...], x: list[Valu
         return math.copysign(x[1], x[0])
     if kind[0] == "f" and head in FLOATS:
         return FLOATS[head](modifiers[0], kind, *x)
-    ints = [int(v) if isinstance(v, bool) else v for v in x]
+    if head in ("selp", "slct"):
+        return x[0] if (x[2] if head == "selp" else x[2] >= 0) else x[1]
+    if kind[0] == "f" and head in ("neg", "abs"):
+        return -x[0] if head == "neg" else abs(x[0])
+    if head == "not" and kind == "pred":
+        return not x[0]
+    return _whole_value(head, modifiers, kind, [int(v) for v in x])
+
+
+def _whole_value(head: str, modifiers: list[str], kind: str, ints: list[int]) -> int:
+    bits = bits_of(kind)
     match head:
         case "not":
-            return not x[0] if kind == "pred" else ~ints[0]
+            return ~ints[0]
         case "mul" | "mad" if modifiers[0] == "hi":
             high, rest = (ints[0] * ints[1]) >> bits, sum(ints[2:])
             return _clamped(raw_signed(high, kind) + rest, kind) if "sat" in modifiers else high + rest
@@ -306,9 +314,9 @@ def _value(head: str, modifiers: list[str], types: tuple[str, ...], x: list[Valu
         case "shr":
             return ints[0] >> min(ints[1], 64)
         case "bfe":
-            return _extract(*ints, kind)
+            return _extract(kind, *ints)
         case "bfi":
-            return _insert(*ints, kind)
+            return _insert(kind, *ints)
         case "popc":
             return ints[0].bit_count()
         case "clz":
@@ -320,7 +328,7 @@ def _value(head: str, modifiers: list[str], types: tuple[str, ...], x: list[Valu
             return bits - 1 - found if "shiftamt" in modifiers and found >= 0 else found
         case "shf":
             return _funnel(modifiers, *ints)
-    return SIMPLE[name](*ints)
+    return SIMPLE[".".join([head, *modifiers])](*ints)
 
 
 def raw_signed(value: int, kind: str) -> int:
