@@ -136,6 +136,17 @@ def test_a_part_that_fails_or_takes_too_long_leaves_the_others_alone(
         first_look.main(["--only", "nonsense"])
 
 
+def test_nothing_is_timed_on_a_device_that_makes_other_rows(
+    first_look: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gpu_traces.np.array_equal", lambda *_: False)
+    status, found = looked(first_look, tmp_path, "--only", "check,stages")
+    assert status == 1
+    assert [row["failed"] for row in found["check"]] == ["other rows than NumPy's"] * 2
+    assert "stages" not in found
+    assert "nothing is timed" in capsys.readouterr().err
+
+
 def test_no_device_and_no_nvcc_are_said(
     first_look: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
