@@ -172,9 +172,14 @@ def test_slabs_are_halved_where_memory_is_short(devices: int, monkeypatch: pytes
 
 
 def test_a_device_without_memory_for_anything_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    xp = fake_cupy.install(monkeypatch, memory_bytes=280_000)
+    xp = fake_cupy.install(monkeypatch)
+    CupyBackend()  # is opened while there is memory
+    full = xp.cuda.MemoryPool()
+    taken = full.malloc(xp.cuda.free_bytes(0) - 30_000)
     with pytest.raises(OptionError, match=r"device memory for 4,096 requests.*nvidia-smi shows who has it"):
         joined(tiny_pool(), backend="cupy", duration=1800)
+    del taken
+    full.free_all_blocks()
     assert nothing_is_held(xp)
 
 
