@@ -204,12 +204,15 @@ def rules_of_tasks(w: Workload) -> list[Rule]:
     ]
 
 
-VALUE = r"(const int32_t table|pair\[r\]|value\[r\]|uint32_t more|more |SG_UNROLL.*(f < TURN_FIELDS|words\[r\]\[f\] = value))"
+VALUE = (
+    r"(const int32_t table|pair\[r\]|value\[r\]|uint32_t more|more |"
+    r"SG_UNROLL.*(f < TURN_FIELDS|words\[r\]\[f\] = value))"
+)
 SEARCH = r"(while|const int k|more &=|word = |low = |.*searched|SG_UNROLL.*r == k)"
 
 
 def rules_of_buckets() -> list[Rule]:
-    """Of a block that arranges a bucket. Loops are unrolled, by 16, 8 and 4, and the rest of one is a loop of its own."""
+    """Of a block that arranges a bucket. Loops are unrolled by 16, 8 and 4; the rest of one is a loop of its own."""
     items = "^arrange_bucket: (for .int i = tid|.*atomicAdd|const uint4 item)"
     slots = "^arrange_bucket: (for .int s = 0|.* here|before .= here|own)"
     warps = "^arrange_bucket: for .int w"

@@ -1,14 +1,14 @@
-"""Every line of bench/device_check.py and of the CuPy baselines, at tiny sizes over the stand-in for CuPy."""
+"""bench/device_check.sh and its parts, every line at tiny sizes over the stand-in for CuPy."""
 
 from __future__ import annotations
 
 import json
 import os
 import py_compile
+import re
 import site
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,8 @@ from servegen_gpu.backends.cuda.device import open_device
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no g++ to play the device")
 
 BENCH = REPOSITORY / "bench"
+SCRIPT = BENCH / "device_check.sh"
+TINY = ["--tiny", "--requests", "9000"]
 PLAIN = """
 import runpy, sys
 script, *libraries = sys.argv[1:]
@@ -37,70 +39,176 @@ runpy.run_path(script, run_name="__main__")
 
 
 @pytest.fixture
-def first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The script as a module, with two devices and an nvcc that the host plays, for its children too."""
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices and an nvcc that the host plays, for child processes too."""
     fake_cupy.install(monkeypatch, devices=2)
     fake_cupy.for_children(tmp_path / "children")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "children"))
     monkeypatch.setenv("NVCC", str(nvcc_in(tmp_path)))
     monkeypatch.setenv("SERVEGEN_GPU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SERVEGEN_GPU_SORT", "auto")
+
+
+@pytest.fixture
+def check(played: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The program of the parts as a module."""
     monkeypatch.syspath_prepend(str(BENCH))
     before = set(sys.modules)
     import device_check
 
     yield device_check
     for name in set(sys.modules) - before:
-        if name.startswith("gpu_") or name in ("common", "problem"):
+        if name.startswith("device_") or name in ("common", "problem"):
             del sys.modules[name]
     open_device.cache_clear()
 
 
-def looked(script: ModuleType, folder: Path, *more: str) -> tuple[int, dict[str, Any]]:
-    """Exit status and figures."""
-    target = folder / "figures.json"
-    sizes = ["--tiny", "--requests", "30000", "--disk-requests", "20000", "--disk", str(folder)]
-    status = script.main([*sizes, "--json", str(target), *more])
-    return status, json.loads(target.read_text())
+def looked(program: ModuleType, folder: Path, part: str, *more: str) -> tuple[int, list[dict[str, Any]]]:
+    """Exit status and rows of a part."""
+    status = program.main([part, str(folder), *TINY, *more])
+    return status, rows_of(folder, part)
 
 
-def test_every_line_runs(first_look: ModuleType, tmp_path: Path) -> None:
-    status, found = looked(first_look, tmp_path)
-    failed = [row for name in first_look.PARTS for row in found[name] if "failed" in row]
-    assert not failed
+def rows_of(folder: Path, part: str) -> list[dict[str, Any]]:
+    """Rows of a part."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["part"] == part]
+
+
+def test_the_script_and_the_program_have_the_same_parts(check: ModuleType) -> None:
+    named = set(re.findall(r"^ *(?:part|timed) \d+ (\w+)$", SCRIPT.read_text(), re.MULTILINE))
+    assert named == set(check.PARTS) - {"devices", "disk"}  # for machines with several devices, and disks worth it
+
+
+@pytest.mark.parametrize("part", ["ticks", "rows", "large", "jax"])
+def test_rows_are_right(check: ModuleType, tmp_path: Path, part: str) -> None:
+    if part == "jax":
+        pytest.importorskip("jax")
+    status, rows = looked(check, tmp_path, part)
     assert status == 0
-    skipped = [row["what"] for name in first_look.PARTS for row in found[name] if "skipped" in row]
-    assert set(skipped) <= {"torch_sort", "torch_alone"}
-    machine = found["machine"]
-    assert machine["devices"] == ["Stand-in", "Stand-in"]
-    assert {"cuda_driver", "cuda_runtime", "cupy", "nvcc", "commit", "date", "cpu", "python"} <= set(machine)
-    assert machine["nvcc"] == "release 0.0, played"
-    assert "sorts with CUB" in machine["backend"]
+    assert [row["equal"] for row in rows[:-1]] == [True] * (len(rows) - 1)
+    assert len(rows) > 2
+    assert set(rows[-1]) == {"part", "seconds"}
 
-    assert [row["equal"] for row in found["check"]] == [True, True]
-    end_to_end = {row["what"]: row for row in found["end_to_end"]}
-    assert list(end_to_end) == [
-        "on the device", "to the host, alone", "to the host", "to Parquet, alone", "from nothing to Parquet"
-    ]  # fmt: skip
-    for row in end_to_end.values():
-        assert row["requests"] > 10_000
-        assert row["bytes"] > 0
-        assert row["requests_per_s"] == pytest.approx(row["requests"] / row["seconds"])
-        assert ("of_ceiling" in row) == ("Parquet" not in row["what"])  # the disk is measured later
-    rules = {(row["sort"], row["counts"]) for row in found["stages"]}
-    assert rules == {("CUB", "renewal"), ("CUB", "exact"), ("cupy.sort", "renewal")}
-    kernels = {row["what"] for row in found["stages"]}
-    assert {"gap", "tick", "word", "record", "row", "all else"} < kernels
-    assert sum(name.startswith("sort of bits") for name in kernels) >= 1
-    assert {row["what"] for row in found["devices"]} == {"1 device(s)", "2 device(s)"}
-    rows = {row["what"]: row for row in found["baselines"]}
-    assert list(rows) == ["cupy_argsort", "cupy_packed_sort", "torch_sort", "torch_alone", "numpy_script"]
-    for name in ("cupy_argsort", "cupy_packed_sort"):
-        assert abs(rows[name]["requests"] - 30_000) < 1000
-        assert rows[name]["peak_bytes"] > 0
-    assert {"cupy.sort uint32", "cupy.argsort float64"} <= {row["what"] for row in found["sorts"]}
-    assert "cub, keys of 8 bytes, values of 0, bits 28 to 58" in {row["what"] for row in found["sorts"]}
-    assert len(found["draws"]) == 1 + 2 * 3 + 2
+
+@pytest.mark.parametrize("part", ["ticks", "rows"])
+def test_other_rows_than_numpys_are_a_failure(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    from servegen_gpu.backends.cuda.device import CudaDevice
+
+    launch = CudaDevice.launch
+
+    def other(self: Any, kernel: str, job: Any, *more: Any) -> None:
+        launch(self, kernel, job, *more)
+        if kernel in ("draw", "gap"):  # the last bit of one request's ticks
+            ticks = job["ticks"].host
+            ticks[len(ticks) // 2] ^= 1 << (0 if part == "ticks" else 55)
+
+    open_device(0)  # which looks at its ticks itself
+    monkeypatch.setattr(CudaDevice, "launch", other)
+    status, rows = looked(check, tmp_path, part)
+    assert status == 1
+    assert False in [row.get("equal") for row in rows]
+    assert "failed" in rows[-1]
+
+
+def test_figures_of_traces(check: ModuleType, tmp_path: Path) -> None:
+    status, rows = looked(check, tmp_path, "traces")
+    assert status == 0
+    for name in ("language, renewal", "language, exact", "deepseek-r1, renewal"):
+        (row,) = [row for row in rows if row.get("what") == name]
+        assert row["requests"] == pytest.approx(9000, rel=0.1)
+        assert row["requests_per_s"] == pytest.approx(1e12 / row["ms_per_1e9"])
+        assert 0 < row["peak_device_bytes"] < check.BUDGET_BYTES
+        (kernels,) = [row for row in rows if row.get("what") == f"{name}, kernels"]
+        assert {"draw", "time", "scatter", "arrange"} <= set(kernels["ms_per_1e9"])
+
+
+@pytest.mark.parametrize("part", ["system", "host", "to_disk", "copies", "draws", "sorts", "disk", "devices"])
+def test_every_other_part_runs(check: ModuleType, tmp_path: Path, part: str) -> None:
+    status, rows = looked(check, tmp_path, part, "--disk", str(tmp_path))
+    assert status == 0, rows
+    if part == "system":
+        assert rows[0]["devices"] == ["Stand-in", "Stand-in"]
+        assert rows[0]["nvcc"] == "release 0.0, played"
+        assert "sorts with CUB" in rows[0]["backend"]
+    if part == "to_disk":
+        assert rows[0]["ratio"] == pytest.approx(rows[0]["seconds"] / rows[0]["writing_alone_seconds"])
+    if part == "sorts":
+        assert "cub, keys of 8 bytes, values of 0, bits 28 to 58" in {row.get("what") for row in rows}
+    if part == "devices":
+        assert [row.get("what") for row in rows] == ["1 device(s)", "2 device(s)", None]
+
+
+def test_baselines(check: ModuleType, tmp_path: Path) -> None:
+    status, rows = looked(check, tmp_path, "baselines")
+    assert status == 0
+    skipped = [row["what"].split()[0] for row in rows[:-1] if "skipped" in row]
+    assert set(skipped) <= {"torch_sort", "torch_alone"}
+    for row in rows[:-1]:
+        if row["what"].startswith("cupy"):
+            assert row["requests"] == pytest.approx(9000, rel=0.1)
+            assert row["peak_bytes"] > 0
+
+
+def test_no_device_and_no_nvcc_are_said(check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVCC", "/nowhere/nvcc")
+    assert "NVCC is /nowhere/nvcc" in looked(check, tmp_path, "system")[1][0]["nvcc"]
+    assert "NVCC is /nowhere/nvcc" in looked(check, tmp_path, "sorts")[1][-2]["skipped"]
+    open_device.cache_clear()
+    monkeypatch.setattr(cuda_driver, "has_cupy", lambda: False)
+    status, rows = looked(check, tmp_path, "ticks")
+    assert status == 2
+    assert "no module named cupy" in rows[-1]["failed"]
+
+
+def script(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """The script's end, with more in its environment."""
+    environment = os.environ | {"PYTHON": sys.executable, "DEVICE_CHECK_OPTIONS": " ".join(TINY)} | more
+    return subprocess.run(["bash", SCRIPT, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_script_goes_on_after_parts_that_fail(played: None, tmp_path: Path) -> None:
+    done = script("first", str(tmp_path / "out"), DEVICE_CHECK_PARTS="system ticks tests", PYTEST_ADDOPTS="--nonsense")
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.endswith("failed: tests\n")
+    found = json.loads((tmp_path / "out" / "device.json").read_text())
+    assert found["machine"]["devices"] == ["Stand-in"]
+    assert all(row["equal"] for row in found["ticks"][:-1])
+    assert found["tests"] == [{"failed": "4"}]
+    assert len(list((tmp_path / "out").iterdir())) <= 8
+
+
+def test_nothing_is_timed_where_the_device_is_not_right(played: None, tmp_path: Path) -> None:
+    done = script("second", str(tmp_path), DEVICE_CHECK_PARTS="ticks traces", SERVEGEN_GPU_SORT="nonsense")
+    assert done.returncode == 1
+    assert "traces is left out" in done.stdout
+    assert {row["part"] for row in map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())} == {"ticks"}
+
+
+def test_a_part_that_was_killed_is_named(check: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for status in ("124", "139"):
+        assert check.main(["ended", str(tmp_path), "--name", f"part{status}", "--status", status]) == 0
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"part": "traces", "wh')  # in the middle of a line
+    assert check.main(["summary", str(tmp_path)]) == 1
+    assert "failed: part124, part139" in capsys.readouterr().out
+    assert json.loads((tmp_path / "device.json").read_text())["part124"] == [{"failed": "took too long"}]
+
+
+@pytest.mark.parametrize("arguments", [(), ("third", "folder"), ("first",), ("first", "/proc/nowhere")])
+def test_bad_arguments(arguments: tuple[str, ...]) -> None:
+    done = script(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_rows_are_said(check: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["summary", str(tmp_path)]) == 2
+    assert "no rows in" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        check.main(["nonsense", str(tmp_path)])
 
 
 def test_it_runs_from_a_plain_source_tree(tmp_path: Path) -> None:
@@ -109,47 +217,6 @@ def test_it_runs_from_a_plain_source_tree(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: device_check.py")
-
-
-def test_a_part_that_fails_or_takes_too_long_leaves_the_others_alone(
-    first_look: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(look: Any) -> Iterator[dict[str, Any]]:
-        yield {"what": "first", "ms": 1.0}
-        raise ValueError("second")
-
-    def sleeps(look: Any) -> Iterator[dict[str, Any]]:
-        yield {"what": "first", "ms": 1.0}
-        time.sleep(10)
-
-    def reads(look: Any) -> Iterator[dict[str, Any]]:
-        yield {"what": "so far", "parts": list(json.loads((tmp_path / "figures.json").read_text()))}
-
-    monkeypatch.setattr(first_look, "PARTS", {"a": (fails, 9), "b": (sleeps, 0.05), "c": (reads, 9), "d": (fails, 0)})
-    status, found = looked(first_look, tmp_path, "--only", "a,b,c,d")
-    assert status == 1
-    assert found["a"] == [{"what": "first", "ms": 1.0}, {"failed": "ValueError: second"}]
-    assert found["b"] == [{"what": "first", "ms": 1.0}, {"skipped": "the rest: more than 0 s"}]
-    assert {"a", "b"} <= set(found["c"][0]["parts"])
-    assert "over" in found["d"][0]["skipped"]
-    with pytest.raises(SystemExit):
-        first_look.main(["--only", "nonsense"])
-
-
-def test_no_device_and_no_nvcc_are_said(
-    first_look: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("NVCC", "/nowhere/nvcc")
-    status, found = looked(first_look, tmp_path, "--only", "sorts,stages")
-    assert status == 0
-    assert "NVCC is /nowhere/nvcc" in found["sorts"][-1]["skipped"]
-    assert "NVCC is /nowhere/nvcc" in found["machine"]["nvcc"]
-    assert {row["sort"] for row in found["stages"]} == {"cupy.sort"}
-    open_device.cache_clear()
-    monkeypatch.setattr(cuda_driver, "has_cupy", lambda: False)
-    capsys.readouterr()
-    assert first_look.main(["--tiny"]) == 2
-    assert "no module named cupy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", sorted((BENCH / "baselines").glob("*.py")), ids=lambda path: path.stem)
