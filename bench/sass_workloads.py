@@ -159,8 +159,11 @@ def rules_of_requests(w: Workload) -> list[Rule]:
         Rule(r"^ties_of: ", w.fields - 1, loop=True),
         Rule(r"^ties_of: for \(int j", 0, loop=True),  # unrolled by 16 and by 4: a row is shorter
         Rule(r"^ties_of: for \(int j.*\nmix_words: ", 0.1),
-        Rule(r"^mix_words: .*normal_of_word[^\n]*\nrecord_at: ", w.fields / LANES),
-        Rule(r"^mix_words: .*(z = |words\[f\] = word_of_normal)[^\n]*\nrecord_at: ", (w.fields - 1) / (LANES - 1)),
+        Rule(r"^mix_words: .*normal_of_word[^\n]*\nmix_words: [^\n]*\nrecord_at: ", w.fields / LANES),
+        Rule(
+            r"^mix_words: .*(z = |words\[f\] = word_of_normal)[^\n]*\nmix_words: [^\n]*\nrecord_at: ",
+            (w.fields - 1) / (LANES - 1),
+        ),
         Rule(r"^(record|row)_at: if \(f < fields\)", w.fields / LANES),
         Rule(r"^record_at: if \(f == job.ratio_field\)", ratio / (LANES - 2)),
         Rule(r"^(record|row)_at: .*row_ordinal|^row_at: job.row_cell", 0),
