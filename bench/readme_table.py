@@ -1,4 +1,4 @@
-"""The README's table of speeds, made from bench/results/: ``python bench/readme_table.py --write``."""
+"""The README's tables of speeds, made from bench/results/: ``python bench/readme_table.py --write``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from common import REPOSITORY
 
 README = REPOSITORY / "README.md"
 BEGIN, END = "<!-- speeds: made by bench/readme_table.py -->\n", "<!-- end of speeds -->\n"
+DEVICE_BEGIN, DEVICE_END = "<!-- a device: made by bench/readme_table.py -->\n", "<!-- end of a device -->\n"
+ON_DEVICE = {
+    "language, renewal": "language, Gamma gaps, independent fields, random counts",
+    "language, exact": "the same, measured counts",
+    "deepseek-r1, renewal": "deepseek-r1, with its copula and context limits",
+}
+BY_HAND = {
+    "cupy_argsort language": "language, by hand with CuPy and `argsort`",
+    "cupy_packed_sort language": "language, by hand with CuPy, time and position in one word to sort",
+    "torch_sort language": "language, by hand with PyTorch",
+    "cupy_packed_sort deepseek-r1": "deepseek-r1 without copula, by hand with CuPy, one word to sort",
+}
 NAMES = {
     "r1, 10,000 req/s, 600 s": "deepseek-r1, 10,000 req/s, 600 s, in memory",
     "mm-image, 1,000 req/s, 1 h": "mm-image, 1,000 req/s, 1 h, in memory",
@@ -60,10 +72,50 @@ def ratio(case: dict[str, Any]) -> str:
     return f"{of['median']:.3g} ({of['min']:.3g}–{of['max']:.3g})"
 
 
+def device_table() -> str:
+    """Markdown of what a CUDA device did, between its marks."""
+    found = results("device")
+    machine, traces = found["machine"], found["traces"]
+    driver = machine["cuda_driver"]
+    versions = (
+        f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}, CuPy {machine['cupy']}, NumPy {machine['numpy']}"
+    )
+    lines = [
+        f"{machine['devices'][0]}, {versions}, {machine['date']}, commit {machine['commit']}: a billion requests, an hour "
+        "of 25,913 clients, sampled and merged on the device, medians of three runs "
+        "(`bench/device_check.sh second FOLDER`).",
+        "",
+        "| trace | milliseconds | requests/s | peak device memory |",
+        "|---|---|---|---|",
+    ]
+    of = {row["what"]: row for row in traces if "what" in row}
+    for what, name in ON_DEVICE.items():
+        row = of[what]
+        rate, peak = row["requests_per_s"] / 1e9, row["peak_device_bytes"] / 1e9
+        lines.append(f"| {name} | {row['ms_per_1e9']:.0f} | {rate:.1f} G | {peak:.1f} GB |")
+    by_hand = {row["what"]: row for row in found["baselines"] if "requests_per_s" in row}
+    for what, name in BY_HAND.items():
+        if row := by_hand.get(what):
+            rate, peak = row["requests_per_s"] / 1e9, row["peak_bytes"] / 1e9
+            lines.append(f"| {name} | {1e12 / row['requests_per_s']:.0f} | {rate:.1f} G | {peak:.1f} GB |")
+    host = {row["what"]: row for row in found["host"] if "what" in row}["language, renewal, to the host"]
+    (disk,) = [row for row in found["to_disk"] if "what" in row]
+    lines += [
+        "",
+        f"To the host's memory: {host['seconds']:.2f} s for the language trace, {host['gb_per_s']:.0f} GB/s (the first "
+        f"trace of a process locks memory first: {host['first_seconds']:.1f} s). To Parquet: "
+        f"{disk['requests'] / 1e6:.0f} million requests in {disk['seconds']:.2f} s, {disk['ratio']:.2f} times what "
+        "writing them alone takes.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def written(readme: str) -> str:
-    """The README with the table of today's results."""
-    before, rest = readme.split(BEGIN)
-    return before + BEGIN + table() + END + rest.split(END)[1]
+    """The README with the tables of today's results."""
+    for begin, made, end in ((BEGIN, table(), END), (DEVICE_BEGIN, device_table(), DEVICE_END)):
+        before, rest = readme.split(begin)
+        readme = before + begin + made + end + rest.split(end)[1]
+    return readme
 
 
 def main() -> None:
@@ -73,7 +125,7 @@ def main() -> None:
     if parser.parse_args().write:
         README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        print(table(), end="")
+        print(table() + device_table(), end="")
 
 
 if __name__ == "__main__":
