@@ -159,11 +159,8 @@ def rules_of_requests(w: Workload) -> list[Rule]:
         Rule(r"^ties_of: ", w.fields - 1, loop=True),
         Rule(r"^ties_of: for \(int j", 0, loop=True),  # unrolled by 16 and by 4: a row is shorter
         Rule(r"^ties_of: for \(int j.*\nmix_words: ", 0.1),
-        Rule(r"^mix_words: .*normal_of_word[^\n]*\nmix_words: [^\n]*\nrecord_at: ", w.fields / LANES),
-        Rule(
-            r"^mix_words: .*(z = |words\[f\] = word_of_normal)[^\n]*\nmix_words: [^\n]*\nrecord_at: ",
-            (w.fields - 1) / (LANES - 1),
-        ),
+        Rule(r"^mix_words: .*normal_of_word[^\n]*\nmix_words: ", w.fields / LANES),
+        Rule(r"^mix_words: .*(z = |words\[f\] = word_of_normal)[^\n]*\nmix_words: ", (w.fields - 1) / (LANES - 1)),
         Rule(r"^(record|row)_at: if \(f < fields\)", w.fields / LANES),
         Rule(r"^record_at: if \(f == job.ratio_field\)", ratio / (LANES - 2)),
         Rule(r"^(record|row)_at: .*row_ordinal|^row_at: job.row_cell", 0),
@@ -181,13 +178,13 @@ def rules_of_tasks(w: Workload) -> list[Rule]:
         Rule(r"^draw_pool: (SG_DRAWS|.* law = |switch|const Task task = job.task\[first \+ p)", POOL, loop=True),
         Rule(r"^first_tries: ", PER_LANE, loop=True),
         Rule(r"^try_log_gamma: (.*\n)*first_tries: ", w.gamma, share=0.5),
-        Rule(r"^log_weibull: (.*\n)*first_tries: ", 1 - w.gamma, share=0.3),
-        Rule(r"^log_lognormal: (.*\n)*first_tries: ", 0, share=0.18),
+        Rule(r"^log_weibull: (.*\n)*first_tries: ", 1 - w.gamma, share=0.5),
+        Rule(r"^log_lognormal: (.*\n)*first_tries: ", 0, share=0.35),
         Rule(r"^draw_pool: (.* (place|law|words|task) = |tried = )", RETRIES * w.gamma, loop=True),
         Rule(r"^draw_pool: (const Words words|tried = )", TRIES, loop=True),
         Rule(r"^log_(weibull|lognormal): (.*\n)*draw_pool: tried", 0),
         Rule(r"^draw_pool: (place_gaps|SG_UNROLL)", POOL, loop=True),
-        Rule(r"^place_gaps: (.*(peak|at\[r / 2\])|TwoSums)", counted),
+        Rule(r"^place_gaps: (.*(peak| of = |at\[r / 2\])|TwoSums)", counted),
         Rule(r"^place_gaps: (.*ticks\[|int64_t ticks|write_sums|const double)", 1 - counted),
         Rule(r"^write_sums: sum_ticks<true>", bounded),
         Rule(r"^write_sums: sum_ticks<false>", 1 - bounded),
@@ -207,10 +204,7 @@ def rules_of_tasks(w: Workload) -> list[Rule]:
     ]
 
 
-VALUE = (
-    r"(const int32_t table|pair\[r\]|value\[r\]|uint32_t more|more |"
-    r"SG_UNROLL.*(f < TURN_FIELDS|words\[r\]\[f\] = value))"
-)
+VALUE = r"(const int32_t table|(uint32_t )?more|pair\[r\]|value\[r\]|SG_UNROLL.*(f < TURN_F|words\[r\]\[f\] = value))"
 SEARCH = r"(while|const int k|more &=|word = |low = |.*searched|SG_UNROLL.*r == k)"
 
 

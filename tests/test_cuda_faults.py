@@ -134,7 +134,8 @@ def test_a_device_that_is_nearly_full_at_the_start(free_bytes: int, monkeypatch:
     pool, keywords = tiny_pool(), {"rate": 30.0, "duration": 1800}
     workload = sg.stream(pool, backend="cupy", **keywords)
     if free_bytes == 1 << 18:
-        with pytest.raises(OptionError, match=r"(device memory for 4,096 requests|free memory on the CUDA device).*nvidia-smi"):
+        short = r"(device memory for 4,096 requests|free memory on the CUDA device).*nvidia-smi"
+        with pytest.raises(OptionError, match=short):
             list(workload)
     else:
         slabs = list(workload)
