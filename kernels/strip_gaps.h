@@ -8,9 +8,9 @@ namespace SG_NAMESPACE {
 // Lanes that wait for a gap by one draw. Rejected lanes stay for the next attempt, and new ones fill up the strip.
 struct GapStrip {
     Addresses at;
-    alignas(64) double d[STRIP], c[STRIP], log_d[STRIP], boost[STRIP];
+    alignas(64) double d[FILLED], c[FILLED], log_d[FILLED], boost[FILLED];
     alignas(64) double log_gap[STRIP], accepted[STRIP];
-    double* to[STRIP];
+    double* to[FILLED];
     int n;
 };
 
@@ -84,20 +84,22 @@ static void gaps(const SgJob& job, SgSegment* segments, int64_t count) {
         uint32_t done = 0;
         while (done < segment.count) {
             const int a = s.n, room = STRIP - a, rest = static_cast<int>(segment.count - done);
-            const int b = a + (rest < room ? rest : room);
-            for (int i = a; i < b; ++i) s.at.ordinal[i] = segment.first + done + (i - a);
-            for (int i = a; i < b; ++i) s.at.client[i] = client;
-            for (int i = a; i < b; ++i) s.at.place[i] = place;
-            for (int i = a; i < b; ++i) s.at.detail[i] = 0;
-            for (int i = a; i < b; ++i) s.boost[i] = boost;
-            for (int i = a; i < b; ++i) s.to[i] = data + done + (i - a);
+            const int n = rest < room ? rest : room;
+            const uint32_t first = segment.first + done;
+            double* to = data + done;
+            fill(s.at.ordinal + a, n, [&](int i) { return first + static_cast<uint32_t>(i); });
+            fill(s.at.client + a, n, [&](int) { return client; });
+            fill(s.at.place + a, n, [&](int) { return place; });
+            fill(s.at.detail + a, n, [&](int) { return 0; });
+            fill(s.boost + a, n, [&](int) { return boost; });
+            fill(s.to + a, n, [&](int i) { return to + i; });
             if (needs_normal(draw)) {
-                for (int i = a; i < b; ++i) s.d[i] = d;
-                for (int i = a; i < b; ++i) s.c[i] = c;
-                for (int i = a; i < b; ++i) s.log_d[i] = log_d;
+                fill(s.d + a, n, [&](int) { return d; });
+                fill(s.c + a, n, [&](int) { return c; });
+                fill(s.log_d + a, n, [&](int) { return log_d; });
             }
-            s.n = b;
-            done += static_cast<uint32_t>(b - a);
+            s.n = a + n;
+            done += static_cast<uint32_t>(n);
             if (s.n == STRIP) attempt(draw, s, key);
         }
     }
