@@ -81,8 +81,8 @@ def device_table() -> str:
         f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}, CuPy {machine['cupy']}, NumPy {machine['numpy']}"
     )
     lines = [
-        f"{machine['devices'][0]}, {versions}, {machine['date']}, commit {machine['commit']}: a billion requests, an hour "
-        "of 25,913 clients, sampled and merged on the device, medians of three runs "
+        f"{machine['devices'][0]}, {versions}, {machine['date']}, commit {machine['commit']}: a billion requests, an "
+        "hour of 25,913 clients, sampled and merged on the device, medians of three runs "
         "(`bench/device_check.sh second FOLDER`).",
         "",
         "| trace | milliseconds | requests/s | peak device memory |",
