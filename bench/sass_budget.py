@@ -1,10 +1,9 @@
 """Instructions per request of every CUDA kernel, and what they predict for a billion requests; no device is needed.
 
 The kernels are compiled for sm_90 and disassembled (sass_tools.py), and what a warp issues on its way is counted
-(sass_flow.py), with what workloads make of it (sass_workloads.py): counts are exact for a path with such weights.
-Times are a model's (`bounds_of`). Its bounds are those of an H200, measured where a comment says so. Two factors for
-scattered accesses, and `REACHED`, are fitted to times of whole kernels; what is stated for waits between kernels is
-measured.
+(sass_flow.py), with what workloads make of it (sass_workloads.py): counts are exact for a path with such weights. Times
+are a model's (`bounds_of`). Its bounds are those of an H200, measured where a comment says so. Factors of scattered
+accesses, and `REACHED`, are fitted to times of whole kernels; what is stated for waits between kernels is measured.
 
     python bench/sass_budget.py --kernel gap --workload exact
     python bench/sass_budget.py --kernel gap --workload exact --blocks
