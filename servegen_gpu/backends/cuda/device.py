@@ -302,7 +302,11 @@ def open_device(number: int | None = None) -> CudaDevice:
         with device.current(), device.memory():
             refuse_other_ticks(device)
     except MemoryError as error:
-        raise driver.no_device(error) from None
+        why = driver.no_device(error)
+    else:
+        why = None
     device.tables.forget()
     device.release()
+    if why:
+        raise why
     return device
