@@ -298,13 +298,12 @@ def open_device(number: int | None = None) -> CudaDevice:
     if number is None:
         return open_device(driver.usable_devices()[0])
     device = CudaDevice(number)
+    why: OptionError | None = None
     try:
         with device.current(), device.memory():
             refuse_other_ticks(device)
     except MemoryError as error:
         why = driver.no_device(error)
-    else:
-        why = None
     device.tables.forget()
     device.release()
     if why:
