@@ -1,11 +1,11 @@
 """One part of bench/device_check.sh, in this process: whether a CUDA device makes the law's rows, and how fast.
 
-    python bench/device_check.py PART FOLDER [--requests 1e9] [--tiny] [--name NAME]
+    python bench/device_check.py PART FOLDER [--requests 1e9] [--tiny]
     python bench/device_check.py summary FOLDER
 
-Every row goes to ``FOLDER/rows.jsonl`` as soon as it is there, with the part's name; the last row of a part has its
-seconds and says whether it failed. ``ended`` writes that row for a part that could not. ``summary`` prints what there
-is, writes ``FOLDER/device.json``, and ends with status 1 if a part failed or none ran.
+Every row goes to ``FOLDER/rows.jsonl`` as soon as it is there, with the part's name; the last row of a part says
+whether it failed. ``summary`` prints what there is, writes ``FOLDER/device.json``, and ends with status 1 if a part
+failed.
 Times are of CUDA events where the device alone is asked for, else of the clock after the device is done. ``--tiny``
 runs every line at sizes at which figures mean nothing (tests/test_device_check.py).
 """
@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +165,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     with open(options.folder / "rows.jsonl", "a") as file:
 
         def write(row: dict[str, Any]) -> None:
-            text = json.dumps({"part": options.name or name} | row)
+            text = json.dumps({"part": name} | row)
             print(text, flush=True)
             file.write(text + "\n")
             file.flush()
@@ -186,39 +185,22 @@ def run(name: str, options: argparse.Namespace) -> int:
         return int(wrong)
 
 
-def ended(options: argparse.Namespace) -> int:
-    """The last row of a part that could not write it: something else ended it, or it is no part of ours."""
-    of_part = rows_in(options.folder).get(options.name, [])
-    if not (of_part and "failed" in of_part[-1]):
-        row: dict[str, Any] = {"part": options.name, "seconds": options.seconds}
-        if options.status:
-            late = options.status in (124, 137)  # of timeout: ended, killed
-            row["failed"] = "took too long" if late else f"exit status {options.status}"
-        with open(options.folder / "rows.jsonl", "a") as file:
-            file.write("\n" + json.dumps(row) + "\n")  # a part that was ended may have left half a line
-    return 0
-
-
-def rows_in(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every part that there are, in order."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    path = folder / "rows.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with suppress(ValueError):  # half a line
-            row = json.loads(line)
-            found.setdefault(row.pop("part"), []).append(row)
-    return found
-
-
 def summary(folder: Path) -> int:
     """What there is, in short; the rows as one JSON file."""
-    found = rows_in(folder)
-    if not found:
-        print(f"device_check: no rows in {folder}, so nothing ran; see log.txt there", file=sys.stderr)
-        return 1
-    system = found.get("system", [{}])
-    here = {} if "failed" in system[0] else system.pop(0)
-    (folder / "device.json").write_text(in_lines({"machine": here} | found))
+    found: dict[str, list[dict[str, Any]]] = {}
+    try:
+        lines = (folder / "rows.jsonl").read_text().splitlines()
+    except OSError as error:
+        print(f"device_check: no rows in {folder}: {error.strerror}", file=sys.stderr)
+        return 2
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # a part that was ended in the middle of a line
+            continue
+        found.setdefault(row.pop("part"), []).append(row)
+    (system,) = found.pop("system", [{}])[:1]
+    (folder / "device.json").write_text(in_lines({"machine": system} | found))
     for name, rows_of_part in found.items():
         for row in rows_of_part:
             shown = {key: f"{value:,.4g}" if isinstance(value, float) else value for key, value in row.items()}
@@ -236,14 +218,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=float, default=1e9)
     parser.add_argument("--disk", type=Path, default=None, help="directory for what is written to disk")
     parser.add_argument("--tiny", action="store_true", help="whether it runs; figures mean nothing")
-    parser.add_argument("--name", help="what the rows say instead of the part's name")
-    parser.add_argument("--status", type=int, default=0, help="with which the part ended")
-    parser.add_argument("--seconds", type=int, default=0, help="after which it ended")
+    parser.add_argument("--name", help="of the part that ended with a status of its own")
+    parser.add_argument("--status", type=int, default=0)
     options = parser.parse_args(arguments)
     if options.part == "summary":
         return summary(options.folder)
     if options.part == "ended":
-        return ended(options)
+        row = {"part": options.name, "failed": "took too long" if options.status in (124, 137) else f"{options.status}"}
+        with open(options.folder / "rows.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+        return 0
     return run(options.part, options)
 
 

@@ -5,10 +5,9 @@
 #   bench/device_check.sh second FOLDER   under five: figures, baselines, the way to the host and to disk
 #
 # Every part is a process with a time limit of its own; one that fails, hangs or loses the device stops no other. FOLDER
-# gets at most eight files: rows.jsonl as parts go, log.txt, device.json in the end. The status is 0 if every part
-# passed, 1 if one did not, 2 if nothing was started. $PYTHON is python3 by default, $DEVICE_CHECK_OPTIONS goes to every
-# part (--tiny tries every line, tests/test_device_check.py), and $DEVICE_CHECK_PARTS names the parts to run where it
-# should not be all.
+# gets at most eight files: rows.jsonl as parts go, log.txt, device.json in the end. $PYTHON is python3 by default,
+# $DEVICE_CHECK_OPTIONS goes to every part (--tiny tries every line, tests/test_device_check.py), and
+# $DEVICE_CHECK_PARTS names the parts to run where it should not be all.
 set -u
 mode=${1:-}
 folder=${2:-}
@@ -18,10 +17,6 @@ if [ -z "$folder" ]; then
     exit 2
 fi
 mkdir -p "$folder" && folder=$(cd "$folder" && pwd) || exit 2
-if [ -e "$folder/rows.jsonl" ]; then
-    echo "device_check.sh: $folder has the rows of a check, name another folder" >&2
-    exit 2
-fi
 cd "$(dirname "$0")/.." || exit 2
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
@@ -29,17 +24,19 @@ log=$folder/log.txt
 
 # limited SECONDS NAME COMMAND...: the command, to the log; its end is a row where it did not write one itself
 limited() {
-    local limit=$1 name=$2 begun=$SECONDS
+    local limit=$1 name=$2
     shift 2
     case " ${DEVICE_CHECK_PARTS:-$name} " in *" $name "*) ;; *) return ;; esac
     echo "== $name, at $SECONDS s" | tee -a "$log"
     timeout -k 5 "$limit" "$@" >>"$log" 2>&1
     local status=$?
-    case " $* " in *" bench/device_check.py "*) [ $status -eq 0 ] && return ;; esac
-    "$python" bench/device_check.py ended "$folder" --name "$name" --status $status --seconds $((SECONDS - begun))
+    [ $status -eq 0 ] || failed=1
+    if [ $status -gt 2 ] || { [ $status -ne 0 ] && [ "${2:-}" != bench/device_check.py ]; }; then
+        "$python" bench/device_check.py ended "$folder" --name "$name" --status $status
+    fi
 }
 
-part() { limited "$1" "$2" "$python" bench/device_check.py "$2" "$folder" ${DEVICE_CHECK_OPTIONS:-}; }
+part() { limited "$1" "$2" "$python" "bench/device_check.py" "$2" "$folder" ${DEVICE_CHECK_OPTIONS:-}; }
 
 # Nothing is timed on a device that computes something else.
 timed() {
@@ -59,11 +56,11 @@ if [ "$mode" = first ]; then
     if command -v ncu >/dev/null; then
         limited 40 profile ncu --clock-control none --kernel-name 'regex:sg_(draw|sums|time|scatter|arrange)' \
             --launch-count 12 --set full --csv --log-file "$folder/ncu.csv" \
-            "$python" bench/device_check.py traces "$folder" ${DEVICE_CHECK_OPTIONS:-} --requests 2e8 --name profile
+            "$python" bench/device_check.py traces "$folder" ${DEVICE_CHECK_OPTIONS:-} --requests 2e8
     fi
     if command -v compute-sanitizer >/dev/null; then
         limited 60 sanitizer compute-sanitizer --error-exitcode 9 \
-            "$python" bench/device_check.py rows "$folder" --tiny --name sanitizer
+            "$python" bench/device_check.py rows "$folder" --tiny
     fi
     part 40 jax
 else
