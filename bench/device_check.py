@@ -199,8 +199,10 @@ def summary(folder: Path) -> int:
         except ValueError:  # a part that was ended in the middle of a line
             continue
         found.setdefault(row.pop("part"), []).append(row)
-    (system,) = found.pop("system", [{}])[:1]
-    (folder / "device.json").write_text(in_lines({"machine": system} | found))
+    system = found.get("system", [{}])[0]
+    (folder / "device.json").write_text(
+        in_lines({"machine": system} | {name: of for name, of in found.items() if name != "system"})
+    )
     for name, rows_of_part in found.items():
         for row in rows_of_part:
             shown = {key: f"{value:,.4g}" if isinstance(value, float) else value for key, value in row.items()}
@@ -226,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.part == "ended":
         row = {"part": options.name, "failed": "took too long" if options.status in (124, 137) else f"{options.status}"}
         with open(options.folder / "rows.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("\n" + json.dumps(row) + "\n")  # the part may have been ended in the middle of a line
         return 0
     return run(options.part, options)
 

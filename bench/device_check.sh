@@ -20,7 +20,9 @@ mkdir -p "$folder" && folder=$(cd "$folder" && pwd) || exit 2
 cd "$(dirname "$0")/.." || exit 2
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
-log=$folder/log.txt
+log=$folder/log.txt apart=$(mktemp -d)
+trap 'rm -rf "$apart"' EXIT
+: >"$folder/rows.jsonl"
 
 # limited SECONDS NAME COMMAND...: the command, to the log; its end is a row where it did not write one itself
 limited() {
@@ -30,10 +32,11 @@ limited() {
     echo "== $name, at $SECONDS s" | tee -a "$log"
     timeout -k 5 "$limit" "$@" >>"$log" 2>&1
     local status=$?
-    [ $status -eq 0 ] || failed=1
-    if [ $status -gt 2 ] || { [ $status -ne 0 ] && [ "${2:-}" != bench/device_check.py ]; }; then
+    [ $status -eq 0 ] && return
+    failed=1
+    # a part says itself why it failed, unless it was ended
+    tail -n 1 "$folder/rows.jsonl" | grep -q '"failed"' ||
         "$python" bench/device_check.py ended "$folder" --name "$name" --status $status
-    fi
 }
 
 part() { limited "$1" "$2" "$python" "bench/device_check.py" "$2" "$folder" ${DEVICE_CHECK_OPTIONS:-}; }
@@ -56,11 +59,11 @@ if [ "$mode" = first ]; then
     if command -v ncu >/dev/null; then
         limited 40 profile ncu --clock-control none --kernel-name 'regex:sg_(draw|sums|time|scatter|arrange)' \
             --launch-count 12 --set full --csv --log-file "$folder/ncu.csv" \
-            "$python" bench/device_check.py traces "$folder" ${DEVICE_CHECK_OPTIONS:-} --requests 2e8
+            "$python" bench/device_check.py traces "$apart" ${DEVICE_CHECK_OPTIONS:-} --requests 2e8
     fi
     if command -v compute-sanitizer >/dev/null; then
         limited 60 sanitizer compute-sanitizer --error-exitcode 9 \
-            "$python" bench/device_check.py rows "$folder" --tiny
+            "$python" bench/device_check.py rows "$apart" --tiny
     fi
     part 40 jax
 else

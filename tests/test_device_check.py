@@ -71,7 +71,7 @@ def looked(program: ModuleType, folder: Path, part: str, *more: str) -> tuple[in
 
 def rows_of(folder: Path, part: str) -> list[dict[str, Any]]:
     """Rows of a part."""
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines() if line]
     return [row for row in rows if row["part"] == part]
 
 
@@ -184,17 +184,28 @@ def test_nothing_is_timed_where_the_device_is_not_right(played: None, tmp_path: 
     done = script("second", str(tmp_path), DEVICE_CHECK_PARTS="ticks traces", SERVEGEN_GPU_SORT="nonsense")
     assert done.returncode == 1
     assert "traces is left out" in done.stdout
-    assert {row["part"] for row in map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())} == {"ticks"}
+    assert {
+        row["part"] for row in map(json.loads, filter(None, (tmp_path / "rows.jsonl").read_text().splitlines()))
+    } == {"ticks"}
 
 
 def test_a_part_that_was_killed_is_named(check: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for status in ("124", "139"):
+        with (tmp_path / "rows.jsonl").open("a") as file:
+            file.write('{"part": "traces", "wh')  # in the middle of a line
         assert check.main(["ended", str(tmp_path), "--name", f"part{status}", "--status", status]) == 0
-    with (tmp_path / "rows.jsonl").open("a") as file:
-        file.write('{"part": "traces", "wh')  # in the middle of a line
     assert check.main(["summary", str(tmp_path)]) == 1
     assert "failed: part124, part139" in capsys.readouterr().out
     assert json.loads((tmp_path / "device.json").read_text())["part124"] == [{"failed": "took too long"}]
+
+
+def test_a_device_that_does_not_open_is_named(played: None, tmp_path: Path) -> None:
+    done = script("first", str(tmp_path), DEVICE_CHECK_PARTS="system", SERVEGEN_GPU_SORT="nonsense")
+    assert done.returncode == 1
+    assert done.stdout.endswith("failed: system\n")
+    done = script("first", str(tmp_path), DEVICE_CHECK_PARTS="system", DEVICE_CHECK_OPTIONS="--nonsense")
+    assert done.stdout.endswith("failed: system\n")
+    assert len(rows_of(tmp_path, "system")) == 1  # of this run alone
 
 
 @pytest.mark.parametrize("arguments", [(), ("third", "folder"), ("first",), ("first", "/proc/nowhere")])
