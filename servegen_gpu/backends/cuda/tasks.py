@@ -28,7 +28,6 @@ FIELD_BITS = 21
 LEAST_FULL = 4
 """One in so many places of tasks must hold a request."""
 
-
 MOST_PLACES = 2**32
 """Of a slab: kernels count them in 32 bits."""
 
