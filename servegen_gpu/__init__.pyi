@@ -22,6 +22,8 @@ from servegen_gpu.errors import OutputError as OutputError
 from servegen_gpu.errors import ProfileError as ProfileError
 from servegen_gpu.errors import RateError as RateError
 from servegen_gpu.errors import ServeGenError as ServeGenError
+from servegen_gpu.exports import write as write
+from servegen_gpu.exports.export import ExportOptions as ExportOptions
 from servegen_gpu.fitting.turns import fit_turns as fit_turns
 from servegen_gpu.formats.arrivals import read_arrivals as read_arrivals
 from servegen_gpu.pipeline import Workload as Workload

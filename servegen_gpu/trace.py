@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from servegen_gpu.exports.export import ExportOptions
     from servegen_gpu.formats import WriteSummary
 
 PROVENANCE_KEY = b"servegen_gpu"
@@ -195,11 +196,13 @@ class Trace:
 
         return with_hash_ids(self, rule_of(block_tokens, system_tokens, seed, dense))
 
-    def write(self, path: str | os.PathLike[str], format: str | None = None) -> WriteSummary:
-        """Write to a file, or to a directory of Parquet parts; see `servegen_gpu.formats.write_stream`."""
-        from servegen_gpu.formats import write_stream
+    def write(
+        self, path: str | os.PathLike[str], format: str | None = None, options: ExportOptions | None = None
+    ) -> WriteSummary:
+        """Write to a file, a directory of Parquet parts, or as another program reads it; see `servegen_gpu.write`."""
+        from servegen_gpu.exports import write
 
-        return write_stream([self], path, format)
+        return write(self, path, format, options)
 
     @staticmethod
     def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:

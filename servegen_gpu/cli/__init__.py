@@ -37,7 +37,7 @@ def _fail(message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from servegen_gpu.cli import generate, join, scale, show
+    from servegen_gpu.cli import convert, generate, join, scale, show
     from servegen_gpu.provenance import VERSION
 
     parser = argparse.ArgumentParser(
@@ -45,6 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"servegen-gpu {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (generate, join, scale, show):
+    for command in (generate, convert, join, scale, show):
         command.add(commands)
     return parser

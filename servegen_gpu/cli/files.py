@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterable
 
 from servegen_gpu.trace import Trace
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
+def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> None:
+    """Add the arguments; the option for the format may have another name."""
     parser.add_argument(
         "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
     )
-    parser.add_argument("--format", help="file format, if the suffix does not tell")
+    parser.add_argument(
+        *{format_option, "--format"},
+        dest="format",
+        help="file format, if the suffix does not tell, or if another program is to read it: mooncake, aiperf, …; "
+        "an unknown one lists all",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    export = parser.add_argument_group("exports", "for formats of other programs")
+    export.add_argument(
+        "--block-tokens", type=int, metavar="N", help="tokens of a block, where ids of blocks are added"
+    )
+    export.add_argument(
+        "--deltas", default="exact", metavar="KIND", help="later turns without a delta: exact or nearest"
+    )
+    export.add_argument("--tokenizer", metavar="DIR", help="of Hugging Face, for literal prompts and to replay")
+    export.add_argument("--model", default="MODEL", help="of the server, in the command that replays")
+    export.add_argument("--url", default="http://localhost:8000", help="of the server, in the command that replays")
+    export.add_argument("--replay-command", action="store_true", help="print that command and nothing else")
 
 
 def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, backend: str = "") -> None:
     """Write a trace and say how long it took since `begun`; at what pace, if a backend sampled it."""
-    from servegen_gpu.formats import write_stream
+    from servegen_gpu.exports import write as write_trace
+    from servegen_gpu.exports.export import ExportOptions
 
-    written = write_stream(slabs, options.output, options.format)
+    stated = {name: getattr(options, name) for name in ("block_tokens", "deltas", "tokenizer", "model", "url")}
+    written = write_trace(slabs, options.output, options.format, ExportOptions(**stated))
+    if options.replay_command:
+        print(written.replay)
+        return
     if options.quiet:
         return
+    for note in written.notes:
+        print(f"note: {note}", file=sys.stderr)
     spent_s = time.perf_counter() - begun
     files = f" in {written.files} files" if written.files > 1 else ""
     pace = f", {written.rows / spent_s / 1e6:.2f} million requests/s on {backend}" if backend else ""
     print(f"{options.output}: {written.rows:,} requests, {written.bytes / 1e6:,.1f} MB{files}; {spent_s:.2f} s{pace}")
+    if written.replay:
+        print(f"replay it with:\n  {written.replay}")

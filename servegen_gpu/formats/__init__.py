@@ -45,16 +45,26 @@ class WriteSummary:
     path : Path
     files : int
         Number of data files: more than one only in a directory of parts.
+    notes : tuple of str
+        What is to be said about an export.
+    replay : str
+        The shell command that replays an export; empty if there is none.
     """
 
     rows: int
     bytes: int
     path: Path
     files: int
+    notes: tuple[str, ...] = ()
+    replay: str = ""
 
 
 def write_stream(
-    slabs: Iterable[Trace], path: str | os.PathLike[str], format: str | None = None, *, part_rows: int = PART_ROWS
+    slabs: Iterable[Trace],
+    path: str | os.PathLike[str],
+    format: str | Format | None = None,
+    *,
+    part_rows: int = PART_ROWS,
 ) -> WriteSummary:
     """Write slabs, one after the other, encoding one while the next is being made.
 
@@ -67,8 +77,9 @@ def write_stream(
     path : path
         The suffix decides the format. A path without suffix, or ending in ``/``, is a directory of Parquet parts; an
         earlier one there is replaced, anything else is not.
-    format : str, optional
-        A name of `FORMATS`, for one file under exactly this path (or parts, if it ends in ``/``).
+    format : str or Format, optional
+        A name of `FORMATS`, or a format that has none there, for one file under exactly this path (or parts, if it
+        ends in ``/``).
     part_rows : int
         Requests in a part of a directory.
 
@@ -114,7 +125,7 @@ def read_slabs(path: str | os.PathLike[str], format: str | None = None) -> Itera
     return chosen.read_slabs(target)
 
 
-def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, Format, bool]:
+def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[Path, Format, bool]:
     """Final path, format, and whether it is a directory of parts."""
     text = os.fspath(path)
     target = Path(text)
@@ -122,7 +133,7 @@ def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, For
     if not (ends_in_slash or (format is None and not target.suffix and not is_special(target))):
         return target, _format(target, format), False
     if format not in (None, "parquet"):
-        raise OptionError("a file name: only parquet comes in parts", f"{text!r} for {format}", "drop the slash")
+        raise OptionError("a file name: only parquet comes in parts", f"{text!r}", "drop the slash")
     if target.exists():
         if not target.is_dir():
             raise OutputError("a directory to write parts into", f"the file {target}", "give another path")
@@ -135,7 +146,9 @@ def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, For
     return target, FORMATS["parquet"], True
 
 
-def _format(path: Path, name: str | None) -> Format:
+def _format(path: Path, name: str | Format | None) -> Format:
+    if isinstance(name, Format):
+        return name
     if name is not None:
         if name not in FORMATS:
             raise OptionError(f"a format among {', '.join(FORMATS)}", repr(name), "change format")
@@ -180,7 +193,7 @@ def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format)
             sink.finish()
             # In place before the data is, so that there is never a trace without its provenance.
             with new_file(sidecar_path(path)) as beside:
-                beside.write(sidecar(head, rows, size))
+                beside.write(sidecar(head, rows, size, chosen.name))
             size += beside.size
     return WriteSummary(rows, size, path, 1)
 

@@ -35,6 +35,8 @@ class Format:
         Reads a file of this format back, slab by slab.
     sidecar : bool
         Provenance does not fit in the file and goes beside it.
+    name : str
+        Of a format of other programs, for the file beside it.
     """
 
     suffix: str
@@ -43,3 +45,4 @@ class Format:
     writer: Callable[[Trace, Sink], AbstractContextManager[Append]]
     read_slabs: Callable[[Path], Iterator[Trace]] | None = None
     sidecar: bool = False
+    name: str = ""

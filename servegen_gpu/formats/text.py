@@ -31,21 +31,21 @@ def numbers(column: Column, separator: str) -> pa.Array:
         return pc.cast(arrow_numbers(column), pa.string())
     items = pc.cast(arrow_numbers(column.values), pa.string())
     lists = pa.ListArray.from_arrays(arrow_numbers(column.offsets.astype(np.int32)), items)
-    return pc.binary_join(lists, _scalar(separator))
+    return pc.binary_join(lists, scalar(separator))
 
 
 def lines(pieces: Iterable[pa.Array | str]) -> memoryview:
     """The pieces side by side, row after row, as UTF-8 bytes."""
     import pyarrow.compute as pc
 
-    joined = pc.binary_join_element_wise(*(_scalar(p) if isinstance(p, str) else p for p in pieces), _scalar(""))
+    joined = pc.binary_join_element_wise(*(scalar(p) if isinstance(p, str) else p for p in pieces), scalar(""))
     # The text of an Arrow column is already one run of bytes.
     _, offsets, text = joined.buffers()
     ends = np.frombuffer(offsets, np.int32)[[joined.offset, joined.offset + len(joined)]]
     return memoryview(text)[ends[0] : ends[1]]
 
 
-def _scalar(text: str) -> pa.Scalar:
+def scalar(text: str) -> pa.Scalar:
     """An Arrow scalar; ``pa.scalar`` would import pandas."""
     import pyarrow as pa
 
@@ -69,9 +69,9 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.provenance.json")
 
 
-def sidecar(head: Trace, rows: int, size: int) -> bytes:
-    """Contents of the provenance file; rows and bytes tell that it belongs to the data."""
-    about = {
+def sidecar(head: Trace, rows: int, size: int, format: str = "") -> bytes:
+    """Contents of the provenance file; rows and bytes tell that it belongs to the data, of another program's format."""
+    about = ({"format": format} if format else {}) | {
         "provenance": json.loads(head.header()),
         "columns": head.schema(),
         "first_row": head.first_row,

@@ -1,0 +1,31 @@
+"""The command ``convert``: a trace in another format."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from servegen_gpu.cli import files
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers of the program."""
+    convert = commands.add_parser(
+        "convert",
+        help="write a trace in another format",
+        description="Write a trace as another program reads it, and say how that program replays it.",
+        usage="servegen-gpu convert TRACE --to FORMAT -o PATH",
+    )
+    convert.set_defaults(run=run)
+    convert.add_argument("trace", metavar="TRACE", help="a trace file or a directory of parts")
+    files.add(convert, "--to")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from servegen_gpu.formats import read_slabs
+
+    begun = time.perf_counter()
+    files.write(read_slabs(options.trace), options, begun)
+    return 0

@@ -1,0 +1,87 @@
+"""Traces as files of other programs, and the commands that replay them: one module per family of formats.
+
+A new export is an `Export`, and a place in `EXPORTS`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.exports import mooncake
+from servegen_gpu.exports.export import Export, ExportOptions, Replay
+from servegen_gpu.formats import FORMATS, WriteSummary, write_stream
+from servegen_gpu.provenance import duration_of
+from servegen_gpu.trace import Trace
+from servegen_gpu.windowed import slabs_of
+
+EXPORTS: dict[str, Export] = {export.name: export for module in (mooncake,) for export in module.EXPORTS}
+NAMES = (*FORMATS, *EXPORTS)
+
+
+def write(
+    trace: Trace | Iterable[Trace],
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    options: ExportOptions | None = None,
+) -> WriteSummary:
+    """Write a trace, or its slabs in order of time, as a file of this package or of another program.
+
+    Parameters
+    ----------
+    trace : Trace or iterable of Trace
+    path : path
+        Its suffix decides between the package's own formats; see `servegen_gpu.formats.write_stream`.
+    format : str, optional
+        A name of `NAMES`. Row i of an export is row i of the trace, except where a line is a session or a window.
+    options : ExportOptions, optional
+
+    Returns
+    -------
+    WriteSummary
+        With the shell command that replays an export, and what is to be said about it.
+
+    Raises
+    ------
+    OptionError
+        If the format is unknown, or the trace has no such form.
+    """
+    slabs = slabs_of(trace)
+    if format is None or format in FORMATS:
+        return write_stream(slabs, path, format)
+    if format not in EXPORTS:
+        raise OptionError(f"a format among {', '.join(NAMES)}", repr(format), "change format")
+    export, options, notes = EXPORTS[format], options or ExportOptions(), list[str]()
+    seen = _Seen()
+    prepared = export.prepare(seen.through(slabs), options, notes.append)
+    written = write_stream(seen.prepared(prepared), path, export.format(options))
+    of = Replay(shlex.quote(os.fspath(path)), seen.rows, seen.block_tokens, seen.duration_s, options)
+    return replace(written, rows=seen.rows, notes=tuple(notes), replay=export.replay(of))
+
+
+class _Seen:
+    """What the command that replays a trace needs to know of it."""
+
+    def __init__(self) -> None:
+        self.rows = self.block_tokens = 0
+        self.duration_s = 0.0
+
+    def through(self, slabs: Iterable[Trace]) -> Iterator[Trace]:
+        """Slabs of the trace."""
+        for slab in slabs:
+            self.rows += len(slab)
+            if len(slab):
+                self.duration_s = duration_of(slab.provenance) or int(slab["arrival_us"][-1]) / 1e6
+            yield slab
+            del slab  # not kept while the next one is made
+
+    def prepared(self, slabs: Iterable[Trace]) -> Iterator[Trace]:
+        """Slabs of the export."""
+        for slab in slabs:
+            ids = slab.provenance.get("hash_ids")
+            self.block_tokens = ids.get("block_tokens", 0) if isinstance(ids, dict) else 0
+            yield slab
+            del slab

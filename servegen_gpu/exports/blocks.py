@@ -1,0 +1,58 @@
+"""Ids of blocks for formats that cannot do without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.exports.export import ExportOptions, Say
+from servegen_gpu.prefixes import hash_slabs
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
+
+
+def with_ids(
+    slabs: Iterator[Trace], options: ExportOptions, default_tokens: int, say: Say
+) -> tuple[Iterator[Trace], int]:
+    """Slabs with the column ``hash_ids``, and the tokens of a block.
+
+    Ids that are there stay. Others are added, as `hash_ids` makes them without system prompts.
+
+    Raises
+    ------
+    OptionError
+        If ids are there in blocks of another size than asked for, or not enough of them.
+    """
+    first = next(slabs)
+    slabs = chain([first], slabs)
+    if "hash_ids" not in first:
+        size = options.block_tokens or default_tokens
+        say(f"ids of blocks of {size} tokens added; --hash-ids and --system-tokens of generate say more about them")
+        return hash_slabs(slabs, size), size
+    stated = first.provenance.get("hash_ids")
+    known = stated.get("block_tokens") if isinstance(stated, dict) else None
+    size = options.block_tokens or known or default_tokens
+    if known not in (None, size):
+        raise OptionError(f"ids of blocks of {size} tokens", f"a trace with ids of {known}", "leave out --block-tokens")
+    return (_checked(slab, size) for slab in slabs), size
+
+
+def _checked(slab: Trace, block_tokens: int) -> Trace:
+    """A slab whose inputs have as many ids as they fill blocks: readers make shorter prompts of fewer, silently."""
+    ids = slab["hash_ids"]
+    found = ids.lengths if isinstance(ids, Ragged) else np.full(len(slab), -1)
+    wrong = found != -(-slab["input_tokens"].astype(np.int64) // block_tokens)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise OptionError(
+            f"an id for every {block_tokens} tokens of input",
+            f"{found[at]:,} for {slab['input_tokens'][at]:,} tokens in row {slab.first_row + at:,}",
+            "state the size of a block with --block-tokens, or leave the column hash_ids out to get new ids",
+        )
+    if isinstance(slab.provenance.get("hash_ids"), dict):
+        return slab
+    return replace(slab, provenance=dict(slab.provenance) | {"hash_ids": {"block_tokens": block_tokens}})

@@ -1,0 +1,74 @@
+"""Columns as text, for lines of JSON and CSV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.formats.text import numbers, scalar
+from servegen_gpu.trace import arrow_numbers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PIECE_DIGITS = 3
+
+
+def decimal(time_us: NDArray[np.int64], digits: int) -> pa.Array:
+    """Whole microseconds with so many digits behind the point, string[n]: 3 for milliseconds, 6 for seconds.
+
+    Parameters
+    ----------
+    time_us : int64[n]
+        From 0 on.
+    digits : {3, 6}
+    """
+    import pyarrow.compute as pc
+
+    pieces = [numbers(time_us // 10**digits, "")]
+    for place in range(digits - PIECE_DIGITS, -1, -PIECE_DIGITS):
+        piece = (time_us // 10**place % 10**PIECE_DIGITS).astype(np.int16)
+        pieces.append(pc.take(_padded(), arrow_numbers(piece)))
+    return pc.binary_join_element_wise(pieces[0], joined(*pieces[1:]), scalar("."))
+
+
+def joined(*pieces: pa.Array | str) -> pa.Array:
+    """The pieces side by side, row by row, string[n]."""
+    import pyarrow.compute as pc
+
+    if len(pieces) == 1 and not isinstance(pieces[0], str):
+        return pieces[0]
+    return pc.binary_join_element_wise(*(scalar(p) if isinstance(p, str) else p for p in pieces), scalar(""))
+
+
+def only_where(rows: NDArray[np.bool_], text: pa.Array) -> pa.Array:
+    """The text of some rows, and nothing in the others."""
+    import pyarrow.compute as pc
+
+    return pc.if_else(_booleans(rows), text, scalar(""))
+
+
+def either(rows: NDArray[np.bool_], yes: pa.Array, no: pa.Array) -> pa.Array:
+    """The text `yes` of some rows, and `no` of the others."""
+    import pyarrow.compute as pc
+
+    return pc.if_else(_booleans(rows), yes, no)
+
+
+def _booleans(rows: NDArray[np.bool_]) -> pa.Array:
+    import pyarrow as pa
+
+    bits: Any = np.packbits(rows, bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(rows), [None, pa.py_buffer(bits)])
+
+
+def _padded() -> pa.Array:
+    """ "000" to "999"."""
+    import pyarrow as pa
+
+    count = 10**PIECE_DIGITS
+    text = "".join(f"{number:0{PIECE_DIGITS}d}" for number in range(count)).encode()
+    ends = np.arange(0, len(text) + 1, PIECE_DIGITS, dtype=np.int32)
+    return pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(text))
