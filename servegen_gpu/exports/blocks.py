@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 
@@ -11,7 +11,7 @@ import numpy as np
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.export import ExportOptions, Say
 from servegen_gpu.prefixes import hash_slabs
-from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.columns import Column, Ragged
 from servegen_gpu.trace import Trace
 
 
@@ -39,6 +39,20 @@ def with_ids(
     if known not in (None, size):
         raise OptionError(f"ids of blocks of {size} tokens", f"a trace with ids of {known}", "leave out --block-tokens")
     return (_checked(slab, size) for slab in slabs), size
+
+
+def with_a_token(slabs: Iterable[Trace], say: Say) -> Iterator[Trace]:
+    """Slabs whose requests have one token of input and of output at least, for readers that refuse others."""
+    changed = 0
+    for slab in slabs:
+        columns: dict[str, Column] = {}
+        for name in ("input_tokens", "output_tokens"):
+            if (none := slab[name] < 1).any():
+                changed += int(none.sum())
+                columns[name] = np.where(none, 1, slab[name]).astype(np.int32)
+        yield replace(slab, columns=slab.columns | columns) if columns else slab
+    if changed:
+        say(f"{changed:,} inputs and outputs without a token have one, because the reader refuses others")
 
 
 def _checked(slab: Trace, block_tokens: int) -> Trace:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from servegen_gpu.exports.blocks import with_ids
+from servegen_gpu.exports.blocks import with_a_token, with_ids
 from servegen_gpu.exports.export import Export, ExportOptions, Replay, Say
 from servegen_gpu.exports.rows import decimal, joined, only_where
 from servegen_gpu.exports.sessions import as_deltas
@@ -52,16 +52,21 @@ class Dialect:
         Turns of a conversation share a ``session_id``.
     deltas : bool
         Later turns have new tokens only.
+    positive : bool
+        A request without a token of input or of output is refused.
     """
 
     digits: int = MILLISECONDS
     block_tokens: int = 512
     sessions: bool = False
     deltas: bool = False
+    positive: bool = False
 
 
 def _prepare(dialect: Dialect, slabs: Iterator[Trace], options: ExportOptions, say: Say) -> Iterator[Trace]:
     """Slabs with ids of blocks and, for deltas, with new tokens in place of inputs."""
+    if dialect.positive:
+        slabs = with_a_token(slabs, say)
     slabs, block_tokens = with_ids(slabs, options, dialect.block_tokens, say)
     return as_deltas(slabs, block_tokens, options.deltas, say) if dialect.deltas else slabs
 
@@ -91,9 +96,10 @@ def _export(name: str, what: str, dialect: Dialect, replay: Callable[[Replay], s
 
 
 def _aiperf(of: Replay) -> str:
+    blocks = f" --isl-block-size {of.block_tokens}" if of.block_tokens != Dialect.block_tokens else ""
     return (
         f"aiperf profile --model {of.options.model} --url {of.options.url} --endpoint-type chat --streaming"
-        f" --tokenizer {of.tokenizer} --input-file {of.path} --custom-dataset-type mooncake_trace --fixed-schedule"
+        f" --tokenizer {of.tokenizer} --input-file {of.path} --custom-dataset-type mooncake_trace --fixed-schedule{blocks}"
     )
 
 
@@ -133,21 +139,26 @@ def _sglang(of: Replay) -> str:
 
 
 EXPORTS = (
-    _export("mooncake", "JSON lines of Mooncake's traces: many readers", Dialect(), _aiperf),
+    _export("mooncake", "JSON lines of Mooncake's traces: many readers", Dialect(positive=True), _aiperf),
     _export("sglang", "the same, for SGLang's bench_serving", Dialect(), _sglang),
     _export("guidellm", "the same in seconds, for GuideLLM", Dialect(SECONDS), _guidellm),
     _export("vllm-timed", "the same in seconds, for vLLM's timed_trace", Dialect(SECONDS, 16), _vllm),
     _export(
         "dynamo",
         "with sessions, whole inputs, for Dynamo's replay",
-        Dialect(sessions=True),
+        Dialect(sessions=True, positive=True),
         partial(_dynamo, "mooncake"),
     ),
     _export(
         "dynamo-delta",
         "with sessions, new tokens only, for Dynamo's replay",
-        Dialect(sessions=True, deltas=True),
+        Dialect(sessions=True, deltas=True, positive=True),
         partial(_dynamo, "mooncake-delta"),
     ),
-    _export("aiperf", "with sessions, new tokens only, for AIPerf", Dialect(sessions=True, deltas=True), _aiperf),
+    _export(
+        "aiperf",
+        "with sessions, new tokens only, for AIPerf",
+        Dialect(sessions=True, deltas=True, positive=True),
+        _aiperf,
+    ),
 )
