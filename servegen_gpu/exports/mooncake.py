@@ -99,7 +99,8 @@ def _aiperf(of: Replay) -> str:
     blocks = f" --isl-block-size {of.block_tokens}" if of.block_tokens != Dialect.block_tokens else ""
     return (
         f"aiperf profile --model {of.options.model} --url {of.options.url} --endpoint-type chat --streaming"
-        f" --tokenizer {of.tokenizer} --input-file {of.path} --custom-dataset-type mooncake_trace --fixed-schedule{blocks}"
+        f" --tokenizer {of.tokenizer} --input-file {of.path} --custom-dataset-type mooncake_trace"
+        f" --fixed-schedule{blocks}"
     )
 
 
