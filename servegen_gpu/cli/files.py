@@ -13,7 +13,11 @@ from servegen_gpu.trace import Trace
 def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> None:
     """Add the arguments; the option for the format may have another name."""
     parser.add_argument(
-        "-o", "--output", required=True, metavar="PATH", help=".parquet, .csv, .jsonl, or a directory of Parquet parts"
+        "-o",
+        "--output",
+        required=True,
+        metavar="PATH",
+        help=".parquet, .csv or .jsonl (text also .gz or .zst), or a directory of Parquet parts",
     )
     parser.add_argument(
         *{format_option, "--format"},

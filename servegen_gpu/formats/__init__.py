@@ -18,6 +18,7 @@ from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
 from servegen_gpu.formats.atomic import explained, is_special, new_directory, new_file
 from servegen_gpu.formats.base import Format
+from servegen_gpu.formats.compression import SUFFIXES, compressor, plain_name
 from servegen_gpu.formats.flow import chunks, overlap
 from servegen_gpu.formats.text import sidecar, sidecar_path
 from servegen_gpu.trace import Trace
@@ -75,8 +76,9 @@ def write_stream(
     slabs : iterable of Trace
         At least one, all with the same columns; provenance is that of the first.
     path : path
-        The suffix decides the format. A path without suffix, or ending in ``/``, is a directory of Parquet parts; an
-        earlier one there is replaced, anything else is not.
+        The suffix decides the format; ``.gz`` or ``.zst`` behind that of a text format compresses it. A path without
+        suffix, or ending in ``/``, is a directory of Parquet parts; an earlier one there is replaced, anything else is
+        not.
     format : str or Format, optional
         A name of `FORMATS`, or a format that has none there, for one file under exactly this path (or parts, if it
         ends in ``/``).
@@ -152,13 +154,15 @@ def _format(path: Path, name: str | Format | None) -> Format:
     if name is not None:
         if name not in FORMATS:
             raise OptionError(f"a format among {', '.join(FORMATS)}", repr(name), "change format")
-        return FORMATS[name]
+        return compressor(path, FORMATS[name])
+    suffix = plain_name(path).suffix.lower()
     for known in FORMATS.values():
-        if known.suffix and path.suffix.lower() == known.suffix:
-            return known
+        if known.suffix and suffix == known.suffix:
+            return compressor(path, known)
     suffixes = ", ".join(known.suffix for known in FORMATS.values() if known.suffix)
     raise OptionError(
-        f'a path ending in {suffixes}, or in "/" for a directory of Parquet parts',
+        f"a path ending in {suffixes} (text also with {' or '.join(SUFFIXES)} behind it), "
+        'or in "/" for a directory of Parquet parts',
         f"{str(path)!r}",
         f"change the path, or name the format: {', '.join(FORMATS)}",
     )

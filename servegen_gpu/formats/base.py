@@ -37,6 +37,8 @@ class Format:
         Provenance does not fit in the file and goes beside it.
     name : str
         Of a format of other programs, for the file beside it.
+    binary : bool
+        No text, and not to be compressed as a whole. What the writer of a text format appends are bytes.
     """
 
     suffix: str
@@ -46,3 +48,4 @@ class Format:
     read_slabs: Callable[[Path], Iterator[Trace]] | None = None
     sidecar: bool = False
     name: str = ""
+    binary: bool = False

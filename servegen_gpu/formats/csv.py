@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
-from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, numbers, read_sidecar
+from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, bytes_at_once, numbers, read_sidecar
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, arrow_numbers, from_arrow
 
@@ -50,7 +49,9 @@ def read_slabs(path: Path) -> Iterator[Trace]:
     header, first_row = b"", about["first_row"]
     try:
         for block in blocks(path):
-            table = pyarrow.csv.read_csv(io.BytesIO(header + block), convert_options=convert)
+            text = header + block
+            pieces = pyarrow.csv.ReadOptions(block_size=bytes_at_once(text))
+            table = pyarrow.csv.read_csv(pa.BufferReader(text), pieces, convert_options=convert)
             header = header or block[: block.find(b"\n") + 1]
             for at, (name, type_) in enumerate(types.items()):
                 if pa.types.is_list(type_):

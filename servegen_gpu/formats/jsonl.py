@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,15 @@ from pathlib import Path
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
-from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, lines, numbers, read_sidecar
+from servegen_gpu.formats.text import (
+    TEXT_CHUNK_ROWS,
+    arrow_type,
+    blocks,
+    bytes_at_once,
+    lines,
+    numbers,
+    read_sidecar,
+)
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, from_arrow
 
@@ -47,7 +54,8 @@ def read_slabs(path: Path) -> Iterator[Trace]:
         for block in blocks(path):
             table = schema.empty_table()
             if about["rows"]:
-                table = pyarrow.json.read_json(io.BytesIO(block), parse_options=options).select(schema.names)
+                pieces = pyarrow.json.ReadOptions(block_size=bytes_at_once(block))
+                table = pyarrow.json.read_json(pa.BufferReader(block), pieces, options).select(schema.names)
             yield from_arrow(table, about["provenance"], first_row, path)
             first_row += len(table)
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -178,4 +178,4 @@ def parts(directory: Path) -> list[Path]:
     return found
 
 
-FORMAT = Format(".parquet", ROW_GROUP_ROWS, encode, writer, read_slabs)
+FORMAT = Format(".parquet", ROW_GROUP_ROWS, encode, writer, read_slabs, binary=True)

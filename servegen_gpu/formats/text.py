@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.compression import open_text
 from servegen_gpu.request.columns import Column, Ragged
 from servegen_gpu.trace import Trace, arrow_numbers
 
@@ -20,6 +21,8 @@ TEXT_CHUNK_ROWS = 2**17
 """Small enough for the cache to help and for 32-bit text offsets, large enough for call overhead to vanish."""
 BLOCK_BYTES = 1 << 24
 """Of text that is read at once."""
+PARSE_BYTES = 1 << 20
+"""Of it that a thread parses at once, where rows are no longer."""
 
 
 def numbers(column: Column, separator: str) -> pa.Array:
@@ -55,13 +58,23 @@ def scalar(text: str) -> pa.Scalar:
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """Whole lines of a text file, `BLOCK_BYTES` at a time or a little more; at least one block."""
-    with path.open("rb") as file:
+    """Whole lines of a text file, `BLOCK_BYTES` at a time and the rest of a line; at least one block."""
+    with open_text(path) as file:
         block = file.read(BLOCK_BYTES)
         while True:
             yield block + file.readline()
             if not (block := file.read(BLOCK_BYTES)):
                 return
+
+
+def bytes_at_once(text: bytes) -> int:
+    """How much of some whole lines pyarrow should parse at once, on a thread: no row may be longer than that."""
+    at = 0
+    while len(text) - at > PARSE_BYTES:
+        at = text.rfind(b"\n", at, at + PARSE_BYTES) + 1
+        if at == 0:
+            return len(text) + 1
+    return PARSE_BYTES
 
 
 def sidecar_path(path: Path) -> Path:
