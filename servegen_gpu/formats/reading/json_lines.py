@@ -1,0 +1,116 @@
+"""JSON lines as Arrow tables, block by block; what is wrong in a file is said with the number of its line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.reading.rows import Rows
+from servegen_gpu.formats.reading.text_blocks import Block, line_of_each, text_blocks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARSE_BYTES = 1 << 22
+"""Of text that one thread parses at a time."""
+SHOWN = 60
+
+
+def json_tables(path: str | os.PathLike[str], schema: pa.Schema | None = None) -> Iterator[Rows]:
+    """The objects of a file, one a line, as tables of some 16 MB of text each; ``rows.line(i)`` is the line of row i.
+
+    Blank lines are passed over.
+
+    Parameters
+    ----------
+    path : path
+        Plain or in gzip or zstd, in UTF-8 or with a byte order mark.
+    schema : pyarrow.Schema, optional
+        The fields to read and their types; others are passed over, missing ones are null. By default all fields are
+        read, with types that each block tells anew.
+
+    Raises
+    ------
+    OptionError
+        If the file cannot be read, or a line is no JSON object or does not fit the schema; it names the line.
+    """
+    for block in text_blocks(path):
+        if not block.text.isspace():
+            yield rows_of(block, path, schema)
+
+
+def rows_of(block: Block, path: str | os.PathLike[str], schema: pa.Schema | None = None) -> Rows:
+    """The objects of a block of lines; see `json_tables`."""
+    import pyarrow as pa
+
+    try:
+        table = _parsed(block.text, schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        _refuse_first(block, path, schema)
+    if table.num_rows != block.text.count(b"\n") + (not block.text.endswith(b"\n")):
+        lines = line_of_each(block.text)
+        if table.num_rows != len(lines):
+            _refuse_split(block, path)
+        return Rows(table, lambda row: block.first_line + int(lines[row]), os.fspath(path))
+    return Rows(table, lambda row: block.first_line + row, os.fspath(path))
+
+
+def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.json
+
+    known = pyarrow.json.ParseOptions(
+        explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
+    )
+    try:
+        size = pyarrow.json.ReadOptions(block_size=PARSE_BYTES)
+        table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
+    except pa.ArrowInvalid as error:
+        if len(text) <= PARSE_BYTES or "straddling" not in str(error):
+            raise
+        size = pyarrow.json.ReadOptions(block_size=len(text) + 1)
+        table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
+    return table if schema is None else table.select(schema.names)
+
+
+def _refuse_first(block: Block, path: str | os.PathLike[str], schema: pa.Schema | None) -> NoReturn:
+    """Refuse the first line that cannot be read."""
+    import pyarrow as pa
+
+    lines = block.text.split(b"\n")
+    low, high, reason = 0, len(lines), ""  # lines before `low` can be read, those before `high` cannot
+    while high - low > 1 or not reason:
+        middle = (low + high) // 2 if high - low > 1 else high
+        try:
+            _parsed(b"\n".join([*lines[:middle], b"{}"]), schema)
+            low = middle
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            high, reason = middle, str(error)
+    _refuse(lines[high - 1], f"{path}, line {block.first_line + high - 1:,}", reason.split(": ", 1)[-1])
+
+
+def _refuse_split(block: Block, path: str | os.PathLike[str]) -> NoReturn:
+    """Refuse the first line that is not one object by itself."""
+    for at, line in enumerate(block.text.split(b"\n")):
+        if line.strip() and _fault(line):
+            _refuse(line, f"{path}, line {block.first_line + at:,}", "")
+    raise OptionError("one JSON object a line", f"others in {path}", "write one object a line")
+
+
+def _refuse(line: bytes, where: str, reason: str) -> NoReturn:
+    shown = line[:SHOWN].decode(errors="replace").strip()
+    fault = _fault(line) or reason.split(" in row ")[0]
+    fix = "the file was cut short, or the line is broken: fix or remove it" if _fault(line) else "fix the value"
+    raise OptionError("one JSON object a line", f"{shown!r} in {where} ({fault})", fix)
+
+
+def _fault(line: bytes) -> str:
+    """What is wrong with a line by itself; nothing if it is one object."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return str(error)[:200]
+    return "" if isinstance(found, dict) else f"{type(found).__name__}, not an object"
