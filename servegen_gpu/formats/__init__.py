@@ -150,7 +150,7 @@ def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[
 
 def _format(path: Path, name: str | Format | None) -> Format:
     if isinstance(name, Format):
-        return name
+        return compressor(path, name)
     if name is not None:
         if name not in FORMATS:
             raise OptionError(f"a format among {', '.join(FORMATS)}", repr(name), "change format")
