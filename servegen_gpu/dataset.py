@@ -74,7 +74,7 @@ def with_lengths(trace: Trace | Iterable[Trace], lengths: Lengths, *, seed: int 
     def change(slab: Trace) -> Trace:
         columns: dict[str, Column] = {name: slab[name] for name in ("arrival_us", "client") if name in slab}
         columns |= source.draw(key, slab.first_row, len(slab))
-        return Trace(columns, noted(slab.provenance, note, None), slab.first_row)
+        return Trace.trusted(columns, noted(slab.provenance, note, None), slab.first_row)
 
     return change(trace) if isinstance(trace, Trace) else map(change, slabs_of(trace))
 
@@ -96,7 +96,7 @@ class _Rows:
         if not found or not len(dataset):
             got = f"{len(dataset):,} requests with {', '.join(dataset)}"
             raise OptionError(f"a dataset of requests with columns among {', '.join(COLUMNS)}", got, "give another")
-        self.rows = Trace(found)
+        self.rows = Trace.trusted(found)
         about = {name: dataset.provenance[name] for name in ("workload", "source") if name in dataset.provenance}
         self.name = {"trace": about, "requests": len(dataset)}
 
@@ -142,8 +142,7 @@ class _Fields:
         total = drawn[INPUT].astype(np.int64)
         for modality in schema.items:
             items = self._items(key, first_row, drawn[modality.count.lane], modality)
-            running = np.concatenate(([0], np.cumsum(items.values, dtype=np.int64)))
-            total += np.diff(running[items.offsets])
+            total += items.sums()
             columns[modality.item.column] = items
         if total.max(initial=0) > 2**31 - 1:
             raise OptionError("inputs below 2**31 tokens", f"one of {total.max():,}", "state smaller items, or fewer")

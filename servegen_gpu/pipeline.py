@@ -96,11 +96,11 @@ class Workload:
             slabs = with_turns(self.backend, packed, self.key, rows, span_us, self.max_requests, self.carry_bytes)
         empty = True
         for columns in slabs:
-            trace = Trace(columns, self.provenance, first_row)
+            trace = Trace.trusted(columns, self.provenance, first_row)
             first_row, empty = first_row + len(trace), False
             yield trace
         if empty:
-            yield Trace(empty_columns(packed.category, packed.conversations is not None), self.provenance)
+            yield Trace.trusted(empty_columns(packed.category, packed.conversations is not None), self.provenance)
 
 
 class Options(TypedDict, total=False):

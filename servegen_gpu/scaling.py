@@ -9,7 +9,6 @@ Fig. 16). Each takes a trace, or a stream of slabs in order of time, and gives b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -162,7 +161,7 @@ def _squeezed(slab: Trace, factor: float) -> Trace:
     duration_s = duration_of(slab.provenance)
     note = {"rescale": factor, "method": "naive"}
     about = noted(slab.provenance, note, None if duration_s is None else duration_s / factor)
-    return replace(slab, columns=slab.columns | {"arrival_us": arrival_us}, provenance=about)
+    return Trace.trusted(slab.columns | {"arrival_us": arrival_us}, about, slab.first_row)
 
 
 def _starts_moved(trace: Trace, factor: float, tails: Tails) -> Trace:
@@ -187,7 +186,7 @@ def _starts_moved(trace: Trace, factor: float, tails: Tails) -> Trace:
         span_us = max(span_us, int(arrival_us[-1]) + 1)
     about = noted(trace.provenance, {"rescale": factor, "method": "itt", "tails": tails}, span_us / 1e6)
     moved = trace.take(order)
-    return Trace(moved.columns | {"arrival_us": arrival_us}, about)
+    return Trace.trusted(moved.columns | {"arrival_us": arrival_us}, about)
 
 
 def first_arrivals(time_us: NDArray[np.int64], conversation: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -215,7 +214,7 @@ def _slices(slabs: Iterable[Trace], from_us: int, to_us: int, keep_times: bool) 
         part = slab.rows(low, high)
         ends_s = [s for s in (note.get("to_s"), duration_of(slab.provenance)) if s is not None]
         about = noted(slab.provenance, note, max(min(ends_s) - shift_us / 1e6, 0.0) if ends_s else None)
-        part = Trace(part.columns | {"arrival_us": part["arrival_us"] - shift_us}, about, rows)
+        part = Trace.trusted(part.columns | {"arrival_us": part["arrival_us"] - shift_us}, about, rows)
         rows += len(part)
         if len(part):
             yield part
@@ -247,7 +246,7 @@ def _thinned(slabs: Iterable[Trace], share: float, seed: int) -> Iterator[Trace]
         for_blocks(len(word), fill)
         kept = slab.take(np.flatnonzero(word < np.uint64(round(share * 2**32))))
         note = {"thin": share, "seed": seed, "by": by}
-        yield Trace(kept.columns, noted(slab.provenance, note, None), rows)
+        yield Trace.trusted(kept.columns, noted(slab.provenance, note, None), rows)
         rows += len(kept)
 
 

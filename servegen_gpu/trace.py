@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.request.columns import MAX_LIST_ITEMS, Column, Ragged
+from servegen_gpu.request import by_hand
+from servegen_gpu.request.columns import MAX_LIST_ITEMS, Column, Ragged, rows_between, take
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +30,13 @@ PROVENANCE_KEY = b"servegen_gpu"
 FIRST_ROW_KEY = b"servegen_gpu.first_row"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Trace:
     """Requests in time order: a whole trace, or one slab of a stream.
+
+    Made by hand, ``Trace({"arrival_us": …, "input_tokens": …})`` takes arrays, Series and lists; whole numbers become
+    integers of the right type, lists of lists become `Ragged`, and what is no trace is refused with row and value.
+    `Trace.sorted` takes rows in any order.
 
     Attributes
     ----------
@@ -49,13 +54,37 @@ class Trace:
     """
 
     columns: dict[str, Column]
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    first_row: int = 0
+    provenance: Mapping[str, Any]
+    first_row: int
 
-    def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in self.columns.items()}
-        if not lengths or len(set(lengths.values())) > 1:
-            raise OptionError("one or more columns of one length", f"{lengths}", "give every request every field")
+    def __init__(
+        self, columns: Mapping[str, Any], provenance: Mapping[str, Any] | None = None, first_row: int = 0
+    ) -> None:
+        own = by_hand.columns_of(columns, first_row)
+        about = {} if provenance is None else provenance
+        by_hand.check(own, about, first_row)
+        vars(self).update(columns=own, provenance=about, first_row=first_row)
+
+    @classmethod
+    def trusted(
+        cls, columns: dict[str, Column], provenance: Mapping[str, Any] | None = None, first_row: int = 0
+    ) -> Trace:
+        """A trace of columns that are right by construction: nothing is looked at, however many rows there are."""
+        trace = cls.__new__(cls)
+        about = {} if provenance is None else provenance
+        vars(trace).update(columns=columns, provenance=about, first_row=first_row)
+        return trace
+
+    @classmethod
+    def sorted(
+        cls, columns: Mapping[str, Any], provenance: Mapping[str, Any] | None = None, first_row: int = 0
+    ) -> Trace:
+        """A trace made by hand from rows in any order; those that arrive at the same time keep theirs."""
+        own = by_hand.columns_of(columns, first_row)
+        time_us = own.get("arrival_us")
+        if not isinstance(time_us, np.ndarray):
+            raise OptionError("a column arrival_us to sort by", f"columns {', '.join(own)}", "add it")
+        return cls(take(own, np.argsort(time_us, kind="stable")), provenance, first_row)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -82,12 +111,11 @@ class Trace:
     def rows(self, lo: int, hi: int) -> Trace:
         """Rows `lo` to `hi` (exclusive) as views, counted from the first row of this object."""
         lo, hi, _ = slice(lo, hi).indices(len(self))
-        cut = {name: c.rows(lo, hi) if isinstance(c, Ragged) else c[lo:hi] for name, c in self.columns.items()}
-        return Trace(cut, self.provenance, self.first_row + lo)
+        return Trace.trusted(rows_between(self.columns, lo, hi), self.provenance, self.first_row + lo)
 
     def take(self, rows: NDArray[np.integer]) -> Trace:
         """The rows at given numbers, counted from the first row of this object, in their order and numbered anew."""
-        return Trace(
+        return Trace.trusted(
             {n: c.take(rows) if isinstance(c, Ragged) else c[rows] for n, c in self.columns.items()}, self.provenance
         )
 
@@ -140,7 +168,7 @@ class Trace:
                 joined[name] = Ragged.concat([part[name] for part in parts])
             else:
                 joined[name] = np.concatenate([part[name] for part in parts])
-        return Trace(joined, provenance, first.first_row)
+        return Trace.trusted(joined, provenance, first.first_row)
 
     def schema(self) -> dict[str, str]:
         """Type of each column in order, such as ``"int64"`` or ``"list<int32>"``."""
@@ -199,9 +227,13 @@ class Trace:
     def write(
         self, path: str | os.PathLike[str], format: str | None = None, options: ExportOptions | None = None
     ) -> WriteSummary:
-        """Write to a file, a directory of Parquet parts, or as another program reads it; see `servegen_gpu.write`."""
+        """Write to a file, a directory of Parquet parts, or as another program reads it; see `servegen_gpu.write`.
+
+        Columns are looked at once more before: arrays can be changed in place.
+        """
         from servegen_gpu.exports import write
 
+        by_hand.check(self.columns, self.provenance, self.first_row)
         return write(self, path, format, options)
 
     @staticmethod
@@ -277,7 +309,7 @@ def from_arrow(table: pa.Table, provenance: Mapping[str, Any], first_row: int, s
             columns[field_.name] = Ragged(offsets, _own(flat))
         else:
             columns[field_.name] = _own(column)
-    return Trace(columns, provenance, first_row)
+    return Trace.trusted(columns, provenance, first_row)
 
 
 def _own(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -46,6 +46,6 @@ def _slabs(paths: Sequence[Path], provenance: dict[str, object]) -> Iterator[Tra
                 raise OptionError(
                     f"row {first_row - begin:,} of {path} next", f"row {slab.first_row:,}", "generate the share again"
                 )
-            yield Trace(slab.columns, provenance, first_row)
+            yield Trace.trusted(slab.columns, provenance, first_row)
             first_row += len(slab)
             del slab  # not kept while the next one is read

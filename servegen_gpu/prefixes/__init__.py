@@ -88,7 +88,7 @@ def hash_ids(
 def with_hash_ids(trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None) -> Trace:
     """The trace with one more column, ``hash_ids``, and a note of the rule in its provenance."""
     provenance = dict(trace.provenance) | {"hash_ids": rule.about()}
-    return Trace(trace.columns | {"hash_ids": ids_of(trace, rule, rank)}, provenance, trace.first_row)
+    return Trace.trusted(trace.columns | {"hash_ids": ids_of(trace, rule, rank)}, provenance, trace.first_row)
 
 
 def hash_slabs(

@@ -57,6 +57,12 @@ class Ragged:
         """Number of items in each row, int64[n]."""
         return np.diff(self.offsets)
 
+    def sums(self) -> NDArray[np.int64]:
+        """Sum of the items of each row, int64[n]."""
+        running = np.zeros(len(self.values) + 1, np.int64)
+        np.cumsum(self.values, dtype=np.int64, out=running[1:])
+        return np.diff(running[self.offsets])
+
     def rows(self, lo: int, hi: int) -> Ragged:
         """Rows `lo` to `hi` (exclusive); the items are a view."""
         lo, hi, _ = slice(lo, hi).indices(len(self))
