@@ -92,7 +92,7 @@ def test_requests_of_a_trace_are_drawn_whole():
         {
             "arrival_us": np.arange(5),
             "turn": np.ones(5, np.int32),
-            "input_tokens": np.array([1, 2, 3, 4, 5], np.int32),
+            "input_tokens": np.array([21, 22, 23, 24, 25], np.int32),
             "image_tokens": Ragged(np.array([0, 1, 1, 3, 3, 6]), np.array([9, 8, 8, 7, 7, 7], np.int32)),
         }
     )
@@ -100,7 +100,7 @@ def test_requests_of_a_trace_are_drawn_whole():
     assert list(found) == ["arrival_us", "client", "input_tokens", "image_tokens"]
     kinds = {row[2:] for row in rows(found)}
     assert kinds == {row[2:] for row in rows(dataset)}
-    check(fits(found["input_tokens"], dict.fromkeys(range(1, 6), 1)), "rows of the dataset")
+    check(fits(found["input_tokens"], dict.fromkeys(range(21, 26), 1)), "rows of the dataset")
 
 
 @pytest.mark.parametrize(

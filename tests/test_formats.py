@@ -368,7 +368,7 @@ LIMITED = """
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     rng = np.random.default_rng(0)
-    slabs = (Trace({"arrival_us": rng.integers(0, 2**60, 2**18)}) for _ in range(8))
+    slabs = (Trace({"conversation": rng.integers(0, 2**60, 2**18)}) for _ in range(8))
     try:
         write_stream(slabs, sys.argv[1])
     except OutputError as error:

@@ -349,7 +349,7 @@ def test_bad_input_is_refused(source, keywords, expected):
 def test_odd_traces_are_refused(change, expected):
     columns = {"arrival_us": np.arange(3), "input_tokens": np.arange(3), "output_tokens": np.arange(3)} | change
     with pytest.raises(OptionError, match=expected):
-        sg.naive(sg.Trace({name: c for name, c in columns.items() if c is not None}), cv=1.0)
+        sg.naive(sg.Trace.trusted({name: c for name, c in columns.items() if c is not None}), cv=1.0)
 
 
 def test_tables_are_bounded(monkeypatch):

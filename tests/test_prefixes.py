@@ -572,5 +572,5 @@ def test_refuses_columns(changed, message):
     columns = {name: [4, 4, 4] for name in names} | {"turn": [1, 1, 1]} | changed
     kept = {name: c if isinstance(c, Ragged) else np.array(c) for name, c in columns.items() if c is not None}
     with pytest.raises(OptionError) as caught:
-        sg.hash_ids(Trace(kept, first_row=1000), 2)
+        sg.hash_ids(Trace.trusted(kept, first_row=1000), 2)
     assert message in str(caught.value)

@@ -37,13 +37,12 @@ def conversations(n: int = 400, seed: int = 0, ties: bool = True) -> Trace:
     arrival = start[np.maximum.accumulate(np.where(begins, np.arange(n), 0))]
     elapsed = np.cumsum(gap)
     arrival = arrival + elapsed - elapsed[np.maximum.accumulate(np.where(begins, np.arange(n), 0))]
-    order = np.argsort(arrival, kind="stable")
     sizes = rng.integers(0, 4, n)
-    trace = Trace(
+    return Trace.sorted(
         {
             "arrival_us": arrival.astype(np.int64),
             "client": rng.integers(0, 9, n).astype(np.int32),
-            "input_tokens": np.arange(n, dtype=np.int32),
+            "input_tokens": 100 + np.arange(n, dtype=np.int32),
             "output_tokens": rng.integers(1, 99, n).astype(np.int32),
             "image_tokens": Ragged(
                 np.concatenate(([0], np.cumsum(sizes))), rng.integers(1, 9, sizes.sum()).astype(np.int32)
@@ -53,7 +52,6 @@ def conversations(n: int = 400, seed: int = 0, ties: bool = True) -> Trace:
         },
         {"workload": "made", "duration_s": 3_600.0},
     )
-    return trace.take(order)
 
 
 def slabs_of(trace: Trace, size: int) -> list[Trace]:
@@ -239,10 +237,10 @@ def test_the_share_is_kept(column):
         (lambda t: t.rescaled(2, tails="drop"), "tails as keep or cut"),
         (lambda t: Trace({"arrival_us": t["arrival_us"]}).rescaled(2), 'a column "conversation".*arrival_us'),
         (lambda t: Trace({"client": t["client"]}).rescaled(2, "naive"), "a column arrival_us"),
-        (lambda t: Trace(t.columns | {"conversation": t["image_tokens"]}).rescaled(2), 'a column "conversation"'),
-        (lambda t: Trace(t.columns | {"arrival_us": t["image_tokens"]}).between(0, 1), "arrival_us of numbers"),
-        (lambda t: Trace(t.columns | {"arrival_us": t["arrival_us"][::-1]}).rescaled(2), "in order of time.*row"),
-        (lambda t: Trace(t.columns | {"arrival_us": t["arrival_us"] - 10**12}).between(0, 1), "in order of time"),
+        (lambda t: Trace.trusted(t.columns | {"conversation": t["image_tokens"]}).rescaled(2), 'a column "conversation"'),
+        (lambda t: Trace.trusted(t.columns | {"arrival_us": t["image_tokens"]}).between(0, 1), "arrival_us of numbers"),
+        (lambda t: Trace.trusted(t.columns | {"arrival_us": t["arrival_us"][::-1]}).rescaled(2), "in order of time.*row"),
+        (lambda t: Trace.trusted(t.columns | {"arrival_us": t["arrival_us"] - 10**12}).between(0, 1), "in order of time"),
         (lambda t: Trace(t.columns, {"shard": "1/8"}).rescaled(2), "shard 1/8.*join all first: servegen-gpu join"),
         (lambda t: t.between("20m", "10m"), "a start before the end"),
         (lambda t: t.between("-1s"), "start from 0 s on"),

@@ -109,7 +109,7 @@ def test_the_cv_of_known_processes():
         (lambda: sg.in_windows([], 3), "a trace of at least one window"),
         (lambda: sg.in_windows("trace.parquet", 3), "a Trace, or an iterable of its slabs"),
         (lambda: sg.in_windows([1], 3), "slabs of a trace"),
-        (lambda: sg.in_windows(bare([3, 2]), 1), "ascending order"),
+        (lambda: sg.in_windows(sg.Trace.trusted({"arrival_us": np.array([3, 2])}), 1), "ascending order"),
         (lambda: sg.in_windows(made(), 3).mean("tokens"), "a column among input_tokens, output_tokens"),
         (lambda: sg.fitted_cv(bare(range(20))), "at least 30 inter-arrival times"),
     ],
