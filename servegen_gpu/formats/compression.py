@@ -1,8 +1,8 @@
 """Text files compressed with gzip or zstd, as the end of their name says: ``t.jsonl.gz``, ``t.csv.zst``.
 
 Reading goes by the first bytes of a file, not by its name. A gzip file is one member for each piece of text, made on
-the threads that encode; a zstd file is one frame, since readers stop at the end of the first (those in Python's
-``zstandard``, which pandas uses, do so without a word).
+the threads that encode. A zstd file is one frame, because some decoders stop at the end of the first (``decompressobj``
+of Python's ``zstandard`` does), and is compressed while the next pieces are encoded.
 """
 
 from __future__ import annotations
