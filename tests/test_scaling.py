@@ -237,10 +237,19 @@ def test_the_share_is_kept(column):
         (lambda t: t.rescaled(2, tails="drop"), "tails as keep or cut"),
         (lambda t: Trace({"arrival_us": t["arrival_us"]}).rescaled(2), 'a column "conversation".*arrival_us'),
         (lambda t: Trace({"client": t["client"]}).rescaled(2, "naive"), "a column arrival_us"),
-        (lambda t: Trace.trusted(t.columns | {"conversation": t["image_tokens"]}).rescaled(2), 'a column "conversation"'),
+        (
+            lambda t: Trace.trusted(t.columns | {"conversation": t["image_tokens"]}).rescaled(2),
+            'a column "conversation"',
+        ),
         (lambda t: Trace.trusted(t.columns | {"arrival_us": t["image_tokens"]}).between(0, 1), "arrival_us of numbers"),
-        (lambda t: Trace.trusted(t.columns | {"arrival_us": t["arrival_us"][::-1]}).rescaled(2), "in order of time.*row"),
-        (lambda t: Trace.trusted(t.columns | {"arrival_us": t["arrival_us"] - 10**12}).between(0, 1), "in order of time"),
+        (
+            lambda t: Trace.trusted(t.columns | {"arrival_us": t["arrival_us"][::-1]}).rescaled(2),
+            "in order of time.*row",
+        ),
+        (
+            lambda t: Trace.trusted(t.columns | {"arrival_us": t["arrival_us"] - 10**12}).between(0, 1),
+            "in order of time",
+        ),
         (lambda t: Trace(t.columns, {"shard": "1/8"}).rescaled(2), "shard 1/8.*join all first: servegen-gpu join"),
         (lambda t: t.between("20m", "10m"), "a start before the end"),
         (lambda t: t.between("-1s"), "start from 0 s on"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -50,7 +49,7 @@ def with_a_token(slabs: Iterable[Trace], say: Say) -> Iterator[Trace]:
             if (none := slab[name] < 1).any():
                 changed += int(none.sum())
                 columns[name] = np.where(none, 1, slab[name]).astype(np.int32)
-        yield replace(slab, columns=slab.columns | columns) if columns else slab
+        yield Trace.trusted(slab.columns | columns, slab.provenance, slab.first_row) if columns else slab
     if changed:
         say(f"{changed:,} inputs and outputs without a token have one, because the reader refuses others")
 
@@ -69,4 +68,5 @@ def _checked(slab: Trace, block_tokens: int) -> Trace:
         )
     if isinstance(slab.provenance.get("hash_ids"), dict):
         return slab
-    return replace(slab, provenance=dict(slab.provenance) | {"hash_ids": {"block_tokens": block_tokens}})
+    about = dict(slab.provenance) | {"hash_ids": {"block_tokens": block_tokens}}
+    return Trace.trusted(slab.columns, about, slab.first_row)

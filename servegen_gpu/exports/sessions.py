@@ -9,7 +9,7 @@ lengths of turns were drawn without their history, there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -118,7 +118,7 @@ def as_deltas(slabs: Iterable[Trace], block_tokens: int, deltas: Deltas, say: Sa
         columns: dict[str, Column] = {"input_tokens": delta}
         if block_tokens:
             columns["hash_ids"] = _last_ids(slab, delta, later, block_tokens)
-        yield replace(slab, columns=slab.columns | columns)
+        yield Trace.trusted(slab.columns | columns, slab.provenance, slab.first_row)
     if without:
         say(
             f"{without:,} of {count:,} later turns have inputs no longer than the conversation before them, and are "
