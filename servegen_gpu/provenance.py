@@ -112,6 +112,8 @@ def _check_of_one_trace(one: tuple[Mapping[str, Any], str], other: tuple[Mapping
     version, name = other[0].get("stream_version"), other[1]
     if version != STREAM_VERSION:
         raise OptionError(f"shares of stream version {STREAM_VERSION}", f"{version} in {name}", "generate all again")
+    if any({"requests", "rows"} & set(change) for change in changes_of(other[0])):
+        raise OptionError("whole shares", f"{name}, cut to some of its rows", "join first, and cut the trace")
     stated = [dict(about) | {"shard": share_of(about, name)[1]} for about, name in (one, other)]
     for key in sorted({*stated[0], *stated[1]}):
         values = [about.get(key) for about in stated]

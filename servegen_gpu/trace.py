@@ -89,7 +89,15 @@ class Trace:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str | slice) -> Any:
+        """A column by its name; or the requests of a slice, such as ``trace[:10]``, numbered anew, as a trace."""
+        if isinstance(name, slice):
+            from servegen_gpu.cutting import rows_of
+
+            return rows_of(self, name)
+        if not isinstance(name, str):
+            fix = "take one request as trace[5:6], and those of a mask as trace.where(mask)"
+            raise OptionError("the name of a column, or a slice", repr(name)[:60], fix)
         if name not in self.columns:
             raise KeyError(f"no column {name!r}; there are {', '.join(self.columns)}")
         return self.columns[name]
@@ -140,6 +148,37 @@ class Trace:
         from servegen_gpu.scaling import thin
 
         return thin(self, share, seed=seed)
+
+    def head(self, n: int) -> Trace:
+        """The first `n` requests, all if there are fewer; see `servegen_gpu.head`."""
+        from servegen_gpu.cutting import head
+
+        return head(self, n)
+
+    def limited(
+        self, *, max_input: int | None = None, max_output: int | None = None, over: Literal["cap", "drop"] = "cap"
+    ) -> Trace:
+        """Requests above a number of tokens capped, or left out; see `servegen_gpu.limit`."""
+        from servegen_gpu.cutting import limit
+
+        return limit(self, max_input=max_input, max_output=max_output, over=over)
+
+    def where(self, keep: Any) -> Trace:
+        """The requests for which a mask or a predicate holds, numbered anew; times and duration stay.
+
+        Parameters
+        ----------
+        keep : bool[n], Series, or function of the trace
+            A function returns one.
+
+        Examples
+        --------
+        >>> trace.where(trace["input_tokens"] < 4096)
+        >>> trace.where(lambda t: (t["client"] == 3) | (t["output_tokens"] > 100))
+        """
+        from servegen_gpu.cutting import where
+
+        return where(self, keep)
 
     @staticmethod
     def concat(parts: Sequence[Trace]) -> Trace:

@@ -185,7 +185,7 @@ def _integers(name: str, given: Any, dtype: Any, row_of: Any) -> NDArray[Any]:
     if array.dtype == object:
         array = np.asarray(array.tolist())
     if array.ndim != 1:
-        got = f"{type(given).__name__} of shape {array.shape}"
+        got = f"{given!r:.40}, of shape {array.shape}"
         raise OptionError(f"one whole number for every request in {name}", got, f"fix {name}")
 
     def refuse(wrong: NDArray[np.bool_], expected: str, fix: str) -> None:
