@@ -7,6 +7,7 @@ what they do while one is generated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -17,6 +18,7 @@ from servegen_gpu.histories import Ended, Shortened
 from servegen_gpu.options import integer
 from servegen_gpu.provenance import noted
 from servegen_gpu.request.by_hand import ITEMS, on_device
+from servegen_gpu.request.columns import Column
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
 
@@ -126,8 +128,59 @@ def limit(
     return limiter(trace) if isinstance(trace, Trace) else map(limiter, slabs_of(trace))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What a trace is cut to: first `limit`, then `head`, each if it is asked for.
+
+    Attributes
+    ----------
+    requests : int or None
+        Exactly so many, from 1.
+    max_input, max_output, over
+        Arguments of `limit`.
+    """
+
+    requests: int | None = None
+    max_input: int | None = None
+    max_output: int | None = None
+    over: Over = "cap"
+
+    def __post_init__(self) -> None:
+        if self.requests is not None and integer("requests", self.requests, 2**63 - 1) < 1:
+            raise OptionError("requests from 1 on", repr(self.requests), "ask for some, or leave it out")
+        if self.over not in OVERS:
+            raise OptionError(f"over as {' or '.join(OVERS)}", repr(self.over), "change over")
+        if self.limits:
+            self.limiter()
+        elif self.over != "cap":
+            raise OptionError("max_input or max_output with over", "none of them", "say how many tokens are too many")
+
+    @property
+    def limits(self) -> bool:
+        """Whether lengths are limited."""
+        return self.max_input is not None or self.max_output is not None
+
+    @property
+    def drops(self) -> bool:
+        """Whether requests may be left out."""
+        return self.limits and self.over == "drop"
+
+    def limiter(self) -> Limiter:
+        """A new limiter, where lengths are limited."""
+        return Limiter(self.max_input, self.max_output, self.over, self.requests)
+
+    def __call__(self, slabs: Iterator[Trace], limiter: Limiter | None = None) -> Iterator[Trace]:
+        """The slabs, cut; by a limiter of the caller's where its counts are of interest."""
+        if self.limits:
+            slabs = map(limiter or self.limiter(), slabs)
+        return slabs if self.requests is None else head(slabs, self.requests, exact=True)
+
+
+UNCUT = Cut()
+
+
 class Limiter:
-    """`limit` for one stream: called with its slabs in order of time.
+    """`limit` for one stream: called with its slabs in order of time, until it has given back so many `requests`.
 
     Attributes
     ----------
@@ -137,7 +190,7 @@ class Limiter:
         How many requests were left out so far.
     """
 
-    def __init__(self, max_input: int | None, max_output: int | None, over: Over) -> None:
+    def __init__(self, max_input: int | None, max_output: int | None, over: Over, requests: int | None = None) -> None:
         if over not in OVERS:
             raise OptionError(f"over as {' or '.join(OVERS)}", repr(over), "change over")
         given = {"max_input": max_input, "max_output": max_output}
@@ -146,7 +199,7 @@ class Limiter:
             raise OptionError("max_input or max_output", "none of them", "say how many tokens are too many")
         self._note: dict[str, Any] = most | {"over": over}
         self._most_input, self._most_output = most.get("max_input", MAX_TOKENS), most.get("max_output", MAX_TOKENS)
-        self._change = self._drop if over == "drop" else self._cap
+        self._drops, self._requests = over == "drop", requests
         self._ended, self._shortened = Ended(), Shortened()
         self._rows = self.inputs = self.outputs = self.dropped = 0
 
@@ -157,23 +210,27 @@ class Limiter:
         for name in ("input_tokens", "output_tokens"):
             if name not in slab:
                 raise OptionError(f"a column {name} to limit", f"columns {', '.join(slab)}", "add it to the trace")
-        self.inputs += int(np.count_nonzero(slab["input_tokens"] > self._most_input))
-        self.outputs += int(np.count_nonzero(slab["output_tokens"] > self._most_output))
-        return self._change(slab)
+        missing = None if self._requests is None else self._requests - self._rows
+        rows = self._kept(slab)[:missing] if self._drops else np.arange(len(slab))[:missing]
+        read = len(slab) if missing is None or len(rows) < missing else int(rows.max(initial=-1)) + 1
+        self.inputs += int(np.count_nonzero(slab["input_tokens"][:read] > self._most_input))
+        self.outputs += int(np.count_nonzero(slab["output_tokens"][:read] > self._most_output))
+        self.dropped += read - len(rows)
+        kept = slab.rows(0, read) if len(rows) == read else slab.take(rows)
+        columns = kept.columns if self._drops else self._capped(kept)
+        first_row = self._rows if self._drops else slab.first_row
+        self._rows += len(rows)
+        return Trace.trusted(columns, noted(slab.provenance, self._note, None), first_row)
 
-    def _about(self, slab: Trace) -> dict[str, Any]:
-        return noted(slab.provenance, self._note, None)
-
-    def _drop(self, slab: Trace) -> Trace:
+    def _kept(self, slab: Trace) -> NDArray[np.int64]:
+        """Rows that are not left out."""
         gone = (slab["input_tokens"] > self._most_input) | (slab["output_tokens"] > self._most_output)
         if "conversation" in slab:
             gone |= self._ended.after(slab["conversation"], gone)
-        kept = slab if not gone.any() else slab.take(np.flatnonzero(~gone))
-        self.dropped += len(slab) - len(kept)
-        first_row, self._rows = self._rows, self._rows + len(kept)
-        return Trace.trusted(kept.columns, self._about(slab), first_row)
+        return np.flatnonzero(~gone)
 
-    def _cap(self, slab: Trace) -> Trace:
+    def _capped(self, slab: Trace) -> dict[str, Column]:
+        """Columns of a slab whose requests are capped."""
         talks = all(name in slab for name in TURN_COLUMNS)
         if "hash_ids" in slab and ("max_input" in self._note or talks):
             raise OptionError(
@@ -181,7 +238,9 @@ class Limiter:
                 "a column hash_ids, whose ids would be those of other inputs",
                 "cap first and compute ids last, take the column out, or drop requests instead (over drop)",
             )
-        columns = slab.columns | {"output_tokens": np.minimum(slab["output_tokens"], self._most_output)}
+        columns: dict[str, Column] = slab.columns | {
+            "output_tokens": np.minimum(slab["output_tokens"], self._most_output)
+        }
         if "reason_tokens" in slab:
             columns["reason_tokens"] = np.minimum(slab["reason_tokens"], columns["output_tokens"])
         if talks:
@@ -196,7 +255,7 @@ class Limiter:
                 items = self._items(slab)
                 if "text_tokens" in slab:
                     columns["text_tokens"] = np.minimum(slab["text_tokens"], self._most_input - items).astype(np.int32)
-        return Trace.trusted(columns, self._about(slab), slab.first_row)
+        return columns
 
     def _items(self, slab: Trace) -> NDArray[np.int64]:
         """Tokens of all items of each request, none above the limit."""

@@ -147,7 +147,7 @@ def _axis(pool: ClientPool, rate: Rate, begin_us: int, start_us: int, end_us: in
         )
     windows = np.arange(first, stop)
     rows = pool.row(windows)
-    own_rps = pool.own_rps[rows]
+    own_rps = pool.total_rps[rows]
     if warm:
         rate = known_before(rate, own_rps[warm:], int(first) * pool.window_s, pool.start_s)
     target = targets(rate, own_rps, int(first), pool.window_s)

@@ -6,6 +6,7 @@ profiles ─► clients ─► rates ─► packing ─► plan ══► backen
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +19,11 @@ from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.clients.correlation import spearman_matrix
-from servegen_gpu.clients.pool import DAY_S, ClientPool, PastEnd
+from servegen_gpu.clients.pool import ClientPool, PastEnd
 from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, with_turns
+from servegen_gpu.cutting import UNCUT, Cut, Over
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, derive_key
-from servegen_gpu.options import seconds
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import expected_in, longest_us, plan, share_us
@@ -30,6 +31,7 @@ from servegen_gpu.provenance import provenance_of, provenance_of_packed
 from servegen_gpu.rates import resolve_rate
 from servegen_gpu.request.columns import empty_columns
 from servegen_gpu.rules import check_rules
+from servegen_gpu.spans import span, span_for
 from servegen_gpu.trace import Trace
 
 
@@ -52,9 +54,11 @@ class Workload:
         What turns of conversations may take while they wait for their time.
     shard : tuple of int
     provenance : dict
-        What the trace was made from.
+        What the trace was made from, before it is cut.
     notes : tuple of str
         What a user should know: windows left empty, a span that repeats the data or ends with it.
+    cut : Cut
+        To how many requests and to which lengths slabs are cut.
     """
 
     packed: PackedWorkload
@@ -65,6 +69,7 @@ class Workload:
     shard: tuple[int, int]
     provenance: dict[str, Any]
     notes: tuple[str, ...]
+    cut: Cut = UNCUT
 
     def __repr__(self) -> str:
         name, packed = self.provenance.get("workload", "a packed workload"), self.packed
@@ -80,11 +85,15 @@ class Workload:
 
     def __iter__(self) -> Iterator[Trace]:
         """Sample slab by slab, in order of time."""
+        return self.cut(self.uncut())
+
+    def uncut(self) -> Iterator[Trace]:
+        """The same, whatever `cut` says."""
         return self._slabs(self.backend.slab_requests)
 
     def joined(self) -> Trace:
         """Sample all of it into memory; in slabs as large as the budget allows where the backend gains by that."""
-        slabs = list(self._slabs(self.backend.joined_slab_requests))
+        slabs = list(self.cut(self._slabs(self.backend.joined_slab_requests)))
         return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
 
     def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
@@ -111,6 +120,10 @@ class Options(TypedDict, total=False):
     peak: float | None
     start: float | str | None
     duration: float | str | None
+    requests: int | None
+    max_input: int | None
+    max_output: int | None
+    over: Over
     seed: int
     replica: int
     counts: str
@@ -141,6 +154,10 @@ def stream(
     peak: float | None = None,
     start: float | str | None = None,
     duration: float | str | None = None,
+    requests: int | None = None,
+    max_input: int | None = None,
+    max_output: int | None = None,
+    over: Over = "cap",
     seed: int = 0,
     replica: int = 0,
     counts: str = "auto",
@@ -160,8 +177,8 @@ def stream(
     Parameters
     ----------
     pool : ClientPool or PackedWorkload
-        What was packed before, such as `Workload.packed` for another replica, is not packed again; only `seed`,
-        `replica`, `backend`, `memory`, `shard` and `device` may be given with it.
+        What was packed before, such as `Workload.packed` for another replica, is not packed again; only `requests`,
+        limits, `seed`, `replica`, `backend`, `memory`, `shard` and `device` may be given with it.
     rate : float, str, Schedule, sequence of (time_s, rate_rps), or callable, optional
         Target total rate: req/s, a schedule or the path of one, or a function of time (seconds on the pool's axis).
     scale : float, optional
@@ -171,7 +188,14 @@ def stream(
     start : float or str, optional
         On the pool's time axis, seconds or ``"10h"``; the pool's begin by default.
     duration : float or str, optional
-        An hour by default; seconds, or ``"600s"``, ``"90m"``, ``"1h"``, ``"7d"``.
+        Seconds, or ``"600s"``, ``"90m"``, ``"1h"``, ``"7d"``; by default an hour, or what `requests` take.
+    requests : int, optional
+        Exactly so many: the first ones, as `servegen_gpu.head` cuts. A stated `duration` that has fewer is refused at
+        its end; without one the trace goes on until it has them, for up to a year.
+    max_input, max_output : int, optional
+    over : {"cap", "drop"}
+        Most tokens of an input and of an output, and what happens to requests above: see `servegen_gpu.limit`.
+        `requests` counts what is left.
     seed, replica : int
         Replicas of a seed are independent.
     counts : {"auto", "exact", "renewal", "servegen"}
@@ -213,8 +237,9 @@ def stream(
     RateError
         If the target rate cannot be read, or asks for requests where nobody is active.
     """
+    cut = Cut(requests, max_input, max_output, over)
     key = derive_key(options.integer("seed", seed, 2**64 - 1), options.integer("replica", replica, 2**32 - 1))
-    how = _How(key, seed, replica, backend, memory, shard, device)
+    how = _How(key, seed, replica, backend, memory, shard, device, cut)
     if isinstance(pool, PackedWorkload):
         _check_nothing_to_pack(
             rate=rate, scale=scale, peak=peak, start=start, duration=duration, counts=counts, dependence=dependence,
@@ -222,8 +247,11 @@ def stream(
         )  # fmt: skip
         return _ready(pool, how, partial(provenance_of_packed, pool), ())
     check_rules(counts, dependence, occupancy, empty, past_end)
-    start_s, end_s, span_notes = span(pool, start, "1h" if duration is None else duration, past_end)
     target = resolve_rate(rate, scale, peak)
+    if requests is not None and duration is None:
+        start_s, end_s, span_notes = span_for(requests, pool, target, start, empty, past_end, cut.drops)
+    else:
+        start_s, end_s, span_notes = span(pool, start, "1h" if duration is None else duration, past_end)
     warmup_s = None if warmup is None else options.seconds("warmup", warmup)
     if warmup_s is not None and warmup_s < 0:
         raise OptionError("a warm-up of 0 s or more", repr(warmup), "change warmup")
@@ -266,6 +294,7 @@ class _How(NamedTuple):
     memory: float | str
     shard: str | tuple[int, int]
     device: bool
+    cut: Cut
 
 
 def _check_nothing_to_pack(**given: Any) -> None:
@@ -274,7 +303,7 @@ def _check_nothing_to_pack(**given: Any) -> None:
     changed = [name for name, value in given.items() if not _is(value, defaults[name].default)]
     if changed:
         raise OptionError(
-            "only seed, replica, backend, memory, shard and device with a packed workload",
+            "only requests, limits, seed, replica, backend, memory, shard and device with a packed workload",
             f"{', '.join(changed)}",
             "give them with the pool that it was packed from",
         )
@@ -300,7 +329,11 @@ def _ready(
     backend = choose_backend(how.backend)
     if how.device:
         backend = backend.on_device()
+    if how.device and how.cut.limits:
+        raise OptionError("lengths as they are for device=True", "max_input or max_output", "leave out one of them")
     shares = options.shard(how.shard)
+    if how.cut.requests is not None and shares[1] > 1:
+        raise OptionError("requests of a whole trace", f"shard {shares[0] + 1}/{shares[1]}", "leave out one of them")
     talking = packed.conversations is not None
     needed = bytes_per_request(backend, packed.category) if talking else backend.bytes_per_request(packed.category)
     return Workload(
@@ -311,50 +344,23 @@ def _ready(
         carry_bytes=options.budget_bytes(how.memory) // CARRY_SHARE,
         shard=shares,
         provenance=provenance(how.seed, how.replica, backend.name, shares),
-        notes=(*notes, *_warmup_notes(packed, share_us(packed, shares))),
+        notes=(*notes, *_warmup_notes(packed, share_us(packed, shares), how.cut.requests)),
+        cut=how.cut,
     )
 
 
-def _warmup_notes(packed: PackedWorkload, span_us: tuple[int, int]) -> list[str]:
-    """What the warm-up of a span leaves out, or what it costs where that is more than the span."""
+def _warmup_notes(packed: PackedWorkload, span_us: tuple[int, int], most: int | None) -> list[str]:
+    """What the warm-up of a span of `most` requests leaves out, or what it costs where that is more than the span."""
     if (first_turns := packed.conversations) is None:
         return []
     longest, warmup_us = longest_us(first_turns), packed.start_us - first_turns.start_us
     if warmup_us < longest:
         return [f"conversations that began more than {warmup_us / 1e6:g} s before the start are left out"]
     before = expected_in(first_turns, first_turns.expected, (span_us[0] - longest, span_us[0]))
-    requests = expected_in(packed, packed.requests, span_us)
+    requests = min(expected_in(packed, packed.requests, span_us), math.inf if most is None else most)
     if before <= requests:
         return []
     return [
         f"for later turns in a trace of {requests:,.0f} requests, {before:,.0f} conversations are drawn that begin "
         f"up to {longest / 3.6e9:.3g} h before it; a shorter --warmup draws fewer and leaves out turns of older ones"
     ]
-
-
-def span(
-    pool: ClientPool, start: float | str | None, duration: float | str, past_end: str
-) -> tuple[float, float, tuple[str, ...]]:
-    """Start and end in seconds on the pool's axis, and what to tell the user about them."""
-    start_s = float(pool.start_s) if start is None else seconds("start", start)
-    length_s = seconds("duration", duration)
-    if start_s < pool.start_s:
-        raise OptionError(f"a start from {pool.start_s} s on", f"{start_s:g} s", "start inside or after the data")
-    if not length_s * 1e6 >= 1:
-        raise OptionError("a duration of at least a microsecond", repr(duration), "generate longer")
-    end_s = start_s + length_s
-    repeats_from = pool.start_s + pool.period_windows * pool.window_s
-    if past_end == "end" and end_s > pool.end_s:
-        if start_s >= pool.end_s:
-            raise OptionError(
-                f"a start before the data's end at {pool.end_s} s", f"{start_s:g} s", "start earlier, or wrap"
-            )
-        return (
-            start_s,
-            float(pool.end_s),
-            (f"the trace ends with the data, {pool.end_s - start_s:,.0f} s after its start",),
-        )
-    if end_s > repeats_from and pool.period_windows > 1:
-        period = pool.period_windows * pool.window_s / DAY_S
-        return start_s, end_s, (f"profiles repeat every {period:g} days: the span goes past the end of the data",)
-    return start_s, end_s, ()

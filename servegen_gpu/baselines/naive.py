@@ -11,6 +11,7 @@ whose bursts bring lengths of their own: rates of short windows vary too little,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def _of_pool(pool: ClientPool, family: str, cv: float | str, lengths_over: float
     arrivals = arrivals_of(family, cv, lambda: sampled_cv(pool))
     tables, row = pooled_tables(pool, cells, spans)
     limits = pool.context_tokens[np.unique(cells.profile)]
-    return one_client(
+    one = one_client(
         name=f"{pool.name}-naive",
         category=pool.category,
         window_s=pool.window_s,
@@ -124,6 +125,7 @@ def _of_pool(pool: ClientPool, family: str, cv: float | str, lengths_over: float
         spearman=pooled_rank_correlation(pool, cells, spans) if dependence == "pooled" else None,
         context_tokens=int(limits.max()) if limits.all() else 0,
     )
+    return replace(one, whole_rps=pool.whole_rps)
 
 
 def sampled_cv(pool: ClientPool) -> float:

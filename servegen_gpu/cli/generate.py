@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.cli import files, naive, pools
+from servegen_gpu.cli import cutting, files, naive, pools
 from servegen_gpu.errors import OptionError
 from servegen_gpu.rules import COUNT_RULES, EMPTIES, OCCUPANCIES, PAST_ENDS
 
@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     pools.add(make)
     files.add(make)
     naive.add(make)
+    cutting.add(make)
     make.add_argument("--rate", metavar="RPS|FILE", help="target total rate in req/s, or a schedule (CSV or JSON)")
     make.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
     make.add_argument(
@@ -39,7 +40,9 @@ def add(commands: Any) -> None:
     )
     make.add_argument("--peak", type=float, metavar="RPS", help="scale own rates down to this in the busiest window")
     make.add_argument("--start", metavar="TIME", help="on the profiles' time axis, such as 10h (default: their begin)")
-    make.add_argument("--duration", default="1h", metavar="TIME", help="such as 600s, 1h or 7d (default: 1h)")
+    make.add_argument(
+        "--duration", metavar="TIME", help="such as 600s, 1h or 7d (default: 1h, or what --requests take)"
+    )
     make.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
     make.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
     make.add_argument("--counts", choices=COUNT_RULES, default="auto", help="how many requests a client sends")
@@ -86,11 +89,12 @@ def run(options: argparse.Namespace) -> int:
             got = "none" if options.scale is None else "--rate" if options.peak is None else "--peak"
             raise OptionError("--scale alone with --squeeze-turns", got, "say by --scale how much, and nothing else")
         pool = pool.rescaled(keywords.pop("scale"), "naive")
+    keywords |= cutting.keywords(options)
     workload = sg.stream(pool, rank_correlation=_correlations(options.rank_correlation), **keywords)
     if not options.quiet:
         for note in notes + workload.notes:
             print(f"note: {note}", file=sys.stderr)
-    slabs = _with_progress(workload, sys.stderr.isatty() and not options.quiet)
+    slabs = cutting.cut(_with_progress(workload, sys.stderr.isatty() and not options.quiet), options)
     if options.hash_ids is not None:
         slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=options.system_tokens or 0)
     elif options.system_tokens is not None:
@@ -118,8 +122,10 @@ def _with_progress(workload: sg.Workload, show: bool) -> Iterator[sg.Trace]:
     """The slabs, with a line that says how far they are."""
     begun = shown = time.perf_counter()
     expected = workload.expected_requests / workload.shard[1]
+    if workload.cut.requests is not None:
+        expected = min(expected, workload.cut.requests)
     rows = 0
-    for slab in workload:
+    for slab in workload.uncut():
         rows += len(slab)
         now = time.perf_counter()
         if show and now - shown > PROGRESS_EVERY_S:

@@ -40,6 +40,11 @@ def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
         "--smallest", type=int, metavar="K", help="the K clients with fewest requests, of those with any"
     )
     parser.add_argument(
+        "--keep-shares",
+        action="store_true",
+        help="chosen clients keep their shares of --rate and --peak, instead of having all of it",
+    )
+    parser.add_argument(
         "--conversations",
         metavar="NAME|FILE|none",
         help="of a population with conversations, or from the [turns] of a TOML file, for all clients; or none",
@@ -102,7 +107,13 @@ def _select(pool: sg.ClientPool, options: argparse.Namespace) -> tuple[sg.Client
     if options.smallest is not None:
         some = some.bottom(options.smallest)
     if not selects(options):
+        if options.keep_shares:
+            raise OptionError(
+                "--only, --where, --largest or --smallest with --keep-shares", "none", "say which clients"
+            )
         return pool, ()
+    if options.keep_shares:
+        some = some.with_shares_of(pool)
     share = some.own_rps.sum() / max(pool.own_rps.sum(), sys.float_info.min)
     return some, (f"{len(some):,} of {len(pool):,} clients selected, {share:.2%} of the requests",)
 

@@ -1,4 +1,4 @@
-"""The command ``scale``: a trace cut, thinned and rescaled, in this order."""
+"""The command ``scale``: a trace cut in time, thinned, rescaled, and cut in lengths and in number, in this order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from servegen_gpu import scaling
-from servegen_gpu.cli import files
+from servegen_gpu.cli import cutting, files
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
@@ -19,8 +19,10 @@ def add(commands: Any) -> None:
     scale = commands.add_parser(
         "scale",
         help="change the rate of a trace, or cut it",
-        description="Cut a trace in time, thin it, and rescale its time: in this order, each only if asked for.",
-        usage="servegen-gpu scale TRACE -o PATH [--from TIME] [--to TIME] [--thin SHARE] [--factor X --method M]",
+        description="Cut a trace in time (--from, --to), thin it (--thin), rescale its time (--factor), cap or drop "
+        "long requests (--max-input, --max-output), and keep the first ones (--requests): in this order, each only if "
+        "asked for.",
+        usage="servegen-gpu scale TRACE -o PATH [options]; --help lists them",
     )
     scale.set_defaults(run=run)
     scale.add_argument("trace", metavar="TRACE", help="a trace file or a directory of parts")
@@ -42,6 +44,7 @@ def add(commands: Any) -> None:
         choices=scaling.TAILS,
         help="turns past the end under itt: keep (default) or cut them",
     )
+    cutting.add(scale)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,8 +52,10 @@ def run(options: argparse.Namespace) -> int:
     from servegen_gpu.formats import read_slabs
 
     begun = time.perf_counter()
-    if all(value is None for value in (options.start, options.end, options.thin, options.factor)):
-        raise OptionError("--factor, --thin, --from or --to", "none of them", "say what to change")
+    rates = (options.start, options.end, options.thin, options.factor)
+    if all(value is None for value in rates) and not cutting.wanted(options):
+        known = "--factor, --thin, --from, --to, --requests, --max-input or --max-output"
+        raise OptionError(known, "none of them", "say what to change")
     if options.factor is None and (options.method or options.tails):
         raise OptionError("--factor with --method or --tails", "none", "say how much denser")
     slabs: Iterator[Trace] = read_slabs(options.trace)
@@ -60,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         slabs = scaling.thin(slabs, options.thin, seed=options.seed)
     if options.factor is not None:
         slabs = scaling.rescale(slabs, options.factor, options.method or "itt", tails=options.tails or "keep")
-    files.write(slabs, options, begun)
+    files.write(cutting.cut(slabs, options), options, begun)
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool
+from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool, order_free_sum
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.tables import Tables
 
@@ -59,6 +59,9 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
         field: np.concatenate([getattr(pool, field)[:, row] for pool, row in zip(pools, rows, strict=True)])
         for field in IN_TIME[:-1]
     }
+    whole_rps = None
+    if any(pool.whole_rps is not None for pool in pools):
+        whole_rps = order_free_sum(np.stack([p.total_rps[row] for p, row in zip(pools, rows, strict=True)]))
     cut = [pool.table[:, row] for pool, row in zip(pools, rows, strict=True)]
     in_time["table"] = _rows(cut, [len(pool.tables) for pool in pools])
     return ClientPool(
@@ -75,6 +78,7 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
         correlation=_rows([pool.correlation for pool in pools], [len(pool.correlations) for pool in pools]),
         context_tokens=np.concatenate([pool.context_tokens for pool in pools]),
         turn_models=tuple(model for pool in pools for model in pool.turn_models),
+        whole_rps=whole_rps,
         turn_model=_rows([pool.turn_model for pool in pools], [len(pool.turn_models) for pool in pools]),
         **in_time,
     )

@@ -143,6 +143,8 @@ class ClientPool:
         How clients hold conversations; none by default.
     turn_model : int32[profiles], optional
         Row of `turn_models`; -1, the default, where every request stands alone.
+    whole_rps : float64[windows], optional
+        Total rate of the pool whose shares these clients keep, see `with_shares_of`; their own by default.
     """
 
     name: str
@@ -165,6 +167,7 @@ class ClientPool:
     context_tokens: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     turn_models: tuple[TurnModel, ...] = ()
     turn_model: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    whole_rps: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         from servegen_gpu.clients.pool_check import check, fill_in
@@ -238,6 +241,11 @@ class ClientPool:
         factor = np.bincount(self.profile[order], self.rate_factor[order], minlength=len(self.rate_rps))
         return order_free_sum(factor[:, None] * self.rate_rps)
 
+    @property
+    def total_rps(self) -> NDArray[np.float64]:
+        """Total rate by window that a target rate is compared with, float64[windows]: `own_rps`, or `whole_rps`."""
+        return self.own_rps if self.whole_rps is None else self.whole_rps
+
     def row(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
         """Column of the tensors that serves an absolute window number, repeating whole days past the end."""
         return (np.asarray(window, np.int64) - self.first_window) % self.period_windows
@@ -276,6 +284,29 @@ class ClientPool:
             )
         return replace(self, client_ids=wanted, profile=self.profile[at], rate_factor=self.rate_factor[at])
 
+    def with_shares_of(self, whole: ClientPool) -> ClientPool:
+        """The pool, whose clients keep the shares that they have of the rate of another.
+
+        Whatever rate is asked for, they send what they send in a trace of `whole` at that rate.
+
+        Parameters
+        ----------
+        whole : ClientPool
+            That these clients were chosen from, with the same windows.
+
+        Examples
+        --------
+        >>> generate(pool.select([3, 7]).with_shares_of(pool), rate=100)  # two clients of a trace at 100 req/s
+        """
+        axis = [(of.window_s, of.first_window, of.windows) for of in (self, whole)]
+        if axis[0] != axis[1] or (self.own_rps > whole.total_rps * (1 + 1e-9)).any():
+            raise OptionError(
+                "a pool with the same windows, of which these clients are a part",
+                f"{whole!r} for {self!r}",
+                "give the pool that they were chosen from",
+            )
+        return replace(self, whole_rps=whole.total_rps)
+
     def span(self, start_s: float, end_s: float, past_end: PastEnd = "wrap") -> ClientPool:
         """The pool cut to the windows that overlap [`start_s`, `end_s`).
 
@@ -307,9 +338,11 @@ class ClientPool:
                     "start earlier, or pass past_end='wrap' to repeat whole days",
                 )
         rows = self.row(np.arange(first, stop))
-        cut = {
+        cut: dict[str, Any] = {
             name: getattr(self, name)[:, rows] for name in ("rate_rps", "cv", "family", "shape", "occupancy", "table")
         }
+        if self.whole_rps is not None:
+            cut["whole_rps"] = self.whole_rps[rows]
         return replace(self, first_window=first, **cut)
 
     def clone(self, n: int) -> ClientPool:

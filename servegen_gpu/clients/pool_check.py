@@ -45,6 +45,9 @@ def check(pool: ClientPool) -> None:
         array, shape = getattr(pool, name), tuple(sizes[axis] for axis in axes)
         if array.shape != shape:
             raise ProfileError(f"{name} of shape {shape}, [{', '.join(axes)}]", f"{array.shape}", f"fix `{name}`")
+    if pool.whole_rps is not None and pool.whole_rps.shape != (pool.windows,):
+        expected, got = f"whole_rps of shape {(pool.windows,)}, [windows]", f"{pool.whole_rps.shape}"
+        raise ProfileError(expected, got, "make it with pool.with_shares_of(whole)")
     ids = pool.client_ids
     if ids[0] < 0 or ids[-1] > MAX_CLIENT_ID or (np.diff(ids) <= 0).any():
         falls = np.flatnonzero(np.diff(ids) <= 0)

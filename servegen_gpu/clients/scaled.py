@@ -53,7 +53,8 @@ def rescaled_pool(pool: ClientPool, factor: float, method: str) -> ClientPool:
     models = pool.turn_models
     if method == "naive":
         models = tuple(scaled_turns(model, 1 / factor) for model in models)
-    return replace(pool, rate_factor=pool.rate_factor * factor, turn_models=models)
+    whole_rps = None if pool.whole_rps is None else pool.whole_rps * factor
+    return replace(pool, rate_factor=pool.rate_factor * factor, turn_models=models, whole_rps=whole_rps)
 
 
 def scaled(distribution: d.Distribution, factor: float, *, times: bool = False) -> d.Distribution:
