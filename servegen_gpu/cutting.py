@@ -18,7 +18,6 @@ from servegen_gpu.histories import Ended, Shortened
 from servegen_gpu.options import integer
 from servegen_gpu.provenance import noted
 from servegen_gpu.request.by_hand import ITEMS, on_device
-from servegen_gpu.request.columns import Column
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
 
@@ -229,7 +228,7 @@ class Limiter:
             gone |= self._ended.after(slab["conversation"], gone)
         return np.flatnonzero(~gone)
 
-    def _capped(self, slab: Trace) -> dict[str, Column]:
+    def _capped(self, slab: Trace) -> dict[str, Any]:
         """Columns of a slab whose requests are capped."""
         talks = all(name in slab for name in TURN_COLUMNS)
         if "hash_ids" in slab and ("max_input" in self._note or talks):
@@ -238,9 +237,8 @@ class Limiter:
                 "a column hash_ids, whose ids would be those of other inputs",
                 "cap first and compute ids last, take the column out, or drop requests instead (over drop)",
             )
-        columns: dict[str, Column] = slab.columns | {
-            "output_tokens": np.minimum(slab["output_tokens"], self._most_output)
-        }
+        columns: dict[str, Any] = dict(slab.columns)
+        columns["output_tokens"] = np.minimum(slab["output_tokens"], self._most_output)
         if "reason_tokens" in slab:
             columns["reason_tokens"] = np.minimum(slab["reason_tokens"], columns["output_tokens"])
         if talks:

@@ -339,7 +339,7 @@ def test_an_encoder_that_fails_ends_the_generator(tmp_path, name, monkeypatch):
         try:
             for _ in range(10**6):
                 made.append(1)
-                yield make(1000)
+                yield Trace({"conversation": np.arange(1000)})
         finally:
             closed.append(True)
 
@@ -427,7 +427,7 @@ def test_killed_midway_leaves_no_file_under_the_name(tmp_path, name):
         from servegen_gpu.trace import Trace
         def slabs():
             while True:
-                yield Trace({"arrival_us": np.arange(2**18)})
+                yield Trace({"conversation": np.arange(2**18)})
                 print("more", flush=True)
                 time.sleep(0.01)
         write_stream(slabs(), sys.argv[1])
@@ -449,7 +449,7 @@ def test_interrupted_for_real(tmp_path):
         from servegen_gpu.trace import Trace
         def slabs():
             while True:
-                yield Trace({"arrival_us": np.arange(2**18)})
+                yield Trace({"conversation": np.arange(2**18)})
                 print("more", flush=True)
         try:
             write_stream(slabs(), sys.argv[1])
@@ -485,7 +485,7 @@ def test_only_a_few_slabs_are_alive(tmp_path, name, rows):
         for at in range(40):
             column = np.arange(rows)
             alive[at] = column
-            yield Trace({"arrival_us": column})
+            yield Trace({"conversation": column})
             del column
             time.sleep(0.002)
             most.append(len(alive))

@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
@@ -169,7 +171,7 @@ def _format(path: Path, name: str | Format | None) -> Format:
 
 
 def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
-    shard = head.provenance.get("shard")
+    shard, last_us = head.provenance.get("shard"), 0
     for slab in slabs:
         if (other := slab.provenance.get("shard")) != shard:
             raise OptionError(
@@ -177,6 +179,11 @@ def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
             )
         if slab.schema() != head.schema():
             raise OptionError(f"slabs with columns {head.schema()}", f"{slab.schema()}", "write one trace at a time")
+        if len(slab) and isinstance(time_us := slab.columns.get("arrival_us"), np.ndarray):
+            if time_us[0] < last_us:
+                got = f"{time_us[0]} us in row {slab.first_row:,} after {last_us} us"
+                raise OptionError("slabs in order of time", got, "give them in the order in which they were made")
+            last_us = time_us[-1]
         yield slab
         del slab
 
