@@ -326,11 +326,11 @@ def _ready(
             "conversations, which continue on the host",
             "pass pool.with_conversations(None), or leave device out",
         )
+    if how.device and how.cut.limits:
+        raise OptionError("lengths as they are for device=True", "max_input or max_output", "leave out one of them")
     backend = choose_backend(how.backend)
     if how.device:
         backend = backend.on_device()
-    if how.device and how.cut.limits:
-        raise OptionError("lengths as they are for device=True", "max_input or max_output", "leave out one of them")
     shares = options.shard(how.shard)
     if how.cut.requests is not None and shares[1] > 1:
         raise OptionError("requests of a whole trace", f"shard {shares[0] + 1}/{shares[1]}", "leave out one of them")
