@@ -241,7 +241,7 @@ class Limiter:
         columns["output_tokens"] = np.minimum(slab["output_tokens"], self._most_output)
         if "reason_tokens" in slab:
             columns["reason_tokens"] = np.minimum(slab["reason_tokens"], columns["output_tokens"])
-        if talks:
+        if talks and "max_output" in self._note:
             columns["input_tokens"] = self._shortened.inputs(slab.columns, columns)
         tokens: Any = columns["input_tokens"]
         above = tokens > self._most_input
