@@ -387,12 +387,13 @@ def test_generated_so_and_cut_afterwards_are_one_file(
     capsys.readouterr()
     assert run("generate", *tiny, *lasts, *cuts, "-o", made) == 0
     said = capsys.readouterr().err
-    assert run("scale", whole, *cuts, "-o", cut_) == 0
-    assert made.read_bytes() == cut_.read_bytes()
+    for command in ("convert", "scale"):
+        assert run(command, whole, *cuts, "-o", cut_) == 0
+        assert made.read_bytes() == cut_.read_bytes()
+        assert said == capsys.readouterr().err
     assert len(sg.read_trace(made)) == (500 if "--requests" in cuts else len(sg.read_trace(whole)))
     assert ("above the limits" in said) == ("--max-input" in cuts)
     assert ("requests left out" in said) == ("drop" in cuts)
-    assert said == capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
