@@ -217,11 +217,11 @@ class Trace:
         }
 
     def header(self) -> bytes:
-        """Provenance as canonical JSON (sorted keys, no spaces, UTF-8)."""
+        """Provenance as canonical JSON (sorted keys, no spaces, UTF-8; names of files that are not, as escapes)."""
         text = json.dumps(
             dict(self.provenance), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
-        return text.encode()
+        return text.encode(errors="backslashreplace")
 
     def to_arrow(self) -> pa.Table:
         """An Arrow table on the same memory (list offsets are converted); no field is nullable.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    if arguments is None:
+        _be_a_process()
     options = _parser().parse_args(arguments)
-    if arguments is None:  # as a process: SIGTERM tidies up as Ctrl-C does, also where that is ignored
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(options.run(options))
     except ServeGenError as error:
@@ -29,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("servegen-gpu: interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
+
+
+def _be_a_process() -> None:
+    """SIGTERM tidies up as Ctrl-C does, also where that is ignored; what a stream cannot encode is escaped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None without a console
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str) -> int:

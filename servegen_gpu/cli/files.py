@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from servegen_gpu.trace import Trace
 
@@ -17,7 +18,7 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
         "--output",
         required=True,
         metavar="PATH",
-        help=".parquet, .csv or .jsonl (text also .gz or .zst), or a directory of Parquet parts",
+        help=".parquet, .csv or .jsonl (text also .gz or .zst), a directory of Parquet parts, or - for standard output",
     )
     parser.add_argument(
         *{format_option, "--format"},
@@ -40,14 +41,20 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
 
 
 def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, backend: str = "") -> None:
-    """Write a trace and say how long it took since `begun`; at what pace, if a backend sampled it."""
+    """Write a trace and say how long it took since `begun`; at what pace, if a backend sampled it.
+
+    The words go to the standard error where the trace goes to the standard output.
+    """
     from servegen_gpu.exports import write as write_trace
     from servegen_gpu.exports.export import ExportOptions
+    from servegen_gpu.formats.atomic import descriptor
 
     stated = {name: getattr(options, name) for name in ("block_tokens", "deltas", "tokenizer", "model", "url")}
-    written = write_trace(slabs, options.output, options.format, ExportOptions(**stated))
+    output = "/dev/stdout" if options.output == "-" else options.output
+    said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
+    written = write_trace(slabs, output, options.format, ExportOptions(**stated))
     if options.replay_command:
-        print(written.replay)
+        print(written.replay, file=said)
         return
     if options.quiet:
         return
@@ -56,6 +63,7 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     spent_s = time.perf_counter() - begun
     files = f" in {written.files} files" if written.files > 1 else ""
     pace = f", {written.rows / spent_s / 1e6:.2f} million requests/s on {backend}" if backend else ""
-    print(f"{options.output}: {written.rows:,} requests, {written.bytes / 1e6:,.1f} MB{files}; {spent_s:.2f} s{pace}")
+    size = f"{written.rows:,} requests, {written.bytes / 1e6:,.1f} MB"
+    print(f"{options.output}: {size}{files}; {spent_s:.2f} s{pace}", file=said)
     if written.replay:
-        print(f"replay it with:\n  {written.replay}")
+        print(f"replay it with:\n  {written.replay}", file=said)

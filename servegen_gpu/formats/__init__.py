@@ -161,6 +161,9 @@ def _format(path: Path, name: str | Format | None) -> Format:
     for known in FORMATS.values():
         if known.suffix and suffix == known.suffix:
             return compressor(path, known)
+    if is_special(path):
+        names = f"(--format) {', '.join(FORMATS)}"
+        raise OptionError(f"the name of a format to write to {path}", "none", f"choose one: {names}")
     suffixes = ", ".join(known.suffix for known in FORMATS.values() if known.suffix)
     raise OptionError(
         f"a path ending in {suffixes} (text also with {' or '.join(SUFFIXES)} behind it), "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -24,6 +25,8 @@ from servegen_gpu.errors import OutputError
 PIECE_BYTES = 1 << 18
 """Written at once. For more, Linux takes large pages, and those are what a virtual machine may have given back to its
 host: to get them again takes five times as long as the writing."""
+
+STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 FLUSH_BYTES = 1 << 26
 """So much is flushed to the disk while more is written."""
@@ -51,7 +54,8 @@ class Sink:
         self.target = target
         self.size = 0
         with explained(target):
-            self._file = io.FileIO(actual, "xb" if fresh else "wb")
+            number = descriptor(actual)
+            self._file = io.FileIO(actual if number is None else os.dup(number), "xb" if fresh else "wb")
         # devices and pipes cannot be flushed to a disk
         self._on_disk = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="servegen-flush")
@@ -99,7 +103,8 @@ class Sink:
 def new_file(path: Path, shown: Path | None = None) -> Iterator[Sink]:
     """A file that takes its name, or the place of an older one, when the block ends well.
 
-    Devices and pipes, such as ``/dev/null`` and ``/dev/stdout``, are written straight. Messages name `shown`.
+    Devices and pipes, such as ``/dev/null`` and ``/dev/stdout``, are written straight: also where the shell has made
+    ``/dev/stdout`` a file, which is then not replaced but written on. Messages name `shown`.
     """
     shown = shown or path
     if is_special(path):
@@ -155,8 +160,21 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(older, ignore_errors=True)
 
 
+def descriptor(path: Path) -> int | None:
+    """Number of the open file that a path such as ``/dev/stdout`` or ``/dev/fd/3`` stands for, else None.
+
+    To open such a path would truncate the file, or begin at its start.
+    """
+    if (name := path.as_posix()) in STREAMS:
+        return STREAMS[name]
+    found = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d{1,9})", name)
+    return int(found[1]) if found else None
+
+
 def is_special(path: Path) -> bool:
-    """True for devices, pipes and sockets: what must never be renamed over."""
+    """True for devices, pipes, sockets and what is open already: what must never be renamed over."""
+    if descriptor(path) is not None:
+        return True
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -166,10 +184,10 @@ def is_special(path: Path) -> bool:
 
 @contextmanager
 def explained(path: Path, written: int = 0) -> Iterator[None]:
-    """Turn an `OSError` of the block into an `OutputError` that says what to do."""
+    """Turn an `OSError` of the block, but for a broken pipe, into an `OutputError` that says what to do."""
     try:
         yield
-    except OutputError:
+    except (OutputError, BrokenPipeError):  # a reader that has gone is no fault
         raise
     except OSError as error:
         raise _explanation(error, path, written) from error

@@ -139,7 +139,8 @@ def read_slabs(path: Path) -> Iterator[Trace]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        # opened here, because pyarrow takes no name that is not UTF-8
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
             for group in range(file.num_row_groups):
                 slab = from_arrow(file.read_row_group(group), provenance, first_row, path)
@@ -172,7 +173,8 @@ def parts(directory: Path) -> list[Path]:
     if not found or [path.name for path in found] != [PART_NAME.format(at) for at in range(len(found))]:
         return []
     try:
-        _header(pq.read_schema(found[0]).metadata, found[0])
+        with found[0].open("rb") as file:
+            _header(pq.read_schema(file).metadata, found[0])
     except (pa.ArrowException, OSError, OptionError):
         return []
     return found

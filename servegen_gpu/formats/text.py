@@ -91,7 +91,7 @@ def sidecar(head: Trace, rows: int, size: int, format: str = "") -> bytes:
         "rows": rows,
         "bytes": size,
     }
-    return (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
