@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import subprocess
@@ -15,8 +16,8 @@ import pytest
 from test_formats import cut, make, same, small_chunks  # noqa: F401
 
 from servegen_gpu.cli import main
-from servegen_gpu.errors import OptionError
-from servegen_gpu.formats import compression, write_stream
+from servegen_gpu.errors import OptionError, OutputError
+from servegen_gpu.formats import atomic, compression, write_stream
 from servegen_gpu.formats.compression import open_text
 from servegen_gpu.trace import Trace
 
@@ -100,6 +101,35 @@ def test_a_damaged_file_is_refused(tmp_path: Path):
     path.write_bytes(whole)
     with pytest.raises(OptionError, match="cut short or damaged"):
         Trace.read(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("small_chunks")
+def test_a_generator_that_raises_leaves_nothing(tmp_path: Path, capfd, name: str, error: type[BaseException]):
+    def slabs():
+        yield make(30_000)
+        raise error("mine")
+
+    with pytest.raises(error, match="mine"):
+        write_stream(slabs(), tmp_path / name)
+    gc.collect()  # streams that pyarrow takes down say on file descriptor 2 what they cannot write
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("small_chunks")
+def test_a_disk_that_is_full(tmp_path: Path, capfd, monkeypatch, name: str):
+    def full(sink: atomic.Sink, data: object) -> None:
+        raise OutputError("enough free space", "no space", "free some")
+
+    monkeypatch.setattr(atomic.Sink, "write", full)
+    with pytest.raises(OutputError, match="enough free space"):
+        make(30_000).write(tmp_path / name)
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

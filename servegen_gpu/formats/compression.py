@@ -165,10 +165,14 @@ def _in_one_frame(known: Format) -> Format:
     def writer(head: Trace, sink: Sink) -> Iterator[Append]:
         import pyarrow as pa
 
-        stream = pa.CompressedOutputStream(_File(sink), "zstd")
-        with known.writer(head, _as_sink(stream.write)) as append:
-            yield append
-        stream.close()
+        file = _File(sink)
+        try:
+            stream = pa.CompressedOutputStream(file, "zstd")
+            with known.writer(head, _as_sink(stream.write)) as append:
+                yield append
+            stream.close()
+        finally:
+            file.over = True
 
     return replace(known, writer=writer)
 
@@ -179,14 +183,15 @@ def _as_sink(write: Callable[[Any], object]) -> Any:
 
 
 class _File(io.RawIOBase):
-    """A sink as a file that pyarrow writes into."""
+    """A sink as a file that pyarrow writes into: also after a failure, when it takes a stream down."""
 
     def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+        self._sink, self.over = sink, False
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self._sink.write(data)
+        if not self.over:
+            self._sink.write(data)
         return len(data)
