@@ -34,6 +34,7 @@ from servegen_gpu.pipeline import stream as stream
 from servegen_gpu.prefixes import hash_ids as hash_ids
 from servegen_gpu.prefixes import hash_slabs as hash_slabs
 from servegen_gpu.prefixes import prefix_hits as prefix_hits
+from servegen_gpu.prefixes.dense import dense_ids as dense_ids
 from servegen_gpu.provenance import __version__ as __version__
 from servegen_gpu.request.columns import Ragged as Ragged
 from servegen_gpu.rules import DEPENDENCE_KINDS as DEPENDENCE_KINDS

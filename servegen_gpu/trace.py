@@ -263,6 +263,12 @@ class Trace:
 
         return with_hash_ids(self, rule_of(block_tokens, system_tokens, seed, dense))
 
+    def with_dense_ids(self) -> Trace:
+        """This trace with its conversations and blocks numbered 0, 1, 2, …; see `servegen_gpu.dense_ids`."""
+        from servegen_gpu.prefixes.dense import dense_ids
+
+        return next(dense_ids([self]))
+
     def write(
         self, path: str | os.PathLike[str], format: str | None = None, options: ExportOptions | None = None
     ) -> WriteSummary:

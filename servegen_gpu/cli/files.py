@@ -26,6 +26,13 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
         help="file format, if the suffix does not tell, or if another program is to read it: mooncake, aiperf, …; "
         "an unknown one lists all",
     )
+    parser.add_argument(
+        "--ids",
+        choices=("hashed", "dense"),
+        default="hashed",
+        help="ids of conversations and blocks: 63 bits that stay the same in every slice (hashed, the default), or "
+        "0, 1, 2, … as they appear, below 2**53 (dense)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     export = parser.add_argument_group("exports", "for formats of other programs")
     export.add_argument(
@@ -50,9 +57,11 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     from servegen_gpu.formats.atomic import descriptor
 
     stated = {name: getattr(options, name) for name in ("block_tokens", "deltas", "tokenizer", "model", "url")}
+    if (dense := options.ids == "dense") and not options.quiet:
+        print("note: dense ids keep every different id in memory, 32 to 64 bytes each", file=sys.stderr)
     output = "/dev/stdout" if options.output == "-" else options.output
     said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
-    written = write_trace(slabs, output, options.format, ExportOptions(**stated))
+    written = write_trace(slabs, output, options.format, ExportOptions(**stated, dense_ids=dense))
     if options.replay_command:
         print(written.replay, file=said)
         return

@@ -14,6 +14,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.exports import mooncake
 from servegen_gpu.exports.export import Export, ExportOptions, Replay
 from servegen_gpu.formats import FORMATS, WriteSummary, write_stream
+from servegen_gpu.prefixes.dense import dense_ids
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
@@ -49,14 +50,15 @@ def write(
     OptionError
         If the format is unknown, or the trace has no such form.
     """
-    slabs = slabs_of(trace)
+    slabs, options = slabs_of(trace), options or ExportOptions()
     if format is None or format in FORMATS:
-        return write_stream(slabs, path, format)
+        return write_stream(dense_ids(slabs) if options.dense_ids else slabs, path, format)
     if format not in EXPORTS:
         raise OptionError(f"a format among {', '.join(NAMES)}", repr(format), "change format")
-    export, options, notes = EXPORTS[format], options or ExportOptions(), list[str]()
-    seen = _Seen()
+    export, notes, seen = EXPORTS[format], list[str](), _Seen()
     prepared = export.prepare(seen.through(slabs), options, notes.append)
+    if options.dense_ids:
+        prepared = dense_ids(prepared)
     written = write_stream(seen.prepared(prepared), path, export.format(options))
     of = Replay(shlex.quote(os.fspath(path)), seen.rows, seen.block_tokens, seen.duration_s, options)
     return replace(written, rows=seen.rows, notes=tuple(notes), replay=export.replay(of))

@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.prefixes.dense import Numbering, refuse_shares
 from servegen_gpu.prefixes.ids import BLOCK_TOKENS, Rule, ids_of, offsets_of, ranks_of, rule_of
 from servegen_gpu.prefixes.ranks import NOBODY
 from servegen_gpu.request.columns import Ragged
@@ -85,32 +86,45 @@ def hash_ids(
     return ids_of(trace, rule_of(block_tokens, system_tokens, seed, dense))
 
 
-def with_hash_ids(trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None) -> Trace:
-    """The trace with one more column, ``hash_ids``, and a note of the rule in its provenance."""
+def with_hash_ids(
+    trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None, numbers: Numbering | None = None
+) -> Trace:
+    """The trace with one more column, ``hash_ids``, and a note of the rule in its provenance.
+
+    Dense ids go on from those in `numbers`.
+    """
     provenance = dict(trace.provenance) | {"hash_ids": rule.about()}
-    return Trace.trusted(trace.columns | {"hash_ids": ids_of(trace, rule, rank)}, provenance, trace.first_row)
+    return Trace.trusted(trace.columns | {"hash_ids": ids_of(trace, rule, rank, numbers)}, provenance, trace.first_row)
 
 
 def hash_slabs(
-    slabs: Iterable[Trace], block_tokens: int = BLOCK_TOKENS, *, system_tokens: Any = 0, seed: int = 0
+    slabs: Iterable[Trace],
+    block_tokens: int = BLOCK_TOKENS,
+    *,
+    system_tokens: Any = 0,
+    seed: int = 0,
+    dense: bool = False,
 ) -> Iterator[Trace]:
     """Slabs in order of time with the column ``hash_ids``, in pieces, so that ids take 32 MB however large a slab is.
 
-    Parameters are those of `hash_ids`; they are checked at once, before the first slab is made.
+    Parameters are those of `hash_ids`; they are checked at once, before the first slab is made. With `dense`, which the
+    share of a trace cannot have, every different id of the trace stays in memory: 32 to 64 bytes each.
     """
-    return _pieces(slabs, rule_of(block_tokens, system_tokens, seed))
+    return _pieces(slabs, rule_of(block_tokens, system_tokens, seed, dense))
 
 
 def _pieces(slabs: Iterable[Trace], rule: Rule) -> Iterator[Trace]:
-    last = NOBODY
+    last, numbers = NOBODY, Numbering()
     for slab in slabs:
+        if rule.dense:
+            refuse_shares(slab)
         offsets = offsets_of(slab, rule)
         rank, last = ranks_of(slab, last)
         lo = 0
         while lo < len(slab) or lo == 0:
             hi = int(np.searchsorted(offsets, offsets[lo] + PIECE_BLOCKS, side="right")) - 1
             hi = min(max(hi, lo + 1), len(slab))
-            yield with_hash_ids(slab.rows(lo, hi), rule, rank[lo:hi])
+            yield with_hash_ids(slab.rows(lo, hi), rule, rank[lo:hi], numbers)
             lo = max(hi, 1)
         del slab  # not kept while the next one is made
 

@@ -31,6 +31,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import STREAM_VERSION
 from servegen_gpu.law.philox import MASK, philox4x32
 from servegen_gpu.options import integer
+from servegen_gpu.prefixes.dense import Numbering
 from servegen_gpu.prefixes.ranks import NOBODY, LastMicrosecond, ranks
 from servegen_gpu.prefixes.system_prompts import MAX_TOKENS, SystemPrompts, system_prompts
 from servegen_gpu.provenance import start_us_of
@@ -98,8 +99,11 @@ def ranks_of(trace: Trace, before: LastMicrosecond = NOBODY) -> tuple[NDArray[np
     return ranks(_column(trace, "arrival_us"), _column(trace, "client", MASK), before)
 
 
-def ids_of(trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None) -> Ragged:
-    """Ids of the blocks of every request, computed in cache-sized blocks on threads; `rank` is that of `ranks_of`."""
+def ids_of(trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None, numbers: Numbering | None = None) -> Ragged:
+    """Ids of the blocks of every request, computed in cache-sized blocks on threads; `rank` is that of `ranks_of`.
+
+    Dense ones go on from those that `numbers` knows.
+    """
     offsets = offsets_of(trace, rule)
     client, tokens = _column(trace, "client"), _column(trace, "input_tokens")
     owners = _owner_columns(trace, tokens, ranks_of(trace)[0] if rank is None else rank)
@@ -131,9 +135,7 @@ def ids_of(trace: Trace, rule: Rule, rank: NDArray[np.int64] | None = None) -> R
 
     for_blocks(len(ids), work)
     if rule.dense:
-        import pandas as pd
-
-        ids = pd.factorize(ids)[0].astype(np.int64, copy=False)
+        ids = (numbers or Numbering()).of(ids)
     return Ragged(offsets, ids)
 
 
