@@ -125,16 +125,17 @@ def test_row_groups_and_statistics(tmp_path):
 
 def by_one_writer(trace, rows):
     """What pyarrow's own writer makes of a trace, with everything that we ask of it."""
-    leaves = [f"{name}.list.element" if isinstance(c, Ragged) else name for name, c in trace.columns.items()]
-    ids = [name for name in leaves if name == "conversation"]
+    lists = [f"{name}.list.element" for name, column in trace.columns.items() if isinstance(column, Ragged)]
+    flat = [name for name, column in trace.columns.items() if not isinstance(column, Ragged)]
+    zstd = [*lists, "conversation"]
     file = pa.BufferOutputStream()
     with pq.ParquetWriter(
         file,
         trace.to_arrow().schema,
-        compression=dict.fromkeys(leaves, "none") | dict.fromkeys(ids, "zstd"),
-        compression_level=dict.fromkeys(ids, 1),
+        compression=dict.fromkeys(flat, "none") | dict.fromkeys(zstd, "zstd"),
+        compression_level=dict.fromkeys(zstd, 1),
         use_dictionary=False,
-        column_encoding=dict.fromkeys(leaves, "DELTA_BINARY_PACKED") | dict.fromkeys(ids, "PLAIN"),
+        column_encoding=dict.fromkeys(flat, "DELTA_BINARY_PACKED") | dict.fromkeys(zstd, "PLAIN"),
         write_statistics=["arrival_us"],
         data_page_version="1.0",
     ) as writer:

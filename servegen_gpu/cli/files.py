@@ -27,6 +27,13 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
         "an unknown one lists all",
     )
     parser.add_argument(
+        "--encoding",
+        choices=("delta", "plain"),
+        default="delta",
+        help="of Parquet: small and fast (delta, the default), or for readers that know no delta encodings, or add up "
+        "32-bit integers in 32 bits (plain)",
+    )
+    parser.add_argument(
         "--ids",
         choices=("hashed", "dense"),
         default="hashed",
@@ -56,7 +63,9 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     from servegen_gpu.exports.export import ExportOptions
     from servegen_gpu.formats.atomic import descriptor
 
-    stated = {name: getattr(options, name) for name in ("block_tokens", "deltas", "tokenizer", "model", "url")}
+    stated = {
+        name: getattr(options, name) for name in ("block_tokens", "deltas", "tokenizer", "model", "url", "encoding")
+    }
     if (dense := options.ids == "dense") and not options.quiet:
         print("note: dense ids keep every different id in memory, 32 to 64 bytes each", file=sys.stderr)
     output = "/dev/stdout" if options.output == "-" else options.output

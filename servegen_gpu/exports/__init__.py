@@ -52,14 +52,15 @@ def write(
     """
     slabs, options = slabs_of(trace), options or ExportOptions()
     if format is None or format in FORMATS:
-        return write_stream(dense_ids(slabs) if options.dense_ids else slabs, path, format)
+        slabs = dense_ids(slabs) if options.dense_ids else slabs
+        return write_stream(slabs, path, format, encoding=options.encoding)
     if format not in EXPORTS:
         raise OptionError(f"a format among {', '.join(NAMES)}", repr(format), "change format")
     export, notes, seen = EXPORTS[format], list[str](), _Seen()
     prepared = export.prepare(seen.through(slabs), options, notes.append)
     if options.dense_ids:
         prepared = dense_ids(prepared)
-    written = write_stream(seen.prepared(prepared), path, export.format(options))
+    written = write_stream(seen.prepared(prepared), path, export.format(options), encoding=options.encoding)
     of = Replay(shlex.quote(os.fspath(path)), seen.rows, seen.block_tokens, seen.duration_s, options)
     return replace(written, rows=seen.rows, notes=tuple(notes), replay=export.replay(of))
 

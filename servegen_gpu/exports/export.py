@@ -34,6 +34,8 @@ class ExportOptions:
         Of the server, in the command that replays.
     window_s : float
         Of formats that hold rates.
+    encoding : {"delta", "plain"}
+        Of Parquet; see `servegen_gpu.formats.write_stream`.
     dense_ids : bool
         Number conversations and blocks 0, 1, 2, …, as `dense_ids` does; in the package's own formats, too.
     """
@@ -44,6 +46,7 @@ class ExportOptions:
     model: str = "MODEL"
     url: str = "http://localhost:8000"
     window_s: float = 60.0
+    encoding: Literal["delta", "plain"] = "delta"
     dense_ids: bool = False
 
 

@@ -30,6 +30,7 @@ FORMATS: dict[str, Format] = {
     "csv": csv.FORMAT,
     "jsonl": jsonl.FORMAT,
 }
+ENCODINGS = ("delta", "plain")
 PART_ROWS = 2**26
 MOST_ENCODERS = 8
 """Threads that encode at once, each with a chunk in memory; more than a disk takes."""
@@ -68,6 +69,7 @@ def write_stream(
     format: str | Format | None = None,
     *,
     part_rows: int = PART_ROWS,
+    encoding: str = "delta",
 ) -> WriteSummary:
     """Write slabs, one after the other, encoding one while the next is being made.
 
@@ -86,6 +88,8 @@ def write_stream(
         ends in ``/``).
     part_rows : int
         Requests in a part of a directory.
+    encoding : {"delta", "plain"}
+        Of Parquet: the smallest and fastest, or for readers without delta encodings, with INT64 for all numbers.
 
     Returns
     -------
@@ -95,6 +99,7 @@ def write_stream(
         source = iter(slabs)
         with explained(Path(path)):
             target, chosen, in_parts = _target(path, format)
+        chosen = _encoded(chosen, encoding)
         first = next(source, None)
         if first is None:
             raise OptionError("at least one slab", "none", "pass an empty trace to write an empty file")
@@ -171,6 +176,16 @@ def _format(path: Path, name: str | Format | None) -> Format:
         f"{str(path)!r}",
         f"change the path, or name the format: {', '.join(FORMATS)}",
     )
+
+
+def _encoded(chosen: Format, encoding: str) -> Format:
+    if encoding not in ENCODINGS:
+        raise OptionError(f"encoding as one of {', '.join(ENCODINGS)}", repr(encoding), "change encoding")
+    if encoding == "delta":
+        return chosen
+    if chosen is not FORMATS["parquet"]:
+        raise OptionError("Parquet with encoding 'plain'", "another format", "leave out the encoding")
+    return parquet.plain(chosen)
 
 
 def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
