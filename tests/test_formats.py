@@ -239,6 +239,34 @@ def test_directory_of_others_is_left_alone(tmp_path):
     assert left(tmp_path) == ["out"]
 
 
+STRANGE = ("_SUCCESS", "_metadata", "_common_metadata", ".DS_Store", "._part-00000.parquet", ".part-00000.parquet.crc")
+
+
+def test_strange_files_beside_parts_are_passed_over(tmp_path):
+    trace = make(5000)
+    target = tmp_path / "out"
+    target.mkdir()
+    for name in STRANGE:  # an empty directory, as a file manager leaves it
+        (target / name).write_text("x")
+    write_stream([trace], target, part_rows=2000)
+    assert left(target) == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    for name in (*STRANGE, "Thumbs.db", ".servegen-7-abc.tmp"):
+        (target / name).write_text("x")
+    assert same(Trace.read(target), trace)
+    make(3).write(target)
+    assert left(target) == ["part-00000.parquet"]
+    for name in (".env", "_notes.txt", "_delta_log/", "_SUCCESS/"):  # read past them, but leave them be
+        path = target / name
+        path.mkdir() if name.endswith("/") else path.write_text("x")
+        assert len(Trace.read(target)) == 3
+        with pytest.raises(OutputError, match=f"other files in it: .*{path.name}"):
+            make(4).write(target)
+        path.rmdir() if name.endswith("/") else path.unlink()
+    (target / "part-00007.parquet").write_bytes((target / "part-00000.parquet").read_bytes())
+    with pytest.raises(OptionError, match="directory of parts"):
+        Trace.read(target)
+
+
 def test_format_by_name(tmp_path):
     trace = make(10)
     trace.write(tmp_path / "a.dat", format="csv")

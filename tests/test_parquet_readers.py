@@ -70,6 +70,17 @@ def test_a_plain_file_comes_back(tmp_path: Path, name: str, what: str, rows: int
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
 
 
+def test_a_plain_file_of_other_columns_comes_back(tmp_path: Path):
+    """As pyarrow writes it that has selected some, and added one."""
+    trace = trace_of("reason")
+    write_stream([trace], tmp_path / "t.parquet", encoding="plain")
+    table = pq.read_table(tmp_path / "t.parquet").select(["output_tokens", "arrival_us"])
+    pq.write_table(table.append_column("turn", [np.arange(ROWS)]), tmp_path / "u.parquet")
+    back = Trace.read(tmp_path / "u.parquet")
+    assert back.schema() == {"output_tokens": "int32", "arrival_us": "int64", "turn": "int64"}
+    assert back["output_tokens"].tolist() == trace["output_tokens"].tolist()
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_a_plain_file_is_that_of_one_writer(tmp_path: Path):
     trace = trace_of("multimodal", 2500)

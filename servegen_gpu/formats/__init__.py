@@ -146,10 +146,11 @@ def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[
     if target.exists():
         if not target.is_dir():
             raise OutputError("a directory to write parts into", f"the file {target}", "give another path")
-        if any(target.iterdir()) and not parquet.parts(target):
+        if others := parquet.others(target):
+            named = ", ".join(others[:3]) + ", …" * (len(others) > 3)
             raise OutputError(
                 "a new or empty directory, or an earlier trace to replace",
-                f"{target} with other files in it",
+                f"{target} with other files in it: {named}",
                 "give another path",
             )
     return target, FORMATS["parquet"], True

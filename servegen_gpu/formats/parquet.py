@@ -14,6 +14,7 @@ codec, and all numbers INT64, because some (polars) add up INT32 in 32 bits. Tha
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,12 @@ ROW_GROUP_ROWS = 2**20
 PART_NAME = "part-{:05d}.parquet"
 TYPES_KEY = b"servegen_gpu.types"
 """In the metadata of a file of INT64 alone, as JSON: the types of the trace."""
+HIDDEN = re.compile(r"[._].*|Thumbs\.db|desktop\.ini")
+"""Names that readers of directories pass over."""
+LITTER = re.compile(
+    r"_SUCCESS|_(common_)?metadata|\.DS_Store|\._.*|\..*\.crc|\.servegen-.*\.tmp|Thumbs\.db|desktop\.ini"
+)
+"""Those of them that may go with the parts."""
 MAGIC = b"PAR1"
 ROOM_BYTES = 1 << 20
 """Memory for the footer and headers of pages of one row group, beyond twice the bytes of its columns."""
@@ -180,7 +187,8 @@ def _of_own_types(table: pa.Table) -> pa.Table:
 
     if (types := (table.schema.metadata or {}).get(TYPES_KEY)) is None:
         return table
-    fields = [pa.field(name, arrow_type(kind), nullable=False) for name, kind in json.loads(types).items()]
+    known = json.loads(types)
+    fields = [f.with_type(arrow_type(known[f.name])) if f.name in known else f for f in table.schema]
     return table.cast(pa.schema(fields, table.schema.metadata))
 
 
@@ -197,11 +205,25 @@ def _header(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[dict[str, 
 
 
 def parts(directory: Path) -> list[Path]:
-    """The files of a directory if it is a directory of parts and nothing else, else an empty list."""
+    """The files of a directory if it is a directory of parts, but for hidden ones, else an empty list."""
+    return _parts([path for path in directory.iterdir() if not HIDDEN.fullmatch(path.name)])
+
+
+def others(directory: Path) -> list[str]:
+    """Names of what must not be lost with a directory: none if it has parts of a trace, litter, or nothing.
+
+    Litter is what systems and Spark leave by themselves, and what was being written when a process was killed.
+    """
+    kept = [path for path in directory.iterdir() if path.is_dir() or not LITTER.fullmatch(path.name)]
+    return [] if _parts(kept) else sorted(path.name for path in kept)
+
+
+def _parts(paths: list[Path]) -> list[Path]:
+    """Files in order if they are the parts of a trace, else an empty list."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = sorted(directory.iterdir(), key=lambda path: (len(path.name), path.name))
+    found = sorted(paths, key=lambda path: (len(path.name), path.name))
     if not found or [path.name for path in found] != [PART_NAME.format(at) for at in range(len(found))]:
         return []
     try:
