@@ -63,7 +63,7 @@ def head(trace: Trace | Iterable[Trace], n: int, *, exact: bool = False) -> Trac
 
 
 def _first(slabs: Iterable[Trace], n: int, exact: bool) -> Iterator[Trace]:
-    rows, last_us = 0, 0
+    rows, last_us = 0, np.zeros(1, np.int64)
     for slab in slabs:
         part = slab.rows(0, n - rows)
         about = _without_duration(noted(slab.provenance, {"requests": n}, None))
@@ -72,10 +72,11 @@ def _first(slabs: Iterable[Trace], n: int, exact: bool) -> Iterator[Trace]:
         yield part
         if rows == n:
             return
-        last_us = int(slab["arrival_us"][-1]) if len(slab) and "arrival_us" in slab else last_us
+        if len(slab) and "arrival_us" in slab:
+            last_us = slab["arrival_us"][-1:].copy()  # one number, wherever it is, and not the slab
     if exact and rows < n:
         fix = "ask for fewer, or for a longer duration" if rows else "give a trace with requests"
-        raise OptionError(f"{n:,} requests", f"{rows:,}, the last at {last_us / 1e6:g} s", fix)
+        raise OptionError(f"{n:,} requests", f"{rows:,}, the last at {int(last_us[0]) / 1e6:g} s", fix)
 
 
 @overload
