@@ -317,7 +317,7 @@ def test_the_command_writes_what_the_library_makes(tmp_path, capsys, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--factor, --thin, --from or --to"),
+        ((), "--factor, --thin, --from, --to, --requests, --max-input or --max-output"),
         (("--factor", "-1"), "factor as a number, above 0"),
         (("--factor", "2"), 'a column "conversation"'),
         (("--from", "2h"), "requests in .* at the times asked for"),
