@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
         *{format_option, "--format"},
         dest="format",
         help="file format, if the suffix does not tell, or if another program is to read it: mooncake, aiperf, …; "
-        "an unknown one lists all",
+        "see servegen-gpu formats",
     )
     parser.add_argument(
         "--encoding",
@@ -51,6 +51,7 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
     export.add_argument("--tokenizer", metavar="DIR", help="of Hugging Face, for literal prompts and to replay")
     export.add_argument("--model", default="MODEL", help="of the server, in the command that replays")
     export.add_argument("--url", default="http://localhost:8000", help="of the server, in the command that replays")
+    export.add_argument("--window", default="60s", metavar="TIME", help="of the rates in aiperf-rates (default: 60s)")
     export.add_argument("--replay-command", action="store_true", help="print that command and nothing else")
 
 
@@ -62,6 +63,7 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     from servegen_gpu.exports import write as write_trace
     from servegen_gpu.exports.export import ExportOptions
     from servegen_gpu.formats.atomic import descriptor
+    from servegen_gpu.options import seconds
 
     stated = {
         name: getattr(options, name) for name in ("block_tokens", "deltas", "tokenizer", "model", "url", "encoding")
@@ -70,7 +72,8 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
         print("note: dense ids keep every different id in memory, 32 to 64 bytes each", file=sys.stderr)
     output = "/dev/stdout" if options.output == "-" else options.output
     said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
-    written = write_trace(slabs, output, options.format, ExportOptions(**stated, dense_ids=dense))
+    chosen = ExportOptions(**stated, dense_ids=dense, window_s=seconds("--window", options.window))
+    written = write_trace(slabs, output, options.format, chosen)
     if options.replay_command:
         print(written.replay, file=said)
         return
@@ -84,4 +87,4 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     size = f"{written.rows:,} requests, {written.bytes / 1e6:,.1f} MB"
     print(f"{options.output}: {size}{files}; {spent_s:.2f} s{pace}", file=said)
     if written.replay:
-        print(f"replay it with:\n  {written.replay}", file=said)
+        print("replay it with:", *written.replay.splitlines(), sep="\n  ", file=said)

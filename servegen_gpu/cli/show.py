@@ -1,4 +1,4 @@
-"""The commands that show what there is: ``inspect``, ``presets`` and ``backends``."""
+"""The commands that show what there is: ``inspect``, ``presets``, ``formats`` and ``backends``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def add(commands: Any) -> None:
     built_in.add_argument("action", nargs="?", choices=("list", "show"), default="list")
     built_in.add_argument("name", nargs="?", help="which one to show")
     built_in.add_argument("--json", action="store_true", help="the list as JSON")
+
+    known = commands.add_parser("formats", help="files of other programs that can be written, and who reads them")
+    known.set_defaults(run=_formats)
+    known.add_argument("--json", action="store_true", help="as JSON, with what each holds")
+    known.add_argument("--markdown", action="store_true", help="the same as a table")
 
     here = commands.add_parser("backends", help="what can compute here")
     here.set_defaults(run=_backends)
@@ -88,6 +93,20 @@ def _presets(options: argparse.Namespace) -> int:
         print(f"{'name':12} {'category':11} {'clients':>8} {'req/s':>8}  what it is")
         for row in rows:
             print(f"{row['name']:12} {row['category']:11} {row['clients']:8,} {row['rate_rps']:8,.2f}  {row['what']}")
+    return 0
+
+
+def _formats(options: argparse.Namespace) -> int:
+    from servegen_gpu.exports import EXPORTS
+    from servegen_gpu.exports.table import HEAD, as_markdown, rows
+
+    if options.json:
+        print(json.dumps([dict(zip(HEAD, row, strict=True)) for row in rows()], indent=2))
+    elif options.markdown:
+        print(as_markdown(), end="")
+    else:
+        for export in EXPORTS.values():
+            print(f"{export.name:<18} {export.what} ({export.readers})")
     return 0
 
 

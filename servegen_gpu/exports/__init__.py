@@ -9,17 +9,20 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.exports import mooncake
+from servegen_gpu.exports import aibrix, aiperf, azure, bailian, blis, burstgpt, llmservingsim, mooncake, vidur, vllm
 from servegen_gpu.exports.export import Export, ExportOptions, Replay
 from servegen_gpu.formats import FORMATS, WriteSummary, write_stream
+from servegen_gpu.formats.atomic import is_special
 from servegen_gpu.prefixes.dense import dense_ids
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
 
-EXPORTS: dict[str, Export] = {export.name: export for module in (mooncake,) for export in module.EXPORTS}
+FAMILIES = (mooncake, bailian, burstgpt, azure, vllm, aiperf, aibrix, blis, vidur, llmservingsim)
+EXPORTS: dict[str, Export] = {export.name: export for family in FAMILIES for export in family.EXPORTS}
 NAMES = (*FORMATS, *EXPORTS)
 
 
@@ -57,24 +60,45 @@ def write(
     if format not in EXPORTS:
         raise OptionError(f"a format among {', '.join(NAMES)}", repr(format), "change format")
     export, notes, seen = EXPORTS[format], list[str](), _Seen()
+    _check_suffix(Path(path), export)
     prepared = export.prepare(seen.through(slabs), options, notes.append)
     if options.dense_ids:
         prepared = dense_ids(prepared)
     written = write_stream(seen.prepared(prepared), path, export.format(options), encoding=options.encoding)
-    of = Replay(shlex.quote(os.fspath(path)), seen.rows, seen.block_tokens, seen.duration_s, options)
-    return replace(written, rows=seen.rows, notes=tuple(notes), replay=export.replay(of))
+    if lost := [name for name in seen.columns if name not in export.columns]:
+        notes.append(f"{format} files have no place for {', '.join(lost)}: left out")
+    of = Replay(os.fspath(path), seen.columns, seen.rows, seen.block_tokens, seen.duration_s, options)
+    return replace(written, rows=seen.rows, notes=tuple(notes), replay=_command(export, of))
+
+
+def _command(export: Export, of: Replay) -> str:
+    words = export.replay(of)
+    remark = f"\n# {export.remark}" if words and export.remark else ""
+    return shlex.join(words) + remark
+
+
+def _check_suffix(path: Path, export: Export) -> None:
+    if export.suffixes and path.suffix not in export.suffixes and not is_special(path):
+        wanted = " or ".join(export.suffixes)
+        raise OptionError(
+            f"a file name that ends in {wanted}: {export.readers} takes no other",
+            f"{str(path)!r}",
+            f"write to {path.name.split('.')[0] or 'trace'}{export.suffixes[0]}",
+        )
 
 
 class _Seen:
     """What the command that replays a trace needs to know of it."""
 
     def __init__(self) -> None:
+        self.columns: tuple[str, ...] = ()
         self.rows = self.block_tokens = 0
         self.duration_s = 0.0
 
     def through(self, slabs: Iterable[Trace]) -> Iterator[Trace]:
         """Slabs of the trace."""
         for slab in slabs:
+            self.columns = tuple(slab)
             self.rows += len(slab)
             if len(slab):
                 self.duration_s = duration_of(slab.provenance) or int(slab["arrival_us"][-1]) / 1e6

@@ -10,6 +10,8 @@ import numpy as np
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.export import ExportOptions, Say
 from servegen_gpu.prefixes import hash_slabs
+from servegen_gpu.prefixes.dense import Numbering
+from servegen_gpu.prefixes.ids import BLOCK_TOKENS
 from servegen_gpu.request.columns import Column, Ragged
 from servegen_gpu.trace import Trace
 
@@ -26,12 +28,24 @@ def with_ids(
     OptionError
         If ids are there in blocks of another size than asked for, or not enough of them.
     """
-    first = next(slabs)
+    slabs, size = given_ids(slabs, options, default_tokens)
+    if size:
+        return slabs, size
+    size = options.block_tokens or default_tokens
+    say(f"ids of blocks of {size} tokens added; --hash-ids and --system-tokens of generate say more about them")
+    return hash_slabs(slabs, size), size
+
+
+def given_ids(
+    slabs: Iterator[Trace], options: ExportOptions, default_tokens: int = BLOCK_TOKENS
+) -> tuple[Iterator[Trace], int]:
+    """The slabs, and the tokens of a block if they have the column ``hash_ids``, or 0; refusals as in `with_ids`."""
+    first = next(slabs, None)
+    if first is None:
+        return iter(()), 0
     slabs = chain([first], slabs)
     if "hash_ids" not in first:
-        size = options.block_tokens or default_tokens
-        say(f"ids of blocks of {size} tokens added; --hash-ids and --system-tokens of generate say more about them")
-        return hash_slabs(slabs, size), size
+        return slabs, 0
     stated = first.provenance.get("hash_ids")
     known = stated.get("block_tokens") if isinstance(stated, dict) else None
     size = options.block_tokens or known or default_tokens
@@ -52,6 +66,15 @@ def with_a_token(slabs: Iterable[Trace], say: Say) -> Iterator[Trace]:
         yield Trace.trusted(slab.columns | columns, slab.provenance, slab.first_row) if columns else slab
     if changed:
         say(f"{changed:,} inputs and outputs without a token have one, because the reader refuses others")
+
+
+def with_small_ids(slabs: Iterable[Trace]) -> Iterator[Trace]:
+    """Slabs whose ids of blocks are numbered 0, 1, 2, … as they appear; all are kept in memory."""
+    numbering = Numbering()
+    for slab in slabs:
+        ids: Ragged = slab["hash_ids"]
+        small = Ragged(ids.offsets, numbering.of(np.asarray(ids.values, np.int64)))
+        yield Trace.trusted(slab.columns | {"hash_ids": small}, slab.provenance, slab.first_row)
 
 
 def _checked(slab: Trace, block_tokens: int) -> Trace:

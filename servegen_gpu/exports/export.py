@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.base import Format
+from servegen_gpu.options import integer
 from servegen_gpu.trace import Trace
 
 Deltas = Literal["exact", "nearest"]
 DELTAS = ("exact", "nearest")
+MAX_BLOCK_TOKENS = 2**31 - 1
 
 Say = Callable[[str], None]
 """Takes a note for the user."""
@@ -49,6 +52,12 @@ class ExportOptions:
     encoding: Literal["delta", "plain"] = "delta"
     dense_ids: bool = False
 
+    def __post_init__(self) -> None:
+        if self.deltas not in DELTAS:
+            raise OptionError(f"deltas among {', '.join(DELTAS)}", repr(self.deltas), "change deltas")
+        if self.block_tokens is not None and integer("block_tokens", self.block_tokens, MAX_BLOCK_TOKENS) < 1:
+            raise OptionError("block_tokens of at least 1", f"{self.block_tokens}", "take what the reader expects")
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -57,7 +66,8 @@ class Replay:
     Attributes
     ----------
     path : str
-        The file, quoted for a shell.
+    columns : tuple of str
+        Of the trace.
     requests : int
     block_tokens : int
         0 without ids of blocks.
@@ -66,6 +76,7 @@ class Replay:
     """
 
     path: str
+    columns: tuple[str, ...]
     requests: int
     block_tokens: int
     duration_s: float
@@ -73,7 +84,7 @@ class Replay:
 
     @property
     def tokenizer(self) -> str:
-        """The tokenizer's name for a command."""
+        """The tokenizer's name."""
         return self.options.tokenizer or self.options.model
 
 
@@ -85,18 +96,55 @@ class Export:
     ----------
     name : str
     what : str
-        What it is and who reads it, in a few words.
+        What it is, in a few words.
+    readers : str
+        Programs that read it, and the versions it was compared with.
+    time : str
+        Unit of its times and the finest step of one.
+    columns : tuple of str
+        Of a trace, those that its files hold. The others are left out, and the user is told.
     format : callable
         The file: suffix and encoder under some options. `encode` receives what `prepare` made.
     prepare : callable
         Slabs as the encoder wants them, one after the other: columns added, checked, of other units. What it keeps from
         slab to slab is here, not in the encoder.
     replay : callable
-        The shell command that replays the file; empty if no program does.
+        Words of the command that replays the file; none if no program does.
+    inputs : str
+        What ``input_tokens`` are in its files: ``"whole"``, or ``"new"`` where later turns have their new tokens only.
+    items : str
+        What its files say of images, audio and video.
+    remark : str
+        What to know about that command.
+    suffixes : tuple of str
+        Of file names, if the reader takes no others.
     """
 
     name: str
     what: str
+    readers: str
+    time: str
+    columns: tuple[str, ...]
     format: Callable[[ExportOptions], Format]
     prepare: Callable[[Iterator[Trace], ExportOptions, Say], Iterator[Trace]]
-    replay: Callable[[Replay], str]
+    replay: Callable[[Replay], Sequence[str]]
+    inputs: str = "whole"
+    items: str = ""
+    remark: str = ""
+    suffixes: tuple[str, ...] = ()
+
+
+def as_it_is(slabs: Iterator[Trace], options: ExportOptions, say: Say) -> Iterator[Trace]:
+    """The slabs: `prepare` of formats that hold what a trace holds."""
+    return slabs
+
+
+def saying(slabs: Iterator[Trace], note: str, when: Callable[[Trace], bool], say: Say) -> Iterator[Trace]:
+    """The slabs, and a note if any of them is so."""
+    said = False
+    for slab in slabs:
+        if not said and when(slab):
+            said = True
+            say(note)
+        yield slab
+        del slab  # not kept while the next one is made

@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.formats.text import numbers, scalar
-from servegen_gpu.trace import arrow_numbers
+from servegen_gpu.formats.atomic import Sink
+from servegen_gpu.formats.base import Append, Format
+from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, lines, numbers, scalar
+from servegen_gpu.trace import Trace, arrow_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PIECE_DIGITS = 3
+
+Fields = Callable[[Trace], "Mapping[str, pa.Array | str]"]
+"""Fields of a CSV row by name, in order; a string is the same in every row."""
+
+
+def json_lines(name: str, encode: Callable[[Trace], memoryview], chunk_rows: int) -> Format:
+    """A file of a line for every request, and nothing before or behind them."""
+    return Format(".jsonl", chunk_rows, encode, _lines, sidecar=True, name=name)
+
+
+def csv_table(name: str, fields: Fields) -> Format:
+    """A CSV file whose fields need no quotes."""
+    encode, writer = partial(csv_lines, fields), partial(csv_writer, fields)
+    return Format(".csv", TEXT_CHUNK_ROWS, encode, writer, sidecar=True, name=name)
+
+
+def csv_lines(fields: Fields, chunk: Trace) -> memoryview:
+    """The chunk's lines."""
+    pieces: list[pa.Array | str] = []
+    constant = ""  # what comes before the next field that varies
+    for field in fields(chunk).values():
+        if isinstance(field, str):
+            constant += f"{field},"
+        else:
+            pieces += [constant, field]
+            constant = ","
+    return lines([*pieces, constant.removesuffix(",") + "\n"])
+
+
+@contextmanager
+def csv_writer(fields: Fields, head: Trace, sink: Sink) -> Iterator[Append]:
+    """Names of the fields, and then lines."""
+    sink.write((",".join(fields(head)) + "\n").encode())
+    yield sink.write
+
+
+@contextmanager
+def _lines(head: Trace, sink: Sink) -> Iterator[Append]:
+    yield sink.write
 
 
 def decimal(time_us: NDArray[np.int64], digits: int) -> pa.Array:

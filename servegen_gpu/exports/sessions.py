@@ -1,4 +1,4 @@
-"""What later turns of conversations need from earlier ones, slab by slab.
+"""Later turns of conversations as what is new in them.
 
 A format with deltas says of a later turn what is new in it: its reader puts the conversation so far, its own answers
 included, in front. So turn j of a conversation has a delta if, and only if, its input is longer than input and output
@@ -9,7 +9,6 @@ lengths of turns were drawn without their history, there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -17,65 +16,13 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.export import Deltas, Say
+from servegen_gpu.exports.turns import Latest, Turns
 from servegen_gpu.request.columns import Column, Ragged
 from servegen_gpu.trace import Trace
 
-NOTHING = -1
 MADE_BELOW = 1 << 52
 """Ids that are made here are from this up to its double, which a double holds exactly."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True)
-class _Turns:
-    """Rows of a slab that are turns of conversations, conversation by conversation.
-
-    Attributes
-    ----------
-    row : int64[m]
-        Where they are in the slab.
-    begins : bool[m]
-        The first of its conversation in the slab.
-    before_tokens : int64[m]
-        Of rows that begin, how long earlier slabs left the conversation; -1 if it begins here.
-    """
-
-    row: NDArray[np.int64]
-    begins: NDArray[np.bool_]
-    before_tokens: NDArray[np.int64]
-
-
-class _Latest:
-    """Of every conversation so far: how long it is, with its latest answer."""
-
-    def __init__(self) -> None:
-        self.conversation = np.empty(0, np.int64)
-        self.tokens = np.empty(0, np.int64)
-
-    def turns(self, slab: Trace) -> _Turns:
-        """The turns of a slab, and what came before them."""
-        names: NDArray[np.int64] = slab["conversation"]
-        row = np.flatnonzero(names >= 0)
-        row = row[np.argsort(names[row], kind="stable")]
-        named = names[row]
-        begins = np.append(True, named[1:] != named[:-1])[: len(row)]
-        before_tokens = np.full(len(row), NOTHING)
-        if len(self.conversation):
-            first = np.flatnonzero(begins)
-            at = np.minimum(np.searchsorted(self.conversation, named[first]), len(self.conversation) - 1)
-            known = self.conversation[at] == named[first]
-            before_tokens[first[known]] = self.tokens[at[known]]
-        return _Turns(row, begins, before_tokens)
-
-    def keep(self, slab: Trace, turns: _Turns, tokens: NDArray[np.int64]) -> None:
-        """Remember the last turn of every conversation of a slab; `tokens` of each turn are up to its answer."""
-        last = np.append(turns.begins[1:], True)[: len(turns.row)]
-        names = slab["conversation"][turns.row[last]]
-        stays = ~np.isin(self.conversation, names, assume_unique=True)
-        joined = np.concatenate((self.conversation[stays], names))
-        order = np.argsort(joined, kind="stable")
-        self.conversation = joined[order]
-        self.tokens = np.concatenate((self.tokens[stays], tokens[last]))[order]
 
 
 def as_deltas(slabs: Iterable[Trace], block_tokens: int, deltas: Deltas, say: Say) -> Iterator[Trace]:
@@ -96,7 +43,7 @@ def as_deltas(slabs: Iterable[Trace], block_tokens: int, deltas: Deltas, say: Sa
     OptionError
         If a turn has no delta; it names conversation and row.
     """
-    latest = _Latest()
+    latest = Latest()  # tokens of a conversation up to its latest answer
     count = without = input_tokens = extra_tokens = 0
     for slab in slabs:
         later = np.zeros(len(slab), np.bool_)
@@ -122,11 +69,11 @@ def as_deltas(slabs: Iterable[Trace], block_tokens: int, deltas: Deltas, say: Sa
     if without:
         say(
             f"{without:,} of {count:,} later turns have inputs no longer than the conversation before them, and are "
-            f"replayed with one new token: {extra_tokens / input_tokens:.1%} more input tokens than the trace has"
+            f"replayed with one new token: {extra_tokens / max(input_tokens, 1):.1%} more input tokens than there are"
         )
 
 
-def _replayed(slab: Trace, turns: _Turns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _replayed(slab: Trace, turns: Turns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Inputs of turns as a reader of deltas makes them, and the history in each (0 in a first turn), int64[m] each.
 
     With r for such inputs, i for inputs and o for outputs of a trace: r_j = max(i_j, r_{j-1} + o_{j-1} + 1). Less the
@@ -136,12 +83,12 @@ def _replayed(slab: Trace, turns: _Turns) -> tuple[NDArray[np.int64], NDArray[np
     group = np.cumsum(turns.begins) - 1
     said = np.cumsum(outputs + 1) - (outputs + 1)
     said -= said[turns.begins][group]
-    level = np.maximum(inputs - said, np.where(turns.begins, turns.before_tokens + 1, 0))
+    level = np.maximum(inputs - said, np.where(turns.begins, turns.before + 1, 0))
     height = int(level.max(initial=0)) - int(level.min(initial=0)) + 1
     if height * (len(group) + 1) >= 2**62:
         raise OptionError("conversations below 2**40 tokens", f"one of {height:,}", "check the columns of tokens")
     replayed = np.maximum.accumulate(level + group * height) - group * height + said
-    before = np.where(turns.begins, np.maximum(turns.before_tokens, 0), np.roll(replayed + outputs, 1))
+    before = np.where(turns.begins, np.maximum(turns.before, 0), np.roll(replayed + outputs, 1))
     return replayed, before
 
 
