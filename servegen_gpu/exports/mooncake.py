@@ -79,7 +79,10 @@ def _prepare(dialect: Dialect, slabs: Iterator[Trace], options: ExportOptions, s
     slabs, block_tokens = with_ids(slabs, options, dialect.block_tokens, say)
     if dialect.deltas:
         slabs = as_deltas(slabs, block_tokens, options.deltas, say)
-    return with_small_ids(slabs) if dialect.small_ids else slabs
+    if dialect.small_ids:
+        say("ids of blocks are numbered 0, 1, 2, …, because the reader cuts them to 32 bits; all are kept in memory")
+        slabs = with_small_ids(slabs)
+    return slabs
 
 
 def _encode(dialect: Dialect, chunk: Trace) -> memoryview:
