@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.rows import Rows
-from servegen_gpu.formats.reading.text_blocks import Block, line_of_each, text_blocks
+from servegen_gpu.formats.reading.text_blocks import Block, first_bad, records, text_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,18 +44,38 @@ def json_tables(path: str | os.PathLike[str], schema: pa.Schema | None = None) -
 
 def rows_of(block: Block, path: str | os.PathLike[str], schema: pa.Schema | None = None) -> Rows:
     """The objects of a block of lines; see `json_tables`."""
+    return try_rows_of(block, path, schema) or _refuse_first(block, path, schema)
+
+
+def try_rows_of(block: Block, path: str | os.PathLike[str], schema: pa.Schema | None = None) -> Rows | None:
+    """The objects of a block of lines; None if one cannot be read."""
     import pyarrow as pa
 
     try:
         table = _parsed(block.text, schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        _refuse_first(block, path, schema)
+        return None
     if table.num_rows != block.text.count(b"\n") + (not block.text.endswith(b"\n")):
-        lines = line_of_each(block.text)
+        lines = records(block.text).lines
         if table.num_rows != len(lines):
             _refuse_split(block, path)
         return Rows(table, lambda row: block.first_line + int(lines[row]), os.fspath(path))
     return Rows(table, lambda row: block.first_line + row, os.fspath(path))
+
+
+def rows_as_text(block: Block, path: str | os.PathLike[str], names: Sequence[str]) -> Rows:
+    """Some fields of the objects of a block, with numbers as text: for fields of mixed types. It is slow."""
+    lines = records(block.text)
+    chosen = []
+    for at, (begin, end) in enumerate(zip(lines.begins.tolist(), lines.ends.tolist(), strict=True)):
+        line = block.text[begin:end]
+        if _fault(line):
+            _refuse(line, f"{path}, line {block.first_line + int(lines.lines[at]):,}", "")
+        found = json.loads(line)
+        chosen.append({name: found[name] for name in names if found.get(name) is not None})
+    texts = [{k: v if isinstance(v, list | dict) else str(v) for k, v in row.items()} for row in chosen]
+    rows = rows_of(Block(b"\n".join(json.dumps(row).encode() for row in texts), 1), path)
+    return rows.with_table(rows.table, lambda row: block.first_line + int(lines.lines[row]))
 
 
 def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
@@ -80,16 +100,22 @@ def _refuse_first(block: Block, path: str | os.PathLike[str], schema: pa.Schema 
     """Refuse the first line that cannot be read."""
     import pyarrow as pa
 
-    lines = block.text.split(b"\n")
-    low, high, reason = 0, len(lines), ""  # lines before `low` can be read, those before `high` cannot
-    while high - low > 1 or not reason:
-        middle = (low + high) // 2 if high - low > 1 else high
+    reason = ""
+
+    def readable(text: bytes) -> bool:
+        nonlocal reason
         try:
-            _parsed(b"\n".join([*lines[:middle], b"{}"]), schema)
-            low = middle
+            _parsed(text, schema)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            high, reason = middle, str(error)
-    _refuse(lines[high - 1], f"{path}, line {block.first_line + high - 1:,}", reason.split(": ", 1)[-1])
+            reason = str(error).split(": ", 1)[-1]
+            return False
+        return True
+
+    found = records(block.text)
+    at = first_bad(block.text, found, readable)
+    line = block.text[found.begins[at] : found.ends[at]]
+    readable(block.text[: found.ends[at]])
+    _refuse(line, f"{path}, line {block.first_line + int(found.lines[at]):,}", reason)
 
 
 def _refuse_split(block: Block, path: str | os.PathLike[str]) -> NoReturn:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+SHOWN = 60
+"""Characters of a value in messages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,3 +43,13 @@ class Rows:
     def where(self, row: int) -> str:
         """Name of a row in messages, such as ``"t.csv, line 17"``."""
         return f"{self.source}, {self.unit} {self.line(row):,}"
+
+    def refuse(self, row: int, column: str, expected: str, fix: str, value: Any = None) -> NoReturn:
+        """Refuse a value: that of the table, or another one that stands there."""
+        shown = repr(self.table.column(column)[row].as_py() if value is None else value)[:SHOWN]
+        raise OptionError(expected, f"{shown} in {self.where(row)}, column {column!r}", fix)
+
+    def with_table(self, table: pa.Table, row_of: Callable[[int], int] = int) -> Rows:
+        """Other columns for the same file; `row_of` is the row of this table from which each of the others came."""
+        line = self.line  # alone: the columns of this table need not stay in memory
+        return replace(self, table=table, line=lambda row: line(row_of(row)))

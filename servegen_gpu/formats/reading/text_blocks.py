@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -69,15 +69,41 @@ def text_blocks(path: str | os.PathLike[str], *, quoted: bool = False) -> Iterat
         yield Block(rest, line)
 
 
-def line_of_each(text: bytes, quoted: bool = False) -> NDArray[np.int64]:
-    """Which line of a block each of its rows begins in, int64[rows], from 0; blank lines are no rows."""
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Where the rows of a block are; blank lines are no rows.
+
+    Attributes
+    ----------
+    begins, ends : int64[rows]
+        In bytes; the line break is left out.
+    lines : int64[rows]
+        In which line of the block each row begins, from 0.
+    """
+
+    begins: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    lines: NDArray[np.int64]
+
+
+def records(text: bytes, *, quoted: bool = False) -> Records:
+    """Where the rows of a block are; it is slow and for messages. Lines of spaces are blank, unless `quoted`."""
     raw = np.frombuffer(text if text.endswith(b"\n") else text + b"\n", np.uint8)
     breaks = np.flatnonzero(raw == ord("\n"))
     ends = breaks[_outside(raw, breaks)] if quoted and b'"' in text else breaks
     begins = np.concatenate(([0], ends[:-1] + 1))
-    visible = np.concatenate(([0], np.cumsum(raw > ord(" "))))
-    some = visible[ends] > visible[begins]
-    return np.searchsorted(breaks, begins[some])
+    shown = np.concatenate(([0], np.cumsum((raw > ord(" ")) | (quoted & (raw != ord("\r"))))))
+    some = shown[ends] > shown[begins]
+    return Records(begins[some], ends[some], np.searchsorted(breaks, begins[some]))
+
+
+def first_bad(text: bytes, found: Records, readable: Callable[[bytes], bool]) -> int:
+    """The first row of a block with which it cannot be read, by halving."""
+    low, high = 0, len(found.ends)  # the rows before `low` can be read, those before `high` cannot
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if readable(text[: found.ends[middle - 1]]) else (low, middle)
+    return low
 
 
 def _end(text: bytes, quoted: bool) -> int:

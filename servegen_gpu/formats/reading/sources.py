@@ -1,0 +1,240 @@
+"""Where foreign requests come from: CSV, JSON lines, a JSON array, Parquet, or a table in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.reading.csv_lines import csv_header, csv_tables
+from servegen_gpu.formats.reading.json_lines import rows_as_text, rows_of, try_rows_of
+from servegen_gpu.formats.reading.rows import Rows
+from servegen_gpu.formats.reading.text_blocks import Block, text_blocks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SMALL_BYTES = 1 << 26
+"""Files up to this size are read in one piece, without a look at their times first."""
+PACKED_RATIO = 10
+MAX_ARRAY_BYTES = 1 << 28
+TABLE_ROWS = 1 << 20
+PEEKED = 4096
+"""Objects whose keys are the columns of a JSON file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Rows of a foreign file or table.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    columns : tuple of str
+        What there is, in order.
+    first : list of dict
+        The first rows, where a look at values is needed to tell formats apart; empty for CSV.
+    batches : callable
+        ``batches(columns)`` reads the file once more from its beginning, only these columns.
+    small : bool
+        Whether all of it fits into memory at ease.
+    decimal_comma : bool
+        Whether commas may be decimal.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    first: list[dict[str, Any]]
+    batches: Callable[[Sequence[str]], Iterator[Rows]]
+    small: bool
+    decimal_comma: bool = False
+
+
+def open_source(given: Any) -> Source:
+    """A source of a path, or of a table: Arrow's, or anything that exports one (pandas, polars).
+
+    Raises
+    ------
+    OptionError
+        If it is no table, or the file cannot be read or is empty.
+    """
+    if not isinstance(given, str | os.PathLike):
+        return _of_table(given)
+    path = Path(given)
+    if path.is_dir():
+        raise OptionError("a file", f"the directory {path}", "name one of its files")
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise OptionError("a file that can be read", f"{path}: {error}"[:300], "check the path") from None
+    if begin == b"PAR1":
+        return _of_parquet(path, size)
+    head = next((block.text.lstrip() for block in text_blocks(path) if not block.text.isspace()), b"")
+    small = size * (PACKED_RATIO if begin[:2] in (b"\x1f\x8b", b"\x28\xb5") else 1) <= SMALL_BYTES
+    if not head:
+        raise OptionError("rows of requests", f"an empty file, {path}", "give another file")
+    if head.startswith(b"["):
+        return _of_array(path)
+    return _of_lines(path, small) if head.startswith(b"{") else _of_csv(path, small)
+
+
+def _of_csv(path: Path, small: bool) -> Source:
+    header = csv_header(path)
+    return Source(
+        str(path), header.names, [], lambda names: csv_tables(path, header, names), small, header.delimiter == ";"
+    )
+
+
+def _of_lines(path: Path, small: bool) -> Source:
+    first = []
+    for block in text_blocks(path):
+        for at, line in enumerate(block.text.split(b"\n", PEEKED)[:PEEKED]):
+            if line.strip():
+                first.append(_object(line, f"{path}, line {block.first_line + at}"))
+        if first:
+            break
+    return Source(
+        str(path),
+        tuple(dict.fromkeys(key for row in first for key in row)),
+        first,
+        lambda names: _typed(path, names, first),
+        small,
+    )
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        shown = line[:60].decode(errors="replace")
+        fix = "the line is broken or cut short: fix or remove it"
+        raise OptionError("one JSON object a line", f"{shown!r} in {where} ({error})"[:300], fix) from None
+    if not isinstance(found, dict):
+        raise OptionError("one JSON object a line", f"{type(found).__name__} in {where}", "fix or remove the line")
+    return found
+
+
+def _typed(path: Path, names: Sequence[str], first: list[dict[str, Any]]) -> Iterator[Rows]:
+    """Blocks read with the types of the first rows, which is twice as fast; with types of their own if they differ."""
+    import pyarrow as pa
+
+    schema = pa.schema([(name, _type(first, name)) for name in dict.fromkeys(names)])
+    known = not any(pa.types.is_null(field.type) for field in schema)
+    for block in text_blocks(path):
+        if block.text.isspace():
+            continue
+        rows = try_rows_of(block, path, schema) if known else None
+        known = rows is not None
+        yield _chosen(rows or try_rows_of(block, path) or rows_as_text(block, path, names), names)
+
+
+def _type(first: list[dict[str, Any]], name: str) -> pa.DataType:
+    """Arrow type of the values of a field in the first rows; null if they differ or are objects."""
+    import pyarrow as pa
+
+    found = {type(row[name]) for row in first if row.get(name) is not None}
+    if found == {list}:
+        items = {type(item) for row in first for item in row.get(name) or ()}
+        return pa.list_(pa.int64()) if items <= {int} else pa.null()
+    if found == {int, float}:
+        return pa.float64()
+    types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+    return types.get(found.pop(), pa.null()) if len(found) == 1 else pa.null()
+
+
+def _chosen(rows: Rows, names: Sequence[str]) -> Rows:
+    """Some columns of a table; those that are not there are null."""
+    import pyarrow as pa
+
+    table, there = rows.table, set(rows.table.column_names)
+    columns = [table.column(name) if name in there else pa.nulls(len(table)) for name in names]
+    return rows.with_table(pa.table(columns, names=list(names)))
+
+
+def _of_array(path: Path) -> Source:
+    """A JSON array of objects, which is read as a whole."""
+    text = b""
+    for block in text_blocks(path):
+        text += block.text
+        if len(text) > MAX_ARRAY_BYTES:
+            got = f"a larger one, {path}"
+            fix = "write one object a line: jq -c '.[]'"
+            raise OptionError(f"a JSON array of at most {MAX_ARRAY_BYTES >> 20} MiB", got, fix)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OptionError(
+            "a JSON array of objects", f"{path}: {error}"[:300], "the file is broken or cut short"
+        ) from None
+    if not isinstance(found, list) or not found:
+        raise OptionError("a JSON array of objects", f"none in {path}", "give another file")
+    for at, item in enumerate(found, 1):
+        if not isinstance(item, dict):
+            got = f"{type(item).__name__} in {path}, item {at}"
+            raise OptionError("a JSON array of objects", got, "fix or remove the item")
+    lines = Block(b"\n".join(json.dumps(item).encode() for item in found), 1)
+    rows = rows_of(lines, path)
+    rows = Rows(rows.table, rows.line, rows.source, "item")
+    return Source(
+        str(path), tuple(rows.table.column_names), found[:PEEKED], lambda names: iter([_chosen(rows, names)]), True
+    )
+
+
+def _of_parquet(path: Path, size: int) -> Source:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def batches(names: Sequence[str]) -> Iterator[Rows]:
+        try:
+            with pq.ParquetFile(path) as file:
+                before = 0
+                for batch in file.iter_batches(TABLE_ROWS, columns=list(dict.fromkeys(names))):
+                    yield _rows(pa.table(batch).select(list(names)), str(path), before)
+                    before += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise OptionError("a Parquet file", f"{path}: {error}"[:300], "check the file") from None
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = tuple(file.schema_arrow.names)
+            head = next(file.iter_batches(PEEKED), None)
+    except (pa.ArrowException, OSError) as error:
+        raise OptionError("a Parquet file", f"{path}: {error}"[:300], "the file is broken or cut short") from None
+    first = [] if head is None else head.to_pylist()
+    return Source(str(path), columns, first, batches, size * PACKED_RATIO <= SMALL_BYTES)
+
+
+def _of_table(given: Any) -> Source:
+    import pyarrow as pa
+
+    if isinstance(given, pa.Table):
+        table = given
+    elif hasattr(given, "__arrow_c_stream__"):
+        table = pa.table(given)
+    else:
+        raise OptionError(
+            "a path, or a table of pandas, polars or Arrow", f"{type(given).__name__}", "give one of them"
+        )
+    if given.__class__.__module__.startswith("pandas"):
+        table = table.drop_columns([name for name in table.column_names if name.startswith("__index_level_")])
+    if not len(table):
+        raise OptionError("rows of requests", "an empty table", "give another one")
+    name = f"the {type(given).__module__.split('.')[0]} table"
+
+    def batches(names: Sequence[str]) -> Iterator[Rows]:
+        chosen = table.select(list(names))
+        for begin in range(0, len(table), TABLE_ROWS):
+            yield _rows(chosen.slice(begin, TABLE_ROWS), name, begin)
+
+    return Source(name, tuple(map(str, table.column_names)), table.slice(0, PEEKED).to_pylist(), batches, True)
+
+
+def _rows(table: pa.Table, source: str, before: int) -> Rows:
+    return Rows(table, lambda row: before + row, source, "row")
