@@ -87,7 +87,7 @@ class Foreign:
             return iter([self.trace()])
         survey = Survey()
         self._parser.begin()
-        for rows in self._batches():
+        for rows in self._batches(self._parser.reads_for_times()):
             survey.add(self._times(rows))
         self._check_some(survey)
         parts = self._parts()
@@ -104,9 +104,9 @@ class Foreign:
             self._finisher = Finisher(self.plan.layout, self.source.name)
         return iter([self.trace()])
 
-    def _batches(self) -> Iterator[Rows]:
+    def _batches(self, reads: tuple[str, ...] | None = None) -> Iterator[Rows]:
         rows = 0
-        for batch in self.source.batches(self.plan.reads):
+        for batch in self.source.batches(self.plan.reads if reads is None else reads):
             rows += len(batch)
             if rows > MAX_REQUESTS:
                 raise OptionError(f"at most {MAX_REQUESTS:,} requests", f"more in {self.source.name}", "split it")
@@ -227,9 +227,10 @@ class Foreign:
 
     def _said(self, count: int, origin: str) -> str:
         columns = ", ".join(f"{role} from {name!r}" for role, name in self.plan.columns.items() if role != name)
-        guessed = " by usual names" if self.plan.guessed else ""
         notes = [f"{Path(self.source.name).name}: {count:,} requests read as {self.plan.layout.name}"]
-        notes.append(f"columns{guessed}: {columns}" if columns else "")
+        if self.plan.layout.name == "table":
+            guessed = f" (by usual names: {', '.join(self.plan.guessed)})" if self.plan.guessed else ""
+            notes.append(f"columns: {columns}{guessed}")
         notes.append(f"times in {self._how}, counted from {origin}" if self.plan.layout.rebase else "")
         notes += self._finisher.said()
         notes += [f"{number:,} {what}" for what, number in self._parser.counts.items()]

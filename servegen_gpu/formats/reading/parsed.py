@@ -107,6 +107,12 @@ class Parser:
         for numbering in self.numbering.values():
             numbering.begin()
 
+    def reads_for_times(self) -> tuple[str, ...]:
+        """Columns of the file that `parse` needs for times alone."""
+        if self.plan.layout.flat or self.drop:
+            return self.plan.reads
+        return tuple(self.plan.columns[role] for role in ("time", "client", "session") if role in self.plan.columns)
+
     def parse(self, rows: Rows, *, only_times: bool = False) -> Parsed:
         """The numbers of some rows; `only_times` leaves tokens and lists out, for a first look at a file."""
         if self.plan.layout.flat:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.formats.reading.rows import Rows
-from servegen_gpu.formats.reading.values import MAX_EXACT, NUMBER, is_text, numbers, plain
+from servegen_gpu.formats.reading.values import MAX_EXACT, NUMBER, is_text, numbers, plain, trimmed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +78,7 @@ def kind_of(rows: Rows, column: str) -> Dates | None:
         return Dates(bool(getattr(values.type, "tz", None)))
     if not is_text(rows.table.column(column)):
         return None
-    first = values[0].as_py()
+    first = values[0].as_py().strip()
     if re.match(NUMBER, first.replace(",", ".")):
         return None
     return Dates(bool(re.search(r"(Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d)$", first[10:], re.IGNORECASE)))
@@ -94,14 +94,8 @@ def ticks(rows: Rows, column: str, dates: Dates | None, *, decimal_comma: bool =
         return Ticks(whole, np.zeros(len(whole), np.int64))
     expected = "a time as a number"
     values = plain(rows.table.column(column))
-    if is_text(rows.table.column(column)):
-        if decimal_comma:
-            values = pc.replace_substring(values, ",", ".")
-        try:
-            if decimals := _decimals(values):
-                return decimals
-        except pa.ArrowInvalid:
-            pass
+    if is_text(rows.table.column(column)) and (exact := _decimals(values, decimal_comma)):
+        return exact
     found = numbers(rows, column, expected, decimal_comma=decimal_comma)
     if found.dtype.kind == "i":
         return Ticks(found, np.zeros(len(found), np.int64))
@@ -115,22 +109,34 @@ def ticks(rows: Rows, column: str, dates: Dates | None, *, decimal_comma: bool =
     return Ticks(floor.astype(np.int64) + billionths // BILLION, billionths % BILLION)
 
 
-def _decimals(text: pa.Array) -> Ticks | None:
-    """Decimal numbers with up to nine digits behind the point, exactly; None for whole numbers."""
+def _decimals(text: pa.Array, decimal_comma: bool) -> Ticks | None:
+    """Decimal numbers with up to nine digits behind the point, exactly; None if there are others, or whole ones alone."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pc.any(pc.match_substring_regex(text, "[.eE]")).as_py():
+    for spelled in (lambda: text, lambda: _cut(pc.replace_substring(text, ",", ".") if decimal_comma else text)):
+        try:
+            exact = pc.cast(spelled(), pa.decimal128(38, 9))
+            break
+        except pa.ArrowInvalid:
+            continue
+    else:
         return None
-    cut = pc.replace_substring_regex(text, r"([.][0-9]{9})[0-9]+$", r"\1")
-    exact = pc.cast(cut, pa.decimal128(38, 9))
     words = np.frombuffer(exact.buffers()[1], np.int64)[2 * exact.offset :][: 2 * len(exact)].reshape(-1, 2)
     low, high = words[:, 0], words[:, 1]
     if (high == low >> 63).all():  # below 9.2e9 in size
-        return Ticks(low // BILLION, low % BILLION)
+        whole = low // BILLION
+        return Ticks(whole, low - whole * BILLION)
     whole = pc.cast(pc.floor(exact), pa.int64())
     rest = pc.subtract(exact, pc.cast(whole, pa.decimal128(38, 9)))
     return Ticks(np.asarray(whole), np.rint(np.asarray(pc.cast(rest, pa.float64())) * BILLION).astype(np.int64))
+
+
+def _cut(text: pa.Array) -> pa.Array:
+    """Numbers as text with nine digits behind the point at most."""
+    import pyarrow.compute as pc
+
+    return pc.replace_substring_regex(trimmed(text), r"([.][0-9]{9})[0-9]+$", r"\1")
 
 
 def _dates(rows: Rows, column: str, dates: Dates) -> NDArray[np.int64]:
@@ -165,7 +171,7 @@ def _spelled(text: pa.Array) -> pa.Array:
     """Dates as Arrow wants them: a point before the fraction, nine digits at most, Z for UTC."""
     import pyarrow.compute as pc
 
-    text = pc.replace_substring_regex(text, r"(:[0-9]{2}),([0-9]+)", r"\1.\2")
+    text = pc.replace_substring_regex(trimmed(text), r"(:[0-9]{2}),([0-9]+)", r"\1.\2")
     text = pc.replace_substring_regex(text, r"([.][0-9]{9})[0-9]+", r"\1")
     text = pc.replace_substring_regex(text, r"(?i) *(UTC|GMT|Z)$", "Z")
     return pc.replace_substring_regex(text, r" +([+-][0-9]{2}:?[0-9]{0,2})$", r"\1")

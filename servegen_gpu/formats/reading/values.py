@@ -32,7 +32,7 @@ def is_text(column: pa.ChunkedArray) -> bool:
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece, without dictionaries; text without blanks around it."""
+    """A column in one piece, without dictionaries."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -41,9 +41,14 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
     whole = column.combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
-    if is_text(column):
-        return pc.utf8_trim_whitespace(pc.cast(whole, pa.string()))
-    return whole
+    return pc.cast(whole, pa.string()) if is_text(column) else whole
+
+
+def trimmed(text: pa.Array) -> pa.Array:
+    """Text without blanks around it."""
+    import pyarrow.compute as pc
+
+    return pc.utf8_trim_whitespace(text)
 
 
 def missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -53,14 +58,25 @@ def missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
 
     values = plain(column)
     if is_text(column):
-        if not values.null_count and pc.all(pc.match_substring_regex(values, "^[0-9]")).as_py():
+        if _all_begin_with_digits(values):
             return np.zeros(len(values), np.bool_)
-        gone = pc.is_in(pc.utf8_lower(values), pa.array([*ABSENT, None], pa.string()))
+        gone = pc.is_in(pc.utf8_lower(trimmed(values)), pa.array([*ABSENT, None], pa.string()))
     elif pa.types.is_floating(values.type):
         gone = pc.is_null(values, nan_is_null=True)
     else:
         gone = pc.is_null(values)
     return np.asarray(gone.to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _all_begin_with_digits(text: pa.Array) -> bool:
+    if text.null_count or not len(text):
+        return False
+    _, ends, data = text.buffers()
+    at = np.frombuffer(ends, np.int32)[text.offset : text.offset + len(text) + 1]
+    if data is None or not (at[1:] > at[:-1]).all():
+        return False
+    first = np.frombuffer(data, np.uint8)[at[:-1]]
+    return bool(((first >= ord("0")) & (first <= ord("9"))).all())
 
 
 def numbers(rows: Rows, column: str, expected: str, *, decimal_comma: bool) -> NDArray[Any]:
@@ -73,7 +89,7 @@ def numbers(rows: Rows, column: str, expected: str, *, decimal_comma: bool) -> N
         try:
             return np.asarray(pc.cast(values, pa.int64()))
         except pa.ArrowInvalid:
-            pass
+            values = trimmed(values)
         if decimal_comma:
             values = pc.replace_substring(values, ",", ".")
         wrong = np.flatnonzero(~np.asarray(pc.match_substring_regex(values, NUMBER)))
@@ -111,6 +127,7 @@ def whole_ids(rows: Rows, column: str, least: int = 0) -> NDArray[np.int64] | No
     import pyarrow.compute as pc
 
     values = plain(rows.table.column(column))
+    values = trimmed(values) if is_text(rows.table.column(column)) else values
     try:
         found = pc.cast(values, pa.int64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
