@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats.reading import json_lines, text_blocks
+from servegen_gpu.formats import text
+from servegen_gpu.formats.reading import text_blocks
 from servegen_gpu.formats.reading.json_lines import json_tables
 
 SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.list_(pa.int64()))])
@@ -71,7 +72,7 @@ def test_any_numbers_in_any_blocks(tmp_path_factory, values, size, blank):
 
 
 def test_a_line_longer_than_a_thread_parses(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_lines, "PARSE_BYTES", 100)
+    monkeypatch.setattr(text, "PARSE_BYTES", 100)
     data = b'{"a":1}\n' * 30 + json.dumps({"a": 2, "b": list(range(1000))}).encode() + b'\n{"a":3}\n'
     last = [(31, {"a": 2, "b": [*range(1000)]}), (32, {"a": 3, "b": None})]
     assert read(written(tmp_path, data), SCHEMA)[-2:] == last
@@ -108,9 +109,10 @@ def test_the_first_bad_line_is_named(tmp_path, monkeypatch, bad, message, block_
 
 def test_what_is_no_text_is_refused(tmp_path, monkeypatch):
     for data, message in (
-        (b"PAR1\0\0\0\0", "a text file.*binary file, byte 4 is null"),
-        (gzip.compress(GOOD)[:20], "a text file that can be read.*t.jsonl"),
-        (b"\x28\xb5\x2f\xfd broken", "a text file that can be read"),
+        (b"\x7fELF\0\0", "a text file.*binary file, byte 4 is null"),
+        (b"PAR1\0\0\0\0", "a text file.*a Parquet file"),
+        (gzip.compress(GOOD)[:20], "a whole gzip file.*t.jsonl"),
+        (b"\x28\xb5\x2f\xfd broken", "a whole zstd file"),
         ("{}".encode("utf-16")[:-1], "a text file that can be read.*truncated data"),
     ):
         with pytest.raises(OptionError, match=message):

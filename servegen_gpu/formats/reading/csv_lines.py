@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NoReturn
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.rows import SHOWN, Rows
 from servegen_gpu.formats.reading.text_blocks import Block, first_bad, records, text_blocks
+from servegen_gpu.formats.text import bytes_at_once
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DELIMITERS = ",;\t|"
-PARSE_BYTES = 1 << 22
 MAX_COLUMNS = 10_000
 
 
@@ -39,7 +39,7 @@ class Header:
 
 def csv_header(path: str | os.PathLike[str]) -> Header:
     """The first line of a file that is not blank; refused if there is none, or if it is data."""
-    block = next((block for block in text_blocks(path, quoted=True) if block.text.strip()), Block(b"", 1))
+    block = next((block for block in text_blocks(path, quoted=True) if not block.text.isspace()), Block(b"", 1))
     line = _first_line(block.text)[0].strip(b"\r\n")
     try:
         text = line.decode()
@@ -88,11 +88,11 @@ def csv_tables(path: str | os.PathLike[str], header: Header, columns: Sequence[s
     begun = False
     for block in text_blocks(path, quoted=True):
         if not begun:
-            if not block.text.strip():
+            if block.text.isspace():
                 continue
             end = _first_line(block.text)[1]
             block, begun = Block(block.text[end:], block.first_line + block.text.count(b"\n", 0, end)), True
-        if not block.text.strip(b"\r\n"):
+        if block.text.isspace():
             continue
         try:
             table = _parsed(block.text, header, columns)
@@ -120,22 +120,18 @@ def _parsed(text: bytes, header: Header, columns: Sequence[str]) -> pa.Table:
     import pyarrow.csv
 
     places = [str(header.names.index(name)) for name in columns]
-    for block_size in (PARSE_BYTES, len(text) + 1):
-        try:
-            table = pyarrow.csv.read_csv(
-                pa.BufferReader(text),
-                read_options=pyarrow.csv.ReadOptions(
-                    column_names=[str(at) for at in range(len(header.names))], block_size=block_size
-                ),
-                parse_options=pyarrow.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=b'"' in text),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(places, pa.string()), include_columns=list(dict.fromkeys(places))
-                ),
-            )
-            break
-        except pa.ArrowInvalid as error:
-            if "straddling" not in str(error) or block_size > len(text):
-                raise
+    quoted = b'"' in text
+    block_size = len(text) + 1 if quoted else bytes_at_once(text)
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=[str(at) for at in range(len(header.names))], block_size=block_size
+        ),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=quoted),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(places, pa.string()), include_columns=list(dict.fromkeys(places))
+        ),
+    )
     return pa.table([table.column(place) for place in places], names=list(columns))
 
 

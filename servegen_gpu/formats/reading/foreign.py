@@ -144,13 +144,13 @@ class Foreign:
             self._parser.counts["requests earlier than the one before, sorted"] = falls
         self._finisher.begin(columns, self._alone(len(arrival_us)))
         columns = self._finisher.columns(columns | {"arrival_us": arrival_us})
-        return Trace(ordered(columns), self._about(survey, unit, int(arrival_us[-1]), len(arrival_us)))
+        return Trace.trusted(ordered(columns), self._about(survey, unit, int(arrival_us[-1]), len(arrival_us)))
 
     def _stream(self, survey: Survey, unit: str, about: dict[str, Any], parts: Iterator[Parsed]) -> Iterator[Trace]:
         row = 0
         for part in parts:
             arrival_us = (self._since(part.times, unit, survey) + 500) // 1000
-            yield Trace(ordered(self._finisher.columns(part.columns | {"arrival_us": arrival_us})), about, row)
+            yield Trace.trusted(ordered(self._finisher.columns(part.columns | {"arrival_us": arrival_us})), about, row)
             row += len(arrival_us)
             del part  # not kept while the next one is read
         if row != survey.count:

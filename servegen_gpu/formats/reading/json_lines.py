@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, NoReturn
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.text_blocks import Block, first_bad, records, text_blocks
+from servegen_gpu.formats.text import bytes_at_once
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARSE_BYTES = 1 << 22
-"""Of text that one thread parses at a time."""
 SHOWN = 60
 
 
@@ -85,14 +84,8 @@ def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
     known = pyarrow.json.ParseOptions(
         explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
     )
-    try:
-        size = pyarrow.json.ReadOptions(block_size=PARSE_BYTES)
-        table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
-    except pa.ArrowInvalid as error:
-        if len(text) <= PARSE_BYTES or "straddling" not in str(error):
-            raise
-        size = pyarrow.json.ReadOptions(block_size=len(text) + 1)
-        table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
+    size = pyarrow.json.ReadOptions(block_size=bytes_at_once(text))
+    table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
     return table if schema is None else table.select(schema.names)
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.compression import open_text
 
 BLOCK_BYTES = 1 << 24
 MAX_LINE_BYTES = 1 << 26
 """Ids of a request with millions of tokens fit; a file without line breaks is refused before it fills the memory."""
 
-PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 WIDE = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -124,22 +124,13 @@ def _outside(raw: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.bool_]
 def _utf8(path: Path) -> Iterator[bytes]:
     """Pieces of the text; the first one is checked to be text."""
     try:
-        with path.open("rb") as file:
-            begin = file.peek(4)[:4]
-            packed = next((codec for mark, codec in PACKED.items() if begin.startswith(mark)), None)
-            yield from _decoded(_unpacked(file, packed) if packed else file, path)
+        with open_text(path) as file:
+            yield from _decoded(file, path)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         if isinstance(error, OptionError):
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise OptionError("a text file that can be read", f"{path}: {reason}", "check the file") from None
-
-
-def _unpacked(file: BinaryIO, codec: str) -> BinaryIO:
-    import pyarrow as pa
-
-    stream: BinaryIO = pa.CompressedInputStream(file, codec)
-    return stream
 
 
 def _decoded(file: BinaryIO, path: Path) -> Iterator[bytes]:

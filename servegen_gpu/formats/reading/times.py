@@ -86,9 +86,6 @@ def kind_of(rows: Rows, column: str) -> Dates | None:
 
 def ticks(rows: Rows, column: str, dates: Dates | None, *, decimal_comma: bool = False) -> Ticks:
     """A column of times without missing values; dates in nanoseconds from 1970 on."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if dates is not None:
         whole = _dates(rows, column, dates)
         return Ticks(whole, np.zeros(len(whole), np.int64))
@@ -110,18 +107,17 @@ def ticks(rows: Rows, column: str, dates: Dates | None, *, decimal_comma: bool =
 
 
 def _decimals(text: pa.Array, decimal_comma: bool) -> Ticks | None:
-    """Decimal numbers with up to nine digits behind the point, exactly; None if there are others, or whole ones alone."""
+    """Decimal numbers with up to nine digits behind the point, exactly; None if there are others."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for spelled in (lambda: text, lambda: _cut(pc.replace_substring(text, ",", ".") if decimal_comma else text)):
+    try:
+        exact = pc.cast(text, pa.decimal128(38, 9))
+    except pa.ArrowInvalid:
         try:
-            exact = pc.cast(spelled(), pa.decimal128(38, 9))
-            break
+            exact = pc.cast(_cut(text, decimal_comma), pa.decimal128(38, 9))
         except pa.ArrowInvalid:
-            continue
-    else:
-        return None
+            return None
     words = np.frombuffer(exact.buffers()[1], np.int64)[2 * exact.offset :][: 2 * len(exact)].reshape(-1, 2)
     low, high = words[:, 0], words[:, 1]
     if (high == low >> 63).all():  # below 9.2e9 in size
@@ -132,11 +128,12 @@ def _decimals(text: pa.Array, decimal_comma: bool) -> Ticks | None:
     return Ticks(np.asarray(whole), np.rint(np.asarray(pc.cast(rest, pa.float64())) * BILLION).astype(np.int64))
 
 
-def _cut(text: pa.Array) -> pa.Array:
+def _cut(text: pa.Array, decimal_comma: bool) -> pa.Array:
     """Numbers as text with nine digits behind the point at most."""
     import pyarrow.compute as pc
 
-    return pc.replace_substring_regex(trimmed(text), r"([.][0-9]{9})[0-9]+$", r"\1")
+    text = pc.replace_substring(trimmed(text), ",", ".") if decimal_comma else trimmed(text)
+    return pc.replace_substring_regex(text, r"([.][0-9]{9})[0-9]+$", r"\1")
 
 
 def _dates(rows: Rows, column: str, dates: Dates) -> NDArray[np.int64]:
