@@ -363,15 +363,39 @@ def _own(column: pa.ChunkedArray) -> NDArray[Any]:
     return array if array.flags.writeable else array.copy()
 
 
-def read_trace(path: str | os.PathLike[str], format: str | None = None) -> Trace:
-    """Read a trace that this package wrote: a Parquet file, a directory of parts, CSV or JSON lines.
+def read_trace(
+    path: Any,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    unit: Literal["s", "ms", "us", "ns", "iso"] | None = None,
+    missing: Literal["error", "drop"] = "error",
+) -> Trace:
+    """Read a trace: one that this package wrote, one of another program, or any table of requests.
+
+    A trace of others is counted from its first request and sorted; ``trace.provenance["note"]`` says what was assumed,
+    repaired and left out.
 
     Parameters
     ----------
-    path : path
+    path : path, or table of pandas, polars or Arrow
+        A Parquet file, a directory of parts, CSV, JSON lines or a JSON array; text also in gzip or zstd.
     format : str, optional
-        A name of `servegen_gpu.formats.FORMATS`; by default the suffix decides.
+        A name of `servegen_gpu.formats.FORMATS` or of another program's format, such as ``"mooncake"``; by default, or
+        as ``"auto"``, columns and values tell.
+    columns : mapping of str to str, optional
+        Columns by what they mean: ``{"time": "ts", "input": "prompt", "output": "completion"}``, and ``client``,
+        ``session``, ``reason`` and ``hash_ids``. The others are looked for by usual names.
+    unit : {"s", "ms", "us", "ns", "iso"}, optional
+        Of times; by default names and values tell, and what is doubtful is refused.
+    missing : {"error", "drop"}
+        Refuse requests without a time or a length, or leave them out.
+
+    Raises
+    ------
+    OptionError
+        If something cannot be read or told; it names file, line, column and value.
     """
     from servegen_gpu.formats import read_slabs
 
-    return Trace.concat(list(read_slabs(path, format)))
+    return Trace.concat(list(read_slabs(path, format, columns=columns, unit=unit, missing=missing)))

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from servegen_gpu.cli import cutting, files
+from servegen_gpu.cli import cutting, files, reading
 
 
 def add(commands: Any) -> None:
@@ -18,15 +18,14 @@ def add(commands: Any) -> None:
         usage="servegen-gpu convert TRACE --to FORMAT -o PATH [options]; --help lists them",
     )
     convert.set_defaults(run=run)
-    convert.add_argument("trace", metavar="TRACE", help="a trace file or a directory of parts")
+    convert.add_argument("trace", metavar="TRACE", help=reading.TRACE)
     files.add(convert, "--to")
     cutting.add(convert)
+    reading.add(convert)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from servegen_gpu.formats import read_slabs
-
     begun = time.perf_counter()
-    files.write(cutting.cut(read_slabs(options.trace), options), options, begun)
+    files.write(cutting.cut(reading.slabs(options.trace, options), options), options, begun)
     return 0

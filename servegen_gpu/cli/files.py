@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from servegen_gpu.cli import reading
 from servegen_gpu.trace import Trace
 
 
@@ -74,12 +75,13 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
     chosen = ExportOptions(**stated, dense_ids=dense, window_s=seconds("--window", options.window))
     written = write_trace(slabs, output, options.format, chosen)
+    named = reading.keep_names(options)
     if options.replay_command:
         print(written.replay, file=said)
         return
     if options.quiet:
         return
-    for note in written.notes:
+    for note in (*written.notes, *named):
         print(f"note: {note}", file=sys.stderr)
     spent_s = time.perf_counter() - begun
     files = f" in {written.files} files" if written.files > 1 else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from servegen_gpu.baselines.naive import naive
+from servegen_gpu.cli import reading
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.families import FAMILIES, WITH_SHAPE
@@ -28,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN",
         help="over what lengths are pooled: whole (the default), window, or a time such as 6h",
     )
+    reading.add(parser)
 
 
 def wanted(options: argparse.Namespace) -> bool:
@@ -48,13 +50,11 @@ def is_trace(options: argparse.Namespace) -> bool:
 
 def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
     """The baseline of a trace file, which is read slab by slab."""
-    from servegen_gpu.formats import read_slabs
-
     of_pools = ("population", "clients", "resample", "only", "largest", "smallest", "clones", "conversations")
     given = [name for name in of_pools if getattr(options, name) is not None] + ["where"] * bool(options.where)
     if given:
         raise OptionError("a trace without options of clients", f"--{given[0]}", "leave it out")
-    return of(read_slabs(options.workload), options)
+    return of(reading.slabs(options.workload, options), options)
 
 
 def of(source: ClientPool | Iterable[Trace], options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:

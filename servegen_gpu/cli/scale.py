@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from servegen_gpu import scaling
-from servegen_gpu.cli import cutting, files
+from servegen_gpu.cli import cutting, files, reading
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
@@ -25,8 +25,9 @@ def add(commands: Any) -> None:
         usage="servegen-gpu scale TRACE -o PATH [options]; --help lists them",
     )
     scale.set_defaults(run=run)
-    scale.add_argument("trace", metavar="TRACE", help="a trace file or a directory of parts")
+    scale.add_argument("trace", metavar="TRACE", help=reading.TRACE)
     files.add(scale)
+    reading.add(scale)
     scale.add_argument("--from", dest="start", metavar="TIME", help="requests from this time of the trace, such as 10m")
     scale.add_argument("--to", dest="end", metavar="TIME", help="requests before this time of the trace, such as 20m")
     scale.add_argument(
@@ -49,8 +50,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from servegen_gpu.formats import read_slabs
-
     begun = time.perf_counter()
     rates = (options.start, options.end, options.thin, options.factor)
     if all(value is None for value in rates) and not cutting.wanted(options):
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(known, "none of them", "say what to change")
     if options.factor is None and (options.method or options.tails):
         raise OptionError("--factor with --method or --tails", "none", "say how much denser")
-    slabs: Iterator[Trace] = read_slabs(options.trace)
+    slabs: Iterator[Trace] = reading.slabs(options.trace, options)
     if options.start is not None or options.end is not None:
         slabs = _some(scaling.between(slabs, options.start, options.end), options)
     if options.thin is not None:

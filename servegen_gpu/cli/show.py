@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.cli import pools
+from servegen_gpu.cli import pools, reading
 from servegen_gpu.errors import OptionError
 
 
@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
     pools.add(show, "a trace file, a directory of parts, or a workload: its name, or a TOML file of your own clients")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
+    reading.add(show, "--output")
 
     built_in = commands.add_parser(
         "presets",
@@ -47,7 +48,6 @@ def add(commands: Any) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.clients.describe.describe import describe_pool, format_description
     from servegen_gpu.describe import describe_trace, format_trace_description
-    from servegen_gpu.formats import read_slabs
 
     own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
     if own and Path(options.workload).exists():
@@ -57,7 +57,7 @@ def _inspect(options: argparse.Namespace) -> int:
                 f"the trace {options.workload!r}",
                 "leave them out, or name ServeGen's data directory with --profiles",
             )
-        figures, text = describe_trace(read_slabs(options.workload)), format_trace_description
+        figures, text = describe_trace(reading.slabs(options.workload, options)), format_trace_description
     elif own and options.workload not in sg.PRESETS:
         raise OptionError(
             "a trace, or a workload",

@@ -6,12 +6,12 @@ A new format is one module with a `Format`, and one row of `FORMATS`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,11 @@ from servegen_gpu.formats.atomic import explained, is_special, new_directory, ne
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.compression import SUFFIXES, compressor, plain_name
 from servegen_gpu.formats.flow import chunks, overlap
-from servegen_gpu.formats.text import sidecar, sidecar_path
+from servegen_gpu.formats.text import known_sidecar, sidecar, sidecar_path
 from servegen_gpu.trace import Trace
+
+if TYPE_CHECKING:
+    from servegen_gpu.formats.reading.foreign import Foreign
 
 FORMATS: dict[str, Format] = {
     "parquet": parquet.FORMAT,
@@ -116,18 +119,60 @@ def write_stream(
         raise
 
 
-def read_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:
-    """Read a trace that `write_stream` wrote, slab by slab: a row group at a time where the format has them."""
+def read_slabs(
+    path: Any,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    unit: str | None = None,
+    missing: str = "error",
+) -> Iterator[Trace]:
+    """Read a trace slab by slab, one that `write_stream` wrote or one of others; see `servegen_gpu.read_trace`."""
+    foreign = open_foreign(path, format, columns=columns, unit=unit, missing=missing)
+    return own_slabs(path, format) if foreign is None else foreign.slabs()
+
+
+def open_foreign(
+    path: Any,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    unit: str | None = None,
+    missing: str = "error",
+) -> Foreign | None:
+    """Open a trace that others wrote, or one of ours without its provenance; None for one of ours that has it."""
+    from servegen_gpu.formats.reading.foreign import open_trace
+
+    format = None if format == "auto" else format
+    if not isinstance(path, str | os.PathLike):
+        return open_trace(path, format, columns=columns, unit=unit, missing=missing)
     target = Path(path)
     if not target.exists():
         raise OptionError("an existing trace", f"nothing at {target}", "check the path")
+    plain = columns is None and unit is None and missing == "error"
+    about = None
+    if plain and (target.is_dir() or format in (None, *FORMATS)):
+        if target.is_dir() or parquet.is_ours(target):
+            return None
+        about = known_sidecar(target)
+        if about is not None and "format" not in about:
+            return None
+    if format is None and about is not None:
+        format = about["format"]
+    format = None if format in FORMATS else format
+    return open_trace(path, format, columns=columns, unit=unit, missing=missing, about=about)
+
+
+def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:
+    """Read a trace that `write_stream` wrote, slab by slab: a row group at a time where the format has them."""
+    target = Path(path)
     if target.is_dir():
         files = parquet.parts(target)
         if not files:
             name = parquet.PART_NAME.format(0)
             raise OptionError(f"a directory of parts ({name}, …)", f"{target}", "give a trace that this package wrote")
         return chain.from_iterable(parquet.read_slabs(file) for file in files)
-    chosen = _format(target, format)
+    chosen = FORMATS["parquet"] if parquet.is_ours(target) else _format(target, None if format == "auto" else format)
     if chosen.read_slabs is None:
         able = ", ".join(name for name, known in FORMATS.items() if known.read_slabs)
         raise OptionError(f"a format that can be read ({able})", f"{target}", "keep a trace in one of these")

@@ -204,6 +204,21 @@ def _header(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[dict[str, 
         ) from error
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is Parquet and has a provenance."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                return False
+        _header(pq.read_schema(path).metadata, path)
+    except (pa.ArrowException, OSError, OptionError):
+        return False
+    return True
+
+
 def parts(directory: Path) -> list[Path]:
     """The files of a directory if it is a directory of parts, but for hidden ones, else an empty list."""
     return _parts([path for path in directory.iterdir() if not HIDDEN.fullmatch(path.name)])

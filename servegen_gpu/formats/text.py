@@ -118,6 +118,14 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return about
 
 
+def known_sidecar(path: Path) -> dict[str, Any] | None:
+    """The provenance file of a text file; None if there is none that belongs to it."""
+    try:
+        return read_sidecar(path)
+    except OptionError:
+        return None
+
+
 def arrow_type(kind: str) -> pa.DataType:
     """The Arrow type of a name that `Trace.schema` gives."""
     import pyarrow as pa

@@ -39,7 +39,7 @@ class Header:
 
 def csv_header(path: str | os.PathLike[str]) -> Header:
     """The first line of a file that is not blank; refused if there is none, or if it is data."""
-    block = next((block for block in text_blocks(path, quoted=True) if not block.text.isspace()), Block(b"", 1))
+    block = next((block for block in text_blocks(path, quoted=True) if not block.text.isspace()), Block(b"", 1, 0))
     line = _first_line(block.text)[0].strip(b"\r\n")
     try:
         text = line.decode()
@@ -91,7 +91,8 @@ def csv_tables(path: str | os.PathLike[str], header: Header, columns: Sequence[s
             if block.text.isspace():
                 continue
             end = _first_line(block.text)[1]
-            block, begun = Block(block.text[end:], block.first_line + block.text.count(b"\n", 0, end)), True
+            over = block.text.count(b"\n", 0, end)
+            block, begun = Block(block.text[end:], block.first_line + over, block.lines - over), True
         if block.text.isspace():
             continue
         try:

@@ -46,8 +46,9 @@ class Foreign:
         What was assumed, repaired and dropped; there once `trace` or `slabs` has returned.
     """
 
-    def __init__(self, source: Source, plan: Plan, drop: bool) -> None:
+    def __init__(self, source: Source, plan: Plan, drop: bool, about: Mapping[str, Any] | None = None) -> None:
         self.source, self.plan, self.note = source, plan, ""
+        self._stated = about
         self._parser = Parser(plan, drop, source.decimal_comma)
         self._finisher = Finisher(plan.layout, source.name)
 
@@ -193,8 +194,8 @@ class Foreign:
         """Nanoseconds since the first request, or since 0 where a format counts from there."""
         ends = Ticks(*(np.array(both) for both in zip(survey.first, survey.last, strict=True)))
         first, last = ends.nanoseconds(unit).tolist()
-        if not self.plan.layout.rebase:
-            first = min(first, 0) and first  # times below 0 are counted from the first one all the same
+        if not self._counts_from_first() and first >= 0:
+            first = 0
         if ends.unfit(unit).any() or last - first >= MAX_SPAN_NS:
             span_s = (ends.floats()[1] - ends.floats()[0]) * NS_PER[unit] / 1e9
             got = f"{span_s:.3g} s in {self.source.name}"
@@ -215,15 +216,23 @@ class Foreign:
             "format": self.plan.layout.name,
             "columns": self.plan.columns,
             "unit": "iso" if self._parser.dates else unit,
-            "origin": origin if self.plan.layout.rebase else "0 us",
+            "origin": origin if self._counts_from_first() else f"0 {unit}",
+            "counts": dict(self._parser.counts),
         }
+        self.note = self._said(count, about["origin"])
+        own = {} if self._stated is None else dict(self._stated["provenance"])
         first_us = int(self._since(ends, unit, survey)[0] + 500) // 1000
         if last_us > first_us:
-            about["duration_s"] = round(last_us + (last_us - first_us) / (count - 1)) / 1e6
-        if self._finisher.block and not self._finisher.adds_history and "hash_ids" in self.plan.columns:
-            about["hash_ids"] = {"block_tokens": self._finisher.block}
-        self.note = self._said(count, origin)
-        return about | {"read": dict(self._parser.counts)} | {"note": self.note}
+            own.setdefault("duration_s", round(last_us + (last_us - first_us) / (count - 1)) / 1e6)
+        rule, block = own.pop("hash_ids", None), self._finisher.block
+        if block and "hash_ids" in self.plan.columns and not self._finisher.adds_history:
+            same = isinstance(rule, dict) and rule.get("block_tokens") == block
+            own["hash_ids"] = rule if same else {"block_tokens": block}
+        return (about if self._stated is None else {"read": about}) | own | {"note": self.note}
+
+    def _counts_from_first(self) -> bool:
+        """Whether times are counted from the first request, not from where the format does."""
+        return self._parser.dates is not None or (self.plan.layout.rebase and self._stated is None)
 
     def _said(self, count: int, origin: str) -> str:
         columns = ", ".join(f"{role} from {name!r}" for role, name in self.plan.columns.items() if role != name)
@@ -231,7 +240,7 @@ class Foreign:
         if self.plan.layout.name == "table":
             guessed = f" (by usual names: {', '.join(self.plan.guessed)})" if self.plan.guessed else ""
             notes.append(f"columns: {columns}{guessed}")
-        notes.append(f"times in {self._how}, counted from {origin}" if self.plan.layout.rebase else "")
+        notes.append(f"times in {self._how}, counted from {origin}" if self._counts_from_first() else "")
         notes += self._finisher.said()
         notes += [f"{number:,} {what}" for what, number in self._parser.counts.items()]
         for role in self._parser.numbering:
@@ -250,6 +259,7 @@ def open_trace(
     columns: Mapping[str, str] | None = None,
     unit: str | None = None,
     missing: str = "error",
+    about: Mapping[str, Any] | None = None,
 ) -> Foreign:
     """Open a trace that others wrote.
 
@@ -266,6 +276,8 @@ def open_trace(
         Of times; left out, names and values tell.
     missing : {"error", "drop"}
         Refuse rows without a time or length, or leave them out.
+    about : mapping, optional
+        Of a file that this package exported: what lies beside it. Its times are not counted anew.
 
     Raises
     ------
@@ -277,4 +289,4 @@ def open_trace(
     if missing not in MISSING:
         raise OptionError("missing as error or drop", repr(missing)[:60], "change missing")
     source = open_source(given)
-    return Foreign(source, plan(source, format, columns, unit), missing == "drop")
+    return Foreign(source, plan(source, format, columns, unit), missing == "drop", about)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def block_tokens(
     input_tokens: NDArray[np.integer], ids: NDArray[np.int64], usual: int | None
 ) -> tuple[int | None, str]:
-    """Tokens of a block, and a word for the note where the usual number does not fit or is not known.
+    """Tokens of a block (None if lists have other lengths), and a word for the note where it is not the usual number.
 
     Parameters
     ----------
@@ -34,4 +34,4 @@ def block_tokens(
     if usual is None:
         return None, "lists of ids do not tell how many tokens a block has"
     short = int((-(-size // usual) != count).sum())
-    return usual, f"{short:,} of {len(size):,} lists of ids do not have one id for every {usual:,} tokens"
+    return None, f"{short:,} of {len(size):,} lists of ids do not have one id for every {usual:,} tokens"

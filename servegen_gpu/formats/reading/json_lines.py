@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.rows import Rows
@@ -54,7 +54,7 @@ def try_rows_of(block: Block, path: str | os.PathLike[str], schema: pa.Schema | 
         table = _parsed(block.text, schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    if table.num_rows != block.text.count(b"\n") + (not block.text.endswith(b"\n")):
+    if table.num_rows != block.lines:
         lines = records(block.text).lines
         if table.num_rows != len(lines):
             _refuse_split(block, path)
@@ -73,8 +73,13 @@ def rows_as_text(block: Block, path: str | os.PathLike[str], names: Sequence[str
         found = json.loads(line)
         chosen.append({name: found[name] for name in names if found.get(name) is not None})
     texts = [{k: v if isinstance(v, list | dict) else str(v) for k, v in row.items()} for row in chosen]
-    rows = rows_of(Block(b"\n".join(json.dumps(row).encode() for row in texts), 1), path)
+    rows = rows_of(block_of(texts), path)
     return rows.with_table(rows.table, lambda row: block.first_line + int(lines.lines[row]))
+
+
+def block_of(objects: Sequence[dict[str, Any]]) -> Block:
+    """A block of lines of objects."""
+    return Block(b"\n".join(json.dumps(found).encode() for found in objects), 1, len(objects))
 
 
 def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.csv_lines import csv_header, csv_tables
-from servegen_gpu.formats.reading.json_lines import rows_as_text, rows_of, try_rows_of
+from servegen_gpu.formats.reading.json_lines import block_of, rows_as_text, rows_of, try_rows_of
 from servegen_gpu.formats.reading.rows import Rows
-from servegen_gpu.formats.reading.text_blocks import Block, text_blocks
+from servegen_gpu.formats.reading.text_blocks import text_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -179,8 +179,7 @@ def _of_array(path: Path) -> Source:
         if not isinstance(item, dict):
             got = f"{type(item).__name__} in {path}, item {at}"
             raise OptionError("a JSON array of objects", got, "fix or remove the item")
-    lines = Block(b"\n".join(json.dumps(item).encode() for item in found), 1)
-    rows = rows_of(lines, path)
+    rows = rows_of(block_of(found), path)
     rows = Rows(rows.table, rows.line, rows.source, "item")
     return Source(
         str(path), tuple(rows.table.column_names), found[:PEEKED], lambda names: iter([_chosen(rows, names)]), True

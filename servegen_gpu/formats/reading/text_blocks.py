@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.compression import open_text
 
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 23
 MAX_LINE_BYTES = 1 << 26
 """Ids of a request with millions of tokens fit; a file without line breaks is refused before it fills the memory."""
 
@@ -33,10 +33,11 @@ WIDE = {
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines of a file, and the number of the first of them, from 1."""
+    """Whole lines of a file, the number of the first of them, from 1, and how many they are."""
 
     text: bytes
     first_line: int
+    lines: int
 
 
 def text_blocks(path: str | os.PathLike[str], *, quoted: bool = False) -> Iterator[Block]:
@@ -62,11 +63,12 @@ def text_blocks(path: str | os.PathLike[str], *, quoted: bool = False) -> Iterat
             fix = "a quote there has no end, or this is no text" if quoted and b'"' in text else "break it into lines"
             raise OptionError(f"lines of at most {MAX_LINE_BYTES >> 20} MiB", got, fix)
         if end:
-            yield Block(text[:end], line)
-            line += text.count(b"\n", 0, end)
+            lines = text.count(b"\n", 0, end)
+            yield Block(text[:end], line, lines)
+            line += lines
         rest = text[end:]
     if rest:
-        yield Block(rest, line)
+        yield Block(rest, line, rest.count(b"\n") + 1)
 
 
 @dataclass(frozen=True, eq=False)

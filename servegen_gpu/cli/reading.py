@@ -1,0 +1,83 @@
+"""Traces to read: arguments of all commands that take one, whoever wrote it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from servegen_gpu.trace import Trace
+
+TRACE = "a trace file of ours or of others (CSV, JSON lines, Parquet), or a directory of parts"
+COLUMNS = {
+    "time": ("--time",),
+    "input": ("--input-tokens", "--input"),
+    "output": ("--output-tokens",),
+    "client": ("--client",),
+    "session": ("--session",),
+    "reason": ("--reason-tokens", "--reason"),
+}
+"""Options by what a column means. ``--output`` names the file in commands that write one."""
+
+
+def add(parser: argparse.ArgumentParser, *output: str) -> None:
+    """Add the arguments; `output` are more names of the option for the column of output tokens."""
+    group = parser.add_argument_group("traces of others", "what is left out, names and values of the file tell")
+    for meaning, names in COLUMNS.items():
+        more = output if meaning == "output" else ()
+        group.add_argument(*names, *more, dest=f"column_{meaning}", metavar="COL", help=f"column of {WHAT[meaning]}")
+    group.add_argument("--unit", metavar="UNIT", help="of times: s, ms, us, ns, or iso for dates")
+    group.add_argument("--missing", default="error", metavar="WHAT", help="rows without a value: error or drop")
+    group.add_argument("--read-as", metavar="FORMAT", help="format of the file, such as mooncake, azure or table")
+
+
+WHAT = {
+    "time": "times",
+    "input": "input tokens",
+    "output": "output tokens",
+    "client": "ids of clients",
+    "session": "ids of conversations",
+    "reason": "reasoning tokens",
+}
+
+
+def slabs(path: str, options: argparse.Namespace) -> Iterator[Trace]:
+    """The slabs of a trace; what was assumed, repaired and left out is said first, unless nothing is to be printed."""
+    from servegen_gpu.formats import open_foreign, own_slabs
+
+    stated = {meaning: getattr(options, f"column_{meaning}") for meaning in COLUMNS}
+    columns = {meaning: column for meaning, column in stated.items() if column is not None} or None
+    foreign = open_foreign(path, options.read_as, columns=columns, unit=options.unit, missing=options.missing)
+    if foreign is None:
+        return own_slabs(path, options.read_as)
+    options.foreign = foreign
+    found = foreign.slabs()
+    if not getattr(options, "quiet", False):
+        print(f"note: {foreign.note}", file=sys.stderr)
+    return found
+
+
+def keep_names(options: argparse.Namespace) -> tuple[str, ...]:
+    """Write what ids of clients and sessions are called in the file that was read, beside the file that was written.
+
+    Returns
+    -------
+    tuple of str
+        Where, for the user.
+    """
+    from servegen_gpu.formats.atomic import is_special, new_file
+
+    foreign, said = getattr(options, "foreign", None), []
+    for of in ("client", "session"):
+        names = foreign.names(of) if foreign is not None else []
+        if names and not is_special(Path(options.output)):
+            path = Path(f"{options.output.rstrip('/')}.{of}s.csv")
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([("id", of), *enumerate(names)])
+            with new_file(path) as sink:
+                sink.write(text.getvalue().encode())
+            said.append(f"{of}s by their number: {path}")
+    return tuple(said)
