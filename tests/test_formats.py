@@ -335,11 +335,18 @@ def test_strange_files_are_refused(tmp_path):
     for name in ("other.parquet", "junk.parquet", "alone.csv", "empty", "missing.parquet", "texts.parquet"):
         with pytest.raises(OptionError, match=name):
             Trace.read(tmp_path / name)
-    make(10).write(tmp_path / "t.csv")
+
+
+def test_a_text_file_that_was_changed_is_read_without_the_provenance_beside_it(tmp_path):
+    trace = make(10)
+    trace.write(tmp_path / "t.csv")
     with (tmp_path / "t.csv").open("a") as file:
-        file.write("1,2,3,4,5\n")
-    with pytest.raises(OptionError, match="do not belong together"):
-        Trace.read(tmp_path / "t.csv")
+        file.write("99999999,2,3,4,3\n")
+    found = Trace.read(tmp_path / "t.csv")
+    assert same(found.rows(0, 10), Trace(trace.columns, found.provenance))
+    assert found["reason_tokens"][10] == 3
+    assert "the provenance beside it belongs to another file" in found.provenance["note"]
+    assert "seed" not in found.provenance
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])

@@ -168,8 +168,8 @@ def test_nothing_is_written_where_reading_fails_half_way(
 
     from servegen_gpu.formats import join
 
-    read: Callable[[Path], Any] = join.read_slabs
-    monkeypatch.setattr(join, "read_slabs", failing)
+    read: Callable[[Path], Any] = join.own_slabs
+    monkeypatch.setattr(join, "own_slabs", failing)
     parts = [str(written / f"s{k}.parquet") for k in (1, 2, 3)]
     assert main(["join", *parts, "-o", str(tmp_path / "t.parquet")]) == 2
     assert not list(tmp_path.iterdir())
@@ -183,7 +183,7 @@ def test_slabs_do_not_outlive_their_turn(tmp_path: Path, monkeypatch: pytest.Mon
     from servegen_gpu.formats import join
 
     monkeypatch.setattr(text, "BLOCK_BYTES", 4_000)
-    monkeypatch.setattr(join, "read_slabs", lambda path: watched(read_slabs(path)))
+    monkeypatch.setattr(join, "own_slabs", lambda path: watched(read_slabs(path)))
     kept: list[Trace] = []
     seen: list[weakref.ref[Any]] = []
     most = 0

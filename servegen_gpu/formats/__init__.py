@@ -146,26 +146,26 @@ def open_foreign(
     format = None if format == "auto" else format
     if not isinstance(path, str | os.PathLike):
         return open_trace(path, format, columns=columns, unit=unit, missing=missing)
-    target = Path(path)
-    if not target.exists():
-        raise OptionError("an existing trace", f"nothing at {target}", "check the path")
+    target = _existing(path)
     plain = columns is None and unit is None and missing == "error"
-    about = None
+    about, notes = None, list[str]()
     if plain and (target.is_dir() or format in (None, *FORMATS)):
         if target.is_dir() or parquet.is_ours(target):
             return None
         about = known_sidecar(target)
         if about is not None and "format" not in about:
             return None
+        if about is None and sidecar_path(target).exists():
+            notes.append("the provenance beside it belongs to another file")
     if format is None and about is not None:
         format = about["format"]
     format = None if format in FORMATS else format
-    return open_trace(path, format, columns=columns, unit=unit, missing=missing, about=about)
+    return open_trace(path, format, columns=columns, unit=unit, missing=missing, about=about, notes=notes)
 
 
 def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:
     """Read a trace that `write_stream` wrote, slab by slab: a row group at a time where the format has them."""
-    target = Path(path)
+    target = _existing(path)
     if target.is_dir():
         files = parquet.parts(target)
         if not files:
@@ -177,6 +177,13 @@ def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterat
         able = ", ".join(name for name, known in FORMATS.items() if known.read_slabs)
         raise OptionError(f"a format that can be read ({able})", f"{target}", "keep a trace in one of these")
     return chosen.read_slabs(target)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if not target.exists():
+        raise OptionError("an existing trace", f"nothing at {target}", "check the path")
+    return target
 
 
 def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[Path, Format, bool]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats import read_slabs
+from servegen_gpu.formats import own_slabs
 from servegen_gpu.provenance import share_of, whole_of
 from servegen_gpu.trace import Trace
 
@@ -28,7 +28,7 @@ def join_files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Trace]:
     """
     parts = []
     for path in map(Path, paths):
-        head = next(read_slabs(path)).rows(0, 0)
+        head = next(own_slabs(path)).rows(0, 0)
         parts.append((share_of(head.provenance, str(path)), path, head))
     parts.sort(key=lambda part: (part[0][0], str(part[1])))
     names = [str(path) for _, path, _ in parts]
@@ -41,7 +41,7 @@ def _slabs(paths: Sequence[Path], provenance: dict[str, object]) -> Iterator[Tra
     first_row = 0
     for path in paths:
         begin = first_row
-        for slab in read_slabs(path):
+        for slab in own_slabs(path):
             if begin + slab.first_row != first_row:
                 raise OptionError(
                     f"row {first_row - begin:,} of {path} next", f"row {slab.first_row:,}", "generate the share again"

@@ -6,7 +6,7 @@ in memory that does not grow with them; unless they are out of order, or need al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from servegen_gpu.formats.reading.survey import Survey
 from servegen_gpu.formats.reading.times import NS_PER, Ticks
 from servegen_gpu.formats.reading.units import WORDS, unit_of
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.schema import category_of
 from servegen_gpu.trace import Trace
 
 UNITS = (*NS_PER, "iso")
@@ -46,9 +47,11 @@ class Foreign:
         What was assumed, repaired and dropped; there once `trace` or `slabs` has returned.
     """
 
-    def __init__(self, source: Source, plan: Plan, drop: bool, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, source: Source, plan: Plan, drop: bool, about: Mapping[str, Any] | None, notes: Sequence[str]
+    ) -> None:
         self.source, self.plan, self.note = source, plan, ""
-        self._stated = about
+        self._stated, self._before = about, notes
         self._parser = Parser(plan, drop, source.decimal_comma)
         self._finisher = Finisher(plan.layout, source.name)
 
@@ -211,8 +214,9 @@ class Foreign:
             origin = f"{np.datetime64(whole, 'ns')}{'Z' if self._parser.dates.zoned else ''}"
         else:
             origin = f"{whole if not part else f'{whole + part / 1e9:.15g}'} {unit}"
+        name = Path(self.source.name).name
         about: dict[str, Any] = {
-            "source": Path(self.source.name).name,
+            "source": name,
             "format": self.plan.layout.name,
             "columns": self.plan.columns,
             "unit": "iso" if self._parser.dates else unit,
@@ -220,7 +224,9 @@ class Foreign:
             "counts": dict(self._parser.counts),
         }
         self.note = self._said(count, about["origin"])
-        own = {} if self._stated is None else dict(self._stated["provenance"])
+        own: dict[str, Any] = {"workload": name.split(".")[0], "category": category_of(self.plan.columns, True)}
+        if self._stated is not None:
+            own = dict(self._stated["provenance"])
         first_us = int(self._since(ends, unit, survey)[0] + 500) // 1000
         if last_us > first_us:
             own.setdefault("duration_s", round(last_us + (last_us - first_us) / (count - 1)) / 1e6)
@@ -236,7 +242,7 @@ class Foreign:
 
     def _said(self, count: int, origin: str) -> str:
         columns = ", ".join(f"{role} from {name!r}" for role, name in self.plan.columns.items() if role != name)
-        notes = [f"{Path(self.source.name).name}: {count:,} requests read as {self.plan.layout.name}"]
+        notes = [f"{Path(self.source.name).name}: {count:,} requests read as {self.plan.layout.name}", *self._before]
         if self.plan.layout.name == "table":
             guessed = f" (by usual names: {', '.join(self.plan.guessed)})" if self.plan.guessed else ""
             notes.append(f"columns: {columns}{guessed}")
@@ -260,6 +266,7 @@ def open_trace(
     unit: str | None = None,
     missing: str = "error",
     about: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> Foreign:
     """Open a trace that others wrote.
 
@@ -278,6 +285,8 @@ def open_trace(
         Refuse rows without a time or length, or leave them out.
     about : mapping, optional
         Of a file that this package exported: what lies beside it. Its times are not counted anew.
+    notes : sequence of str
+        What is to be said first.
 
     Raises
     ------
@@ -289,4 +298,4 @@ def open_trace(
     if missing not in MISSING:
         raise OptionError("missing as error or drop", repr(missing)[:60], "change missing")
     source = open_source(given)
-    return Foreign(source, plan(source, format, columns, unit), missing == "drop", about)
+    return Foreign(source, plan(source, format, columns, unit), missing == "drop", about, notes)

@@ -137,6 +137,8 @@ def _utf8(path: Path) -> Iterator[bytes]:
 
 def _decoded(file: BinaryIO, path: Path) -> Iterator[bytes]:
     piece = file.read(BLOCK_BYTES)
+    if piece.startswith(b"PAR1"):
+        raise OptionError("a text file", f"a Parquet file in {path}, which is compressed inside", "unpack it")
     wide = next((name for mark, name in WIDE.items() if piece.startswith(mark)), None)
     if wide is None and b"\0" in piece[: 1 << 16]:
         fix = "name a Parquet file .parquet, or save it as text"
