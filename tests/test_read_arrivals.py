@@ -13,7 +13,7 @@ from traces import same
 
 import servegen_gpu as sg
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats import arrivals as module
+from servegen_gpu.formats.reading import text_blocks as module
 
 AZURE = REAL_DATA.parent / "traces" / "azure-2023-code.csv"
 LENGTHS = {"input_tokens": "ContextTokens", "output_tokens": "GeneratedTokens"}
@@ -66,32 +66,63 @@ def test_blocks_do_not_matter(tmp_path, monkeypatch):
     assert same(sg.read_arrivals(path, "t", lengths={"input_tokens": "in"}), whole)
 
 
+def test_a_baseline_has_as_many_requests_as_the_file(tmp_path):
+    """The last request begins a window of ten minutes that it has for itself."""
+    path = written(tmp_path, "t,in,out\n" + "".join(f"{i / 10},{i % 97},1\n" for i in range(6_001)))
+    trace = sg.read_arrivals(path, "t", lengths={"input_tokens": "in", "output_tokens": "out"})
+    assert trace.provenance["duration_s"] == pytest.approx(600.1)
+    cut = sg.Trace(trace.columns, {"duration_s": 600.000001})
+    for source in (trace, cut):
+        baseline = sg.naive(source, family="poisson")
+        assert baseline.rate_rps[0].tolist() == pytest.approx([10, 10])
+        made = sg.generate(baseline, duration=20 * 60, seed=1)
+        assert 11_000 < len(made) < 13_000  # nine standard deviations
+
+
+def test_nanoseconds_since_1970_are_exact(tmp_path):
+    rng = np.random.default_rng(5)
+    times = 1_700_000_000_000_000_000 + np.sort(rng.integers(0, 10**15, 10_000))
+    path = written(tmp_path, "t\n" + "".join(f"{time}\n" for time in times))
+    plain = [(int(time - times[0]) + 500) // 1000 for time in times]
+    assert sg.read_arrivals(path, "t", "ns")["arrival_us"].tolist() == plain
+
+
+def test_line_breaks_between_quotes_at_any_size(tmp_path, monkeypatch):
+    text = "t,why,in\n" + "".join(f'{i},"a ""word"",\n\nand {i}",{i % 7}\n' for i in range(3_000))
+    whole = sg.read_arrivals(written(tmp_path, text), "t", lengths={"input_tokens": "in"})
+    assert whole["input_tokens"].tolist() == [i % 7 for i in range(3_000)]
+    monkeypatch.setattr(module, "BLOCK_BYTES", 100)
+    assert same(sg.read_arrivals(written(tmp_path, text), "t", lengths={"input_tokens": "in"}), whole)
+    with pytest.raises(OptionError, match=r"whole tokens, got 'x' in .*line 9002, column 'in'"):
+        sg.read_arrivals(written(tmp_path, text + "3000,,x\n"), "t", lengths={"input_tokens": "in"})
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
-        ("t\n1\n2\nx\n", {}, r"a time as a number.*'x' in .*row 3, column 't'"),
-        ("t\n1\nnan\n", {}, "a finite time.*row 2"),
-        ("t\n1\n\n2\n-inf\n", {}, "a finite time"),
-        ("t\n2024-01-01\n2024-13-01\n", {}, "ISO 8601 without an offset.*row 2"),
-        ("t\n2024-01-01 00:00:00Z\n2024-01-01 00:00:00\n", {}, "with an offset.*row 2"),
-        ("t\nsoon\n", {}, "ISO 8601.*'soon'"),
-        ("t\n1\n2\n", {"unit": "iso"}, "ISO 8601"),
+        ("t\n1\n2\nx\n", {}, r"a time as a number.*'x' in .*line 4, column 't'"),
+        ("t\n1\nnan\n", {}, "a value in every row.*line 3"),
+        ("t\n1\n\n2\n-inf\n", {}, "a time as a number.*line 5"),
+        ("t\n2024-01-01\n2024-13-01\n", {}, "ISO 8601 without an offset.*line 3"),
+        ("t\n2024-01-01 00:00:00Z\n2024-01-01 00:00:00\n", {}, "with an offset.*line 3"),
+        ("t\nsoon\n", {}, "ISO 8601.*'soon'.*line 2"),
+        ("t\n1\n2\n", {"unit": "iso"}, "dates by ISO 8601, got numbers"),
         ("t\n0\n1e17\n", {}, "times within.*check the unit"),
         ("t\n", {}, "rows of requests"),
-        ("", {}, "one column 't' in the first line|a CSV file"),
+        ("", {}, "an empty file"),
         ("when\n1\n", {}, "one column 't'.*when"),
         ("t,t\n1,2\n", {}, "one column 't'"),
-        ("t,in\n1,2\n3\n", {"lengths": {"input_tokens": "in"}}, "a CSV file"),
-        ("t,in\n1,2.5\n", {"lengths": {"input_tokens": "in"}}, "whole tokens.*row 1, column 'in'"),
+        ("t,in\n1,2\n3\n", {"lengths": {"input_tokens": "in"}}, "2 fields.*line 3"),
+        ("t,in\n1,2.5\n", {"lengths": {"input_tokens": "in"}}, "whole tokens.*line 2, column 'in'"),
         ("t,in\n1,-2\n", {"lengths": {"input_tokens": "in"}}, "tokens from 0"),
         ("t,in\n1,3000000000\n", {"lengths": {"input_tokens": "in"}}, "tokens from 0"),
-        ("t,in\n1,\n", {"lengths": {"input_tokens": "in"}}, "whole tokens"),
+        ("t,in\n1,\n", {"lengths": {"input_tokens": "in"}}, "a value in every row"),
         ("t\n1\n", {"lengths": {"input_tokens": "in"}}, "one column 'in'"),
         ("t\n1\n", {"lengths": {"client": "t"}}, "names of lengths"),
         ("t\n1\n", {"lengths": 5}, "lengths as"),
         ("t\n1\n", {"unit": "hours"}, "unit as one of"),
-        (b"t\n\xff\xfe\n", {}, "a CSV file|ISO"),
-        (b"\x00\x01\x02", {}, "one column|a CSV file"),
+        (b"t\n\xff\xfe\n", {}, "UTF-8 text.*line 2"),
+        (b"\x00\x01\x02", {}, "a text file"),
     ],
 )
 def test_refusals(tmp_path, text, arguments, message):
@@ -100,10 +131,11 @@ def test_refusals(tmp_path, text, arguments, message):
 
 
 def test_a_missing_file_and_endless_lines_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(OptionError, match=r"a CSV file.*none\.csv"):
+    with pytest.raises(OptionError, match=r"a file that can be read.*none\.csv"):
         sg.read_arrivals(tmp_path / "none.csv", "t")
     monkeypatch.setattr(module, "BLOCK_BYTES", 256)
-    with pytest.raises(OptionError, match="a CSV file"):
+    monkeypatch.setattr(module, "MAX_LINE_BYTES", 1_000)
+    with pytest.raises(OptionError, match="lines of at most"):
         sg.read_arrivals(written(tmp_path, "t\n" + "9" * 10_000), "t")
 
 

@@ -35,6 +35,8 @@ from servegen_gpu.windowed import (
 
 LARGEST = 2**31 - 1
 VALUE_BITS = 32
+FEW = 10
+"""Requests that a part of a window should have at the mean rate, for its rate to say something."""
 
 
 def of_trace(
@@ -87,7 +89,7 @@ def of_trace(
         category=category,
         window_s=window_s,
         first_window=0,
-        rate_rps=counts / covered_s,
+        rate_rps=_rates(counts, covered_s, window_s),
         arrivals=arrivals,
         row=table[span],
         tables=tables,
@@ -95,6 +97,19 @@ def of_trace(
         if isinstance(source, Trace) and dependence == "pooled"
         else None,
     )
+
+
+def _rates(counts: NDArray[np.int64], covered_s: NDArray[np.float64], window_s: int) -> NDArray[np.float64]:
+    """Rate of each window, float64[windows].
+
+    A last window of which too little is covered to tell its rate, such as a microsecond with the last request in it,
+    has the rate of the one before.
+    """
+    rate_rps = counts / covered_s
+    expected = covered_s[-1] * counts.sum() / covered_s.sum()
+    if len(counts) > 1 and counts[-1] and expected < FEW and covered_s[-1] < window_s / 2:
+        rate_rps[-1] = max(rate_rps[-2], counts[-1] / window_s)
+    return np.asarray(rate_rps)
 
 
 def _end_us(stated_us: int, first_us: int, last_us: int, requests: int) -> float:

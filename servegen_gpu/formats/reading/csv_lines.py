@@ -93,7 +93,7 @@ def csv_tables(path: str | os.PathLike[str], header: Header, columns: Sequence[s
             end = _first_line(block.text)[1]
             over = block.text.count(b"\n", 0, end)
             block, begun = Block(block.text[end:], block.first_line + over, block.lines - over), True
-        if block.text.isspace():
+        if not block.text or block.text.isspace():
             continue
         try:
             table = _parsed(block.text, header, columns)
@@ -155,7 +155,7 @@ def _refuse_first(block: Block, path: str | os.PathLike[str], header: Header, co
     at = first_bad(block.text, found, readable)
     readable(block.text[: found.ends[at]])
     line = block.text[found.begins[at] : found.ends[at]].strip()
-    where = f"{path}, line {block.first_line + int(found.lines[at]):,}"
+    where = f"{path}, line {block.first_line + int(found.lines[at])}"
     shown = repr(line.decode(errors="replace")[:SHOWN])
     if "UTF" in reason:
         raise OptionError("UTF-8 text", f"other bytes in {shown} in {where}", "save the file as UTF-8")

@@ -48,7 +48,12 @@ class Foreign:
     """
 
     def __init__(
-        self, source: Source, plan: Plan, drop: bool, about: Mapping[str, Any] | None, notes: Sequence[str]
+        self,
+        source: Source,
+        plan: Plan,
+        drop: bool = False,
+        about: Mapping[str, Any] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.source, self.plan, self.note = source, plan, ""
         self._stated, self._before = about, notes
@@ -187,10 +192,12 @@ class Foreign:
         if dates:
             self._how = "dates"
             return "ns"
-        if stated is not None:
-            self._how = WORDS[stated]
-            return stated
-        unit, self._how = unit_of(survey.spread(), self.plan.layout.unit, self.source.name)
+        layout = self.plan.layout
+        if stated is None and (layout.unit is None or not layout.sure):
+            unit, self._how = unit_of(survey.spread(), layout.unit, self.source.name)
+            return unit
+        unit = stated or layout.unit or "s"
+        self._how = WORDS[unit]
         return unit
 
     def _since(self, times: Ticks, unit: str, survey: Survey) -> NDArray[np.int64]:

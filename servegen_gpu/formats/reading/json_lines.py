@@ -69,7 +69,7 @@ def rows_as_text(block: Block, path: str | os.PathLike[str], names: Sequence[str
     for at, (begin, end) in enumerate(zip(lines.begins.tolist(), lines.ends.tolist(), strict=True)):
         line = block.text[begin:end]
         if _fault(line):
-            _refuse(line, f"{path}, line {block.first_line + int(lines.lines[at]):,}", "")
+            _refuse(line, f"{path}, line {block.first_line + int(lines.lines[at])}", "")
         found = json.loads(line)
         chosen.append({name: found[name] for name in names if found.get(name) is not None})
     texts = [{k: v if isinstance(v, list | dict) else str(v) for k, v in row.items()} for row in chosen]
@@ -113,14 +113,14 @@ def _refuse_first(block: Block, path: str | os.PathLike[str], schema: pa.Schema 
     at = first_bad(block.text, found, readable)
     line = block.text[found.begins[at] : found.ends[at]]
     readable(block.text[: found.ends[at]])
-    _refuse(line, f"{path}, line {block.first_line + int(found.lines[at]):,}", reason)
+    _refuse(line, f"{path}, line {block.first_line + int(found.lines[at])}", reason)
 
 
 def _refuse_split(block: Block, path: str | os.PathLike[str]) -> NoReturn:
     """Refuse the first line that is not one object by itself."""
     for at, line in enumerate(block.text.split(b"\n")):
         if line.strip() and _fault(line):
-            _refuse(line, f"{path}, line {block.first_line + at:,}", "")
+            _refuse(line, f"{path}, line {block.first_line + at}", "")
     raise OptionError("one JSON object a line", f"others in {path}", "write one object a line")
 
 

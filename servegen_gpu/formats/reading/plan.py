@@ -32,7 +32,7 @@ class Plan:
     reads : tuple of str
         Which columns of the file to read.
     unit : str, optional
-        Of times, if it is sure.
+        Of times, where a user or a name says so.
     guessed : tuple of str
         What was told by usual names, for the note.
     ignored : tuple of str
@@ -83,8 +83,6 @@ def plan(source: Source, format: str | None, columns: Mapping[str, str] | None, 
     for role in NEEDED:
         if role not in found and not (role == "time" and "delay" in found):
             raise _missing(source, layout, role)
-    if unit is None and layout.sure:
-        unit = layout.unit
     if unit is None and (layout is TABLE or "time" in stated):
         unit = split_unit(found["time"])[1]
     of_file = tuple(dict.fromkeys([*layout.reads, *(name for name in found.values() if name not in layout.makes)]))
@@ -95,16 +93,22 @@ def plan(source: Source, format: str | None, columns: Mapping[str, str] | None, 
 def _stated(source: Source, columns: Mapping[str, str] | None) -> dict[str, str]:
     if not isinstance(columns, Mapping | None):
         raise OptionError("columns as {meaning: column}", repr(columns)[:60], "change columns")
+    check_there(source, columns or {})
     stated = {}
     for role, column in (columns or {}).items():
-        if source.columns.count(column) != 1:
-            listed = ", ".join(source.columns)[:200]
-            raise OptionError(f"one column {column!r} for {role}", f"{source.name}: {listed}", "name another")
         name = ROLES.get(role, role)
         if name not in {*STATED, *ROLES.values()} and not name.endswith("_tokens"):
             raise OptionError(f"meanings of columns among {', '.join(STATED)}", repr(role)[:60], "change columns")
         stated[name] = column
     return stated
+
+
+def check_there(source: Source, columns: Mapping[str, str]) -> None:
+    """Refuse columns by what they mean that a source does not have, or has twice."""
+    for role, column in columns.items():
+        if source.columns.count(column) != 1:
+            listed = ", ".join(source.columns)[:200]
+            raise OptionError(f"one column {column!r} for {role}", f"{source.name}: {listed}", "name another")
 
 
 def _layout(source: Source, format: str | None, stated: dict[str, str]) -> Layout:

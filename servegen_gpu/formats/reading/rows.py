@@ -42,7 +42,7 @@ class Rows:
 
     def where(self, row: int) -> str:
         """Name of a row in messages, such as ``"t.csv, line 17"``."""
-        return f"{self.source}, {self.unit} {self.line(row):,}"
+        return f"{self.source}, {self.unit} {self.line(row)}"
 
     def refuse(self, row: int, column: str, expected: str, fix: str, value: Any = None) -> NoReturn:
         """Refuse a value: that of the table, or another one that stands there."""

@@ -123,9 +123,13 @@ def _decimals(text: pa.Array, decimal_comma: bool) -> Ticks | None:
     if (high == low >> 63).all():  # below 9.2e9 in size
         whole = low // BILLION
         return Ticks(whole, low - whole * BILLION)
-    whole = pc.cast(pc.floor(exact), pa.int64())
-    rest = pc.subtract(exact, pc.cast(whole, pa.decimal128(38, 9)))
-    return Ticks(np.asarray(whole), np.rint(np.asarray(pc.cast(rest, pa.float64())) * BILLION).astype(np.int64))
+    wide = pc.cast(exact, pa.decimal256(60, 9))
+    rest = pc.cast(pc.subtract(wide, pc.floor(wide)), pa.float64())
+    try:
+        floor = pc.cast(pc.floor(exact), pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    return Ticks(np.asarray(floor), np.rint(np.asarray(rest) * BILLION).astype(np.int64))
 
 
 def _cut(text: pa.Array, decimal_comma: bool) -> pa.Array:
