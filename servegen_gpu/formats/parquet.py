@@ -210,10 +210,10 @@ def is_ours(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # pyarrow takes no names that are no Unicode
             if file.read(len(MAGIC)) != MAGIC:
                 return False
-        _header(pq.read_schema(path).metadata, path)
+            _header(pq.read_schema(file).metadata, path)
     except (pa.ArrowException, OSError, OptionError):
         return False
     return True

@@ -221,7 +221,7 @@ class Foreign:
             origin = f"{np.datetime64(whole, 'ns')}{'Z' if self._parser.dates.zoned else ''}"
         else:
             origin = f"{whole if not part else f'{whole + part / 1e9:.15g}'} {unit}"
-        name = Path(self.source.name).name
+        name = _unicode(Path(self.source.name).name)
         about: dict[str, Any] = {
             "source": name,
             "format": self.plan.layout.name,
@@ -230,7 +230,7 @@ class Foreign:
             "origin": origin if self._counts_from_first() else f"0 {unit}",
             "counts": dict(self._parser.counts),
         }
-        self.note = self._said(count, about["origin"])
+        self.note = _unicode(self._said(count, about["origin"]))
         own: dict[str, Any] = {"workload": name.split(".")[0], "category": category_of(self.plan.columns, True)}
         if self._stated is not None:
             own = dict(self._stated["provenance"])
@@ -263,6 +263,11 @@ class Foreign:
             more = f" and {len(self.plan.ignored) - 8:,} more" * (len(self.plan.ignored) > 8)
             notes.append(f"not read: {', '.join(self.plan.ignored[:8])}{more}")
         return "; ".join(filter(None, notes))
+
+
+def _unicode(text: str) -> str:
+    """Text that can be encoded: names of files and of JSON fields may be no Unicode."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def open_trace(

@@ -192,7 +192,7 @@ def _of_parquet(path: Path, size: int) -> Source:
 
     def batches(names: Sequence[str]) -> Iterator[Rows]:
         try:
-            with pq.ParquetFile(path) as file:
+            with path.open("rb") as opened, pq.ParquetFile(opened) as file:
                 before = 0
                 for batch in file.iter_batches(TABLE_ROWS, columns=list(dict.fromkeys(names))):
                     yield _rows(pa.table(batch).select(list(names)), str(path), before)
@@ -201,7 +201,7 @@ def _of_parquet(path: Path, size: int) -> Source:
             raise OptionError("a Parquet file", f"{path}: {error}"[:300], "check the file") from None
 
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             columns = tuple(file.schema_arrow.names)
             head = next(file.iter_batches(PEEKED), None)
     except (pa.ArrowException, OSError) as error:
