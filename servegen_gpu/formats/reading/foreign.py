@@ -103,8 +103,10 @@ class Foreign:
         if not survey.falls:
             alone = self._alone(survey.count)
             unit = self._unit(survey)
+            counts = self._parser.counts
             self._parser.begin()
             first = next(parts)
+            self._parser.counts = counts  # of all rows, not of the first ones
             self._finisher.begin(first.columns, alone)
             if not self._finisher.adds_history:
                 last = Ticks(*(np.array([part]) for part in survey.last))
