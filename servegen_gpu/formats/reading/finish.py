@@ -33,9 +33,9 @@ class Finisher:
         Whether inputs of sessions are what is new.
     """
 
-    def __init__(self, layout: Layout, source: str) -> None:
+    def __init__(self, layout: Layout, source: str, says: str) -> None:
         self.layout, self.source = layout, source
-        self.notes = [layout.says] if layout.says else []
+        self.notes = [says] if says else []
         self.block: int | None = None
         self.adds_history = layout.sessions == "new"
         self.alone = False

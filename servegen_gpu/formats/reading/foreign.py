@@ -7,6 +7,7 @@ in memory that does not grow with them; unless they are out of order, or need al
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,15 @@ class Foreign:
         self.source, self.plan, self.note = source, plan, ""
         self._stated, self._before = about, notes
         self._parser = Parser(plan, drop, source.decimal_comma)
-        self._finisher = Finisher(plan.layout, source.name)
+        self._finisher = self._new_finisher()
+
+    def _new_finisher(self) -> Finisher:
+        layout = self.plan.layout
+        rule = self._stated["provenance"].get("hash_ids") if self._stated is not None else None
+        if isinstance(rule, dict) and isinstance(size := rule.get("block_tokens"), int):
+            layout = replace(layout, block_tokens=size)
+        delayed = "delay" in self.plan.columns or layout.flat is not None
+        return Finisher(layout, self.source.name, layout.says if delayed else "")
 
     def names(self, of: str) -> list[str]:
         """Ids of ``"client"`` or ``"session"`` that are text, by their number; empty where ids are numbers.
@@ -112,7 +121,7 @@ class Foreign:
                 last = Ticks(*(np.array([part]) for part in survey.last))
                 last_us = int(self._since(last, unit, survey)[0] + 500) // 1000
                 return self._stream(survey, unit, self._about(survey, unit, last_us), chain([first], parts))
-            self._finisher = Finisher(self.plan.layout, self.source.name)
+            self._finisher = self._new_finisher()
         return iter([self.trace()])
 
     def _batches(self, reads: tuple[str, ...] | None = None) -> Iterator[Rows]:

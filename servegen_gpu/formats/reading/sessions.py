@@ -9,6 +9,7 @@ from servegen_gpu.formats.reading.values import MAX_TOKENS
 from servegen_gpu.request.columns import Ragged
 
 Ints = NDArray[np.int64]
+FEW = 0.05
 
 
 class Turns:
@@ -132,7 +133,7 @@ def says_new(session: Ints, input_tokens: Ints, hash_ids: Ragged | None) -> tupl
         same = hash_ids.values[begins[now[some]]] == hash_ids.values[begins[before[some]]]
         if len(same):
             share = f"{int(same.sum()):,} of {len(same):,} later turns begin with the same block as the turn before"
-            is_new = int(same.sum()) * 2 < len(same)
+            is_new = int(same.sum()) < FEW * len(same)  # whole inputs may be cut, but new ones share a block by chance
             return is_new, f"inputs taken as {'what is new' if is_new else 'whole'}: {share}"
     shorter = int((input_tokens[now] < input_tokens[before]).sum())
     if shorter:
