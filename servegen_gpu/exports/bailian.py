@@ -12,9 +12,9 @@ import numpy as np
 from servegen_gpu.exports.aiperf import profile
 from servegen_gpu.exports.blocks import with_a_token, with_ids
 from servegen_gpu.exports.export import Export, ExportOptions, Replay, Say, saying
-from servegen_gpu.exports.rows import decimal, either, json_lines
+from servegen_gpu.exports.rows import decimal, either, id_lines
 from servegen_gpu.exports.turns import with_previous
-from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, lines, numbers, scalar
+from servegen_gpu.formats.text import lines, numbers, scalar
 from servegen_gpu.request.schema import MODALITIES
 from servegen_gpu.trace import Trace
 
@@ -58,7 +58,7 @@ EXPORTS = (
         "AIPerf 0.13.0",
         "s, 0.000001",
         ("arrival_us", "input_tokens", "output_tokens", "conversation", "turn", "hash_ids"),
-        lambda _: json_lines("bailian", _encode, TEXT_CHUNK_ROWS),
+        lambda _: id_lines("bailian", _encode),
         _prepare,
         _replay,
         items="the first kind",

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 from servegen_gpu.exports.aiperf import profile
 from servegen_gpu.exports.blocks import with_a_token, with_ids, with_small_ids
 from servegen_gpu.exports.export import Export, ExportOptions, Replay, Say
-from servegen_gpu.exports.rows import decimal, joined, json_lines, only_where
+from servegen_gpu.exports.rows import decimal, id_lines, joined, only_where
 from servegen_gpu.exports.sessions import as_deltas
-from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, lines, numbers
+from servegen_gpu.formats.text import lines, numbers
 from servegen_gpu.trace import Trace
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _export(
         readers,
         "ms, 0.001" if dialect.digits == MILLISECONDS else "s, 0.000001",
         ("arrival_us", *KEYS.values(), "hash_ids") + (("conversation",) if dialect.sessions else ()),
-        lambda _: json_lines(name, partial(_encode, dialect), TEXT_CHUNK_ROWS),
+        lambda _: id_lines(name, partial(_encode, dialect)),
         partial(_prepare, dialect),
         replay,
         inputs="new" if dialect.deltas else "whole",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.export import ExportOptions
-from servegen_gpu.exports.rows import either, json_lines
+from servegen_gpu.exports.rows import either, in_pieces, json_lines
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.text import scalar
 from servegen_gpu.law.philox import philox4x32
@@ -131,18 +131,14 @@ def _known_words(directory: str) -> list[str]:
     )
 
 
-def in_pieces(encode: Callable[[Vocabulary, Trace], memoryview], words: Vocabulary, chunk: Trace) -> memoryview:
-    """What `encode` makes of a chunk, whose prompts may be more than an Arrow array can hold."""
-    if len(chunk) < 2 or int(chunk["input_tokens"].sum(dtype=np.int64)) <= MOST_TOKENS:
-        return encode(words, chunk)
-    middle = len(chunk) // 2
-    halves = (chunk.rows(0, middle), chunk.rows(middle, len(chunk)))
-    return memoryview(b"".join(in_pieces(encode, words, half) for half in halves))
-
-
 def prompt_lines(name: str, encode: Callable[[Vocabulary, Trace], memoryview], options: ExportOptions) -> Format:
     """A file of lines with prompts, of words that the user's tokenizer knows."""
-    return json_lines(name, partial(in_pieces, encode, vocabulary(options.tokenizer)), PROMPT_CHUNK_ROWS)
+    words = vocabulary(options.tokenizer)
+    return json_lines(name, partial(in_pieces, partial(encode, words), _tokens, MOST_TOKENS), PROMPT_CHUNK_ROWS)
+
+
+def _tokens(chunk: Trace) -> int:
+    return int(chunk["input_tokens"].sum(dtype=np.int64))
 
 
 def quoted(words: Vocabulary, chunk: Trace) -> tuple[pa.Array, pa.Array]:

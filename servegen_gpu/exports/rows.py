@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PIECE_DIGITS = 3
+PIECE_IDS = 1 << 18
+"""Of blocks, written at once: text and temporary arrays of 20 MB."""
 
 Fields = Callable[[Trace], "Mapping[str, pa.Array | str]"]
 """Fields of a CSV row by name, in order; a string is the same in every row."""
@@ -27,6 +29,28 @@ Fields = Callable[[Trace], "Mapping[str, pa.Array | str]"]
 def json_lines(name: str, encode: Callable[[Trace], memoryview], chunk_rows: int) -> Format:
     """A file of a line for every request, and nothing before or behind them."""
     return Format(".jsonl", chunk_rows, encode, _lines, sidecar=True, name=name)
+
+
+def id_lines(name: str, encode: Callable[[Trace], memoryview]) -> Format:
+    """The same with ids of blocks, of which a chunk may have millions."""
+    return json_lines(
+        name, partial(in_pieces, encode, lambda chunk: len(chunk["hash_ids"].values), PIECE_IDS), TEXT_CHUNK_ROWS
+    )
+
+
+def in_pieces(
+    encode: Callable[[Trace], memoryview], size: Callable[[Trace], int], most: int, chunk: Trace
+) -> memoryview:
+    """What `encode` makes of a chunk, called for parts of at most this size, or of one row."""
+    waiting, done = [chunk], list[memoryview]()
+    while waiting:
+        part = waiting.pop()
+        if len(part) < 2 or size(part) <= most:
+            done.append(encode(part))
+        else:
+            middle = len(part) // 2
+            waiting += [part.rows(middle, len(part)), part.rows(0, middle)]
+    return done[0] if len(done) == 1 else memoryview(b"".join(done))
 
 
 def csv_table(name: str, fields: Fields) -> Format:
