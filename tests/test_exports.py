@@ -263,6 +263,14 @@ def test_commands_survive_any_path(name: str, folder: str, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(("suffix", "program"), [("gz", "gzip"), ("zst", "zstd")])
+def test_compressed_files_are_to_be_unpacked_first(suffix: str, program: str, tmp_path: Path):
+    path = tmp_path / f"a b.csv.{suffix}"
+    command, remark = write(talk([(7, 0, 20, 5, 1)]), path, "vidur").replay.splitlines()
+    assert str(path)[: -1 - len(suffix)] in shlex.split(command)
+    assert shlex.split(remark) == ["#", "after", program, "-d", "-k", str(path)]
+
+
 def test_blocks_of_another_size_are_told_to_the_reader(tmp_path: Path):
     trace = talk([(7, -1, 20, 5, 1)])
     for name, words in (
@@ -301,6 +309,13 @@ def test_refusals(name: str, path: str, options: dict[str, Any], message: str, t
     with pytest.raises(OptionError, match=message):
         write(trace, tmp_path / path, name, ExportOptions(**options))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pipes_have_no_name_to_replay_and_no_header_beside():
+    trace = talk([(7, 0, 20, 5, 1)])
+    assert "FILE" in shlex.split(write(trace, "/dev/null", "vidur").replay)
+    with pytest.raises(OptionError, match="a file, because a header goes beside it, got /dev/null"):
+        write(trace, "/dev/null", "blis")
 
 
 def test_too_few_ids_are_refused(tmp_path: Path):

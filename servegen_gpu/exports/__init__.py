@@ -16,6 +16,7 @@ from servegen_gpu.exports import aibrix, aiperf, azure, bailian, blis, burstgpt,
 from servegen_gpu.exports.export import Export, ExportOptions, Replay
 from servegen_gpu.formats import FORMATS, WriteSummary, write_stream
 from servegen_gpu.formats.atomic import is_special
+from servegen_gpu.formats.compression import codec_of, plain_name
 from servegen_gpu.prefixes.dense import dense_ids
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.trace import Trace
@@ -67,14 +68,22 @@ def write(
     written = write_stream(seen.prepared(prepared), path, export.format(options), encoding=options.encoding)
     if lost := [name for name in seen.columns if name not in export.columns]:
         notes.append(f"{format} files have no place for {', '.join(lost)}: left out")
-    of = Replay(os.fspath(path), seen.columns, seen.rows, seen.block_tokens, seen.duration_s, options)
-    return replace(written, rows=seen.rows, notes=tuple(notes), replay=_command(export, of))
+    of = Replay(_replayed(Path(path)), seen.columns, seen.rows, seen.block_tokens, seen.duration_s, options)
+    return replace(written, rows=seen.rows, notes=tuple(notes), replay=_command(export, of, Path(path)))
 
 
-def _command(export: Export, of: Replay) -> str:
+def _replayed(path: Path) -> str:
+    """The file that a command names: without compression, which readers do not take."""
+    return "FILE" if is_special(path) else str(plain_name(path))
+
+
+def _command(export: Export, of: Replay, path: Path) -> str:
+    """The command, and behind it, as comments, what to know about it."""
     words = export.replay(of)
-    remark = f"\n# {export.remark}" if words and export.remark else ""
-    return shlex.join(words) + remark
+    remarks = [export.remark] if export.remark else []
+    if codec := codec_of(path):
+        remarks.append(f"after {shlex.join([codec, '-d', '-k', str(path)])}")
+    return "\n# ".join([shlex.join(words), *remarks]) if words else ""
 
 
 def _check_suffix(path: Path, export: Export) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.export import Export, ExportOptions, Replay, Say
 from servegen_gpu.exports.rows import csv_lines, csv_writer, only_where
 from servegen_gpu.exports.turns import with_rounds
@@ -89,11 +90,12 @@ def _reason_ratio(chunk: Trace) -> pa.Array | str:
 
 @contextmanager
 def _writer(head: Trace, sink: Sink) -> Iterator[Append]:
+    if is_special(sink.target):
+        raise OptionError("a file, because a header goes beside it", f"{sink.target}", "write to t.csv")
     with csv_writer(_fields, head, sink) as append:
         yield append
-    if not is_special(sink.target):
-        with new_file(sink.target.with_name(sink.target.name + HEADER_SUFFIX)) as beside:
-            beside.write(HEADER)
+    with new_file(sink.target.with_name(sink.target.name + HEADER_SUFFIX)) as beside:
+        beside.write(HEADER)
 
 
 def _replay(of: Replay) -> list[str]:
