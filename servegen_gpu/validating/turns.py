@@ -1,8 +1,8 @@
 """Turns of sessions: whether the history is counted twice, or lost.
 
 A program that puts earlier turns in front of an input needs what is new in it. Given whole inputs, it replays the
-history twice. The ids tell: a whole input begins with the blocks of the turn before. Without ids, it tells that next to all
-turns are at least as long as the turn before and its answer. What is kept of a session is its last turn, 44 bytes.
+history twice. The ids tell: a whole input begins with the blocks of the turn before. Without ids, it tells that next to
+all turns are at least as long as the turn before and its answer. What is kept of a session is its last turn, 44 bytes.
 """
 
 from __future__ import annotations
