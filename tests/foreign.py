@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def requests(unit: float, block: int, *, deltas: bool = True) -> list[Row]:
-    """Mooncake's rows: ten sessions of two turns with ids, and twenty requests alone; five a second, times in `unit`."""
+    """Mooncake's rows: ten sessions of two turns, and twenty requests alone; five a second, in `unit` seconds."""
     rows, fresh = [], iter(range(100, 100_000))
     open_turns: dict[int, Row] = {}
     for i in range(ROWS):

@@ -62,8 +62,22 @@ DEFECTS: list[tuple[str, dict[str, object], str, str, str, str]] = [
     ("aiperf:mooncake_trace", {"input_length": -5}, "input_length", REFUSED, "fewer than no tokens", "-5"),
     ("aiperf:mooncake_trace", {"input_length": "many"}, "input_length", REFUSED, "no whole number", '"many"'),
     ("aiperf:mooncake_trace", {"input_length": 10.5}, "input_length", REFUSED, "no whole number", "10.5"),
-    ("aiperf:mooncake_trace", {"input_length": None, "hash_ids": None}, "input_length", REFUSED, "nothing to", "nothing"),
-    ("aiperf:mooncake_trace", {"text_input": "Hi"}, "input_length", REFUSED, "two things", "input_length and text_input"),
+    (
+        "aiperf:mooncake_trace",
+        {"input_length": None, "hash_ids": None},
+        "input_length",
+        REFUSED,
+        "nothing to",
+        "nothing",
+    ),
+    (
+        "aiperf:mooncake_trace",
+        {"text_input": "Hi"},
+        "input_length",
+        REFUSED,
+        "two things",
+        "input_length and text_input",
+    ),
     ("aiperf:mooncake_trace", {"tools": [{}]}, "tools", REFUSED, "tools without messages", "[{}]"),
     ("aiperf:mooncake_trace", {"session_id": 17}, "session_id", REFUSED, "no text", "17"),
     ("aiperf:mooncake_trace", {"timestamp": None}, "timestamp", SUSPICIOUS, "neither", "nothing"),
@@ -135,7 +149,7 @@ def test_a_defect_is_found_at_its_line(
     found = [p for p in report.problems if p.key == key and wrong in p.wrong]
     assert len(found) == 1, report
     assert found[0].severity == severity
-    assert (found[0].line, found[0].rows) == (line_of(text), 2 if "sub_requests" in changes and False else 1)
+    assert (found[0].line, found[0].rows) == (line_of(text), 1)
     assert value in found[0].value
     assert len(found[0].fix) > 3
     assert f"{line_of(text)}: {found[0].value}" in str(report)
@@ -144,7 +158,7 @@ def test_a_defect_is_found_at_its_line(
 @pytest.mark.parametrize("program", GOOD)
 def test_a_broken_line_does_not_stop_the_check(program: str, tmp_path: Path):
     rows = GOOD[program].splitlines(keepends=True)
-    rows[AT] = rows[AT][:10].rstrip() + "\n"
+    rows[AT] = rows[AT][:6].rstrip(",") + "\n"
     report = sg.validate(write(tmp_path, "".join(rows)), program)
     broken = next(p for p in report.problems if "no JSON object" in p.wrong or "no row of the table" in p.wrong)
     assert (broken.line, broken.rows) == (AT + 1, 1)
@@ -171,7 +185,11 @@ def test_an_id_at_two_sizes(tmp_path: Path):
 def test_history_counted_twice(tmp_path: Path):
     """Whole inputs given to a program that appends the history; with ids that is certain, without them likely."""
     whole = requests(1e-3, 512, deltas=False)
-    later = [i for i, row in enumerate(whole) if row.get("session_id") in [r.get("session_id") for r in whole[:i]] and i % 2 == 0]
+    later = [
+        i
+        for i, row in enumerate(whole)
+        if row.get("session_id") in [r.get("session_id") for r in whole[:i]] and i % 2 == 0
+    ]
     stated = sum(row["input_length"] for row in whole)
     appended = sum(whole[i - 2]["input_length"] + whole[i - 2]["output_length"] for i in later)
     for program in ("aiperf", "dynamo-delta"):
@@ -258,7 +276,7 @@ def test_a_context_that_is_too_short(tmp_path: Path):
 
 
 WHOLE_FILE: list[tuple[str, Callable[[str], str], str, str]] = [
-    ("vllm:burstgpt", lambda t: t.replace(foreign.BURSTGPT, "Timestamp,Request tokens,Model,Response tokens,a,b"), SILENT, "by position"),
+    ("vllm:burstgpt", lambda t: t.replace("Model,Request tokens", "Request tokens,Model"), SILENT, "by position"),
     ("inference-perf", lambda t: t.replace("TIMESTAMP,", "TIMESTAMP,NumImages,"), SILENT, "by position"),
     ("vidur:Time", lambda t: t.replace("Date,", "Day,"), REFUSED, "no such column"),
     ("blis", lambda t: t.replace("arrival_time_us", "arrival"), REFUSED, "no such column"),
@@ -276,5 +294,6 @@ def test_what_concerns_the_whole_file(
     program: str, change: Callable[[str], str], severity: str, wrong: str, tmp_path: Path
 ):
     report = sg.validate(write(tmp_path, change(GOOD[program])), program)
-    assert (report.problems[0].severity, wrong in report.problems[0].wrong) == (severity, True), report
-    assert report.problems[0].fix
+    (found,) = [p for p in report.problems if wrong in p.wrong]
+    assert found.severity == severity
+    assert found.fix

@@ -148,7 +148,7 @@ class _Check:
                 turns.add(seen, findings)
             if sizes:
                 sizes.add_parts(seen, findings)
-        if sizes and len(sizes):
+        if sizes and sizes.parts:
             for piece in self._pieces(Findings()):
                 sizes.add_full(self._view(piece, Findings()))
             sizes.finish(findings, self.block_tokens)

@@ -181,6 +181,13 @@ def texts(piece: Piece, key: str) -> Any:
     return pc.utf8_trim_whitespace(column.cast(pa.string())) if _is_text(column.type) else pa.nulls(n, pa.string())
 
 
+def whole_text(piece: Piece, key: str) -> NDArray[np.bool_]:
+    """Where a column of text has digits alone, bool[n]."""
+    import pyarrow.compute as pc
+
+    return _mask(pc.fill_null(pc.match_substring_regex(texts(piece, key), INTEGER), False))
+
+
 def dates(piece: Piece, key: str) -> tuple[Numbers, NDArray[np.bool_]]:
     """A column of dates as seconds since 1970, and where an offset from UTC is stated, bool[n]; offsets are ignored."""
     import pyarrow as pa

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +56,15 @@ class Piece:
         Lines among them that are no rows.
     blank : tuple of int
         Blank lines among them.
+    text : bool
+        All values are text, as in CSV files.
     """
 
     columns: dict[str, Raw]
     lines: NDArray[np.int64]
     faults: tuple[Fault, ...] = ()
     blank: tuple[int, ...] = ()
+    text: bool = False
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -328,7 +331,8 @@ def _of_csv(path: Path, head: Head, chosen: Sequence[str]) -> Iterator[Piece]:
                 text = text[text.find(b"\n") + 1 :] if b"\n" in text else b""
             line = head.line + 1
         if text.strip():
-            yield from _parsed(Block(text, line), table, row, quoted=True)
+            for piece in _parsed(Block(text, line), table, row, quoted=True):
+                yield replace(piece, text=True)
 
 
 def _of_parquet(path: Path, columns: list[str]) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.validating.cells import Lists, Numbers, dates, lists, numbers
+from servegen_gpu.validating.cells import Lists, Numbers, dates, lists, numbers, whole_text
 from servegen_gpu.validating.pieces import Piece
 from servegen_gpu.validating.report import LINES, REFUSED, SILENT, SUSPICIOUS, Findings, Severity
 from servegen_gpu.validating.rules import Ids, Program, Time, Tokens
@@ -109,7 +109,7 @@ def _times(
         expected = "no date and time"
         fix = "write 2023-11-16 18:17:03.979960"
     else:
-        found = numbers(piece, rule.key, text=program.lenient or "csv" in program.reads)
+        found = numbers(piece, rule.key, text=program.lenient or piece.text)
         expected, fix = "no number", "write a number without quotes"
     if rule.needed:
         note(findings, piece, found.missing, rule.key, "no time", "give every request a time", rule.needed)
@@ -123,7 +123,7 @@ def _times(
 def _tokens(piece: Piece, rule: Tokens | None, program: Program, findings: Findings) -> NDArray[np.int64]:
     if rule is None:
         return np.full(len(piece), -1)
-    found: Numbers = numbers(piece, rule.key, text=program.lenient or "csv" in program.reads)
+    found: Numbers = numbers(piece, rule.key, text=program.lenient or piece.text)
     if rule.needed:
         note(findings, piece, found.missing, rule.key, "no number of tokens", "give every request one", rule.needed)
     fix = "write a whole number of tokens, without quotes or point"
@@ -145,7 +145,9 @@ def _tokens(piece: Piece, rule: Tokens | None, program: Program, findings: Findi
 
 
 def _pointed(piece: Piece, key: str, found: Numbers) -> NDArray[np.bool_]:
-    """Where a whole number is written with a decimal point; known only of lines that were read one by one."""
+    """Where a whole number is written with a decimal point, as far as known: in CSV, and in lines read one by one."""
+    if piece.text:
+        return found.there & ~whole_text(piece, key)
     raw = piece.columns.get(key)
     if not isinstance(raw, list):
         return np.zeros(len(piece), np.bool_)

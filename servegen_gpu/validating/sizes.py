@@ -28,7 +28,8 @@ class Sizes:
         self._rule = rule
         self._parts = Keyed(FIELDS)
 
-    def __len__(self) -> int:
+    @property
+    def parts(self) -> int:
         """How many partial blocks there are."""
         return len(self._parts)
 
