@@ -62,7 +62,8 @@ class Sizes:
         """Look at full blocks."""
         if seen.ids is None or not len(self._parts):
             return
-        full = np.ones(len(seen.ids.values), np.bool_)
+        right = (seen.input >= 0) & (seen.ids.lengths <= -(-seen.input // seen.block_tokens))
+        full = np.repeat(right, seen.ids.lengths)
         full[_parts(seen, seen.ids)[1]] = False
         keys = seen.ids.values[full].view(np.uint64)
         there, values = self._parts.get(keys)

@@ -113,7 +113,7 @@ class Turns:
 
     def _compare(self, seen: View, row: NDArray[np.int64], before: NDArray[np.void]) -> None:
         """Compare later turns with the turns before."""
-        whole = seen.input[row] >= before["last"]
+        whole = (before["last"] > 0) & (seen.input[row] >= before["last"])
         alike = np.zeros(len(row), np.bool_)
         compared = before["blocks"] > 0
         if seen.ids is not None:
@@ -123,7 +123,11 @@ class Turns:
             compared &= ~seen.ids.missing[row]
         self._later += len(row)
         self._compared += int(compared.sum())
-        for count, which in ((self._alike, alike), (self._longer, whole), (self._shorter, ~whole & ~alike)):
+        for count, which in (
+            (self._alike, alike),
+            (self._longer, whole),
+            (self._shorter, (seen.input[row] < before["last"]) & ~alike),
+        ):
             count.add(seen, row[which], before["last"][which])
 
     def _root_of(self, piece: Piece, own: NDArray[np.uint64]) -> NDArray[np.uint64]:
