@@ -17,7 +17,8 @@ from servegen_gpu.validating.rules import Facts, Ids, Program, Sessions, Time, T
 
 MS, US, NS = 1e-3, 1e-6, 1e-9
 ZERO_INPUT = "the program makes it one"
-FIXED = "the program sends one prompt of no tokens"
+MAYBE = "the server may refuse it"
+NO_PROMPT = "the program sends one prompt of no tokens"
 
 
 def _num_prompts(facts: Facts) -> list[str]:
@@ -170,7 +171,7 @@ PROGRAMS: tuple[Program, ...] = (
         "vllm bench serve, Mooncake's lines in seconds",
         blank="refused by the program",
         time=Time("timestamp", 1.0, order=SILENT, late=SILENT, option="--timed-trace-sec-multiplier 0.001"),
-        input=Tokens("input_length", below=SILENT, means=FIXED),
+        input=Tokens("input_length", below=SILENT, means=NO_PROMPT),
         output=Tokens("output_length", 0, None),
         ids=Ids(
             block_tokens=16,
@@ -190,7 +191,7 @@ PROGRAMS: tuple[Program, ...] = (
         told_by=("prompt",),
         suffixes=(".jsonl",),
         marked=None,
-        output=Tokens("output_tokens", 1, SUSPICIOUS, "the server may refuse it", SUSPICIOUS),
+        output=Tokens("output_tokens", 1, SUSPICIOUS, MAYBE, SUSPICIOUS),
         checks=(peculiar.prompt_is_text,),
         also=("prompt",),
         notes=lambda facts: ["pass --custom-output-len -1 --disable-shuffle", *_num_prompts(facts)],
@@ -204,7 +205,7 @@ PROGRAMS: tuple[Program, ...] = (
         places={2: "Request tokens", 3: "Response tokens"},
         lenient=True,
         marked=None,
-        input=Tokens("Request tokens", 1, SILENT, FIXED),
+        input=Tokens("Request tokens", 1, SILENT, NO_PROMPT),
         output=Tokens("Response tokens", 1, SILENT, "the program leaves the row out"),
         checks=(peculiar.gpt_4,),
         also=("Model",),
@@ -255,16 +256,16 @@ PROGRAMS: tuple[Program, ...] = (
         places={0: "TIMESTAMP", 1: "ContextTokens", 2: "GeneratedTokens"},
         broken=SILENT,
         time=Time("TIMESTAMP", 1.0, SILENT, order=SILENT, date=True),
-        input=Tokens("ContextTokens", 1, SUSPICIOUS, "the server may refuse it", SILENT, SILENT),
-        output=Tokens("GeneratedTokens", 1, SUSPICIOUS, "the server may refuse it", SILENT, SILENT),
+        input=Tokens("ContextTokens", 1, SUSPICIOUS, MAYBE, SILENT, SILENT),
+        output=Tokens("GeneratedTokens", 1, SUSPICIOUS, MAYBE, SILENT, SILENT),
     ),
     Program(
         "aibrix",
         "AIBrix, the requests of a moment a line",
         nested="requests",
         time=Time("timestamp", MS, order=SUSPICIOUS),
-        input=Tokens("prompt_length", needed=None),
-        output=Tokens("output_length", needed=None),
+        input=Tokens("prompt_length", 1, SUSPICIOUS, MAYBE, None),
+        output=Tokens("output_length", 1, SUSPICIOUS, MAYBE, None),
         checks=(peculiar.prompt_or_length,),
         also=("prompt", "Prompt Length"),
     ),
@@ -274,8 +275,8 @@ PROGRAMS: tuple[Program, ...] = (
         reads=("csv",),
         columns=("request_id",),
         time=Time("arrival_time_us", US, order=SUSPICIOUS),
-        input=Tokens("input_tokens"),
-        output=Tokens("output_tokens"),
+        input=Tokens("input_tokens", 1, SUSPICIOUS, MAYBE),
+        output=Tokens("output_tokens", 1, SUSPICIOUS, MAYBE),
         checks=(peculiar.slo_classes, peculiar.think_times),
         also=("slo_class", "think_time_us"),
     ),
@@ -283,8 +284,8 @@ PROGRAMS: tuple[Program, ...] = (
         "llmservingsim:flat",
         "LLMServingSim, a request a line",
         time=Time("arrival_time_ns", NS, order=SUSPICIOUS),
-        input=Tokens("input_toks"),
-        output=Tokens("output_toks"),
+        input=Tokens("input_toks", 1, SUSPICIOUS, MAYBE),
+        output=Tokens("output_toks", 1, SUSPICIOUS, MAYBE),
         checks=(peculiar.token_ids,),
         also=("input_tok_ids", "output_tok_ids"),
         notes=lambda _: ["rows without input_tok_ids hit no prefix cache"],
@@ -295,8 +296,8 @@ PROGRAMS: tuple[Program, ...] = (
         told_by=("sub_requests",),
         nested="sub_requests",
         time=Time("arrival_time_ns", NS),
-        input=Tokens("input_toks"),
-        output=Tokens("output_toks"),
+        input=Tokens("input_toks", 1, SUSPICIOUS, MAYBE),
+        output=Tokens("output_toks", 1, SUSPICIOUS, MAYBE),
         checks=(peculiar.token_ids,),
         also=("input_tok_ids", "output_tok_ids"),
         notes=lambda _: ["rows without input_tok_ids hit no prefix cache"],
@@ -305,8 +306,8 @@ PROGRAMS: tuple[Program, ...] = (
         "lmcache",
         "LMCache's trace_replayer, Mooncake's lines",
         time=Time("timestamp", MS, order=SUSPICIOUS),
-        input=Tokens("input_length"),
-        output=Tokens("output_length"),
+        input=Tokens("input_length", 1, SUSPICIOUS, MAYBE),
+        output=Tokens("output_length", 1, SUSPICIOUS, MAYBE),
         ids=Ids(
             needed=SUSPICIOUS,
             without="no cache is hit",
