@@ -80,7 +80,7 @@ DEFECTS: list[tuple[str, dict[str, object], str, str, str, str]] = [
     ),
     ("aiperf:mooncake_trace", {"tools": [{}]}, "tools", REFUSED, "tools without messages", "[{}]"),
     ("aiperf:mooncake_trace", {"session_id": 17}, "session_id", REFUSED, "no text", "17"),
-    ("aiperf:mooncake_trace", {"timestamp": None}, "timestamp", SUSPICIOUS, "neither", "nothing"),
+    ("aiperf:mooncake_trace", {"timestamp": None}, "timestamp", SUSPICIOUS, "cannot place", "nothing"),
     ("aiperf:mooncake_trace", {"delay": 5}, "delay", SUSPICIOUS, "takes the timestamp", "5"),
     ("aiperf:mooncake_trace", {"timestamp": "soon"}, "timestamp", REFUSED, "no number", '"soon"'),
     ("aiperf:mooncake_trace", {"timestamp": -3}, "timestamp", SUSPICIOUS, "below 0", "-3"),
@@ -222,6 +222,16 @@ def test_history_lost(tmp_path: Path):
         (found,) = sg.validate(path, program).problems
         assert (found.severity, found.rows, found.line) == (SILENT, 10, 3)
         assert "history lost" in found.wrong
+
+
+def test_gaps_in_place_of_times(tmp_path: Path):
+    """A delay is from the turn before: a first turn, or a request alone, cannot have it in place of a time."""
+    for program, severity in (("aiperf", SUSPICIOUS), ("dynamo-delta", REFUSED)):
+        rows = requests(1e-3, 512)
+        for i in (AT, 0, 2):  # alone, a first turn, a later turn
+            rows[i] = {"delay": 5} | foreign.without([rows[i]], "timestamp")[0]
+        found = {(p.line, p.key, p.severity) for p in sg.validate(write(tmp_path, lines(rows)), program).problems}
+        assert found == {(AT + 1, "timestamp", severity), (1, "session_id", severity)}
 
 
 def test_turns_out_of_order(tmp_path: Path):

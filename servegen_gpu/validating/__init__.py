@@ -181,7 +181,7 @@ class _Check:
     def _pieces(self, findings: Findings) -> Iterator[Piece]:
         """Rows of the file; notes lines that are none."""
         rules = self.rules
-        whole = () if rules.lenient else [part.key for part in (rules.input, rules.output) if part]
+        whole = () if rules.lenient else [part.key for part in (rules.input, rules.output, rules.ids) if part]
         for piece in pieces(self.path, self.head, rules.keys(), whole):
             for fault in piece.faults:
                 fix = "the line is broken or cut short: fix or remove it"

@@ -85,7 +85,7 @@ def numbers(piece: Piece, key: str, *, text: bool = False) -> Numbers:
     import pyarrow as pa
 
     column = _whole(raw)
-    missing = _mask(column.is_null(nan_is_null=False))
+    missing = mask(column.is_null(nan_is_null=False))
     if pa.types.is_null(column.type):
         return Numbers(np.zeros(n, np.int64), ~no, no)
     if _is_text(column.type):
@@ -103,19 +103,19 @@ def numbers(piece: Piece, key: str, *, text: bool = False) -> Numbers:
     return Numbers(np.where(finite, values, 0).astype(np.float64), missing, ~finite)
 
 
-def lists(piece: Piece, key: str) -> Lists:
-    """A column of lists of whole numbers."""
+def lists(piece: Piece, key: str, *, lenient: bool = False) -> Lists:
+    """A column of lists of whole numbers; ``1.0`` is one if `lenient`, or where all of a piece may be written so."""
     n, raw = len(piece), piece.columns.get(key)
     no, empty = np.zeros(n, np.bool_), np.zeros(0, np.int64)
     if raw is None:
         return Lists(empty, np.zeros(n + 1, np.int64), ~no, no)
     if isinstance(raw, list):
-        return _lists_of_objects(raw)
+        return _lists_of_objects(raw, lenient)
     import pyarrow as pa
     import pyarrow.compute as pc
 
     column = _whole(raw)
-    missing = _mask(column.is_null())
+    missing = mask(column.is_null())
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         return Lists(empty, np.zeros(n + 1, np.int64), missing, ~missing)
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), np.int64)
@@ -125,7 +125,7 @@ def lists(piece: Piece, key: str) -> Lists:
         values, bad = np.zeros(len(items), np.int64), np.ones(len(items), np.bool_)
     elif pa.types.is_integer(items.type) or pa.types.is_floating(items.type):
         found = np.asarray(pc.fill_null(items, 0).to_numpy(zero_copy_only=False))
-        bad = _mask(items.is_null())
+        bad = mask(items.is_null())
         if found.dtype.kind == "f":
             bad |= found != np.rint(found)
             values = np.where(np.abs(found) < 2.0**63, found, 0).astype(np.int64)
@@ -158,7 +158,7 @@ def names(piece: Piece, key: str) -> tuple[NDArray[np.uint64], NDArray[np.bool_]
         column = pa.array([None if value is None else str(value) for value in raw], pa.string())
         return _words(column), missing, other
     column = _whole(raw)
-    missing = _mask(column.is_null())
+    missing = mask(column.is_null())
     text = _is_text(column.type) or pa.types.is_timestamp(column.type)
     if not text and not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
         return np.zeros(n, np.uint64), missing, ~missing
@@ -185,7 +185,7 @@ def whole_text(piece: Piece, key: str) -> NDArray[np.bool_]:
     """Where a column of text has digits alone, bool[n]."""
     import pyarrow.compute as pc
 
-    return _mask(pc.fill_null(pc.match_substring_regex(texts(piece, key), INTEGER), False))
+    return mask(pc.fill_null(pc.match_substring_regex(texts(piece, key), INTEGER), False))
 
 
 def dates(piece: Piece, key: str) -> tuple[Numbers, NDArray[np.bool_]]:
@@ -194,16 +194,16 @@ def dates(piece: Piece, key: str) -> tuple[Numbers, NDArray[np.bool_]]:
     import pyarrow.compute as pc
 
     text = texts(piece, key)
-    missing = _mask(pc.equal(pc.fill_null(text, ""), ""))
-    right = _mask(pc.fill_null(pc.match_substring_regex(text, DATE), False))
+    missing = mask(pc.equal(pc.fill_null(text, ""), ""))
+    right = mask(pc.fill_null(pc.match_substring_regex(text, DATE), False))
     head = pc.replace_substring(pc.utf8_slice_codeunits(text, 0, 19), "T", " ")
     whole = pc.strptime(head, "%Y-%m-%d %H:%M:%S", "s", error_is_null=True)
-    right &= ~_mask(whole.is_null())
+    right &= ~mask(whole.is_null())
     fraction = pc.replace_substring_regex(pc.utf8_slice_codeunits(text, 19), r"^([.][0-9]{1,9})?.*$", r"0\1")
     right_only = pa.array(right)
     part = pc.if_else(right_only, fraction, "0").cast(pa.float64())
     seconds = pc.if_else(right_only, whole.cast(pa.int64()), 0)
-    zoned = right & _mask(pc.fill_null(pc.match_substring_regex(pc.utf8_slice_codeunits(text, 19), "[Z+-]"), False))
+    zoned = right & mask(pc.fill_null(pc.match_substring_regex(pc.utf8_slice_codeunits(text, 19), "[Z+-]"), False))
     return Numbers(np.asarray(seconds) + np.asarray(part), missing, ~missing & ~right), zoned
 
 
@@ -224,8 +224,14 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _mask(column: Any) -> NDArray[np.bool_]:
-    return np.array(column.to_numpy(zero_copy_only=False), np.bool_)
+def mask(column: Any) -> NDArray[np.bool_]:
+    """A column of Arrow's without nulls, of true and false, as bool[n]."""
+    import pyarrow as pa
+
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(whole, pa.ChunkedArray):
+        return np.concatenate([np.zeros(0, np.bool_), *map(mask, whole.chunks)])
+    return np.array(whole.to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -239,13 +245,13 @@ def _of_text(column: Any, missing: NDArray[np.bool_]) -> Numbers:
     import pyarrow.compute as pc
 
     text = pc.fill_null(pc.utf8_trim_whitespace(column.cast(pa.string())), "")
-    missing = missing | _mask(pc.equal(text, ""))
-    whole = _mask(pc.match_substring_regex(text, INTEGER))
+    missing = missing | mask(pc.equal(text, ""))
+    whole = mask(pc.match_substring_regex(text, INTEGER))
     bare = pc.utf8_ltrim(text, characters="+")
     if (whole | missing).all():
         values = np.asarray(pc.if_else(pa.array(whole), bare, "0").cast(pa.int64()))
         return Numbers(values, missing, np.zeros(len(values), np.bool_))
-    right = _mask(pc.match_substring_regex(text, NUMBER))
+    right = mask(pc.match_substring_regex(text, NUMBER))
     found = np.asarray(pc.if_else(pa.array(right), bare, "0").cast(pa.float64()))
     right &= np.isfinite(found)
     return Numbers(np.where(right, found, 0.0), missing, ~missing & ~right)
@@ -275,12 +281,15 @@ def _number(text: str) -> Any:
     return text
 
 
-def _lists_of_objects(raw: list[Any]) -> Lists:
+def _lists_of_objects(raw: list[Any], lenient: bool) -> Lists:
+    def is_whole(item: Any) -> bool:
+        return type(item) is int or (lenient and type(item) is float and item.is_integer())
+
     missing = np.array([value is None for value in raw], np.bool_)
-    right = [isinstance(value, list) and all(type(item) is int for item in value) for value in raw]
+    right = [isinstance(value, list) and all(map(is_whole, value)) for value in raw]
     kept = [value if ok else [] for value, ok in zip(raw, right, strict=True)]
     offsets = _ends(np.array([len(value) for value in kept], np.int64))
-    values = np.array([max(-LARGEST, min(item, LARGEST)) for value in kept for item in value], np.int64)
+    values = np.array([max(-LARGEST, min(int(item), LARGEST)) for value in kept for item in value], np.int64)
     return Lists(values, offsets, missing, ~missing & ~np.array(right, np.bool_))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.validating.cells import lists, names, numbers, texts
+from servegen_gpu.validating.cells import lists, mask, names, numbers, texts
 from servegen_gpu.validating.pieces import Piece
 from servegen_gpu.validating.report import REFUSED, SILENT, SUSPICIOUS, Findings
 from servegen_gpu.validating.rows import note
@@ -31,7 +31,22 @@ def there(piece: Piece, key: str) -> NDArray[np.bool_]:
         return np.zeros(len(piece), np.bool_)
     if isinstance(column, list):
         return np.array([value is not None for value in column], np.bool_)
-    return np.asarray(column.is_valid().to_numpy(), np.bool_)
+    return mask(column.is_valid())
+
+
+def filled(piece: Piece, key: str) -> NDArray[np.bool_]:
+    """Where a key has a value that is neither empty text nor an empty list, bool[n]."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = piece.columns.get(key)
+    if isinstance(column, list):
+        return np.array([bool(value) for value in column], np.bool_)
+    if column is not None and pa.types.is_string(column.type):
+        return mask(pc.fill_null(pc.not_equal(column, ""), False))
+    if column is not None and pa.types.is_list(column.type):
+        return mask(pc.fill_null(pc.greater(pc.list_value_length(column), 0), False))
+    return there(piece, key)
 
 
 def one_input(piece: Piece, findings: Findings) -> None:
@@ -54,8 +69,9 @@ def one_input(piece: Piece, findings: Findings) -> None:
 def fixed_schedule(piece: Piece, findings: Findings) -> None:
     """AIPerf: times, or gaps behind the turn before."""
     time, delay = there(piece, "timestamp"), there(piece, "delay")
-    wrong = "neither timestamp nor delay: --fixed-schedule cannot place it"
-    note(findings, piece, ~time & ~delay, "timestamp", wrong, "give every request a timestamp", SUSPICIOUS)
+    wrong = "no timestamp: --fixed-schedule cannot place it"
+    alone = ~there(piece, "session_id")
+    note(findings, piece, ~time & (alone | ~delay), "timestamp", wrong, "give every request a timestamp", SUSPICIOUS)
     wrong = "timestamp and delay: --fixed-schedule takes the timestamp"
     note(findings, piece, time & delay, "delay", wrong, "leave delay out", SUSPICIOUS)
 
@@ -64,7 +80,8 @@ def time_or_delay(piece: Piece, findings: Findings) -> None:
     """Dynamo: times, or gaps behind the turn before."""
     time, delay = there(piece, "timestamp"), there(piece, "delay")
     fix = "give every request a timestamp, or later turns a delay"
-    note(findings, piece, ~time & ~delay, "timestamp", "no time", fix, REFUSED)
+    alone = ~there(piece, "session_id")
+    note(findings, piece, ~time & (alone | ~delay), "timestamp", "no time", fix, REFUSED)
     wrong = "timestamp and delay: the delay is taken, behind the end of the turn before"
     note(findings, piece, time & delay, "delay", wrong, "leave one of them out", SUSPICIOUS)
 
@@ -84,10 +101,8 @@ def session_time(piece: Piece, findings: Findings) -> None:
 
 def text_of_turn(piece: Piece, findings: Findings) -> None:
     """AIPerf: a turn has text, or something else to send."""
-    some = np.zeros(len(piece), np.bool_)
-    for key in ("text", "texts", "image", "images", "audio", "audios", "video", "videos"):
-        column = piece.columns.get(key)
-        some |= np.array([bool(value) for value in column], np.bool_) if isinstance(column, list) else there(piece, key)
+    ways = ("text", "texts", "image", "images", "audio", "audios", "video", "videos")
+    some = np.any([filled(piece, key) for key in ways], axis=0)
     note(findings, piece, ~some, "text", "a turn with nothing to send", "give it text that is not empty", REFUSED)
 
 

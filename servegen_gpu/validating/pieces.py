@@ -152,7 +152,7 @@ def pieces(path: Path, head: Head, columns: Collection[str], whole: Collection[s
     columns : collection of str
         Which to read of a CSV or Parquet file, those that are there.
     whole : collection of str
-        Keys of JSON lines where a number with a decimal point is not taken for a whole one.
+        Keys of JSON lines, of numbers or lists of them, where ``1.0`` is to be told from ``1``.
 
     Raises
     ------
@@ -266,7 +266,8 @@ def _json_table(text: bytes, path: Path, whole: Collection[str]) -> pa.Table | N
     except OptionError:
         return None
     for name in whole:
-        if name in table.column_names and pa.types.is_floating(table.schema.field(name).type):
+        kind = table.schema.field(name).type if name in table.column_names else pa.null()
+        if pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind):
             return None
     return table
 

@@ -61,7 +61,7 @@ def view(piece: Piece, program: Program, block_tokens: int, time_scale: float, f
         _times(piece, program.time, program, time_scale, findings),
         _tokens(piece, program.input, program, findings),
         _tokens(piece, program.output, program, findings),
-        _ids(piece, program.ids, findings) if program.ids else None,
+        _ids(piece, program.ids, program.lenient, findings) if program.ids else None,
         block_tokens,
     )
 
@@ -154,8 +154,8 @@ def _pointed(piece: Piece, key: str, found: Numbers) -> NDArray[np.bool_]:
     return np.array([isinstance(value, float) for value in raw], np.bool_) & found.there
 
 
-def _ids(piece: Piece, rule: Ids, findings: Findings) -> Lists:
-    found = lists(piece, rule.key)
+def _ids(piece: Piece, rule: Ids, lenient: bool, findings: Findings) -> Lists:
+    found = lists(piece, rule.key, lenient=lenient)
     fix = f"give an id for every {rule.block_tokens:,} tokens (servegen-gpu convert does)"
     if rule.needed:
         note(findings, piece, found.missing, rule.key, f"no ids: {rule.without}", fix, rule.needed)

@@ -126,6 +126,8 @@ class Sessions:
         Key of the turn before; empty if turns share `key`.
     order : Severity or None
         A turn earlier than the turn before it in the file.
+    first : Severity or None
+        A first turn without a time.
     """
 
     key: str = "session_id"
@@ -133,6 +135,7 @@ class Sessions:
     text: bool = True
     parent: str = ""
     order: Severity | None = None
+    first: Severity | None = None
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,11 @@ class Turns:
         at = np.flatnonzero(later)
         at = at[np.argsort(row[at], kind="stable")]
         self._compare(seen, row[at], before[at])
+        if self._rule.first:
+            rows = np.zeros(len(seen.piece), np.bool_)
+            rows[row[~later]] = np.isnan(now["time_s"][~later])
+            wrong, fix = "the first turn of a session has no time", "give it a timestamp"
+            note(findings, seen.piece, rows, self._rule.key, wrong, fix, self._rule.first)
         if self._rule.order:
             back = row[at][seen.time_s[row[at]] < before["time_s"][at]]
             if len(back):
