@@ -15,6 +15,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import text
 from servegen_gpu.formats.reading import text_blocks
 from servegen_gpu.formats.reading.json_lines import json_tables
+from servegen_gpu.trace import read_trace
 
 SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.list_(pa.int64()))])
 
@@ -125,3 +126,11 @@ def test_what_is_no_text_is_refused(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match=r"lines of at most.*line 51"):
         read(written(tmp_path, GOOD + b'{"a":' + b"1" * 10_000 + b"}"))
     assert read(written(tmp_path, b"")) == read(written(tmp_path, b"\n \r\n")) == []
+
+
+@pytest.mark.parametrize("before", [0, 1, 5])
+def test_the_line_of_a_value_of_another_type_is_named(tmp_path, before):
+    good = b'{"timestamp":0,"input_length":5,"output_length":2}\n'
+    path = written(tmp_path, good * before + b"\n" + b'{"timestamp":0,"input_length":"abc","output_length":2}\n')
+    with pytest.raises(OptionError, match=f"'abc' in .*t.jsonl, line {before + 2},"):
+        read_trace(path)

@@ -219,6 +219,7 @@ def test_own_files(suffix: str, tmp_path: Path):
         found = {p.key: (p.line, p.value) for p in sg.validate(path, "servegen-gpu").problems}
         assert {"reason_tokens": (8, "1000000"), "arrival_us": (8, "0")}.items() <= found.items()
         assert found["hash_ids"][0] == 8
+        trace.write(path)
         beside.unlink()
         (found_file,) = sg.validate(path, "servegen-gpu").problems
         assert "provenance" in found_file.wrong

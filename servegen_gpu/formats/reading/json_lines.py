@@ -73,8 +73,8 @@ def rows_as_text(block: Block, path: str | os.PathLike[str], names: Sequence[str
         found = json.loads(line)
         chosen.append({name: found[name] for name in names if found.get(name) is not None})
     texts = [{k: v if isinstance(v, list | dict) else str(v) for k, v in row.items()} for row in chosen]
-    rows = rows_of(block_of(texts), path)
-    return rows.with_table(rows.table, lambda row: block.first_line + int(lines.lines[row]))
+    table = rows_of(block_of(texts), path).table
+    return Rows(table, lambda row: block.first_line + int(lines.lines[row]), os.fspath(path))
 
 
 def block_of(objects: Sequence[dict[str, Any]]) -> Block:

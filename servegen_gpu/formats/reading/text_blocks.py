@@ -68,7 +68,12 @@ def text_blocks(path: str | os.PathLike[str], *, quoted: bool = False) -> Iterat
             line += lines
         rest = text[end:]
     if rest:
-        yield Block(rest, line, rest.count(b"\n") + 1)
+        yield block_at(rest, line)
+
+
+def block_at(text: bytes, first_line: int) -> Block:
+    """Whole lines, the last of which may have no line break."""
+    return Block(text, first_line, text.count(b"\n") + (not text.endswith(b"\n")))
 
 
 @dataclass(frozen=True, eq=False)
