@@ -82,6 +82,22 @@ def test_parquet_and_shares_go_through_pipes(tmp_path: Path):
     assert joined.stdout.startswith(b"arrival_us,")
 
 
+def test_names_of_clients_are_not_written_beside_a_pipe(tmp_path: Path):
+    (tmp_path / "log.csv").write_text("time,user,input,output\n0,ann,1,2\n1.5,bob,3,4\n")
+    done = run("convert", "log.csv", "-o", "-", "--to", "csv", stdout=subprocess.PIPE, cwd=tmp_path)
+    assert done.stdout == b"arrival_us,client,input_tokens,output_tokens\n0,0,1,2\n1500000,1,3,4\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_exports_go_through_pipes_with_dense_ids(tmp_path: Path):
+    words = (*GENERATE, "--format", "mooncake", "--ids", "dense", "-o", "-")
+    done = run(*words, stdout=subprocess.PIPE, cwd=tmp_path)
+    ids = [each for line in done.stdout.splitlines() for each in json.loads(line)["hash_ids"]]
+    assert sorted(set(ids)) == list(range(max(ids) + 1))
+    assert "replay it with" in done.stderr.decode()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_pipe_has_no_suffix(tmp_path: Path):
     done = run(*GENERATE, "-o", "-", stdout=subprocess.PIPE, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, b"")

@@ -75,7 +75,7 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
     chosen = ExportOptions(**stated, dense_ids=dense, window_s=seconds("--window", options.window))
     written = write_trace(slabs, output, options.format, chosen)
-    named = reading.keep_names(options)
+    named = reading.keep_names(options, output)
     if options.replay_command:
         print(written.replay, file=said)
         return

@@ -60,8 +60,8 @@ def slabs(path: str, options: argparse.Namespace) -> Iterator[Trace]:
     return found
 
 
-def keep_names(options: argparse.Namespace) -> tuple[str, ...]:
-    """Write what ids of clients and sessions are called in the file that was read, beside the file that was written.
+def keep_names(options: argparse.Namespace, output: str) -> tuple[str, ...]:
+    """Write what ids of clients and sessions are called in the file that was read, beside the `output` if it is a file.
 
     Returns
     -------
@@ -73,8 +73,8 @@ def keep_names(options: argparse.Namespace) -> tuple[str, ...]:
     foreign, said = getattr(options, "foreign", None), []
     for of in ("client", "session"):
         names = foreign.names(of) if foreign is not None else []
-        if names and not is_special(Path(options.output)):
-            path = Path(f"{options.output.rstrip('/')}.{of}s.csv")
+        if names and not is_special(Path(output)):
+            path = Path(f"{output.rstrip('/')}.{of}s.csv")
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows([("id", of), *enumerate(names)])
             with new_file(path) as sink:
