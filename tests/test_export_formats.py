@@ -142,6 +142,10 @@ def test_blis_keeps_shares_of_reasoning_in_range(tmp_path: Path):
         (None, datetime(2023, 11, 16)),
         ("2024-05-10T00:00:00.009930Z", datetime(2024, 5, 10, 0, 0, 0, 9930)),
         ("2024-02-28 23:59:59+00:00", datetime(2024, 2, 28, 23, 59, 59)),
+        ("2023-11-16T18:17:03.979960000Z", datetime(2023, 11, 16, 18, 17, 3, 979_960)),
+        ("NaT", datetime(2023, 11, 16)),
+        ("1700000000", datetime(2023, 11, 16)),
+        ("0 s", datetime(2023, 11, 16)),
         ("last Tuesday", datetime(2023, 11, 16)),
     ],
 )

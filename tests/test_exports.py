@@ -100,6 +100,18 @@ def test_reading_back_gives_what_the_table_says(name: str, made: Rows, extra: st
     assert written.rows == len(trace)
 
 
+@pytest.mark.parametrize("name", DELTAS)
+def test_a_history_counted_twice_would_be_seen(name: str, tmp_path: Path, monkeypatch: Any):
+    """The planted defect of the test above: whole inputs where the reader puts the history in front."""
+    trace = talk([(10, 0, 20, 5, 1), (10, 0, 7, 5, 1)])
+    for module in ("mooncake", "aiperf", "aibrix"):
+        monkeypatch.setattr(f"servegen_gpu.exports.{module}.as_deltas", lambda slabs, *_: slabs)
+    write(trace, file_of(tmp_path, name), name)
+    found = READERS[name](file_of(tmp_path, name))
+    assert cumulated(found["conversation"], found["input_tokens"], found["output_tokens"]) == [20, 20 + 5 + 32]
+    assert trace["input_tokens"].tolist() == [20, 32]
+
+
 def test_the_readme_has_the_table_of_the_registry():
     text = (REPOSITORY / "servegen_gpu" / "exports" / "README.md").read_text(encoding="utf-8")
     assert as_markdown() in text
@@ -245,8 +257,7 @@ def test_commands_survive_any_path(name: str, folder: str, tmp_path: Path):
     (tmp_path / folder).mkdir()
     path = file_of(tmp_path / folder, name)
     options = ExportOptions(tokenizer=None, model="org/it's a model", url="http://host:1/?a=b&c=d")
-    command, *remarks = write(talk([(7, 0, 20, 5, 1), (8, -1, 3, 4, 2)]), path, name, options).replay.splitlines()
-    words = shlex.split(command)
+    words = shlex.split(write(talk([(7, 0, 20, 5, 1), (8, -1, 3, 4, 2)]), path, name, options).replay)
     named = [word for word in words if str(path) in word or json.dumps(str(path)) in word]
     assert named
     for word in named:
@@ -254,7 +265,6 @@ def test_commands_survive_any_path(name: str, folder: str, tmp_path: Path):
             assert json.loads(word)["source"]["path"] == str(path)
         else:
             assert word in (str(path), f"{path}.yaml")
-    assert all(remark.startswith("# ") for remark in remarks)
     assert any("org/it's a model" in word for word in words) or name in (
         "dynamo",
         "dynamo-delta",
@@ -266,9 +276,10 @@ def test_commands_survive_any_path(name: str, folder: str, tmp_path: Path):
 @pytest.mark.parametrize(("suffix", "program"), [("gz", "gzip"), ("zst", "zstd")])
 def test_compressed_files_are_to_be_unpacked_first(suffix: str, program: str, tmp_path: Path):
     path = tmp_path / f"a b.csv.{suffix}"
-    command, remark = write(talk([(7, 0, 20, 5, 1)]), path, "vidur").replay.splitlines()
-    assert str(path)[: -1 - len(suffix)] in shlex.split(command)
-    assert shlex.split(remark) == ["#", "after", program, "-d", "-k", str(path)]
+    written = write(talk([(7, 0, 20, 5, 1)]), path, "vidur")
+    assert str(path)[: -1 - len(suffix)] in shlex.split(written.replay)
+    (note,) = [note for note in written.notes if note.startswith("to replay: ")]
+    assert shlex.split(note)[2:] == ["first", "run", program, "-d", "-k", str(path)]
 
 
 def test_blocks_of_another_size_are_told_to_the_reader(tmp_path: Path):
@@ -345,7 +356,7 @@ def test_the_commands(tmp_path: Path, capsys: Any):
     assert main(["convert", source, "--to", "dynamo", "-o", target, "--model", "m"]) == 0
     shown = capsys.readouterr()
     assert "\n  python -m dynamo.replay" in shown.out
-    assert "\n  # ai-dynamo 1.5" in shown.out
+    assert "note: to replay: ai-dynamo 1.5 and later" in shown.err
     assert "note: dynamo files have no place for turn, new_tokens: left out" in shown.err
     assert main(["convert", source, "--to", "aiperf-rates", "-o", str(tmp_path / "r.json"), "--window", "5us"]) == 2
     assert main(["formats"]) == 0

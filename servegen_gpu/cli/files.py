@@ -89,4 +89,4 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     size = f"{written.rows:,} requests, {written.bytes / 1e6:,.1f} MB"
     print(f"{options.output}: {size}{files}; {spent_s:.2f} s{pace}", file=said)
     if written.replay:
-        print("replay it with:", *written.replay.splitlines(), sep="\n  ", file=said)
+        print(f"replay it with:\n  {written.replay}", file=said)

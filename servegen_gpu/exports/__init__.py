@@ -69,7 +69,10 @@ def write(
     if lost := [name for name in seen.columns if name not in export.columns]:
         notes.append(f"{format} files have no place for {', '.join(lost)}: left out")
     of = Replay(_replayed(Path(path)), seen.columns, seen.rows, seen.block_tokens, seen.duration_s, options)
-    return replace(written, rows=seen.rows, notes=tuple(notes), replay=_command(export, of, Path(path)))
+    command = export.replay(of)
+    if command:
+        notes += [f"to replay: {remark}" for remark in _remarks(export, Path(path))]
+    return replace(written, rows=seen.rows, notes=tuple(notes), replay=shlex.join(command))
 
 
 def _replayed(path: Path) -> str:
@@ -77,13 +80,11 @@ def _replayed(path: Path) -> str:
     return "FILE" if is_special(path) else str(plain_name(path))
 
 
-def _command(export: Export, of: Replay, path: Path) -> str:
-    """The command, and behind it, as comments, what to know about it."""
-    words = export.replay(of)
-    remarks = [export.remark] if export.remark else []
-    if codec := codec_of(path):
-        remarks.append(f"after {shlex.join([codec, '-d', '-k', str(path)])}")
-    return "\n# ".join([shlex.join(words), *remarks]) if words else ""
+def _remarks(export: Export, path: Path) -> list[str]:
+    """What to know about the command."""
+    codec = codec_of(path)
+    unpack = [f"first run {shlex.join([codec, '-d', '-k', str(path)])}"] if codec else []
+    return unpack + ([export.remark] if export.remark else [])
 
 
 def _check_suffix(path: Path, export: Export) -> None:

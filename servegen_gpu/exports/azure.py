@@ -21,16 +21,17 @@ from servegen_gpu.trace import Trace, arrow_numbers
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DAY = "2023-11-16T00:00:00"
+EPOCH, DAY, LATEST = (np.datetime64(day, "us") for day in ("1970-01-01", "2023-11-16", "3000-01-01"))
 
 
 def _begin_us(provenance: Mapping[str, Any]) -> int:
     """Microseconds from 1970 to the trace's start."""
+    stated = str(provenance.get("origin", DAY)).removesuffix("Z").removesuffix("+00:00")
     try:
-        begin = np.datetime64(str(provenance["origin"]).removesuffix("Z").removesuffix("+00:00"), "us")
-    except (KeyError, ValueError):
-        begin = np.datetime64(DAY, "us")
-    return int(begin.astype(np.int64))
+        begin = np.datetime64(stated).astype("datetime64[us]")
+    except ValueError:
+        begin = DAY
+    return int((begin if EPOCH <= begin < LATEST else DAY).astype(np.int64))
 
 
 def _fields(images: bool, chunk: Trace) -> dict[str, pa.Array | str]:
