@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.json_lines import rows_of
-from servegen_gpu.formats.reading.text_blocks import Block, block_at, text_blocks
+from servegen_gpu.formats.reading.text_blocks import Block, text_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -194,7 +194,7 @@ def _parsed(block: Block, table: Table, row: Row, quoted: bool = False) -> Itera
     )
     begin, line = 0, block.first_line
     for end in ends[chosen].tolist():
-        part = block_at(text[begin:end], line)
+        part = Block.of(text[begin:end], line)
         if len(part.text) == len(text):
             yield _by_line(part, row, quoted)
         else:
@@ -262,7 +262,7 @@ def _json_table(text: bytes, path: Path, whole: Collection[str]) -> pa.Table | N
     if _depth(text) > MAX_DEPTH:
         return None
     try:
-        table = rows_of(block_at(text, 1), path).table
+        table = rows_of(Block.of(text), path).table
     except OptionError:
         return None
     for name in whole:
@@ -332,7 +332,7 @@ def _of_csv(path: Path, head: Head, chosen: Sequence[str]) -> Iterator[Piece]:
                 text = text[text.find(b"\n") + 1 :] if b"\n" in text else b""
             line = head.line + 1
         if text.strip():
-            for piece in _parsed(block_at(text, line), table, row, quoted=True):
+            for piece in _parsed(Block.of(text, line), table, row, quoted=True):
                 yield replace(piece, text=True)
 
 

@@ -39,6 +39,11 @@ class Block:
     first_line: int
     lines: int
 
+    @classmethod
+    def of(cls, text: bytes, first_line: int = 1) -> Block:
+        """Some lines, counted."""
+        return cls(text, first_line, text.count(b"\n") + (not text.endswith(b"\n")))
+
 
 def text_blocks(path: str | os.PathLike[str], *, quoted: bool = False) -> Iterator[Block]:
     """Whole lines of a text file, `BLOCK_BYTES` at a time or a little more; none of an empty file.
@@ -68,12 +73,7 @@ def text_blocks(path: str | os.PathLike[str], *, quoted: bool = False) -> Iterat
             line += lines
         rest = text[end:]
     if rest:
-        yield block_at(rest, line)
-
-
-def block_at(text: bytes, first_line: int) -> Block:
-    """Whole lines, the last of which may have no line break."""
-    return Block(text, first_line, text.count(b"\n") + (not text.endswith(b"\n")))
+        yield Block.of(rest, line)
 
 
 @dataclass(frozen=True, eq=False)
