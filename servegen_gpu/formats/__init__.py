@@ -142,6 +142,7 @@ def open_foreign(
 ) -> Foreign | None:
     """Open a trace that others wrote, or one of ours without its provenance; None for one of ours that has it."""
     from servegen_gpu.formats.reading.foreign import open_trace
+    from servegen_gpu.formats.reading.plan import FORMATS as FOREIGN
 
     format = None if format == "auto" else format
     if not isinstance(path, str | os.PathLike):
@@ -159,6 +160,9 @@ def open_foreign(
             notes.append("the provenance beside it belongs to another file")
     if format is None and about is not None:
         format = about["format"]
+        if format not in FOREIGN:
+            got = f"{target}, {format} as the file beside it says"
+            raise OptionError("a file that holds every request with its time", got, "read what it was made from")
     format = None if format in FORMATS else format
     return open_trace(path, format, columns=columns, unit=unit, missing=missing, about=about, notes=notes)
 

@@ -102,7 +102,10 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         belongs = about["bytes"] == size
         known = isinstance(about["provenance"], dict) and isinstance(about["first_row"], int)
-        known &= all(kind.removeprefix("list<").rstrip(">") in ("int32", "int64") for kind in about["columns"].values())
+        kinds = (
+            [] if "format" in about else [kind.removeprefix("list<").rstrip(">") for kind in about["columns"].values()]
+        )
+        known &= all(kind in ("int32", "int64") for kind in kinds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(
             f"the provenance of the trace in {beside}",

@@ -24,8 +24,8 @@ from servegen_gpu.formats.reading.plan import Plan, plan
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.sources import Source, open_source
 from servegen_gpu.formats.reading.survey import Survey
-from servegen_gpu.formats.reading.times import NS_PER, Ticks
-from servegen_gpu.formats.reading.units import WORDS, unit_of
+from servegen_gpu.formats.reading.times import LARGEST, NS_PER, Ticks
+from servegen_gpu.formats.reading.units import EPOCHS, WORDS, unit_of
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.request.schema import category_of
 from servegen_gpu.trace import Trace
@@ -215,8 +215,9 @@ class Foreign:
         """Nanoseconds since the first request, or since 0 where a format counts from there."""
         ends = Ticks(*(np.array(both) for both in zip(survey.first, survey.last, strict=True)))
         first, last = ends.nanoseconds(unit).tolist()
-        if not self._counts_from_first() and first >= 0:
-            first = 0
+        begin = self._begin_ns()
+        if begin is not None and first >= begin:
+            first = begin
         if ends.unfit(unit).any() or last - first >= MAX_SPAN_NS:
             span_s = (ends.floats()[1] - ends.floats()[0]) * NS_PER[unit] / 1e9
             got = f"{span_s:.3g} s in {self.source.name}"
@@ -230,6 +231,8 @@ class Foreign:
         whole, part = survey.first
         if self._parser.dates is not None:
             origin = f"{np.datetime64(whole, 'ns')}{'Z' if self._parser.dates.zoned else ''}"
+        elif EPOCHS["s"] * 10**9 <= (since_1970 := int(ends.nanoseconds(unit)[0])) < LARGEST:
+            origin = f"{np.datetime64(since_1970, 'ns')}Z"
         else:
             origin = f"{whole if not part else f'{whole + part / 1e9:.15g}'} {unit}"
         name = _unicode(Path(self.source.name).name)
@@ -238,7 +241,7 @@ class Foreign:
             "format": self.plan.layout.name,
             "columns": self.plan.columns,
             "unit": "iso" if self._parser.dates else unit,
-            "origin": origin if self._counts_from_first() else f"0 {unit}",
+            "origin": origin if self._begin_ns() is None else f"0 {unit}",
             "counts": dict(self._parser.counts),
         }
         self.note = _unicode(self._said(count, about["origin"]))
@@ -254,9 +257,19 @@ class Foreign:
             own["hash_ids"] = rule if same else {"block_tokens": block}
         return (about if self._stated is None else {"read": about}) | own | {"note": self.note}
 
-    def _counts_from_first(self) -> bool:
-        """Whether times are counted from the first request, not from where the format does."""
-        return self._parser.dates is not None or (self.plan.layout.rebase and self._stated is None)
+    def _begin_ns(self) -> int | None:
+        """Where times are counted from, if that is not the first request."""
+        layout = self.plan.layout
+        if self._parser.dates is None:
+            return 0 if self._stated is not None or not layout.rebase else None
+        if self._stated is None or not layout.begin:
+            return None
+        for begin in (str(self._stated["provenance"].get("origin")).removesuffix("Z"), layout.begin):
+            try:
+                return int(np.datetime64(begin, "ns").astype(np.int64))
+            except ValueError:
+                continue
+        return None
 
     def _said(self, count: int, origin: str) -> str:
         columns = ", ".join(f"{role} from {name!r}" for role, name in self.plan.columns.items() if role != name)
@@ -264,7 +277,7 @@ class Foreign:
         if self.plan.layout.name == "table":
             guessed = f" (by usual names: {', '.join(self.plan.guessed)})" if self.plan.guessed else ""
             notes.append(f"columns: {columns}{guessed}")
-        notes.append(f"times in {self._how}, counted from {origin}" if self._counts_from_first() else "")
+        notes.append(f"times in {self._how}, counted from {origin}" if self._begin_ns() is None else "")
         notes += self._finisher.said()
         notes += [f"{number:,} {what}" for what, number in self._parser.counts.items()]
         for role in self._parser.numbering:

@@ -39,6 +39,8 @@ class Layout:
         Which columns of the file `flat` needs, and which it makes, named as in `columns`.
     rebase : bool
         Whether times are counted from the first request; where they are already, silence before it stays.
+    begin : str
+        Where a trace without an origin of its own begins in a file of dates that this package exported.
     says : str
         What the format itself leaves open and reading assumes, for the note.
     """
@@ -54,6 +56,7 @@ class Layout:
     reads: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     rebase: bool = True
+    begin: str = ""
     says: str = ""
 
 
@@ -64,7 +67,14 @@ def _columns(time: str, input_: str, output: str, **more: str) -> dict[str, tupl
 
 OWN_LISTS = ("image_tokens", "audio_tokens", "video_tokens")
 _OWN = ("client", "reason_tokens", "text_tokens", *OWN_LISTS, "turn", "new_tokens", "hash_ids")
-_MOONCAKE = _columns("timestamp", "input_length", "output_length", hash_ids="hash_ids", client="client|user_id")
+_MOONCAKE = _columns(
+    "timestamp",
+    "input_length",
+    "output_length",
+    hash_ids="hash_ids",
+    client="client|user_id",
+    reason_tokens="reason_tokens",
+)
 _SESSION = _MOONCAKE | {"session": ("session_id",), "delay": ("delay",)}
 _MADE = ("time", "input_tokens", "output_tokens", "session")
 _FLAT = {role: (role,) for role in _MADE}
@@ -119,6 +129,7 @@ LAYOUTS: dict[str, Layout] = {
             "azure",
             _columns("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
             ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+            begin="2023-11-16T00:00:00",
         ),
         Layout(
             "vidur",
@@ -139,6 +150,7 @@ LAYOUTS: dict[str, Layout] = {
             _FLAT,
             ("timestamp", "requests"),
             unit="ms",
+            sessions="new",
             flat=nested.aibrix,
             reads=("timestamp", "requests"),
             makes=_MADE,

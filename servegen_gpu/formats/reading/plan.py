@@ -10,7 +10,7 @@ from servegen_gpu.formats.reading.layout import ALIASES, LAYOUTS, TABLE, Layout
 from servegen_gpu.formats.reading.names import USUAL, find, normal, split_unit, usual
 from servegen_gpu.formats.reading.sources import Source
 
-FORMATS = (*LAYOUTS, *ALIASES, TABLE.name)
+FORMATS = (*dict.fromkeys((*LAYOUTS, *ALIASES, TABLE.name)),)
 """What can be asked for by name."""
 
 ROLES = {"input": "input_tokens", "output": "output_tokens", "reason": "reason_tokens"}
