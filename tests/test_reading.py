@@ -21,6 +21,7 @@ from traces import same
 import servegen_gpu as sg
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
+from servegen_gpu.exports import EXPORTS, write
 from servegen_gpu.formats import read_slabs
 from servegen_gpu.formats.reading import sources, text_blocks
 from servegen_gpu.formats.reading.foreign import open_trace
@@ -268,7 +269,7 @@ def test_rows_with_several_requests(tmp_path):
         {"timestamp": 21, "requests": [{"prompt_length": 9, "output_length": 2, "session_id": 3}]},
     )
     trace = sg.read_trace(written(tmp_path, aibrix))
-    assert column(trace, *BASIC, "conversation") == [(0, 1, 2, 0), (0, 1, 2, 0), (2000, 9, 2, 3)]
+    assert column(trace, *BASIC, "conversation") == [(0, 1, 2, 0), (0, 4, 2, 0), (2000, 9, 2, 3)]
     calls = [{"input_toks": 10, "output_toks": 1, "tool_duration_ns": 5_000}, {"input_toks": 20, "output_toks": 2}]
     simulated = lines(
         {"session_id": "x", "arrival_time_ns": 1_000, "sub_requests": calls},
@@ -500,3 +501,61 @@ def test_azure_s_published_file(capsys):
     said = capsys.readouterr()
     assert "8,819" in said.out
     assert said.err.startswith("note: azure-2023-code.csv: 8,819 requests read as azure; times in dates")
+
+
+# -- what this package exports ----------------------------------------------------------------------------------------
+
+READABLE = [name for name, export in EXPORTS.items() if export.inputs != "none" and export.time != "none"]
+
+
+def history() -> sg.Trace:
+    """Conversations whose inputs are their history and what is new, and requests that stand alone."""
+    rng = np.random.default_rng(7)
+    n, talks = 600, 90
+    conversation = np.where(rng.random(n) < 0.3, -1 - np.arange(n), rng.integers(0, talks, n) * 10**12)
+    new, output = rng.integers(1, 900, n), rng.integers(1, 300, n)
+    columns = {"turn": np.ones(n, int), "input_tokens": new.copy()}
+    last: dict[int, int] = {}
+    for at, name in enumerate(conversation.tolist()):
+        if name >= 0 and name in last:
+            columns["turn"][at] = columns["turn"][last[name]] + 1
+            columns["input_tokens"][at] += columns["input_tokens"][last[name]] + output[last[name]]
+        last[name] = at
+    times = 20_000 + np.cumsum(rng.integers(1, 99_999, n))
+    known = {"client": rng.integers(0, 5, n), "conversation": conversation, "new_tokens": new}
+    return sg.Trace({"arrival_us": times, "output_tokens": output, **known, **columns}, {"duration_s": 33.0, "seed": 5})
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["provenance beside it", "alone"])
+@pytest.mark.parametrize("name", READABLE)
+def test_exports_are_read_back(tmp_path, monkeypatch, name, beside):
+    trace, export = history(), EXPORTS[name]
+    path = tmp_path / f"t{(export.suffixes or ('.txt',))[0]}"
+    write(trace, path, name)
+    if not beside:
+        (tmp_path / f"{path.name}.provenance.json").unlink()
+    shift = 0 if beside else int(trace["arrival_us"][0])
+    for found in (sg.read_trace(path), sg.Trace.concat(in_slabs(path, monkeypatch))):
+        assert (found["arrival_us"] + shift).tolist() == trace["arrival_us"].tolist()
+        shared = {"input_tokens", "output_tokens", "client"} & {*export.columns}
+        assert {"input_tokens", "output_tokens"} <= shared
+        for column_ in sorted(shared):
+            assert found[column_].tolist() == trace[column_].tolist(), column_
+        assert ("conversation" in found) == ("conversation" in export.columns)
+        if "conversation" in found:
+            assert found["turn"].tolist() == trace["turn"].tolist()
+            assert found["new_tokens"].tolist() == trace["new_tokens"].tolist()
+            together = {
+                (a, b) for a, b in column(sg.Trace({"a": found["conversation"], "b": trace["conversation"]}), "a", "b")
+            }
+            assert len(together) == len({a for a, _ in together}) == len({b for _, b in together})
+        assert (found.provenance.get("seed") == 5) == beside
+        assert found.provenance["duration_s"] == pytest.approx(33.0 if beside else 30, rel=0.1)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPORTS if name not in READABLE])
+def test_exports_without_requests_or_times_are_refused(tmp_path, name):
+    path = tmp_path / f"t{(EXPORTS[name].suffixes or ('.txt',))[0]}"
+    write(history(), path, name)
+    with pytest.raises(OptionError, match="a file that holds every request with its time"):
+        sg.read_trace(path)

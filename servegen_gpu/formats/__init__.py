@@ -164,7 +164,7 @@ def open_foreign(
             got = f"{target}, {format} as the file beside it says"
             raise OptionError("a file that holds every request with its time", got, "read what it was made from")
     format = None if format in FORMATS else format
-    return open_trace(path, format, columns=columns, unit=unit, missing=missing, about=about, notes=notes)
+    return open_trace(path, format, columns=columns, unit=unit, missing=missing, stated=about, notes=notes)
 
 
 def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:

@@ -9,7 +9,7 @@ import numpy as np
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading import sessions
 from servegen_gpu.formats.reading.hashes import block_tokens
-from servegen_gpu.formats.reading.layout import LAYOUTS, Layout
+from servegen_gpu.formats.reading.layout import Layout
 from servegen_gpu.formats.reading.values import MAX_TOKENS
 from servegen_gpu.request.columns import Ragged
 
@@ -17,6 +17,8 @@ ORDER = (
     *("arrival_us", "client", "input_tokens", "output_tokens", "reason_tokens"),
     *("text_tokens", "image_tokens", "audio_tokens", "video_tokens"),
 )
+AMBIGUOUS = "dynamo"
+"""Whose columns those of aiperf may be, too; a user who names the format makes it sure."""
 LAST = ("conversation", "turn", "new_tokens", "hash_ids")
 
 
@@ -41,6 +43,12 @@ class Finisher:
         self.alone = False
         self._turns = sessions.Turns()
 
+    def leaves_open(self, columns: dict[str, Any]) -> bool:
+        """Whether these requests do not tell what inputs of sessions are."""
+        session = columns.get("session", np.zeros(0, np.int64))
+        some = session[session >= 0]
+        return self.layout.name == AMBIGUOUS and not self.layout.sure and len(np.unique(some)) == len(some)
+
     def begin(self, columns: dict[str, Any], alone: bool) -> None:
         """Look at the first requests, in order of time; `alone` says that no request of the file has a session."""
         self.alone = alone
@@ -48,7 +56,7 @@ class Finisher:
         if isinstance(ids, Ragged):
             self.block, said = block_tokens(columns["input_tokens"], ids.lengths, self.layout.block_tokens)
             self.notes += [said] if said else []
-        if self.layout is LAYOUTS["dynamo"] and not alone:  # the same columns mean either
+        if self.layout.name == AMBIGUOUS and not self.layout.sure and not alone:
             found = ids if isinstance(ids, Ragged) else None
             self.adds_history, said = sessions.says_new(columns["session"], columns["input_tokens"], found)
             self.notes.append(f"{said} (format aiperf or dynamo says which)")

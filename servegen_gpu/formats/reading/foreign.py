@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading import sessions
+from servegen_gpu.formats.reading.about import about, with_duration
+from servegen_gpu.formats.reading.clock import Clock, to_us
 from servegen_gpu.formats.reading.finish import Finisher, ordered
 from servegen_gpu.formats.reading.numbering import NotWhole
 from servegen_gpu.formats.reading.parsed import Parsed, Parser
@@ -24,17 +25,15 @@ from servegen_gpu.formats.reading.plan import Plan, plan
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.sources import Source, open_source
 from servegen_gpu.formats.reading.survey import Survey
-from servegen_gpu.formats.reading.times import LARGEST, NS_PER, Ticks
-from servegen_gpu.formats.reading.units import EPOCHS, WORDS, unit_of
+from servegen_gpu.formats.reading.times import NS_PER, Ticks
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.request.schema import category_of
 from servegen_gpu.trace import Trace
 
 UNITS = (*NS_PER, "iso")
 MISSING = ("error", "drop")
 MAX_REQUESTS = 2**31
-MAX_SPAN_NS = 2**53 * 1000
-"""285 years: microseconds are exact as float64, which scaling relies on."""
+MOST_FIRST = 8
+"""Parts that are looked at before the first one is given."""
 
 
 class Foreign:
@@ -53,11 +52,11 @@ class Foreign:
         source: Source,
         plan: Plan,
         drop: bool = False,
-        about: Mapping[str, Any] | None = None,
+        stated: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.source, self.plan, self.note = source, plan, ""
-        self._stated, self._before = about, notes
+        self._stated, self._before = stated, notes
         self._parser = Parser(plan, drop, source.decimal_comma)
         self._finisher = self._new_finisher()
 
@@ -79,6 +78,7 @@ class Foreign:
 
     def trace(self) -> Trace:
         """All requests, in memory."""
+        self._finisher = self._new_finisher()
         while True:
             self._parser.begin()
             try:
@@ -93,11 +93,11 @@ class Foreign:
             survey.add(parsed.times if not parsed.timeless.any() else parsed.times.take(~parsed.timeless))
         self._check_some(survey)
         assert parsed is not None
-        unit = self._unit(survey)
-        since_ns = self._since(parsed.times, unit, survey)
+        clock = self._clock(survey)
+        since_ns = clock.nanoseconds(parsed.times)
         if parsed.delays is not None:
-            since_ns = self._with_delays(parsed, since_ns, unit)
-        return self._finished(survey, unit, (since_ns + 500) // 1000, parsed.columns)
+            since_ns = self._with_delays(parsed, since_ns, clock.unit)
+        return self._finished(clock, to_us(since_ns), parsed.columns)
 
     def slabs(self) -> Iterator[Trace]:
         """All requests in order of time, slab by slab where they can be."""
@@ -105,23 +105,20 @@ class Foreign:
             return iter([self.trace()])
         survey = Survey()
         self._parser.begin()
+        self._finisher = self._new_finisher()
         for rows in self._batches(self._parser.reads_for_times()):
             survey.add(self._times(rows))
         self._check_some(survey)
-        parts = self._parts()
         if not survey.falls:
-            alone = self._alone(survey.count)
-            unit = self._unit(survey)
+            alone, parts = self._alone(survey.count), self._parts()
+            clock = self._clock(survey)
             counts = self._parser.counts
             self._parser.begin()
-            first = next(parts)
+            first = self._first(parts)
             self._parser.counts = counts  # of all rows, not of the first ones
-            self._finisher.begin(first.columns, alone)
+            self._finisher.begin(Parsed.concat(first).columns, alone)
             if not self._finisher.adds_history:
-                last = Ticks(*(np.array([part]) for part in survey.last))
-                last_us = int(self._since(last, unit, survey)[0] + 500) // 1000
-                return self._stream(survey, unit, self._about(survey, unit, last_us), chain([first], parts))
-            self._finisher = self._new_finisher()
+                return self._stream(clock, survey.count, chain(first, parts))
         return iter([self.trace()])
 
     def _batches(self, reads: tuple[str, ...] | None = None) -> Iterator[Rows]:
@@ -137,6 +134,15 @@ class Foreign:
         for rows in self._batches():
             if len(parsed := self._parser.parse(rows)):
                 yield parsed
+
+    def _first(self, parts: Iterator[Parsed]) -> list[Parsed]:
+        """As many parts as it takes to see a session with a second turn, if the format leaves open what that means."""
+        first = [next(parts)]
+        while len(first) < MOST_FIRST and self._finisher.leaves_open(Parsed.concat(first).columns):
+            if (following := next(parts, None)) is None:
+                break
+            first.append(following)
+        return first
 
     def _times(self, rows: Rows) -> Ticks:
         while True:
@@ -155,7 +161,16 @@ class Foreign:
         numbering = self._parser.numbering.get("session")
         return numbering is not None and not numbering.own and numbering.alone_before == count
 
-    def _finished(self, survey: Survey, unit: str, arrival_us: NDArray[np.int64], columns: dict[str, Any]) -> Trace:
+    def _clock(self, survey: Survey) -> Clock:
+        return Clock(self.plan, self._parser.dates, survey, self._stated, self.source.name)
+
+    def _about(self, clock: Clock, count: int, last_us: int) -> dict[str, Any]:
+        parts = (self.plan, self._parser, self._finisher, clock)
+        provenance = about(self.source.name, *parts, count, self._stated, self._before)
+        self.note = provenance["note"]
+        return with_duration(provenance, clock.first_us, last_us, count)
+
+    def _finished(self, clock: Clock, arrival_us: NDArray[np.int64], columns: dict[str, Any]) -> Trace:
         falls = int((arrival_us[1:] < arrival_us[:-1]).sum())
         if falls:
             order = np.argsort(arrival_us, kind="stable")
@@ -164,18 +179,25 @@ class Foreign:
             self._parser.counts["requests earlier than the one before, sorted"] = falls
         self._finisher.begin(columns, self._alone(len(arrival_us)))
         columns = self._finisher.columns(columns | {"arrival_us": arrival_us})
-        return Trace.trusted(ordered(columns), self._about(survey, unit, int(arrival_us[-1]), len(arrival_us)))
+        return Trace.trusted(ordered(columns), self._about(clock, len(arrival_us), int(arrival_us[-1])))
 
-    def _stream(self, survey: Survey, unit: str, about: dict[str, Any], parts: Iterator[Parsed]) -> Iterator[Trace]:
-        row = 0
-        for part in parts:
-            arrival_us = (self._since(part.times, unit, survey) + 500) // 1000
-            yield Trace.trusted(ordered(self._finisher.columns(part.columns | {"arrival_us": arrival_us})), about, row)
-            row += len(arrival_us)
-            del part  # not kept while the next one is read
-        if row != survey.count:
-            got = f"{survey.count:,} requests at first and then {row:,} in {self.source.name}"
-            raise OptionError("a file that stays as it is", got, "read it when nobody writes to it")
+    def _stream(self, clock: Clock, count: int, parts: Iterator[Parsed]) -> Iterator[Trace]:
+        """Slabs of requests in order; the note is there at once."""
+        provenance = self._about(clock, count, clock.last_us)
+
+        def slabs() -> Iterator[Trace]:
+            row = 0
+            for part in parts:
+                arrival_us = clock.microseconds(part.times)
+                columns = self._finisher.columns(part.columns | {"arrival_us": arrival_us})
+                yield Trace.trusted(ordered(columns), provenance, row)
+                row += len(arrival_us)
+                del part, columns  # not kept while the next one is read
+            if row != count:
+                got = f"{count:,} requests at first and then {row:,} in {self.source.name}"
+                raise OptionError("a file that stays as it is", got, "read it when nobody writes to it")
+
+        return slabs()
 
     def _with_delays(self, parsed: Parsed, since_ns: NDArray[np.int64], unit: str) -> NDArray[np.int64]:
         """Times of requests that state how long after the one before they come."""
@@ -191,108 +213,6 @@ class Foreign:
             raise OptionError("a time in the first request of every session", got, "give it one, or a session")
         return time_ns
 
-    def _unit(self, survey: Survey) -> str:
-        """Unit of times as numbers; "ns" for dates."""
-        stated = self.plan.unit
-        dates = self._parser.dates is not None
-        if stated is not None and dates != (stated == "iso"):
-            got = f"{'dates' if dates else 'numbers'} in {self.source.name}, column {self.plan.columns['time']!r}"
-            raise OptionError(
-                "dates by ISO 8601" if stated == "iso" else f"times in {WORDS[stated]}", got, "change unit"
-            )
-        if dates:
-            self._how = "dates"
-            return "ns"
-        layout = self.plan.layout
-        if stated is None and (layout.unit is None or not layout.sure):
-            unit, self._how = unit_of(survey.spread(), layout.unit, self.source.name)
-            return unit
-        unit = stated or layout.unit or "s"
-        self._how = WORDS[unit]
-        return unit
-
-    def _since(self, times: Ticks, unit: str, survey: Survey) -> NDArray[np.int64]:
-        """Nanoseconds since the first request, or since 0 where a format counts from there."""
-        ends = Ticks(*(np.array(both) for both in zip(survey.first, survey.last, strict=True)))
-        first, last = ends.nanoseconds(unit).tolist()
-        begin = self._begin_ns()
-        if begin is not None and first >= begin:
-            first = begin
-        if ends.unfit(unit).any() or last - first >= MAX_SPAN_NS:
-            span_s = (ends.floats()[1] - ends.floats()[0]) * NS_PER[unit] / 1e9
-            got = f"{span_s:.3g} s in {self.source.name}"
-            raise OptionError(f"times within {MAX_SPAN_NS / 1e9:.3g} s", got, "check the unit")
-        return np.asarray(times.nanoseconds(unit) - first)
-
-    def _about(self, survey: Survey, unit: str, last_us: int, count: int | None = None) -> dict[str, Any]:
-        """Provenance; the note is in it."""
-        count = survey.count if count is None else count
-        ends = Ticks(*(np.array([part]) for part in survey.first))
-        whole, part = survey.first
-        if self._parser.dates is not None:
-            origin = f"{np.datetime64(whole, 'ns')}{'Z' if self._parser.dates.zoned else ''}"
-        elif EPOCHS["s"] * 10**9 <= (since_1970 := int(ends.nanoseconds(unit)[0])) < LARGEST:
-            origin = f"{np.datetime64(since_1970, 'ns')}Z"
-        else:
-            origin = f"{whole if not part else f'{whole + part / 1e9:.15g}'} {unit}"
-        name = _unicode(Path(self.source.name).name)
-        about: dict[str, Any] = {
-            "source": name,
-            "format": self.plan.layout.name,
-            "columns": self.plan.columns,
-            "unit": "iso" if self._parser.dates else unit,
-            "origin": origin if self._begin_ns() is None else f"0 {unit}",
-            "counts": dict(self._parser.counts),
-        }
-        self.note = _unicode(self._said(count, about["origin"]))
-        own: dict[str, Any] = {"workload": name.split(".")[0], "category": category_of(self.plan.columns, True)}
-        if self._stated is not None:
-            own = dict(self._stated["provenance"])
-        first_us = int(self._since(ends, unit, survey)[0] + 500) // 1000
-        if last_us > first_us:
-            own.setdefault("duration_s", round(last_us + (last_us - first_us) / (count - 1)) / 1e6)
-        rule, block = own.pop("hash_ids", None), self._finisher.block
-        if block and "hash_ids" in self.plan.columns and not self._finisher.adds_history:
-            same = isinstance(rule, dict) and rule.get("block_tokens") == block
-            own["hash_ids"] = rule if same else {"block_tokens": block}
-        return (about if self._stated is None else {"read": about}) | own | {"note": self.note}
-
-    def _begin_ns(self) -> int | None:
-        """Where times are counted from, if that is not the first request."""
-        layout = self.plan.layout
-        if self._parser.dates is None:
-            return 0 if self._stated is not None or not layout.rebase else None
-        if self._stated is None or not layout.begin:
-            return None
-        for begin in (str(self._stated["provenance"].get("origin")).removesuffix("Z"), layout.begin):
-            try:
-                return int(np.datetime64(begin, "ns").astype(np.int64))
-            except ValueError:
-                continue
-        return None
-
-    def _said(self, count: int, origin: str) -> str:
-        columns = ", ".join(f"{role} from {name!r}" for role, name in self.plan.columns.items() if role != name)
-        notes = [f"{Path(self.source.name).name}: {count:,} requests read as {self.plan.layout.name}", *self._before]
-        if self.plan.layout.name == "table":
-            guessed = f" (by usual names: {', '.join(self.plan.guessed)})" if self.plan.guessed else ""
-            notes.append(f"columns: {columns}{guessed}")
-        notes.append(f"times in {self._how}, counted from {origin}" if self._begin_ns() is None else "")
-        notes += self._finisher.said()
-        notes += [f"{number:,} {what}" for what, number in self._parser.counts.items()]
-        for role in self._parser.numbering:
-            if self._parser.numbering[role].as_text:
-                notes.append(f"ids of {role}s numbered in order of appearance")
-        if self.plan.ignored:
-            more = f" and {len(self.plan.ignored) - 8:,} more" * (len(self.plan.ignored) > 8)
-            notes.append(f"not read: {', '.join(self.plan.ignored[:8])}{more}")
-        return "; ".join(filter(None, notes))
-
-
-def _unicode(text: str) -> str:
-    """Text that can be encoded: names of files and of JSON fields may be no Unicode."""
-    return text.encode(errors="backslashreplace").decode()
-
 
 def open_trace(
     given: Any,
@@ -301,7 +221,7 @@ def open_trace(
     columns: Mapping[str, str] | None = None,
     unit: str | None = None,
     missing: str = "error",
-    about: Mapping[str, Any] | None = None,
+    stated: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Foreign:
     """Open a trace that others wrote.
@@ -319,7 +239,7 @@ def open_trace(
         Of times; left out, names and values tell.
     missing : {"error", "drop"}
         Refuse rows without a time or length, or leave them out.
-    about : mapping, optional
+    stated : mapping, optional
         Of a file that this package exported: what lies beside it. Its times are not counted anew.
     notes : sequence of str
         What is to be said first.
@@ -334,4 +254,4 @@ def open_trace(
     if missing not in MISSING:
         raise OptionError("missing as error or drop", repr(missing)[:60], "change missing")
     source = open_source(given)
-    return Foreign(source, plan(source, format, columns, unit), missing == "drop", about, notes)
+    return Foreign(source, plan(source, format, columns, unit), missing == "drop", stated, notes)

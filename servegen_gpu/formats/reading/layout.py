@@ -154,6 +154,7 @@ LAYOUTS: dict[str, Layout] = {
             flat=nested.aibrix,
             reads=("timestamp", "requests"),
             makes=_MADE,
+            says="inputs of sessions taken as what is new, since AIBrix sends them behind their history",
         ),
         Layout(
             "llmservingsim",
