@@ -58,6 +58,8 @@ def test_lines_between_rates_are_the_requests(made: Rows, at: list[int], window_
 
 def test_rates_go_on_to_the_end_of_the_trace(tmp_path: Path):
     trace = Trace({"arrival_us": [1], "input_tokens": [1], "output_tokens": [1]}, {"duration_s": 25.0})
+    points, _ = rates_of(trace, tmp_path / "r.json", 24.999999)
+    assert [float(point["time_s"]) for point in points] == [0, 24.999998, 24.999999, 25]
     points, _ = rates_of(trace, tmp_path / "r.json", 10.0)
     assert [float(point["time_s"]) for point in points] == [0, 9.999999, 10, 19.999999, 20, 24.999999]
     assert [float(point["qps"]) for point in points] == [0.1, 0.1, 1e-6, 1e-6, 1e-6, 1e-6]

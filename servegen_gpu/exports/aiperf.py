@@ -73,19 +73,20 @@ def _rates(slabs: Iterator[Trace], options: ExportOptions, say: Say) -> Iterator
 
     AIPerf goes from point to point in straight lines, so two equal ones make a step. It refuses a rate of 0.
     """
-    window_us = microseconds(options.window_s)
+    window_us = max(microseconds(options.window_s), 2)
     counts, end_us, provenance = np.zeros(0, np.int64), 2, None
     for slab in slabs:
         provenance = slab.provenance if provenance is None else provenance
         end_us = max(end_us, round((duration_of(slab.provenance) or 0) * 1e6))
         if len(slab):
             window = windows_of(slab["arrival_us"], window_us)
-            number = int(window[-1]) + 1
+            first, number = int(window[0]), int(window[-1]) + 1
             counts = grown(counts, number)
-            counts[:number] += np.bincount(window)
+            counts[first:number] += np.bincount(window - first)
             end_us = max(end_us, int(slab["arrival_us"][-1]) + 2)
     if provenance is None:
         return
+    end_us += end_us % window_us == 1  # two points need two microseconds
     number = checked_count(-(-end_us // window_us))
     requests = grown(counts, number)[:number]
     if silent := int((requests == 0).sum()):
