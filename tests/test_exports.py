@@ -100,6 +100,23 @@ def test_reading_back_gives_what_the_table_says(name: str, made: Rows, extra: st
     assert written.rows == len(trace)
 
 
+@pytest.mark.parametrize("name", [name for name in OF_REQUESTS if name != "vllm-custom"])
+@settings(max_examples=6, deadline=None)
+@given(made=ROWS.filter(bool))
+def test_this_package_reads_its_exports(name: str, made: Rows, tmp_path_factory: Any):
+    trace = talk(made)
+    path = file_of(tmp_path_factory.getbasetemp(), name)
+    path = path.with_suffix(EXPORTS[name].format(ExportOptions()).suffix)
+    write(trace, path, name)
+    found = sg.read_trace(path)
+    columns = [c for c in ("arrival_us", "client", "input_tokens", "output_tokens") if c in EXPORTS[name].columns]
+    read, written = (sorted(zip(*(t[c].tolist() for c in columns), strict=True)) for t in (found, trace))
+    assert read == written
+    if "conversation" in EXPORTS[name].columns and "conversation" in found:
+        sizes = [np.unique(t["conversation"][t["conversation"] >= 0], return_counts=True)[1] for t in (found, trace)]
+        assert [n for n in sorted(sizes[0]) if n > 1] == [n for n in sorted(sizes[1]) if n > 1]
+
+
 @pytest.mark.parametrize("name", DELTAS)
 def test_a_history_counted_twice_would_be_seen(name: str, tmp_path: Path, monkeypatch: Any):
     """The planted defect of the test above: whole inputs where the reader puts the history in front."""
