@@ -75,10 +75,37 @@ def test_a_plain_file_of_other_columns_comes_back(tmp_path: Path):
     trace = trace_of("reason")
     write_stream([trace], tmp_path / "t.parquet", encoding="plain")
     table = pq.read_table(tmp_path / "t.parquet").select(["output_tokens", "arrival_us"])
-    pq.write_table(table.append_column("turn", [np.arange(ROWS)]), tmp_path / "u.parquet")
+    pq.write_table(table.append_column("turn", [np.arange(ROWS)]), tmp_path / "u.parquet", use_dictionary=False)
     back = Trace.read(tmp_path / "u.parquet")
     assert back.schema() == {"output_tokens": "int32", "arrival_us": "int64", "turn": "int64"}
     assert back["output_tokens"].tolist() == trace["output_tokens"].tolist()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_file_that_others_changed_is_read_without_its_provenance(tmp_path: Path, encoding: str):
+    """Arrow's tables and files keep the provenance whatever happens to the rows."""
+    trace = trace_of("ids")
+    write_stream([trace], tmp_path / "t.parquet", encoding=encoding)
+    table = pq.read_table(tmp_path / "t.parquet")
+    few = table.filter(pa.compute.greater(table["input_tokens"], 1000))
+    changed = {
+        "filtered": few,
+        "sorted": few.sort_by("output_tokens"),
+        "with a note": few.append_column("note", [["x"] * len(few)]),
+        "of floats": few.set_column(2, "input_tokens", few["input_tokens"].cast(pa.float64())),
+    }
+    kept = trace["input_tokens"] > 1000
+    for name, rows in changed.items():
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+        back = Trace.read(tmp_path / f"{name}.parquet")
+        assert back.schema() == trace.schema()
+        assert "seed" not in back.provenance
+        assert (np.diff(back["arrival_us"]) >= 0).all()
+        assert sorted(back["input_tokens"].tolist()) == sorted(trace["input_tokens"][kept].tolist())
+    few.to_pandas().to_csv(tmp_path / "t.csv", index=False)  # lists in brackets, over several lines
+    with (tmp_path / "t.csv").open() as file:
+        assert sum(1 for _ in file) > len(few) + 1
+    assert Trace.read(tmp_path / "t.csv")["hash_ids"].values.tolist() == back["hash_ids"].values.tolist()
 
 
 @pytest.mark.usefixtures("small_chunks")

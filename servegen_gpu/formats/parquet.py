@@ -205,7 +205,10 @@ def _header(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[dict[str, 
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is Parquet and has a provenance."""
+    """Whether a file is Parquet, has a provenance, and is as we wrote it.
+
+    Arrow keeps the provenance when rows are filtered, sorted or changed, and writes dictionaries, which we never do.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -213,10 +216,12 @@ def is_ours(path: Path) -> bool:
         with path.open("rb") as file:  # pyarrow takes no names that are no Unicode
             if file.read(len(MAGIC)) != MAGIC:
                 return False
-            _header(pq.read_schema(file).metadata, path)
+            about = pq.read_metadata(file)
+            _header(about.metadata, path)
     except (pa.ArrowException, OSError, OptionError):
         return False
-    return True
+    columns = range(about.num_columns if about.num_row_groups else 0)
+    return not any(about.row_group(0).column(at).has_dictionary_page for at in columns)
 
 
 def parts(directory: Path) -> list[Path]:

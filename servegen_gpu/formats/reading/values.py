@@ -159,6 +159,7 @@ def lists(rows: Rows, column: str, kind: type[np.int32] | type[np.int64]) -> Rag
         wrong = np.asarray(pc.is_null(items)) | (found < 0) | (found > top) if len(found) else np.zeros(0, np.bool_)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         wrong = np.array([not _is_id(item, top) for item in items.to_pylist()])
+        found = np.array([0 if bad else int(item) for bad, item in zip(wrong, items.to_pylist(), strict=True)])
     if wrong.any():
         at = int(np.argmax(wrong))
         row = int(np.searchsorted(offsets, at, side="right")) - 1
@@ -168,13 +169,13 @@ def lists(rows: Rows, column: str, kind: type[np.int32] | type[np.int64]) -> Rag
 
 
 def _split(text: pa.Array) -> pa.Array:
-    """Lists of text from ``1 2 3``, ``[1, 2, 3]`` and the like."""
+    """Lists of text from ``1 2 3``, ``[1, 2, 3]`` and the like, which pandas breaks into lines."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    bare = pc.utf8_trim(text, characters="[]() ")
+    bare = pc.utf8_trim(text, characters="[]() \r\n\t")
     some = pc.if_else(pc.equal(bare, ""), pa.scalar(None, pa.string()), bare)
-    return pc.split_pattern_regex(some, "[ ,;]+")
+    return pc.split_pattern_regex(some, r"[\s,;]+")
 
 
 def _is_id(item: Any, top: int) -> bool:
