@@ -93,7 +93,8 @@ def spark(path: Path) -> Sums:
         name = field.name
         lists[name] = isinstance(field.dataType, ArrayType)
         add = f"aggregate({name}, cast(0 as {wide}), (sum, item) -> cast(sum + cast(item as {wide}) as {wide}))"
-        wanted += [f"sum({add if lists[name] else f'cast({name} as {wide})'})", f"sum(size({name}))" if lists[name] else "0"]
+        total = add if lists[name] else f"cast({name} as {wide})"
+        wanted += [f"sum({total})", f"sum(size({name}))" if lists[name] else "0"]
     rows, *found = table.selectExpr(*wanted).first()
     pairs = zip(table.columns, found[::2], found[1::2], strict=True)
     return rows, {name: [int(a or 0), int(b or 0)] if lists[name] else int(a or 0) for name, a, b in pairs}

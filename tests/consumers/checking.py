@@ -49,7 +49,9 @@ class Exported:
 
 def exported(name: str) -> Exported:
     """The export of this name."""
-    about = EXPECTED["exports"][name]
+    about = EXPECTED["exports"].get(name)
+    if about is None:
+        raise LookupError(f"the package writes no {name}")
     columns = {key: EXPECTED["traces"][about["trace"]][key] for key in list(Exported.__annotations__)[2:]}
     return Exported(FOLDER / about["file"], shlex.split(about["command"]), **columns)
 
@@ -61,8 +63,9 @@ def same(what: str, found: Any, expected: Any) -> None:
     if isinstance(found, Sequence) and not isinstance(found, str) and len(found) == len(expected):
         at = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
         raise AssertionError(f"{what}: {found[at]!r} instead of {expected[at]!r} in row {at}")
-    size = f"{len(found)} instead of {len(expected)}" if isinstance(found, list) else f"{found!r} instead of {expected!r}"
-    raise AssertionError(f"{what}: {size}")
+    if isinstance(found, list):
+        found, expected = len(found), len(expected)
+    raise AssertionError(f"{what}: {found!r} instead of {expected!r}")
 
 
 def close(what: str, found: Sequence[float], expected: Sequence[float], within: float) -> None:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def main() -> int:
     deadline = time.monotonic() + options.time_limit
     results = Results()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.keep or Path(scratch)
+        folder = (options.keep or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, HERE / "exports.py", folder], check=True, timeout=options.time_limit)
         for consumer in CONSUMERS:
@@ -136,10 +137,8 @@ def _output(command: list[str | Path], log: Path, limit_s: float) -> tuple[list[
             ended = f"not done within {limit_s:.0f} s"
         finally:
             # with whatever it has started
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
         output.seek(0)
         return output.read().splitlines(), ended

@@ -1,4 +1,4 @@
-"""An environment for each consumer, in a cache: pinned packages, and source files cut out of wheels too big to install."""
+"""An environment for each consumer, in a cache: pinned packages, and single files of wheels too big to install."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Environment:
     Attributes
     ----------
     name : str
-        Packages are those of ``pins/NAME.txt``, if there is one, and nothing besides.
+        Packages are those of ``pins/NAME.txt``, if there is one, and nothing besides. Empty: none, and no Python.
     program : str
         Has to be on the path.
     cut : tuple of str
@@ -58,10 +58,12 @@ def ready(environment: Environment, cache: Path, limit_s: float) -> tuple[Path, 
     """
     if environment.program and not shutil.which(environment.program):
         raise NotInstalledError(f"no {environment.program} on the path")
+    if not environment.name:
+        return Path(), False
     python, version = _interpreter(environment.python)
     pins = environment.pins.read_text(encoding="utf-8") if environment.pins.exists() else ""
     key = hashlib.sha256("\n".join((version, pins, *environment.cut)).encode()).hexdigest()[:12]
-    home = cache / f"{environment.name or environment.program}-{key}"
+    home = cache / f"{environment.name}-{key}"
     interpreter = home / "bin" / "python"
     with _locked(cache / f"{home.name}.lock"):
         if (home / "complete").exists():
@@ -82,9 +84,9 @@ def _make(environment: Environment, python: str, home: Path, deadline: float) ->
     if requirement:
         with tempfile.TemporaryDirectory(dir=home) as folder:
             # the wheel of one platform anywhere: nothing of it is run but one file of Python
-            where = ["--only-binary", ":all:", "--platform", "manylinux_2_34_x86_64", "--platform", "manylinux_2_28_x86_64"]
-            versions = ["--python-version", "3.11", "--no-deps", "--no-cache-dir", "--quiet", "--dest", folder]
-            _run([*pip, "download", *where, *versions, requirement], deadline)
+            options = ["--only-binary=:all:", "--python-version=3.11", "--no-deps", "--no-cache-dir", "--quiet"]
+            platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 34)]
+            _run([*pip, "download", *options, *platforms, "--dest", folder, requirement], deadline)
             (wheel,) = Path(folder).glob("*.whl")
             with zipfile.ZipFile(wheel) as archive:
                 (home / "cut.py").write_bytes(archive.read(member))

@@ -19,7 +19,7 @@ from servegen_gpu.exports.export import ExportOptions
 from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ExportOptions(tokenizer="local/words", model="words")
-SUFFIX = {"burstgpt": "csv", "azure": "csv", "inference-perf": "csv", "vidur": "csv", "blis": "csv", "aiperf-rates": "json"}
+OWN = ("parquet", "csv", "jsonl")
 
 
 def chat() -> sg.Trace:
@@ -76,10 +76,10 @@ def main(folder: Path) -> None:
         "exports": {},
         "tables": {},
     }
-    for name in ("parquet", "csv", "jsonl", *EXPORTS):
-        file = f"chat-{name}.{name if name in ('parquet', 'csv', 'jsonl') else SUFFIX.get(name, 'jsonl')}"
-        written = trace.write(folder / file, None if name in ("parquet", "csv", "jsonl") else name, OPTIONS)
-        expected["exports"][name] = {"file": file, "trace": "chat", "command": getattr(written, "replay", "")}
+    for name in (*OWN, *EXPORTS):
+        file = f"chat-{name}" + (f".{name}" if name in OWN else EXPORTS[name].format(OPTIONS).suffix)
+        written = trace.write(folder / file, name, OPTIONS)
+        expected["exports"][name] = {"file": file, "trace": "chat", "command": written.replay}
     for name, table in tables().items():
         table.write(folder / f"{name}.parquet")
         expected["tables"][name] = {"file": f"{name}.parquet", "rows": len(table), "sums": column_sums(table)}

@@ -1,0 +1,35 @@
+"""Vidur's generator of requests reads our seven columns: four of the released version, three of the later one."""
+
+from __future__ import annotations
+
+import csv
+
+from checking import close, exported, run, same
+from vidur.config import TraceRequestGeneratorConfig
+from vidur.request_generator.trace_replay_request_generator import TraceReplayRequestGenerator
+
+MOST_TOKENS = 10**6
+
+
+def check_requests() -> str:
+    export = exported("vidur")
+    alone = {"prefill_scale_factor": 1, "decode_scale_factor": 1, "time_scale_factor": 1, "max_tokens": MOST_TOKENS}
+    config = TraceRequestGeneratorConfig(trace_file=str(export.path), **alone)
+    requests = TraceReplayRequestGenerator(config).generate_requests()
+    same("input tokens", [int(request.num_prefill_tokens) for request in requests], export.input_tokens)
+    same("output tokens", [int(request.num_decode_tokens) for request in requests], export.output_tokens)
+    close("times", [request.arrived_at for request in requests], [us / 1e6 for us in export.arrival_us], 1e-6)
+    return f"{len(requests)} requests"
+
+
+def check_columns_of_the_later_version() -> str:
+    export = exported("vidur")
+    with export.path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    same("input tokens", [int(row["num_prefill_tokens"]) for row in rows], export.input_tokens)
+    same("output tokens", [int(row["num_decode_tokens"]) for row in rows], export.output_tokens)
+    close("times", [float(row["arrived_at"]) for row in rows], [us / 1e6 for us in export.arrival_us], 1e-6)
+    return f"{len(rows)} requests"
+
+
+run(check_requests, check_columns_of_the_later_version)
