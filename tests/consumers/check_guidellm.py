@@ -53,10 +53,9 @@ def _read(data: dict[str, Any]) -> list[tuple[float, int, int]]:
     for row in dataset:
         (turn,) = json.loads(row["conversation_turns"])["turns"]
         of = {name: values[0] for name, values in turn["columns"].items()}
-        same("stated input tokens", of["prompt_tokens_count_column"], len(TOKENIZER.encode(of["text_column"])))
-        found.append(
-            (of["relative_timestamp_column"], of["prompt_tokens_count_column"], of["output_tokens_count_column"])
-        )
+        tokens, time_s = of["prompt_tokens_count_column"], of["relative_timestamp_column"]
+        same("stated input tokens", tokens, len(TOKENIZER.encode(of["text_column"])))
+        found.append((time_s, tokens, of["output_tokens_count_column"]))
     return found
 
 

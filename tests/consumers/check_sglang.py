@@ -1,4 +1,4 @@
-"""SGLang's reader of Mooncake's traces, cut out of its wheel: it makes prompts of ids alone, at the times of the file."""
+"""SGLang's reader of Mooncake's traces, cut out of its wheel: it makes prompts of ids alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cut import definitions
 from words import Words
 
 WORDS_A_BLOCK = 128
-FIXED_WORDS = len("Round 1: Tell me a story based on this context.".split())
+FIXED_WORDS = 10
+"""Round 1: … Tell me a story based on this context."""
 
 
 class Clock:
@@ -56,10 +57,8 @@ def _check(name: str) -> str:
     close("times", [time_s for time_s, _, _ in read], export.times_s, 1e-6)
     same("output tokens", [tokens for _, _, tokens in read], export.output_tokens)
     blocks = [len(json.loads(line)["hash_ids"]) for line in export.path.read_text().splitlines()]
-    # an id and its first word are one
-    same(
-        "words", [words - FIXED_WORDS for _, words, _ in read], [number * (WORDS_A_BLOCK - 1) + 1 for number in blocks]
-    )
+    # an id is one word with the first of its block, a block's last word is one with what follows
+    same("words", [words - FIXED_WORDS for _, words, _ in read], [(WORDS_A_BLOCK - 1) * number for number in blocks])
     return f"{len(read)} requests"
 
 
