@@ -18,7 +18,7 @@ from servegen_gpu.exports import EXPORTS
 from servegen_gpu.exports.export import ExportOptions
 from servegen_gpu.request.columns import Ragged
 
-OPTIONS = ExportOptions(tokenizer="local/words", model="words")
+OPTIONS = ExportOptions(model="local/words")
 OWN = ("parquet", "csv", "jsonl")
 
 
