@@ -12,7 +12,7 @@ from statistics import median
 
 import aiperf
 from checking import FOLDER, Exported, exported, run, same
-from stub import Seen, serving
+from stub import Seen, Server, serving
 from words import directory_of
 
 PROGRAM = str(Path(sys.executable).with_name("aiperf"))
@@ -29,13 +29,16 @@ def _aiperf(*arguments: str) -> str:
     return done.stdout
 
 
+def _replay(command: list[str], server: Server, export: Exported) -> None:
+    same("program", command[:2], ["aiperf", "profile"])
+    command[command.index("--url") + 1] = server.url
+    _aiperf(*command[1:], "--ui", "none", "--output-artifact-dir", str(FOLDER / f"aiperf-{export.path.stem}"))
+
+
 def _replayed(export: Exported, command: list[str]) -> list[Seen]:
     """What a server saw of a replay, as many requests as the trace has, in the order they came."""
-    same("program", command[:2], ["aiperf", "profile"])
     with serving() as server:
-        command[command.index("--url") + 1] = server.url
-        quiet = ["--ui", "none", "--output-artifact-dir", str(FOLDER / f"aiperf-{export.path.stem}")]
-        _aiperf(*command[1:], *quiet)
+        _replay(command, server, export)
         seen = sorted(server.seen, key=lambda request: request.time_s)
     same("requests", len(seen), len(export.arrival_us))
     return seen
@@ -118,6 +121,18 @@ def check_rate_series() -> str:
     return f"{requests:.1f} requests"
 
 
+def check_replay_rates() -> str:
+    """Requests at equal distances, as many as the trace has."""
+    export = exported("aiperf-rates")
+    command = [*export.command, "--arrival-pattern", "constant"]
+    with serving() as server:
+        _replay(command, server, export)
+        times_s = sorted(request.time_s for request in server.seen)
+    if abs(len(times_s) - len(export.arrival_us)) > 0.05 * len(export.arrival_us):
+        raise AssertionError(f"{len(times_s)} requests instead of {len(export.arrival_us)}")
+    return f"{len(times_s)} requests in {times_s[-1] - times_s[0]:.1f} s"
+
+
 def _sizes(export: Exported) -> list[tuple[int, int]]:
     return list(zip(export.input_tokens, export.output_tokens, strict=True))
 
@@ -140,5 +155,6 @@ run(
     check_replay_burstgpt,
     check_replay_multi_turn,
     check_rate_series,
+    check_replay_rates,
     limit_s=90,
 )

@@ -1,4 +1,4 @@
-"""inference-perf's reader of Azure's traces, its timer and its settings, on our CSV.
+"""inference-perf's reader of Azure's traces, its timer and its options, on our CSV and our command.
 
 The package imports all of its clients when it is imported; the modules here are loaded without that.
 """
@@ -6,8 +6,8 @@ The package imports all of its clients when it is imported; the modules here are
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from importlib.metadata import distribution
-from pathlib import Path
 from types import ModuleType
 
 from checking import close, exported, run, same
@@ -22,7 +22,10 @@ def _without_imports(name: str) -> None:
 for name in ("inference_perf", "inference_perf.utils", "inference_perf.loadgen"):
     _without_imports(name)
 
+from inference_perf.config.config import Config, read_config  # noqa: E402
+from inference_perf.config.loadgen import LoadType  # noqa: E402
 from inference_perf.loadgen.load_timer import TraceReplayLoadTimer  # noqa: E402
+from inference_perf.utils.cli_parser import add_pydantic_args, unflatten_dict  # noqa: E402
 from inference_perf.utils.trace_reader import AzurePublicDatasetReader  # noqa: E402
 
 
@@ -44,13 +47,18 @@ def check_azure() -> str:
     return _check("azure")
 
 
-def check_settings() -> None:
-    """Those that we print are accepted."""
-    from inference_perf.config.config import Config
+def check_command() -> None:
+    """What we print is parsed as the program does it, and its settings are valid."""
+    export = exported("inference-perf")
+    parser = ArgumentParser()
+    add_pydantic_args(parser, Config)
+    stated = vars(parser.parse_args(export.command[1:]))
+    config = read_config(None, unflatten_dict(stated))
+    same("program", export.command[0], "inference-perf")
+    same("kind of load", config.load.type, LoadType.TRACE_REPLAY)
+    same("file of times", config.load.trace.file, str(export.path))
+    same("file of lengths", config.data.trace.file, str(export.path))
+    same("stages", len(config.load.stages), 1)
 
-    trace = {"file": str(Path("trace.csv")), "format": "AzurePublicDataset"}
-    load = {"type": "trace_replay", "trace": trace, "stages": [{"rate": 1, "duration": 1}]}
-    same("file", Config(load=load, data={"type": "random", "trace": trace}).load.trace.file, "trace.csv")
 
-
-run(check_inference_perf, check_azure, check_settings)
+run(check_inference_perf, check_azure, check_command)

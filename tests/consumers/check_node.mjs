@@ -17,6 +17,8 @@ const NAMES = { // of the columns that hold whole inputs, outputs and times in m
   bailian: ["input_length", "output_length", (row) => row.timestamp * 1e6],
 };
 
+const ids = (row) => [row.conversation, ...row.hash_ids];
+
 for (const [name, [input, output, us]] of Object.entries(NAMES)) {
   try {
     const about = expected.exports[name];
@@ -28,6 +30,8 @@ for (const [name, [input, output, us]] of Object.entries(NAMES)) {
       ["output tokens", sum(rows.map((row) => row[output])), sum(trace.output_tokens)],
       ["times", sum(rows.map((row) => Math.round(us(row)))), sum(trace.arrival_us)],
     ];
+    // dense ids are numbers of JavaScript; others are known to lose digits beyond 2^53
+    if (name === "jsonl") checks.push(["ids", rows.flatMap(ids).filter((id) => !Number.isSafeInteger(id)).length, 0]);
     const wrong = checks.filter(([, found, wanted]) => found !== wanted);
     if (wrong.length) throw new Error(wrong.map(([what, a, b]) => `${what}: ${a} instead of ${b}`).join("; "));
     console.log(`pass ${name}, ${rows.length} rows`);

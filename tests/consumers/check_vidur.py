@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
+import sys
 
 from checking import close, exported, run, same
-from vidur.config import TraceRequestGeneratorConfig
+from vidur.config import SimulationConfig
+from vidur.config.flat_dataclass import create_flat_dataclass
 from vidur.request_generator.trace_replay_request_generator import TraceReplayRequestGenerator
 
-MOST_TOKENS = 10**6
 
-
-def check_requests() -> str:
+def check_command() -> str:
+    """What we print, parsed as the program does it, makes the requests of the trace."""
     export = exported("vidur")
-    alone = {"prefill_scale_factor": 1, "decode_scale_factor": 1, "time_scale_factor": 1, "max_tokens": MOST_TOKENS}
-    config = TraceRequestGeneratorConfig(trace_file=str(export.path), **alone)
-    requests = TraceReplayRequestGenerator(config).generate_requests()
+    same("program", export.command[:3], ["python", "-m", "vidur.main"])
+    sys.argv[1:] = export.command[3:]
+    config = create_flat_dataclass(SimulationConfig).create_from_cli_args().reconstruct_original_dataclass()
+    requests = TraceReplayRequestGenerator(config.request_generator_config).generate_requests()
     same("input tokens", [int(request.num_prefill_tokens) for request in requests], export.input_tokens)
     same("output tokens", [int(request.num_decode_tokens) for request in requests], export.output_tokens)
     close("times", [request.arrived_at for request in requests], [us / 1e6 for us in export.arrival_us], 1e-6)
@@ -32,4 +34,4 @@ def check_columns_of_the_later_version() -> str:
     return f"{len(rows)} requests"
 
 
-run(check_requests, check_columns_of_the_later_version)
+run(check_command, check_columns_of_the_later_version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import random
@@ -12,27 +13,39 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from checking import close, exported, run, same
+from checking import Exported, close, exported, run, same
 from cut import definitions
 from words import Words
 
 USED = (ABC, abstractmethod, Callable, Mapping, dataclass, replace, cast)
 SETS = definitions(
-    {"SampleRequest", "BenchmarkDataset", "TimedTrace", "CustomDataset", "BurstGPTDataset"},
+    {"SampleRequest", "BenchmarkDataset", "TimedTrace", "CustomDataset", "BurstGPTDataset", "add_dataset_parser"},
     {used.__name__: used for used in USED}
-    | {"Any": Any, "json": json, "random": random, "np": np, "pd": pd, "logger": logging.getLogger("vllm")},
+    | {"Any": Any, "argparse": argparse, "json": json, "logger": logging.getLogger("vllm"), "random": random}
+    | {"np": np, "pd": pd, "DEFAULT_NUM_PROMPTS": 1_000},
 )
+SERVER_OPTIONS = ("--backend", "--model", "--base-url", "--request-rate")
 WORDS = Words()
+
+
+def _parsed(export: Exported, data_set: str) -> argparse.Namespace:
+    """What we print, as the program parses it: options of data sets by its own parser, others by name."""
+    same("program", [word for word in export.command if word in ("vllm", "bench", "serve")], ["vllm", "bench", "serve"])
+    parser = argparse.ArgumentParser()
+    SETS.add_dataset_parser(parser)
+    for name in SERVER_OPTIONS:
+        parser.add_argument(name)
+    options = parser.parse_args(export.command[export.command.index("serve") + 1 :])
+    same("data set", options.dataset_name, data_set)
+    same("file", options.dataset_path, str(export.path))
+    return options
 
 
 def check_timed_trace() -> str:
     export = exported("vllm-timed")
-    same("data set", export.option("dataset-name"), "timed_trace")
-    keys = {"timestamp": "timestamp", "input_length": "input_length", "output_length": "output_length"}
-    labels = {f"timed_trace_label_{name}": key for name, key in (keys | {"hash_ids": "hash_ids"}).items()}
-    blocks = {"timed_trace_chunk_hash_size": export.option("timed-trace-chunk-hash-size")}
-    data = SETS.TimedTrace(dataset_path=str(export.path), random_seed=0, **labels, **blocks)
-    requests = data.sample(WORDS, int(export.option("num-prompts")))
+    options = _parsed(export, "timed_trace")
+    same("backend", options.backend, "vllm")
+    requests = SETS.TimedTrace(**vars(options)).sample(WORDS, options.num_prompts)
     same("input tokens", [request.prompt_len for request in requests], export.input_tokens)
     same("output tokens", [request.expected_output_len for request in requests], export.output_tokens)
     close("times", [request.timestamp for request in requests], [us / 1e6 for us in export.arrival_us], 1e-6)
@@ -41,9 +54,9 @@ def check_timed_trace() -> str:
 
 def check_custom() -> str:
     export = exported("vllm-custom")
-    data = SETS.CustomDataset(dataset_path=str(export.path), random_seed=0, disable_shuffle=True)
-    requests = data.sample(WORDS, int(export.option("num-prompts")), output_len=int(export.option("custom-output-len")))
-    same("shuffle", "--disable-shuffle" in export.command, True)
+    options = _parsed(export, "custom")
+    data = SETS.CustomDataset(str(export.path), random_seed=0, disable_shuffle=options.disable_shuffle)
+    requests = data.sample(WORDS, options.num_prompts, output_len=options.custom_output_len)
     same("input tokens", [request.prompt_len for request in requests], export.input_tokens)
     same("output tokens", [request.expected_output_len for request in requests], export.output_tokens)
     return f"{len(requests)} requests"
@@ -52,8 +65,8 @@ def check_custom() -> str:
 def check_burstgpt() -> str:
     """In random order."""
     export = exported("burstgpt")
-    data = SETS.BurstGPTDataset(dataset_path=str(export.path), random_seed=0)
-    requests = data.sample(WORDS, len(export.arrival_us))
+    options = _parsed(export, "burstgpt")
+    requests = SETS.BurstGPTDataset(dataset_path=str(export.path), random_seed=0).sample(WORDS, options.num_prompts)
     sizes = [(request.prompt_len, request.expected_output_len) for request in requests]
     same("tokens", sorted(sizes), sorted(zip(export.input_tokens, export.output_tokens, strict=True)))
     return f"{len(requests)} requests"

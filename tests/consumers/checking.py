@@ -53,7 +53,7 @@ def exported(name: str) -> Exported:
     if about is None:
         raise LookupError(f"the package writes no {name}")
     columns = {key: EXPECTED["traces"][about["trace"]][key] for key in list(Exported.__annotations__)[2:]}
-    return Exported(FOLDER / about["file"], shlex.split(about["command"]), **columns)
+    return Exported(FOLDER / about["file"], shlex.split(about["command"], comments=True), **columns)
 
 
 def same(what: str, found: Any, expected: Any) -> None:

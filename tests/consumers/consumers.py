@@ -49,6 +49,7 @@ CONSUMERS = (
     Consumer(Environment("inference-perf", python=(3, 12)), "check_inference_perf.py"),
     Consumer(Environment("vllm", cut=("vllm==0.33.0", "vllm/benchmarks/datasets/datasets.py")), "check_vllm.py"),
     Consumer(Environment("sglang", cut=("sglang==0.5.23", "sglang/benchmark/datasets/mooncake.py")), "check_sglang.py"),
+    Consumer(Environment("llmtrafficlens"), "check_llmtrafficlens.py"),
     Consumer(Environment("dynamo"), "check_dynamo.py"),
     Consumer(Environment("guidellm"), "check_guidellm.py"),
     Consumer(Environment("aiperf"), "check_aiperf.py", 400),

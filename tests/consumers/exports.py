@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from servegen_gpu.exports.export import ExportOptions
 from servegen_gpu.request.columns import Ragged
 
 OPTIONS = ExportOptions(model="local/words")
+BLOCK_TOKENS, SYSTEM_TOKENS = 64, 100
 OWN = ("parquet", "csv", "jsonl")
 
 
@@ -40,7 +42,7 @@ def chat() -> sg.Trace:
         context_tokens=32_768,
     )
     trace = sg.generate(sg.pool([client]).with_conversations(turns), duration="15s", seed=3)
-    return trace.with_hash_ids(64, system_tokens=100)
+    return trace.with_hash_ids(BLOCK_TOKENS, system_tokens=SYSTEM_TOKENS)
 
 
 def tables() -> dict[str, sg.Trace]:
@@ -52,7 +54,7 @@ def tables() -> dict[str, sg.Trace]:
         "reason": reason,
         "multimodal": sg.generate(sg.population("mm-omni", clients=50), rate=5, **short),
         "hash-ids": reason.with_hash_ids(16, system_tokens=300),
-        "dense-ids": reason.with_hash_ids(16, system_tokens=300, dense=True),
+        "dense": reason.with_hash_ids(16, system_tokens=300).with_dense_ids(),
         "empty": reason.rows(0, 0),
     }
 
@@ -74,15 +76,18 @@ def main(folder: Path) -> None:
     expected: dict[str, Any] = {
         "traces": {"chat": {name: trace[name].tolist() for name in names}},
         "exports": {},
+        "hit_tokens": int(sg.prefix_hits(trace, BLOCK_TOKENS, system_tokens=SYSTEM_TOKENS).sum()) * BLOCK_TOKENS,
         "tables": {},
     }
     for name in (*OWN, *EXPORTS):
         file = f"chat-{name}" + (f".{name}" if name in OWN else EXPORTS[name].format(OPTIONS).suffix)
-        written = trace.write(folder / file, name, OPTIONS)
+        written = trace.write(folder / file, name, replace(OPTIONS, dense_ids=True) if name == "jsonl" else OPTIONS)
         expected["exports"][name] = {"file": file, "trace": "chat", "command": written.replay}
     for name, table in tables().items():
-        table.write(folder / f"{name}.parquet")
-        expected["tables"][name] = {"file": f"{name}.parquet", "rows": len(table), "sums": column_sums(table)}
+        for encoding in ("delta", "plain"):
+            file = f"{name}-{encoding}.parquet"
+            table.write(folder / file, options=ExportOptions(encoding=encoding))
+            expected["tables"][f"{name} {encoding}"] = {"file": file, "rows": len(table), "sums": column_sums(table)}
     (folder / "expected.json").write_text(json.dumps(expected))
 
 
