@@ -9,7 +9,7 @@ import warnings
 from types import ModuleType
 from typing import Any
 
-from checking import FOLDER, Exported, close, exported, run, same
+from checking import EXPECTED, FOLDER, Exported, close, exported, run, same
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(FOLDER / "hugging-face")}
 warnings.simplefilter("ignore")
@@ -75,7 +75,7 @@ def check_guidellm() -> str:
 def check_guidellm_with_blocks() -> str:
     export = exported("guidellm")
     source = {"kind": "json_file", "path": str(export.path)}
-    return _check(export, {"kind": "mooncake", "source": source, "hash_id_block_size": 64})
+    return _check(export, {"kind": "mooncake", "source": source, "hash_id_block_size": EXPECTED["block_tokens"]})
 
 
 def check_own_parquet() -> str:

@@ -16,7 +16,7 @@ DIGITS = 4
 
 def _profile(name: str) -> str:
     export, out = exported(name), FOLDER / f"lens-{name}"
-    options = ["--format", name, "--block-size", "64", "--warmup", "0", "--out", str(out)]
+    options = ["--format", name, "--block-size", str(EXPECTED["block_tokens"]), "--warmup", "0", "--out", str(out)]
     done = subprocess.run([PROGRAM, "profile", str(export.path), *options], capture_output=True, text=True, check=False)
     if done.returncode:
         raise AssertionError(done.stderr[-500:])

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from checking import Exported, close, exported, run, same
+from checking import EXPECTED, Exported, close, exported, run, same
 from cut import definitions
 from words import Words
 
@@ -56,7 +56,7 @@ def _check(name: str) -> str:
     read = _read(export)
     close("times", [time_s for time_s, _, _ in read], export.times_s, 1e-6)
     same("output tokens", [tokens for _, _, tokens in read], export.output_tokens)
-    blocks = [len(json.loads(line)["hash_ids"]) for line in export.path.read_text().splitlines()]
+    blocks = [-(-tokens // EXPECTED["block_tokens"]) for tokens in export.input_tokens]
     # an id is one word with the first of its block, a block's last word is one with what follows
     same("words", [words - FIXED_WORDS for _, words, _ in read], [(WORDS_A_BLOCK - 1) * number for number in blocks])
     return f"{len(read)} requests"

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,15 @@ from checking import Exported, close, exported, run, same
 from cut import definitions
 from words import Words
 
+OTHERS = ("BFCLDataset", "SpeedBench", "add_random_dataset_base_args", "add_random_multimodal_dataset_args")
+"""Data sets that we do not write; the parser of options names them."""
 USED = (ABC, abstractmethod, Callable, Mapping, dataclass, replace, cast)
 SETS = definitions(
     {"SampleRequest", "BenchmarkDataset", "TimedTrace", "CustomDataset", "BurstGPTDataset", "add_dataset_parser"},
     {used.__name__: used for used in USED}
     | {"Any": Any, "argparse": argparse, "json": json, "logger": logging.getLogger("vllm"), "random": random}
-    | {"np": np, "pd": pd, "DEFAULT_NUM_PROMPTS": 1_000},
+    | {"np": np, "pd": pd, "DEFAULT_NUM_PROMPTS": 1_000}
+    | {name: MagicMock() for name in OTHERS},
 )
 SERVER_OPTIONS = ("--backend", "--model", "--base-url", "--request-rate")
 WORDS = Words()
@@ -30,12 +34,13 @@ WORDS = Words()
 
 def _parsed(export: Exported, data_set: str) -> argparse.Namespace:
     """What we print, as the program parses it: options of data sets by its own parser, others by name."""
-    same("program", [word for word in export.command if word in ("vllm", "bench", "serve")], ["vllm", "bench", "serve"])
+    at = export.command.index("vllm")
+    same("program", export.command[at : at + 3], ["vllm", "bench", "serve"])
     parser = argparse.ArgumentParser()
     SETS.add_dataset_parser(parser)
     for name in SERVER_OPTIONS:
         parser.add_argument(name)
-    options = parser.parse_args(export.command[export.command.index("serve") + 1 :])
+    options = parser.parse_args(export.command[at + 3 :])
     same("data set", options.dataset_name, data_set)
     same("file", options.dataset_path, str(export.path))
     return options
@@ -55,7 +60,7 @@ def check_timed_trace() -> str:
 def check_custom() -> str:
     export = exported("vllm-custom")
     options = _parsed(export, "custom")
-    data = SETS.CustomDataset(str(export.path), random_seed=0, disable_shuffle=options.disable_shuffle)
+    data = SETS.CustomDataset(dataset_path=str(export.path), random_seed=0, disable_shuffle=options.disable_shuffle)
     requests = data.sample(WORDS, options.num_prompts, output_len=options.custom_output_len)
     same("input tokens", [request.prompt_len for request in requests], export.input_tokens)
     same("output tokens", [request.expected_output_len for request in requests], export.output_tokens)

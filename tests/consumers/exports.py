@@ -76,6 +76,7 @@ def main(folder: Path) -> None:
     expected: dict[str, Any] = {
         "traces": {"chat": {name: trace[name].tolist() for name in names}},
         "exports": {},
+        "block_tokens": BLOCK_TOKENS,
         "hit_tokens": int(sg.prefix_hits(trace, BLOCK_TOKENS, system_tokens=SYSTEM_TOKENS).sum()) * BLOCK_TOKENS,
         "tables": {},
     }
