@@ -21,7 +21,7 @@ from servegen_gpu.formats import csv, jsonl, parquet
 from servegen_gpu.formats.atomic import explained, is_special, new_directory, new_file
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.compression import SUFFIXES, compressor, plain_name
-from servegen_gpu.formats.flow import chunks, overlap
+from servegen_gpu.formats.flow import CHUNK_IDS, TEXT_CHUNK_IDS, chunks, overlap
 from servegen_gpu.formats.text import known_sidecar, sidecar, sidecar_path
 from servegen_gpu.trace import Trace
 
@@ -273,7 +273,8 @@ def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format)
                 append(encoded)
                 rows += n
 
-            _encode(chunks(slabs, chosen.chunk_rows), chosen, counted)
+            most_ids = CHUNK_IDS if chosen.binary else TEXT_CHUNK_IDS
+            _encode(chunks(slabs, chosen.chunk_rows, most_ids), chosen, counted)
         size = sink.size
         if chosen.sidecar and not is_special(path):
             sink.finish()

@@ -16,7 +16,9 @@ from servegen_gpu.trace import Trace
 T = TypeVar("T")
 R = TypeVar("R")
 CHUNK_IDS = 1 << 22
-"""32 MB, and at most 80 MB of text, which Arrow's text columns can hold."""
+"""32 MB."""
+TEXT_CHUNK_IDS = 1 << 20
+"""8 MB, and at most 20 MB of text, of which several chunks are made at once, each in a few copies."""
 
 
 def chunks(slabs: Iterable[Trace], rows: int, most_ids: int = CHUNK_IDS) -> Iterator[Trace]:
