@@ -109,7 +109,7 @@ def measured(name: str, case: Case, rows: int, repeat: int, directory: Path) -> 
 def main() -> None:
     """The script."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=4_000_000, help="requests in a file; a quarter of them with ids")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="requests in a file; a quarter of them with ids")
     parser.add_argument("--repeat", type=int, default=3, help="processes whose median counts")
     parser.add_argument("--only", nargs="*", choices=CASES, help="these cases")
     parser.add_argument("--directory", type=Path, help="where to put files (default: the temporary one)")
