@@ -22,6 +22,7 @@ import servegen_gpu as sg
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports import EXPORTS
+from servegen_gpu.validating import keyed
 from servegen_gpu.validating.keyed import Keyed
 from servegen_gpu.validating.pieces import CUT_BYTES
 from servegen_gpu.validating.programs import NAMES, PROGRAMS
@@ -283,8 +284,10 @@ def test_an_unknown_program_names_the_nearest():
     assert {program.name.split(":")[0] for program in PROGRAMS} < {*NAMES}
 
 
-def test_keys_are_found_again():
+@pytest.mark.parametrize("merged", [100, keyed.MERGED])
+def test_keys_are_found_again(merged: int, monkeypatch: pytest.MonkeyPatch):
     """Against a dictionary, in batches with keys that are there already."""
+    monkeypatch.setattr(keyed, "MERGED", merged)
     table, expected = Keyed(np.dtype([("a", np.int64)])), {}
     rng = np.random.default_rng(3)
     for _ in range(50):
@@ -298,3 +301,6 @@ def test_keys_are_found_again():
         assert found.tolist() == [key in expected for key in asked.tolist()]
         assert got["a"].tolist() == [expected.get(key, 0) for key in asked.tolist()]
     assert len(table) == len(expected)
+    passed = table.sieve().passes(np.arange(100_000, dtype=np.uint64))
+    assert passed[[*expected]].all()
+    assert passed.mean() < 0.2

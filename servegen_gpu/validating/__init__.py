@@ -148,14 +148,15 @@ class _Check:
                 turns.add(seen, findings)
             if sizes:
                 sizes.add_parts(seen, findings)
-        if sizes and sizes.parts:
-            for piece in self._pieces(Findings()):
-                sizes.add_full(self._view(piece, Findings()))
-            sizes.finish(findings, self.block_tokens)
         if times:
             times.finish(self.path, findings)
         if turns:
             turns.finish(findings)
+        del turns  # its memory is not needed for the second pass
+        if sizes and sizes.parts:
+            for piece in self._pieces(Findings()):
+                sizes.add_full(self._view(piece, Findings()))
+            sizes.finish(findings, self.block_tokens)
         if not self.rows and not findings.problems():
             findings.add([], "", "no requests", "give a file with rows", REFUSED, "nothing", 1)
         notes = rules.notes(Facts(self.rows, self.block_tokens if self.has_ids else 0))

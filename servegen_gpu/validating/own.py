@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.formats import read_slabs
+from servegen_gpu.formats import own_slabs
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 from servegen_gpu.validating.report import LINES, REFUSED, SILENT, Findings, Report
@@ -28,7 +28,7 @@ def validate(path: Path) -> Report:
     if not path.exists():
         raise OptionError("a file that can be read", f"nothing at {path}", "check the path")
     try:
-        for slab in read_slabs(path):
+        for slab in own_slabs(path):
             lines = before + rows + np.arange(len(slab))
             _check(slab, lines, last_us, findings)
             if len(slab) and "arrival_us" in slab:

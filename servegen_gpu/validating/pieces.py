@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats.reading.json_lines import rows_of
+from servegen_gpu.formats.reading.json_lines import try_rows_of
 from servegen_gpu.formats.reading.text_blocks import Block, text_blocks
 
 if TYPE_CHECKING:
@@ -180,10 +180,14 @@ def _parsed(block: Block, table: Table, row: Row, quoted: bool = False) -> Itera
         return
     found = table(text)
     if found is not None:
+        columns = {name: found.column(name) for name in found.column_names}
+        if len(found) == block.lines:
+            yield Piece(columns, block.first_line + np.arange(block.lines))
+            return
         begins = _begins(text, quoted)
         if len(found) == len(begins):
             lines, blank = _numbered(text, begins, block.first_line)
-            yield Piece({name: found.column(name) for name in found.column_names}, lines, (), blank)
+            yield Piece(columns, lines, (), blank)
             return
     if len(text) <= CUT_BYTES:
         yield _by_line(block, row, quoted)
@@ -199,7 +203,7 @@ def _parsed(block: Block, table: Table, row: Row, quoted: bool = False) -> Itera
             yield _by_line(part, row, quoted)
         else:
             yield from _parsed(part, table, row, quoted)
-        line += part.text.count(b"\n")
+        line += part.lines
         begin = end
 
 
@@ -218,8 +222,6 @@ def _begins(text: bytes, quoted: bool) -> NDArray[np.int64]:
     """Where each line that is not blank begins, int64[rows]."""
     ends = _ends(text, quoted)
     begins = np.concatenate(([0], ends[:-1]))
-    if b"\n\n" not in text and b"\n\r" not in text and b"\n " not in text and not text[:1].isspace():
-        return begins
     visible = np.concatenate(([0], np.cumsum(np.frombuffer(text, np.uint8) > ord(" "))))
     return begins[visible[ends] > visible[begins]]
 
@@ -262,9 +264,12 @@ def _json_table(text: bytes, path: Path, whole: Collection[str]) -> pa.Table | N
     if _depth(text) > MAX_DEPTH:
         return None
     try:
-        table = rows_of(Block.of(text), path).table
-    except OptionError:
+        rows = try_rows_of(Block.of(text), path)
+    except OptionError:  # several objects in a line
         return None
+    if rows is None:
+        return None
+    table = rows.table
     for name in whole:
         kind = table.schema.field(name).type if name in table.column_names else pa.null()
         if pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind):

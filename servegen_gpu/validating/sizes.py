@@ -2,8 +2,7 @@
 
 A reader makes every id one text. If an id stands for a partial block at the end of an input and for a full block
 elsewhere, AIPerf ends the run, and others replay wrong lengths. Only ids of partial blocks are kept: one for a request
-at most, 20 bytes each, and as much again while they are sorted. Full blocks are looked up among them when the file is
-read for the second time.
+at most, 16 bytes each. Full blocks are looked up among them when the file is read for the second time.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.validating.cells import Lists
-from servegen_gpu.validating.keyed import Keyed
+from servegen_gpu.validating.keyed import Keyed, Sieve
 from servegen_gpu.validating.report import LINES, Findings
 from servegen_gpu.validating.rows import View
 from servegen_gpu.validating.rules import Ids
 
-FIELDS = np.dtype([("tokens", np.int32), ("line", np.uint32), ("full", np.uint32)])
-"""Of a partial block: its size, the line it is in, and the first line where its id is a full block (0: none)."""
+PART = np.dtype([("tokens", np.int32), ("line", np.uint32)])
+FULL = np.dtype([("line", np.uint32)])
 
 
 class Sizes:
@@ -26,7 +25,9 @@ class Sizes:
 
     def __init__(self, rule: Ids) -> None:
         self._rule = rule
-        self._parts = Keyed(FIELDS)
+        self._parts = Keyed(PART)
+        self._full = Keyed(FULL)
+        self._sieve: Sieve | None = None
 
     @property
     def parts(self) -> int:
@@ -48,7 +49,7 @@ class Sizes:
         expected = np.where(known, values["tokens"], tokens[first])
         elsewhere = np.where(known, values["line"], lines[first])
         new = begins & ~known
-        made = np.zeros(int(new.sum()), FIELDS)
+        made = np.zeros(int(new.sum()), PART)
         made["tokens"], made["line"] = tokens[new], lines[new]
         self._parts.put(keys[new], made)
         wrong = np.flatnonzero(expected != tokens)
@@ -65,25 +66,24 @@ class Sizes:
         right = (seen.input >= 0) & (seen.ids.lengths <= -(-seen.input // seen.block_tokens))
         full = np.repeat(right, seen.ids.lengths)
         full[_parts(seen, seen.ids)[1]] = False
-        keys = seen.ids.values[full].view(np.uint64)
-        there, values = self._parts.get(keys)
-        new = np.flatnonzero(there & (values["full"] == 0))
+        keys = seen.ids.values.view(np.uint64)
+        self._sieve = self._sieve or self._parts.sieve()
+        likely = np.flatnonzero(full & self._sieve.passes(keys))
+        ids, first = np.unique(keys[likely], return_index=True)
+        new = np.flatnonzero(self._parts.get(ids)[0] & ~self._full.get(ids)[0])
         if len(new):
-            row = np.searchsorted(seen.ids.offsets, np.flatnonzero(full)[new], side="right") - 1
-            ids, first = np.unique(keys[new], return_index=True)
-            changed = values[new][first]
-            changed["full"] = seen.piece.lines[row[first]]
-            self._parts.put(ids, changed)
+            row = np.searchsorted(seen.ids.offsets, likely[first[new]], side="right") - 1
+            self._full.put(ids[new], seen.piece.lines[row].astype(FULL))
 
     def finish(self, findings: Findings, block_tokens: int) -> None:
         """Note what both passes found."""
-        keys, values = self._parts.items()
-        both = np.flatnonzero(values["full"])
-        if len(both):
-            both = both[np.argsort(values["line"][both], kind="stable")]
-            at = values[both[0]]
-            value = f"id {keys[both[0]]}: {at['tokens']} tokens, {block_tokens} in line {at['full']:,}"
-            self._note(findings, values["line"][both].astype(np.int64), value)
+        keys, full = self._full.items()
+        parts = self._parts.get(keys)[1]
+        if len(keys):
+            order = np.argsort(parts["line"], kind="stable")
+            at = order[0]
+            value = f"id {keys[at]}: {parts['tokens'][at]} tokens, {block_tokens} in line {full['line'][at]:,}"
+            self._note(findings, parts["line"][order].astype(np.int64), value)
 
     def _note(self, findings: Findings, lines: NDArray[np.int64], value: str) -> None:
         wrong = "an id for blocks of two sizes"
