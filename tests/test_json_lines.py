@@ -134,3 +134,13 @@ def test_the_line_of_a_value_of_another_type_is_named(tmp_path, before):
     path = written(tmp_path, good * before + b"\n" + b'{"timestamp":0,"input_length":"abc","output_length":2}\n')
     with pytest.raises(OptionError, match=f"'abc' in .*t.jsonl, line {before + 2},"):
         read_trace(path)
+
+
+def test_deep_nesting_is_refused_without_a_schema(tmp_path):
+    """Arrow itself would run out of stack; with a schema, fields of others are passed over."""
+    deep = b'{"x": ' + b"[" * 300_000 + b"]" * 300_000 + b"}"
+    path = written(tmp_path, b'{"a": 1}\n' * 9 + deep + b'\n{"a": 2}\n')
+    with pytest.raises(OptionError, match="line 10"):
+        read(path)
+    assert len(read(path, SCHEMA)) == 11
+    assert read(written(tmp_path, b'{"a": "' + b"[{" * 400 + b'"}\n')) == [(1, {"a": "[{" * 400})]

@@ -118,6 +118,7 @@ HOSTILE = {
     "deep": b'{"hash_ids": ' + b"[" * 300_000 + b"]" * 300_000 + b"}\n",
     "deep objects": b'{"a": ' * 100_000 + b"1" + b"}" * 100_000 + b"\n",
     "deep and cut": b'{"hash_ids": ' + b"[" * 300_000 + b"\n",
+    "rather deep": b'{"hash_ids": ' + b"[" * 950 + b"]" * 950 + b', "turns": 5, "sub_requests": 5}\n',
     "a long line": b'{"hash_ids": "' + b"1" * 100_000_000,
     "long numbers": b'{"timestamp": 0, "input_length": ' + b"9" * 100_000 + b"}\n",
     "quotes": b'a,b\n1,"' + b"x\n" * 1_000_000,

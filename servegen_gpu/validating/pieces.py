@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 CUT_BYTES = 1 << 18
 """Of a piece that cannot be parsed as a whole."""
-MAX_DEPTH = 64
-"""Brackets inside brackets; parsers of whole columns run out of stack at some thousands."""
 TABLE_ROWS = 1 << 20
 
 Raw = Any
@@ -76,7 +74,10 @@ class Piece:
             return "nothing"
         found = column[row]
         found = found if isinstance(column, list) else found.as_py()
-        return "nothing" if found is None else json.dumps(found, default=str, ensure_ascii=False)
+        try:
+            return "nothing" if found is None else json.dumps(found, default=str, ensure_ascii=False)
+        except RecursionError:
+            return "brackets nested too deep"
 
 
 @dataclass(frozen=True)
@@ -261,8 +262,6 @@ def _by_line(block: Block, row: Row, quoted: bool) -> Piece:
 def _json_table(text: bytes, path: Path, whole: Collection[str]) -> pa.Table | None:
     import pyarrow as pa
 
-    if _depth(text) > MAX_DEPTH:
-        return None
     try:
         rows = try_rows_of(Block.of(text), path)
     except OptionError:  # several objects in a line
@@ -275,13 +274,6 @@ def _json_table(text: bytes, path: Path, whole: Collection[str]) -> pa.Table | N
         if pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind):
             return None
     return table
-
-
-def _depth(text: bytes) -> int:
-    """How deep brackets are inside brackets at most, those in strings included."""
-    raw = np.frombuffer(text, np.uint8) | 0x20  # makes one of the two kinds of brackets
-    opens, closes = np.flatnonzero(raw == ord("{")), np.flatnonzero(raw == ord("}"))
-    return int((np.arange(1, len(opens) + 1) - np.searchsorted(closes, opens)).max(initial=0))
 
 
 def _object(line: bytes) -> tuple[dict[str, Any] | None, str]:

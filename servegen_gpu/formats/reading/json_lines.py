@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.text_blocks import Block, first_bad, records, text_blocks
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN = 60
+MAX_DEPTH = 1000
+"""Brackets inside brackets; pyarrow runs out of stack at some ten thousand, and the process ends."""
 
 
 def json_tables(path: str | os.PathLike[str], schema: pa.Schema | None = None) -> Iterator[Rows]:
@@ -89,9 +93,18 @@ def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
     known = pyarrow.json.ParseOptions(
         explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
     )
+    if schema is None and _depth(text) > MAX_DEPTH:
+        raise pa.ArrowInvalid("brackets nested too deep")
     size = pyarrow.json.ReadOptions(block_size=bytes_at_once(text))
     table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
     return table if schema is None else table.select(schema.names)
+
+
+def _depth(text: bytes) -> int:
+    """How deep brackets are inside brackets at most, those in strings included."""
+    raw = np.frombuffer(text, np.uint8) | 0x20  # makes one of the two kinds of brackets
+    opens, closes = np.flatnonzero(raw == ord("{")), np.flatnonzero(raw == ord("}"))
+    return int((np.arange(1, len(opens) + 1) - np.searchsorted(closes, opens)).max(initial=0))
 
 
 def _refuse_first(block: Block, path: str | os.PathLike[str], schema: pa.Schema | None) -> NoReturn:
