@@ -254,6 +254,20 @@ def test_a_fast_trace_that_says_so_is_not_doubted(tmp_path: Path):
     assert (found.severity, found.line) == (SUSPICIOUS, 0)
 
 
+def test_reasoning_left_out_of_the_history_is_not_a_history_lost(tmp_path: Path):
+    """Whole inputs may be shorter than the turn before and its answer, if thoughts are not kept."""
+    trace = sg.generate(talking("reason"), rate=3.0, duration="10m", seed=5)
+    trace.columns["output_tokens"][:] = np.maximum(trace["output_tokens"], 1)
+    sg.write(trace, tmp_path / "t.jsonl", "dynamo")
+    assert sg.validate(tmp_path / "t.jsonl", "dynamo").clean
+
+
+def test_an_export_is_no_file_of_ours(tmp_path: Path):
+    sg.write(sg.generate(tiny_pool(), rate=5.0, duration="9s", seed=1), tmp_path / "t.csv", "vidur")
+    (found,) = sg.validate(tmp_path / "t.csv", "servegen-gpu").problems
+    assert (found.severity, found.value) == (REFUSED, "vidur")
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     good = write(tmp_path, MOONCAKE, "good.jsonl")
     assert main(["validate", str(good), "--for", "aiperf"]) == 0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.formats import own_slabs
+from servegen_gpu.formats.text import known_sidecar
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 from servegen_gpu.validating.report import LINES, REFUSED, SILENT, Findings, Report
@@ -27,6 +28,13 @@ def validate(path: Path) -> Report:
     rows, last_us = 0, -1
     if not path.exists():
         raise OptionError("a file that can be read", f"nothing at {path}", "check the path")
+    about = known_sidecar(path) or {}
+    if "format" in about:
+        wrong = "a file for another program, not one of this package's own"
+        findings.add(
+            [], "", wrong, f"check it --for the program that reads {about['format']}", REFUSED, about["format"], 1
+        )
+        return Report(os.fspath(path), "servegen-gpu", False, 0, findings.problems())
     try:
         for slab in own_slabs(path):
             lines = before + rows + np.arange(len(slab))

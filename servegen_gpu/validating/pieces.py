@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.json_lines import try_rows_of
 from servegen_gpu.formats.reading.text_blocks import Block, text_blocks
+from servegen_gpu.validating.report import cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,7 @@ class Piece:
         found = column[row]
         found = found if isinstance(column, list) else found.as_py()
         try:
-            return "nothing" if found is None else json.dumps(found, default=str, ensure_ascii=False)
+            return "nothing" if found is None else cut(json.dumps(found, default=str, ensure_ascii=False))
         except RecursionError:
             return "brackets nested too deep"
 

@@ -92,7 +92,7 @@ class Report:
     def __str__(self) -> str:
         guess = " (told from the file)" if self.guessed else ""
         count = len(self.problems)
-        found = f"{count} kind{'s' * (count != 1)} of problems" if count else "nothing wrong"
+        found = f"{count} kind{'s' * (count != 1)} of problem" if count else "nothing wrong"
         text = [f"{self.path} for {self.program}{guess}: {self.rows:,} requests, {found}"]
         for severity in SEVERITIES:
             alike = [problem for problem in self.problems if problem.severity == severity]
@@ -108,7 +108,7 @@ class Report:
         key = f"{problem.key}: " if problem.key else ""
         yield f"  {key}{problem.wrong}{many}"
         more = ", …" if problem.rows > len(problem.lines) else ""
-        numbers = ", ".join(f"{line:,}" for line in problem.lines) + more
+        numbers = ", ".join(map(str, problem.lines)) + more
         at = f"{self.unit}{'s' if len(problem.lines) > 1 else ''} {numbers}: " if problem.lines else ""
         yield f"    {at}{problem.value}" if at or problem.value else "    in the whole file"
         yield f"    {problem.fix}"
@@ -159,7 +159,7 @@ class Findings:
             return
         kind = self._kinds.get((key, wrong))
         if kind is None or (known and kind.lines and known[0] < kind.lines[0]):
-            shown = cut(value if isinstance(value, str) else value(0))
+            shown = cut(value if isinstance(value, str) else value(0), 2 * SHOWN)
             if kind is None:
                 kind = self._kinds[key, wrong] = _Kind(key, wrong, fix, severity, shown)
             kind.value = shown
@@ -184,7 +184,7 @@ class Findings:
         return tuple(sorted(made, key=lambda problem: (SEVERITIES.index(problem.severity), problem.line)))
 
 
-def cut(text: str) -> str:
+def cut(text: str, most: int = SHOWN) -> str:
     """A value short enough to be shown, on one line."""
-    plain = "".join(c if c.isprintable() else "�" for c in text[: 2 * SHOWN])
-    return plain if len(plain) <= SHOWN else plain[: SHOWN - 1] + "…"
+    plain = "".join(c if c.isprintable() else "�" for c in text[: most + 1])
+    return plain if len(plain) <= most else plain[: most - 1] + "…"

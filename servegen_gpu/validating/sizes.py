@@ -56,7 +56,7 @@ class Sizes:
         if len(wrong):
             wrong = wrong[np.argsort(lines[wrong], kind="stable")]
             at = wrong[0]
-            value = f"id {keys.view(np.int64)[at]}: {tokens[at]} tokens, {expected[at]} in line {elsewhere[at]:,}"
+            value = f"id {keys.view(np.int64)[at]}: {tokens[at]} tokens, {expected[at]} in line {elsewhere[at]}"
             self._note(findings, lines[wrong], value)
 
     def add_full(self, seen: View) -> None:
@@ -82,7 +82,7 @@ class Sizes:
         if len(keys):
             order = np.argsort(parts["line"], kind="stable")
             at = order[0]
-            value = f"id {keys[at]}: {parts['tokens'][at]} tokens, {block_tokens} in line {full['line'][at]:,}"
+            value = f"id {keys[at]}: {parts['tokens'][at]} tokens, {block_tokens} in line {full['line'][at]}"
             self._note(findings, parts["line"][order].astype(np.int64), value)
 
     def _note(self, findings: Findings, lines: NDArray[np.int64], value: str) -> None:

@@ -2,7 +2,9 @@
 
 A program that puts earlier turns in front of an input needs what is new in it. Given whole inputs, it replays the
 history twice. The ids tell: a whole input begins with the blocks of the turn before. Without ids, it tells that next to
-all turns are at least as long as the turn before and its answer. What is kept of a session is its last turn, 44 bytes.
+all turns are at least as long as the turn before and its answer. A program that takes inputs as they are loses the
+history if it is given what is new alone: then many inputs are shorter than the one before, which whole ones are only
+where a context was cut. What is kept of a session is its last turn, 52 bytes.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ FIELDS = np.dtype(
     [
         ("history", np.float64),  # input and output of all turns so far
         ("last", np.float64),  # of the last one
+        ("input", np.int64),  # of the last one, without its output
         ("time_s", np.float64),
         ("blocks", np.int32),  # that the input of the last one fills
         ("id", np.int64),  # of the last of these
     ]
 )
-NEARLY_ALL, MOST = 0.9, 0.5
+NEARLY_ALL, MOST, SOME = 0.9, 0.5, 0.25
 
 
 @dataclass
@@ -109,6 +112,7 @@ class Turns:
         """What is kept of rows."""
         state = np.zeros(len(row), FIELDS)
         state["last"] = seen.input[row] + np.maximum(seen.output[row], 0)
+        state["input"] = seen.input[row]
         state["time_s"] = seen.time_s[row]
         if seen.ids is not None:
             state["blocks"] = np.minimum(seen.input[row] // seen.block_tokens, seen.ids.lengths[row])
@@ -131,7 +135,7 @@ class Turns:
         for count, which in (
             (self._alike, alike),
             (self._longer, whole),
-            (self._shorter, (seen.input[row] < before["last"]) & ~alike),
+            (self._shorter, (seen.input[row] < before["input"]) & ~alike),
         ):
             count.add(seen, row[which], before["last"][which])
 
@@ -158,15 +162,15 @@ class Turns:
         """Look at the file as a whole."""
         key, later = self._rule.key, max(self._later, 1)
         if self._rule.history == "appended":
-            more = f"; prompts are {self._appended / max(self._stated, 1.0):+.0%} of what is stated"
+            more = f"; {self._appended / max(self._stated, 1.0):+.0%} prompt tokens in all"
             fix = "write what is new in each turn (servegen-gpu convert --to aiperf or dynamo-delta)"
             wrong = "history counted twice: the program puts earlier turns in front of "
             if self._alike.rows:
                 self._note(findings, key, self._alike, wrong + "inputs that have them", fix, SILENT, more)
             elif self._compared < MOST * later and self._longer.rows >= max(NEARLY_ALL * later, 2):
                 self._note(findings, key, self._longer, wrong + "inputs that seem to have them", fix, SUSPICIOUS, more)
-        elif self._shorter.rows >= max(MOST * later, 2):
-            less = f"; prompts would be {self._appended / max(self._stated, 1.0):+.0%} with it"
+        elif self._shorter.rows >= max(SOME * later, 2):
+            less = f"; with it {self._appended / max(self._stated, 1.0):+.0%} prompt tokens in all"
             wrong = "history lost: the program takes inputs as they are, and these have what is new only"
             fix = "write whole inputs (servegen-gpu convert --to mooncake or dynamo)"
             severity = SILENT if self._compared >= MOST * later else SUSPICIOUS
