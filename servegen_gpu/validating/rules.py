@@ -169,8 +169,10 @@ class Program:
         Key of the list of requests in a line; empty if a line is a request.
     lenient : bool
         Text that means a number is taken for one, and 128.0 for 128.
-    marked : Severity or None
-        A byte order mark.
+    marked, blank : Severity or None
+        A byte order mark; a blank line.
+    broken : Severity
+        A line that cannot be read.
     checks, outer : tuple of Check
         Rules of this program alone, for rows and for lines with a nested list.
     also : tuple of str
@@ -179,8 +181,8 @@ class Program:
         What to tell the program that is not its default.
     max_tokens : int
         Most of input and output together by default; 0 without limit.
-    wide_ids : bool
-        Not used for numbers of more than 53 bits.
+    too_long : Severity
+        A request over that.
     """
 
     name: str
