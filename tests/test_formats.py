@@ -128,10 +128,14 @@ def by_one_writer(trace, rows):
     lists = [f"{name}.list.element" for name, column in trace.columns.items() if isinstance(column, Ragged)]
     flat = [name for name, column in trace.columns.items() if not isinstance(column, Ragged)]
     zstd = [*lists, "conversation"]
+    table = trace.to_arrow()
+    fields = [f.with_type(pa.int64()) if f.name in flat and f.name.endswith("_tokens") else f for f in table.schema]
+    types = {parquet.TYPES_KEY: json.dumps(trace.schema()).encode()}
+    table = table.cast(pa.schema(fields, table.schema.metadata | types))
     file = pa.BufferOutputStream()
     with pq.ParquetWriter(
         file,
-        trace.to_arrow().schema,
+        table.schema,
         compression=dict.fromkeys(flat, "none") | dict.fromkeys(zstd, "zstd"),
         compression_level=dict.fromkeys(zstd, 1),
         use_dictionary=False,
@@ -140,7 +144,7 @@ def by_one_writer(trace, rows):
         data_page_version="1.0",
     ) as writer:
         for at in range(0, len(trace), rows):
-            writer.write_table(trace.rows(at, at + rows).to_arrow())
+            writer.write_table(table.slice(at, rows))
     return file.getvalue().to_pybytes()
 
 
