@@ -85,6 +85,10 @@ FLAT: dict[str, tuple[str, list[tuple[int, ...]]]] = {
         "Date,Time,PromptTokenCount,CompletionTokenCount\n2023-08-21,23:59:59.250,10,1\n2023-08-22,00:00:00.750,20,2\n",
         TWO,
     ),
+    "vidur-dates (seconds)": (
+        "Date,Time,PromptTokenCount,CompletionTokenCount\n2023-08-21,0.072,10,1\n2023-08-21,1.572,20,2\n",
+        TWO,
+    ),
     "vidur (both)": (
         "arrived_at,num_prefill_tokens,num_decode_tokens,Date,Time,PromptTokenCount,CompletionTokenCount\n"
         "0,10,1,2023-08-21,00:00:00,10,1\n1.5,20,2,2023-08-21,00:00:37.5,20,2\n",
@@ -117,6 +121,13 @@ FLAT: dict[str, tuple[str, list[tuple[int, ...]]]] = {
         TWO,
     ),
     "blis": ("request_id,input_tokens,output_tokens,arrival_time_us\na,10,1,500\nb,20,2,1500500\n", TWO),
+    "table (a log of an API)": (
+        lines(
+            {"created": 1700000000, "id": "a", "usage": {"prompt_tokens": 10, "completion_tokens": 1, "x": {"y": 3}}},
+            {"created": 1700000001.5, "id": "b", "usage": {"prompt_tokens": 20, "completion_tokens": 2}},
+        ),
+        TWO,
+    ),
     "table (as issue 4 of ServeGen has it)": ("timestamp,input,output\n0.25,10,1\n1.75,20,2\n", TWO),
     "table": ("created_at_ms;prompt tokens;Completion-Tokens\n7;10;1\n1507;20;2\n", TWO),
 }
@@ -535,7 +546,7 @@ def test_exports_are_read_back(tmp_path, monkeypatch, name, beside):
     if not beside:
         (tmp_path / f"{path.name}.provenance.json").unlink()
     shift = 0 if beside else int(trace["arrival_us"][0])
-    for found in (sg.read_trace(path), sg.Trace.concat(in_slabs(path, monkeypatch))):
+    for found in (sg.read_trace(path), sg.read_trace(path, name), sg.Trace.concat(in_slabs(path, monkeypatch))):
         assert (found["arrival_us"] + shift).tolist() == trace["arrival_us"].tolist()
         shared = {"input_tokens", "output_tokens", "client"} & {*export.columns}
         assert {"input_tokens", "output_tokens"} <= shared
@@ -557,5 +568,6 @@ def test_exports_are_read_back(tmp_path, monkeypatch, name, beside):
 def test_exports_without_requests_or_times_are_refused(tmp_path, name):
     path = tmp_path / f"t{(EXPORTS[name].suffixes or ('.txt',))[0]}"
     write(history(), path, name)
-    with pytest.raises(OptionError, match="a file that holds every request with its time"):
-        sg.read_trace(path)
+    for format in (None, name):
+        with pytest.raises(OptionError, match=f"requests with their times, got .* as {name} has them"):
+            sg.read_trace(path, format)

@@ -142,29 +142,24 @@ def open_foreign(
 ) -> Foreign | None:
     """Open a trace that others wrote, or one of ours without its provenance; None for one of ours that has it."""
     from servegen_gpu.formats.reading.foreign import open_trace
-    from servegen_gpu.formats.reading.plan import FORMATS as FOREIGN
 
     format = None if format == "auto" else format
     if not isinstance(path, str | os.PathLike):
         return open_trace(path, format, columns=columns, unit=unit, missing=missing)
     target = _existing(path)
-    plain = columns is None and unit is None and missing == "error"
-    about, notes = None, list[str]()
-    if plain and (target.is_dir() or format in (None, *FORMATS)):
-        if target.is_dir() or parquet.is_ours(target):
+    stated, notes = None, list[str]()
+    if columns is None and unit is None and missing == "error":
+        if format in (None, *FORMATS) and (target.is_dir() or parquet.is_ours(target)):
             return None
-        about = known_sidecar(target)
-        if about is not None and "format" not in about:
+        stated = known_sidecar(target)
+        if format in (None, *FORMATS) and stated is not None and "format" not in stated:
             return None
-        if about is None and sidecar_path(target).exists():
+        if stated is None and sidecar_path(target).exists():
             notes.append("the provenance beside it belongs to another file")
-    if format is None and about is not None:
-        format = about["format"]
-        if format not in FOREIGN:
-            got = f"{target}, {format} as the file beside it says"
-            raise OptionError("a file that holds every request with its time", got, "read what it was made from")
-    format = None if format in FORMATS else format
-    return open_trace(path, format, columns=columns, unit=unit, missing=missing, stated=about, notes=notes)
+    if stated is not None and format not in (None, stated.get("format")):
+        stated = None
+    format = stated["format"] if stated is not None else None if format in FORMATS else format
+    return open_trace(path, format, columns=columns, unit=unit, missing=missing, stated=stated, notes=notes)
 
 
 def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:

@@ -7,8 +7,8 @@ rows a second on one core, where the defaults of pyarrow give 7.8 to 8.7 at 30. 
 fastparquet crashes on lists with delta encodings, and these are smaller (items of images 2.0 bytes a request instead of
 3.1, ids of 16-token blocks 457 instead of 634).
 
-Tokens are INT64, because polars adds INT32 up in 32 bits, and silently: 1.1 % of the size, an eighth of the speed. Types
-of the trace are in the metadata, so reading gives int32.
+Tokens are INT64, because polars adds INT32 up in 32 bits, and silently. It costs 1.1 % of the size and an eighth of
+the speed. Types of the trace are in the metadata, so reading gives int32.
 
 `plain` is for readers that know less than those of Arrow, DuckDB, polars and Spark: no delta encodings, Snappy the only
 codec, all numbers INT64. That takes 12.2 bytes a row instead of 6.1.

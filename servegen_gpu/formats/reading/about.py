@@ -62,10 +62,8 @@ def _note(
     name: str, plan: Plan, parser: Parser, finisher: Finisher, clock: Clock, count: int, before: Sequence[str]
 ) -> str:
     notes = [f"{name}: {count:,} requests read as {plan.layout.name}", *before]
-    if plan.layout.name == "table":
-        columns = ", ".join(f"{role} from {column!r}" for role, column in plan.columns.items())
-        guessed = f" (by usual names: {', '.join(plan.guessed)})" if plan.guessed else ""
-        notes.append(f"columns: {columns}{guessed}")
+    if plan.guessed:
+        notes.append(f"columns by usual names: {', '.join(plan.guessed)}")
     if clock.from_first:
         notes.append(f"times in {clock.how}, counted from {clock.origin}")
     notes += finisher.said()

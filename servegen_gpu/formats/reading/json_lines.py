@@ -75,10 +75,20 @@ def rows_as_text(block: Block, path: str | os.PathLike[str], names: Sequence[str
         if _fault(line):
             _refuse(line, f"{path}, line {block.first_line + int(lines.lines[at])}", "")
         found = json.loads(line)
-        chosen.append({name: found[name] for name in names if found.get(name) is not None})
+        chosen.append({name: value for name in names if (value := _value(found, name)) is not None})
     texts = [{k: v if isinstance(v, list | dict) else str(v) for k, v in row.items()} for row in chosen]
     table = rows_of(block_of(texts), path).table
     return Rows(table, lambda row: block.first_line + int(lines.lines[row]), os.fspath(path))
+
+
+def _value(found: dict[str, Any], name: str) -> Any:
+    """A field of an object, or of an object in it by a name with points."""
+    if name in found:
+        return found[name]
+    value: Any = found
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def block_of(objects: Sequence[dict[str, Any]]) -> Block:

@@ -73,7 +73,7 @@ _MOONCAKE = _columns(
     "output_length",
     hash_ids="hash_ids",
     client="client|user_id",
-    reason_tokens="reason_tokens",
+    reason_tokens="reason_tokens|reasoning_tokens",
 )
 _SESSION = _MOONCAKE | {"session": ("session_id",), "delay": ("delay",)}
 _MADE = ("time", "input_tokens", "output_tokens", "session")

@@ -70,9 +70,16 @@ def find(columns: tuple[str, ...], names: tuple[str, ...]) -> str | None:
 
 
 def usual(columns: tuple[str, ...], meaning: str) -> list[str]:
-    """All columns with a usual name of this meaning, the more telling first; times may end in their unit."""
-    bare = {column: split_unit(column)[0] if meaning == "time" else column for column in columns}
-    found = []
-    for name in USUAL[meaning]:
-        found += [column for column in columns if normal(bare[column]) == normal(name) and column not in found]
+    """All columns with a usual name of this meaning, the more telling first; times may end in their unit.
+
+    Fields of objects in an object, such as ``usage.prompt_tokens``, come last.
+    """
+    bare = {column: column.rsplit(".", 1)[-1] for column in columns}
+    if meaning == "time":
+        bare = {column: split_unit(name)[0] for column, name in bare.items()}
+    found: list[str] = []
+    for inner in (False, True):
+        for name in USUAL[meaning]:
+            alike = [column for column in columns if ("." in column) == inner and normal(bare[column]) == normal(name)]
+            found += [column for column in alike if column not in found]
     return found

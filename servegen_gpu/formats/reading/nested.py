@@ -8,18 +8,25 @@ import numpy as np
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.rows import Rows
+from servegen_gpu.formats.reading.times import Dates, ticks
+from servegen_gpu.formats.reading.values import is_text, trimmed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 def date_and_time(rows: Rows) -> Rows:
-    """Vidur's older layout: a day, and a time of the day."""
+    """Vidur's older layout: a day, and a time of the day or seconds."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    date, time = (pc.utf8_trim_whitespace(pc.cast(rows.table.column(name), "string")) for name in ("Date", "Time"))
-    table = rows.table.drop_columns(["Date", "Time"])
-    return rows.with_table(table.append_column("time", pc.binary_join_element_wise(date, time, " ")))
+    date, time = (rows.table.column(name) for name in ("Date", "Time"))
+    if is_text(time) and ":" in (time[0].as_py() or ""):
+        both = pc.binary_join_element_wise(trimmed(pc.cast(date, pa.string())), trimmed(time), " ")
+    else:
+        day_ns = ticks(rows, "Date", Dates(zoned=False)).whole
+        both = pa.array(day_ns + ticks(rows, "Time", None).nanoseconds("s")).view(pa.timestamp("ns"))
+    return rows.with_table(rows.table.append_column("time", both))
 
 
 def words(rows: Rows) -> Rows:

@@ -12,6 +12,8 @@ from servegen_gpu.formats.reading.sources import Source
 
 FORMATS = (*dict.fromkeys((*LAYOUTS, *ALIASES, TABLE.name)),)
 """What can be asked for by name."""
+NO_TRACES = {"vllm-custom": "prompts without times", "aiperf-rates": "rates without requests"}
+"""Formats that this package writes and nobody can make a trace of."""
 
 ROLES = {"input": "input_tokens", "output": "output_tokens", "reason": "reason_tokens"}
 """Short names of columns that a user may give."""
@@ -78,7 +80,8 @@ def plan(source: Source, format: str | None, columns: Mapping[str, str] | None, 
         for role in USUAL:
             if role not in stated and (names := usual(source.columns, role)):
                 found[role] = names[0]
-                guessed.append(f"{role} from {names[0]!r}" + (f" (not {names[1]!r})" if len(names) > 1 else ""))
+                if names[0] != role or len(names) > 1:
+                    guessed.append(f"{role} from {names[0]!r}" + (f" (not {names[1]!r})" if len(names) > 1 else ""))
     found |= stated
     for role in NEEDED:
         if role not in found and not (role == "time" and "delay" in found):
@@ -113,6 +116,9 @@ def check_there(source: Source, columns: Mapping[str, str]) -> None:
 
 def _layout(source: Source, format: str | None, stated: dict[str, str]) -> Layout:
     if format not in (None, "auto"):
+        if format in NO_TRACES:
+            got = f"{NO_TRACES[format]} in {source.name}, as {format} has them"
+            raise OptionError("requests with their times", got, "read the trace that it was made from")
         if format not in FORMATS:
             raise OptionError(f"a format among {', '.join(FORMATS)}", repr(format)[:60], "change the format")
         if format == TABLE.name:

@@ -102,7 +102,7 @@ def _of_lines(path: Path, small: bool) -> Source:
             break
     return Source(
         str(path),
-        tuple(dict.fromkeys(key for row in first for key in row)),
+        tuple(dict.fromkeys(key for row in first for key in _keys(row))),
         first,
         lambda names: _typed(path, names, first),
         small,
@@ -121,12 +121,24 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
     return found
 
 
+def _keys(found: dict[str, Any]) -> Iterator[str]:
+    """Names of the fields of an object; of objects in it as ``usage.prompt_tokens``, two levels deep."""
+    for key, value in found.items():
+        yield key
+        if isinstance(value, dict):
+            for inner, deeper in value.items():
+                yield f"{key}.{inner}"
+                if isinstance(deeper, dict):
+                    yield from (f"{key}.{inner}.{last}" for last in deeper)
+
+
 def _typed(path: Path, names: Sequence[str], first: list[dict[str, Any]]) -> Iterator[Rows]:
     """Blocks read with the types of the first rows, which is twice as fast; with types of their own if they differ."""
     import pyarrow as pa
 
-    schema = pa.schema([(name, _type(first, name)) for name in dict.fromkeys(names)])
-    known = not any(pa.types.is_null(field.type) for field in schema)
+    types = {name: _type(first, name) for name in dict.fromkeys(names)}
+    known = not any(pa.types.is_null(type_) or "." in name for name, type_ in types.items())
+    schema = pa.schema(list(types.items()))
     for block in text_blocks(path):
         if block.text.isspace():
             continue
@@ -153,9 +165,23 @@ def _chosen(rows: Rows, names: Sequence[str]) -> Rows:
     """Some columns of a table; those that are not there are null."""
     import pyarrow as pa
 
-    table, there = rows.table, set(rows.table.column_names)
-    columns = [table.column(name) if name in there else pa.nulls(len(table)) for name in names]
+    columns = [_column(rows.table, name) for name in names]
     return rows.with_table(pa.table(columns, names=list(names)))
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if name in table.column_names:
+        return table.column(name)
+    outer, *inner = name.split(".")
+    column = table.column(outer) if outer in table.column_names else pa.chunked_array([pa.nulls(len(table))])
+    for key in inner:
+        if not pa.types.is_struct(column.type) or column.type.get_field_index(key) < 0:
+            return pa.nulls(len(table))
+        column = pc.struct_field(column, key)
+    return column if inner else pa.nulls(len(table))
 
 
 def _of_array(path: Path) -> Source:
@@ -181,9 +207,8 @@ def _of_array(path: Path) -> Source:
             raise OptionError("a JSON array of objects", got, "fix or remove the item")
     rows = rows_of(block_of(found), path)
     rows = Rows(rows.table, rows.line, rows.source, "item")
-    return Source(
-        str(path), tuple(rows.table.column_names), found[:PEEKED], lambda names: iter([_chosen(rows, names)]), True
-    )
+    keys = tuple(dict.fromkeys(key for item in found for key in _keys(item)))
+    return Source(str(path), keys, found[:PEEKED], lambda names: iter([_chosen(rows, names)]), True)
 
 
 def _of_parquet(path: Path, size: int) -> Source:
