@@ -88,6 +88,9 @@ GOOD = b'{"a":1}\n' * 49 + b"\n"
         (b'{"a":2', r"""'{"a":2' in .*t\.jsonl, line 51 \(Expecting ',' delimiter.*cut short"""),
         (b"[1, 2]", r"line 51 \(list, not an object"),
         (b"17", r"line 51 \(int, not an object"),
+        (b"null", r"line 51 \(NoneType, not an object"),
+        (b"  null", r"line 51 \(NoneType, not an object"),
+        (b'{"a":2}null', r"line 51 \(Extra data"),
         (b'{"a":2}{"a":3}', r"line 51 \(Extra data"),
         (b'{"a":\n2}', r"line 51 \(Expecting value"),
         (b'{"a":"x"}', r"line 51 \(Column\(/a\) changed from number to string.*fix the value"),
@@ -106,6 +109,19 @@ def test_the_first_bad_line_is_named(tmp_path, monkeypatch, bad, message, block_
     for after in (b"", b"\n" + GOOD, b"\n" + bad + b"\n"):
         with pytest.raises(OptionError, match=message):
             read(written(tmp_path, GOOD + bad + after), SCHEMA)
+
+
+@pytest.mark.parametrize("bad", [b"null\n", b"\n null\n" + GOOD, b"null", b"\xef\xbb\xbf\xef\xbb\xbfnull\n"])
+def test_a_first_line_of_null_is_refused(tmp_path, bad):
+    """Where pyarrow crashes."""
+    for schema in (SCHEMA, None):
+        with pytest.raises(OptionError, match=r"one JSON object a line.*line [12] "):
+            read(written(tmp_path, bad), schema)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    with pytest.raises(OptionError, match=r"one JSON object a line.*line 51 \("):
+        read(written(tmp_path, GOOD + b'{"\xff":2}\n'))
 
 
 def test_what_is_no_text_is_refused(tmp_path, monkeypatch):

@@ -103,7 +103,15 @@ def csv_tables(path: str | os.PathLike[str], header: Header, columns: Sequence[s
 
 
 def _with_lines(block: Block, table: pa.Table, path: str | os.PathLike[str]) -> Rows:
-    return Rows(table, lambda row: block.first_line + int(records(block.text, quoted=True).lines[row]), os.fspath(path))
+    count = len(table)
+
+    def line(row: int) -> int:
+        lines = records(block.text, quoted=True).lines
+        if len(lines) != count:  # a quote amid a field, which is a sign like any other
+            lines = records(block.text).lines
+        return block.first_line + int(lines[min(row, len(lines) - 1)])
+
+    return Rows(table, line, os.fspath(path))
 
 
 def _first_line(text: bytes) -> tuple[bytes, int]:

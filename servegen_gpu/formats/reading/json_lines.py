@@ -56,7 +56,7 @@ def try_rows_of(block: Block, path: str | os.PathLike[str], schema: pa.Schema | 
 
     try:
         table = _parsed(block.text, schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
         return None
     if table.num_rows != block.lines:
         lines = records(block.text).lines
@@ -100,6 +100,8 @@ def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.json
 
+    if not _all_objects(text):
+        raise pa.ArrowInvalid("JSON parse error: a line that is no object")
     known = pyarrow.json.ParseOptions(
         explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
     )
@@ -107,7 +109,16 @@ def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
         raise pa.ArrowInvalid("brackets nested too deep")
     size = pyarrow.json.ReadOptions(block_size=bytes_at_once(text))
     table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
-    return table if schema is None else table.select(schema.names)
+    return table.select(table.column_names if schema is None else schema.names)  # names may be no UTF-8
+
+
+def _all_objects(text: bytes) -> bool:
+    """Whether every line that is not blank begins as an object; pyarrow takes ``null`` for one, and crashes at it."""
+    if text.count(b"\n{") + text.startswith(b"{") == text.count(b"\n") + (not text.endswith(b"\n")):
+        return True
+    found = records(text)
+    lines = zip(found.begins.tolist(), found.ends.tolist(), strict=True)
+    return all(text[begin:end].lstrip().startswith(b"{") for begin, end in lines)
 
 
 def _depth(text: bytes) -> int:
@@ -127,7 +138,7 @@ def _refuse_first(block: Block, path: str | os.PathLike[str], schema: pa.Schema 
         nonlocal reason
         try:
             _parsed(text, schema)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
             reason = str(error).split(": ", 1)[-1]
             return False
         return True

@@ -68,6 +68,8 @@ def open_source(given: Any) -> Source:
     path = Path(given)
     if path.is_dir():
         raise OptionError("a file", f"the directory {path}", "name one of its files")
+    if path.exists() and not path.is_file():
+        raise OptionError("a file, which is read twice", f"{path}, a pipe or a device", "write it to a file first")
     try:
         with path.open("rb") as file:
             begin = file.read(4)

@@ -98,8 +98,11 @@ def records(text: bytes, *, quoted: bool = False) -> Records:
     raw = np.frombuffer(text if text.endswith(b"\n") else text + b"\n", np.uint8)
     breaks = np.flatnonzero(raw == ord("\n"))
     ends = breaks[_outside(raw, breaks)] if quoted and b'"' in text else breaks
+    if not len(ends) or ends[-1] < len(raw) - 1:  # a quote without an end
+        ends = np.append(ends, len(raw) - 1)
     begins = np.concatenate(([0], ends[:-1] + 1))
-    shown = np.concatenate(([0], np.cumsum((raw > ord(" ")) | (quoted & (raw != ord("\r"))))))
+    visible = (raw != ord("\r")) & (raw != ord("\n")) if quoted else (raw != ord(" ")) & ((raw < 9) | (raw > 13))
+    shown = np.concatenate(([0], np.cumsum(visible)))
     some = shown[ends] > shown[begins]
     return Records(begins[some], ends[some], np.searchsorted(breaks, begins[some]))
 

@@ -85,6 +85,8 @@ def numbers(rows: Rows, column: str, expected: str, *, decimal_comma: bool) -> N
     import pyarrow.compute as pc
 
     values = plain(rows.table.column(column))
+    if not len(values):
+        return np.zeros(0, np.int64)
     if is_text(rows.table.column(column)):
         try:
             return np.asarray(pc.cast(values, pa.int64()))
@@ -146,8 +148,8 @@ def lists(rows: Rows, column: str, kind: type[np.int32] | type[np.int64]) -> Rag
     values = plain(rows.table.column(column))
     if is_text(rows.table.column(column)):
         values = _split(values)
-    if pa.types.is_null(values.type):
-        values = pc.cast(values, pa.list_(pa.int64()))
+    if pa.types.is_null(values.type) or not len(values):
+        values = pa.nulls(len(values), pa.list_(pa.int64()))
     if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
         rows.refuse(0, column, expected, f"the column holds {values.type}: leave it out", _first(values))
     lengths = np.asarray(pc.fill_null(pc.list_value_length(values), 0), np.int64)
@@ -181,7 +183,7 @@ def _split(text: pa.Array) -> pa.Array:
 def _is_id(item: Any, top: int) -> bool:
     try:
         return 0 <= int(item) <= top
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return False
 
 
