@@ -334,3 +334,43 @@ def test_more_columns_than_a_file_has_are_refused(tmp_path, monkeypatch):
 def test_dropping_everything_leaves_no_trace(tmp_path):
     with pytest.raises(OptionError, match=r"rows of requests, got none in .*after those without a value were dropped"):
         sg.read_trace(written(tmp_path, HEADER + ",1,2\n,3,4\n"), missing="drop")
+
+
+SEEDS = (
+    b'time;input;output;user;session\n0,5;1;2;a;x\n1,5;"3\n";4;b;\n',
+    b'{"timestamp":0,"input_length":600,"output_length":3,"hash_ids":[1,2]}\n' * 2,
+    b'{"session_id":"s","turns":[{"timestamp":0,"text":"a b","output_length":3},{"delay":5,"text":"c"}]}\n',
+    b'{"timestamp":1,"requests":[{"prompt_length":3,"output_length":2,"session_id":1}]}\n',
+    b'[{"timestamp":1,"input_length":2,"output_length":3,"chat_id":1,"parent_chat_id":-1}]',
+    b"Date,Time,PromptTokenCount,CompletionTokenCount\n2023-08-21,0.5,3,4\n",
+)
+PIECES = (
+    b"\n",
+    b'"',
+    b",",
+    b"{}",
+    b"[",
+    b"}",
+    b"null",
+    b"-1",
+    b"1e400",
+    b"NaN",
+    b"\xff",
+    b"\0",
+    b'"\\ud800"',
+    b"9" * 30,
+)
+
+
+@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 40), st.sampled_from(PIECES))))
+def test_broken_files_are_refused_in_words_or_read(path, seed, changes):
+    """Whatever is in a file: a trace that passes the checks of one made by hand, or one sentence."""
+    data = bytearray(seed)
+    for at, length, piece in changes[:6]:
+        data[at : at + length] = piece
+    path.write_bytes(data)
+    try:
+        trace = sg.read_trace(path, missing="drop")
+    except OptionError:
+        return
+    assert len(sg.Trace(trace.columns)) > 0
