@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servegen_gpu.errors import OptionError
@@ -63,6 +63,7 @@ def test_encodings_and_compression(tmp_path, monkeypatch, encoding, pack):
     assert read(written(tmp_path, data)) == plainly(text.encode())
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1)), st.integers(1, 100), st.booleans())
 def test_any_numbers_in_any_blocks(tmp_path_factory, values, size, blank):
     data = "".join(f'{{"a": {value}}}\n' + "\n" * (blank and value % 3 == 0) for value in values).encode()

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import servegen_gpu as sg
@@ -46,6 +46,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("times") / "t.csv"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.decimals(0, 10**9, places=9), min_size=1, max_size=20),
     st.sampled_from(sorted(PER_S)),
@@ -66,6 +67,7 @@ def test_numbers_are_exact_in_every_unit(path, seconds, unit, epoch):
         assert found == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1)), min_size=1, max_size=20),
     st.sampled_from(["", "Z", " UTC", "+00:00", "+0530", "-08", "mixed"]),
@@ -145,6 +147,7 @@ def test_the_table_of_units(usual, whole, fine, expected):
 # -- lengths ----------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9),
     st.sampled_from(["{}", "{}.0", " {} ", "{}.", "+{}", "{}e0"]),
@@ -184,6 +187,7 @@ def test_columns_of_any_type(tmp_path):
 # -- ids --------------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=9), min_size=1, max_size=30))
 def test_names_are_numbered_in_order_of_appearance(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("names") / "t.parquet"
@@ -362,6 +366,7 @@ PIECES = (
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 40), st.sampled_from(PIECES))))
 def test_broken_files_are_refused_in_words_or_read(path, seed, changes):
     """Whatever is in a file: a trace that passes the checks of one made by hand, or one sentence."""
