@@ -79,7 +79,9 @@ def _make(environment: Environment, python: str, home: Path, deadline: float) ->
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     if environment.pins.exists():
         install = [*pip, "--python", home / "bin" / "python", "install", "--quiet", "--no-compile", "--no-deps"]
-        _run([*install, "--ignore-requires-python", "--requirement", environment.pins], deadline)
+        # pyspark alone comes without a wheel; others without one for this Python are not to be built for minutes
+        wheels = ["--only-binary=:all:", "--no-binary=pyspark"]
+        _run([*install, *wheels, "--ignore-requires-python", "--requirement", environment.pins], deadline)
     requirement, member = environment.cut
     if requirement:
         with tempfile.TemporaryDirectory(dir=home) as folder:
