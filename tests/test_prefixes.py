@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import random
@@ -443,8 +442,8 @@ def test_lengths_drawn_by_client():
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl", "parts/"])
 def test_files_carry_ids(tmp_path, monkeypatch, name):
-    cut = functools.partial(chunks, most_ids=300)
-    monkeypatch.setattr("servegen_gpu.formats.chunks", cut)
+    for most in ("CHUNK_IDS", "TEXT_CHUNK_IDS"):
+        monkeypatch.setattr(f"servegen_gpu.formats.{most}", 300)
     trace, _ = random_trace("history", 64, 5)
     trace = trace.with_hash_ids(16, system_tokens=64)
     assert trace.schema()["hash_ids"] == "list<int64>"

@@ -571,3 +571,15 @@ def test_exports_without_requests_or_times_are_refused(tmp_path, name):
     for format in (None, name):
         with pytest.raises(OptionError, match=f"requests with their times, got .* as {name} has them"):
             sg.read_trace(path, format)
+
+
+def test_a_line_of_turns_without_a_name_is_a_session_of_its_own(tmp_path):
+    turns = [{"timestamp": 0, "text": "a b", "output_length": 3}, {"delay": 1000, "text": "c", "output_length": 4}]
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps({"turns": turns[:n]}) + "\n" for n in (2, 1, 2)))
+    trace = sg.read_trace(path)
+    found = sorted(
+        zip(trace["conversation"].tolist(), trace["turn"].tolist(), trace["input_tokens"].tolist(), strict=True)
+    )
+    assert [row[1:] for row in found] == [(1, 2), (1, 2), (2, 6), (1, 2), (2, 6)]
+    assert len({row[0] for row in found if row[0] >= 0}) == 2

@@ -37,6 +37,8 @@ class Layout:
         Makes one row a request of rows with several, or columns that the file does not have as such.
     reads, makes : tuple of str
         Which columns of the file `flat` needs, and which it makes, named as in `columns`.
+    uses : tuple of str
+        Which others it takes where they are.
     rebase : bool
         Whether times are counted from the first request; where they are already, silence before it stays.
     begin : str
@@ -55,6 +57,7 @@ class Layout:
     flat: Callable[[Rows], Rows] | None = None
     reads: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
     rebase: bool = True
     begin: str = ""
     says: str = ""
@@ -192,11 +195,12 @@ LAYOUTS: dict[str, Layout] = {
         Layout(
             "aiperf-multi-turn",
             _FLAT | {"delay": ("delay",)},
-            ("session_id", "turns"),
+            ("turns",),
             unit="ms",
             sessions="new",
             flat=nested.multi_turn,
-            reads=("session_id", "turns"),
+            reads=("turns",),
+            uses=("session_id",),
             makes=(*_MADE, "delay"),
             says=f"input tokens are the words of the text; {_NO_SERVICE}",
         ),

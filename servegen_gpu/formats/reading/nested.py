@@ -80,8 +80,21 @@ def multi_turn(rows: Rows) -> Rows:
         delay=_field(rows, flat, "turns", "delay", optional=True),
         input_tokens=_words(_field(rows, flat, "turns", "text")),
         output_tokens=_field(rows, flat, "turns", "output_length", "max_tokens"),
-        session=rows.table.column("session_id").take(parent),
+        session=_sessions(rows).take(parent),
     )
+
+
+def _sessions(rows: Rows) -> pa.Array:
+    """Ids of sessions; of lines without one, the line itself if it has several turns, else none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    turns = np.asarray(pc.fill_null(pc.list_value_length(rows.table.column("turns")), 0))
+    lines = pa.array([f"line {rows.line(at)}" if count > 1 else None for at, count in enumerate(turns.tolist())])
+    lines = pc.cast(lines, pa.string())
+    if "session_id" not in rows.table.column_names:
+        return lines
+    return pc.coalesce(pc.cast(rows.table.column("session_id"), pa.string()), lines)
 
 
 def _items(rows: Rows, column: str) -> tuple[pa.Array, pa.Array]:

@@ -88,7 +88,10 @@ def plan(source: Source, format: str | None, columns: Mapping[str, str] | None, 
             raise _missing(source, layout, role)
     if unit is None and (layout is TABLE or "time" in stated):
         unit = split_unit(found["time"])[1]
-    of_file = tuple(dict.fromkeys([*layout.reads, *(name for name in found.values() if name not in layout.makes)]))
+    used = (name for name in layout.uses if name in source.columns)
+    of_file = tuple(
+        dict.fromkeys([*layout.reads, *used, *(name for name in found.values() if name not in layout.makes)])
+    )
     ignored = tuple(name for name in source.columns if name not in of_file)
     return Plan(layout, found, of_file, unit, tuple(guessed), ignored)
 
