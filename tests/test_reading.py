@@ -583,3 +583,28 @@ def test_a_line_of_turns_without_a_name_is_a_session_of_its_own(tmp_path):
     )
     assert [row[1:] for row in found] == [(1, 2), (1, 2), (2, 6), (1, 2), (2, 6)]
     assert len({row[0] for row in found if row[0] >= 0}) == 2
+
+
+def test_a_directory_of_parts_that_others_wrote(tmp_path):
+    whole = {"timestamp": np.arange(3000) / 7, "input_length": np.arange(3000), "output_length": np.full(3000, 5)}
+    for kind in ("parquet", "csv"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for at, name in enumerate(("part-00000-4e", "part-00001-9a", "part-00002-00")):
+            part = pd.DataFrame(whole)[at * 1000 : (at + 1) * 1000]
+            getattr(part, f"to_{kind}")(folder / f"{name}.{kind}", index=False)
+        for litter in ("_SUCCESS", ".part-00000-4e.crc", "part-00003-aa.csv"):
+            (folder / litter).write_bytes(b"")
+        trace = sg.read_trace(folder)
+        assert trace["input_tokens"].tolist() == list(range(3000))
+        assert trace["arrival_us"][-1] == round(2999 / 7 * 1e6)
+        pd.DataFrame({"a": [1]}).to_csv(folder / "zz.csv", index=False)
+        with pytest.raises(OptionError, match=r"files with the columns timestamp.*got a in .*zz\.csv"):
+            sg.read_trace(folder)
+        (folder / "zz.csv").unlink()
+        (folder / "more").mkdir()
+        with pytest.raises(OptionError, match="another directory in it"):
+            sg.read_trace(folder)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(OptionError, match="none in the directory"):
+        sg.read_trace(tmp_path / "none")

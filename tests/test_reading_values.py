@@ -306,7 +306,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, monkeypatch, capsys, name
 
 
 def test_directories_and_things_that_are_no_tables(tmp_path):
-    with pytest.raises(OptionError, match="a directory of parts"):
+    with pytest.raises(OptionError, match="files of requests, got none in the directory"):
         sg.read_trace(tmp_path)
     with pytest.raises(OptionError, match="an existing trace"):
         sg.read_trace(tmp_path / "none.csv")

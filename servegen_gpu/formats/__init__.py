@@ -149,7 +149,7 @@ def open_foreign(
     target = _existing(path)
     stated, notes = None, list[str]()
     if columns is None and unit is None and missing == "error":
-        if format in (None, *FORMATS) and (target.is_dir() or parquet.is_ours(target)):
+        if format in (None, *FORMATS) and (parquet.has_ours(target) if target.is_dir() else parquet.is_ours(target)):
             return None
         stated = known_sidecar(target)
         if format in (None, *FORMATS) and stated is not None and "format" not in stated:

@@ -231,6 +231,11 @@ def is_ours(path: Path) -> bool:
     return not any(about.row_group(0).column(at).has_dictionary_page for at in columns)
 
 
+def has_ours(directory: Path) -> bool:
+    """Whether any file of a directory is as we wrote it: then all of them must be the parts of a trace."""
+    return any(is_ours(path) for path in directory.iterdir() if path.is_file() and not HIDDEN.fullmatch(path.name))
+
+
 def parts(directory: Path) -> list[Path]:
     """The files of a directory if it is a directory of parts, but for hidden ones, else an empty list."""
     return _parts([path for path in directory.iterdir() if not HIDDEN.fullmatch(path.name)])

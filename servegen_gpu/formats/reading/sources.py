@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.parquet import HIDDEN
 from servegen_gpu.formats.reading.csv_lines import csv_header, csv_tables
 from servegen_gpu.formats.reading.json_lines import block_of, rows_as_text, rows_of, try_rows_of
 from servegen_gpu.formats.reading.rows import Rows
@@ -67,7 +69,7 @@ def open_source(given: Any) -> Source:
         return _of_table(given)
     path = Path(given)
     if path.is_dir():
-        raise OptionError("a file", f"the directory {path}", "name one of its files")
+        return _of_directory(path)
     if path.exists() and not path.is_file():
         raise OptionError("a file, which is read twice", f"{path}, a pipe or a device", "write it to a file first")
     try:
@@ -85,6 +87,29 @@ def open_source(given: Any) -> Source:
     if head.startswith(b"["):
         return _of_array(path)
     return _of_lines(path, small) if head.startswith(b"{") else _of_csv(path, small)
+
+
+def _of_directory(path: Path) -> Source:
+    """The files of a directory by name, as Spark and others write parts; those that are hidden are none."""
+    files = sorted(file for file in path.iterdir() if not HIDDEN.fullmatch(file.name))
+    files = [file for file in files if file.is_dir() or file.stat().st_size]
+    if not files:
+        raise OptionError("files of requests", f"none in the directory {path}", "give another one")
+    if nested := next((file for file in files if file.is_dir()), None):
+        raise OptionError("a directory of files", f"another directory in it, {nested}", "name one of them")
+    parts = [open_source(file) for file in files]
+    for part in parts:
+        if part.columns != parts[0].columns:
+            got = f"{', '.join(part.columns)[:200]} in {part.name}"
+            raise OptionError(
+                f"files with the columns {', '.join(parts[0].columns)[:200]}", got, "read them one by one"
+            )
+    return replace(
+        parts[0],
+        name=str(path),
+        batches=lambda names: chain.from_iterable(part.batches(names) for part in parts),
+        small=sum(file.stat().st_size for file in files) * PACKED_RATIO <= SMALL_BYTES,
+    )
 
 
 def _of_csv(path: Path, small: bool) -> Source:
