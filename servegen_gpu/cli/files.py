@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from servegen_gpu.cli import reading
+from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
 
@@ -22,7 +23,7 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
         help=".parquet, .csv or .jsonl (text also .gz or .zst), a directory of Parquet parts, or - for standard output",
     )
     parser.add_argument(
-        *{format_option, "--format"},
+        *dict.fromkeys((format_option, "--format")),
         dest="format",
         help="file format, if the suffix does not tell, or if another program is to read it: mooncake, aiperf, …; "
         "see servegen-gpu formats",
@@ -31,8 +32,7 @@ def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> Non
         "--encoding",
         choices=("delta", "plain"),
         default="delta",
-        help="of Parquet: small and fast (delta, the default), or for readers that know no delta encodings, or add up "
-        "32-bit integers in 32 bits (plain)",
+        help="of Parquet: small and fast (delta, the default), or for readers that know no delta encodings (plain)",
     )
     parser.add_argument(
         "--ids",
@@ -77,6 +77,9 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     written = write_trace(slabs, output, options.format, chosen)
     named = reading.keep_names(options, output)
     if options.replay_command:
+        if not written.replay:
+            fix = f"{options.output} is written; see servegen-gpu formats"
+            raise OptionError("a format that a program replays, with --replay-command", options.format or "ours", fix)
         print(written.replay, file=said)
         return
     if options.quiet:
