@@ -26,11 +26,14 @@ class Case:
         ``"hashed"`` or ``"dense"``: with ids of blocks of 512 tokens.
     encoding : str
         Of Parquet.
+    format : str, optional
+        Of another program.
     """
 
     file: str
     ids: str = ""
     encoding: str = "delta"
+    format: str | None = None
 
 
 CASES = {
@@ -45,6 +48,12 @@ CASES = {
     "csv, ids": Case("t.csv", "hashed"),
     "jsonl, ids": Case("t.jsonl", "hashed"),
     "jsonl, dense ids": Case("t.jsonl", "dense"),
+    "azure": Case("t.csv", format="azure"),
+    "burstgpt": Case("t.csv", format="burstgpt"),
+    "vidur": Case("t.csv", format="vidur"),
+    "llmservingsim": Case("t.jsonl", format="llmservingsim"),
+    "mooncake": Case("t.jsonl", "hashed", format="mooncake"),
+    "dynamo": Case("t.jsonl", "hashed", format="dynamo"),
 }
 SLAB_S = 100
 RATE_RPS = 5000
@@ -64,14 +73,16 @@ def slabs(rows: int, ids: str) -> Iterator[Any]:
 
 def in_child(what: str, case: Case, rows: int, path: Path) -> None:
     """What is measured; prints seconds as JSON."""
-    from servegen_gpu.formats import read_slabs, write_stream
+    import servegen_gpu as sg
+    from servegen_gpu.formats import read_slabs
 
     if what == "write":
         stream = slabs(rows, case.ids)
         first = next(stream)  # with what it takes to make it
 
         def work() -> int:
-            return write_stream(chained(first, stream), path, encoding=case.encoding).rows
+            options = sg.ExportOptions(encoding=case.encoding)
+            return sg.write(chained(first, stream), path, case.format, options).rows
     else:
 
         def work() -> int:
