@@ -75,7 +75,7 @@ def _first(slabs: Iterable[Trace], n: int, exact: bool) -> Iterator[Trace]:
         if len(slab) and "arrival_us" in slab:
             last_us = slab["arrival_us"][-1:].copy()  # one number, wherever it is, and not the slab
     if exact and rows < n:
-        fix = "ask for fewer, or for a longer duration" if rows else "give a trace with requests"
+        fix = "ask for fewer, or for a longer duration" if rows else "give a trace with requests, or raise limits"
         raise OptionError(f"{n:,} requests", f"{rows:,}, the last at {int(last_us[0]) / 1e6:g} s", fix)
 
 

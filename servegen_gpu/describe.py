@@ -89,7 +89,9 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
         "duration_s": duration_s,
         "rate_rps": rows / duration_s if duration_s else 0.0,
         "clients": len(busiest),
-        "share_of_top": {str(n): float(busiest[min(n, len(busiest)) - 1] / rows) for n in SHARES} if rows else {},
+        "share_of_top": {str(n): float(busiest[min(n, len(busiest)) - 1] / rows) for n in SHARES}
+        if len(busiest)
+        else {},
         "median_5_minute_cv": float(np.median(cvs)) if len(cvs) else None,
         "lengths": {name: tally.summary() for name, tally in tallies.items()},
         "provenance": provenance,

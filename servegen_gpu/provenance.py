@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -150,3 +151,18 @@ def noted(provenance: Mapping[str, Any], change: dict[str, Any], duration_s: flo
     """Provenance of a trace after a change: what it was made from, and under ``changes`` all that was done to it."""
     with_change = dict(provenance) | {"changes": [*changes_of(provenance), change]}
     return with_change if duration_s is None else with_change | {"duration_s": duration_s}
+
+
+def begun_later(provenance: Mapping[str, Any], by_us: int) -> Mapping[str, Any]:
+    """Provenance of a part of a trace that begins so much later: its ``origin`` moves if it is a date, else it goes."""
+    if "origin" not in provenance:
+        return provenance
+    stated = str(provenance["origin"])
+    zone = "Z" if stated.endswith("Z") else ""
+    rest = {name: value for name, value in provenance.items() if name != "origin"}
+    try:
+        begin = datetime.fromisoformat(stated.removesuffix("Z")[:26])
+        moved = (begin + timedelta(microseconds=by_us)).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        return rest
+    return rest | {"origin": f"{moved}{zone}"}

@@ -21,7 +21,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.philox import MASK
 from servegen_gpu.merge import merge_order
-from servegen_gpu.provenance import changes_of, duration_of, noted
+from servegen_gpu.provenance import begun_later, changes_of, duration_of, noted
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
@@ -210,6 +210,8 @@ def _slices(slabs: Iterable[Trace], from_us: int, to_us: int, keep_times: bool) 
     rows = 0
     empty: Trace | None = None
     for slab in slabs:
+        if shift_us:
+            slab = Trace.trusted(slab.columns, begun_later(slab.provenance, shift_us), slab.first_row)
         low, high = np.searchsorted(_times(slab), [from_us, to_us]).tolist()
         part = slab.rows(low, high)
         ends_s = [s for s in (note.get("to_s"), duration_of(slab.provenance)) if s is not None]

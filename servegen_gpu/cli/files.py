@@ -61,6 +61,7 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
 
     The words go to the standard error where the trace goes to the standard output.
     """
+    from servegen_gpu.exports import EXPORTS
     from servegen_gpu.exports import write as write_trace
     from servegen_gpu.exports.export import ExportOptions
     from servegen_gpu.formats.atomic import descriptor
@@ -71,15 +72,15 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     }
     if (dense := options.ids == "dense") and not options.quiet:
         print("note: dense ids keep every different id in memory, 32 to 64 bytes each", file=sys.stderr)
+    if options.replay_command and options.format not in EXPORTS:
+        got = options.format or f"the package's own, {options.output!r}"
+        raise OptionError("a format of another program with --replay-command", got, "see servegen-gpu formats")
     output = "/dev/stdout" if options.output == "-" else options.output
     said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
     chosen = ExportOptions(**stated, dense_ids=dense, window_s=seconds("--window", options.window))
     written = write_trace(slabs, output, options.format, chosen)
     named = reading.keep_names(options, output)
     if options.replay_command:
-        if not written.replay:
-            fix = f"{options.output} is written; see servegen-gpu formats"
-            raise OptionError("a format that a program replays, with --replay-command", options.format or "ours", fix)
         print(written.replay, file=said)
         return
     if options.quiet:

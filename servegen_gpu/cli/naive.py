@@ -54,7 +54,9 @@ def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
     given = [name for name in of_pools if getattr(options, name) is not None] + ["where"] * bool(options.where)
     if given:
         raise OptionError("a trace without options of clients", f"--{given[0]}", "leave it out")
-    return of(reading.slabs(options.workload, options), options)
+    chosen = of(reading.slabs(options.workload, options), options)
+    options.foreign = None  # its clients are not those of the trace to be written
+    return chosen
 
 
 def of(source: ClientPool | Iterable[Trace], options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:

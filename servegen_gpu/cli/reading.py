@@ -71,7 +71,7 @@ def keep_names(options: argparse.Namespace, output: str) -> tuple[str, ...]:
     from servegen_gpu.formats.atomic import is_special, new_file
 
     foreign, said = getattr(options, "foreign", None), []
-    for of in ("client", "session"):
+    for of in ("client",) if options.ids == "dense" else ("client", "session"):  # dense ids number sessions anew
         names = foreign.names(of) if foreign is not None else []
         if names and not is_special(Path(output)):
             path = Path(f"{output.rstrip('/')}.{of}s.csv")

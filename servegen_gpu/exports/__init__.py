@@ -25,6 +25,7 @@ from servegen_gpu.windowed import slabs_of
 FAMILIES = (mooncake, bailian, burstgpt, azure, vllm, aiperf, aibrix, blis, vidur, llmservingsim)
 EXPORTS: dict[str, Export] = {export.name: export for family in FAMILIES for export in family.EXPORTS}
 NAMES = (*FORMATS, *EXPORTS)
+NEEDED = ("arrival_us", "input_tokens", "output_tokens")
 
 
 def write(
@@ -55,6 +56,9 @@ def write(
         If the format is unknown, or the trace has no such form.
     """
     slabs, options = slabs_of(trace), options or ExportOptions()
+    if not isinstance(options, ExportOptions):
+        fix = 'pass ExportOptions(deltas="nearest"), for example'
+        raise OptionError("options as servegen_gpu.ExportOptions", repr(options)[:60], fix)
     if format is None or format in FORMATS:
         slabs = dense_ids(slabs) if options.dense_ids else slabs
         return write_stream(slabs, path, format, encoding=options.encoding)
@@ -108,6 +112,9 @@ class _Seen:
     def through(self, slabs: Iterable[Trace]) -> Iterator[Trace]:
         """Slabs of the trace."""
         for slab in slabs:
+            if missing := [name for name in NEEDED if name not in slab]:
+                fix = "add it to the trace, or write parquet, csv or jsonl"
+                raise OptionError(f"a trace with {', '.join(NEEDED)}", f"none of {', '.join(missing)}", fix)
             self.columns = tuple(slab)
             self.rows += len(slab)
             if len(slab):

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.export import ExportOptions, Say
 from servegen_gpu.prefixes import hash_slabs
-from servegen_gpu.prefixes.dense import Numbering
+from servegen_gpu.prefixes.dense import Numbering, refuse_shares
 from servegen_gpu.prefixes.ids import BLOCK_TOKENS
 from servegen_gpu.request.columns import Column, Ragged
 from servegen_gpu.trace import Trace
+
+OWN_IDS = 1 << 51
+"""From here on are the ids of inputs without a token."""
 
 
 def with_ids(
@@ -63,15 +67,27 @@ def with_a_token(slabs: Iterable[Trace], say: Say) -> Iterator[Trace]:
             if (none := slab[name] < 1).any():
                 changed += int(none.sum())
                 columns[name] = np.where(none, 1, slab[name]).astype(np.int32)
+                if name == "input_tokens" and "hash_ids" in slab:
+                    columns["hash_ids"] = _with_an_id(slab, none)
         yield Trace.trusted(slab.columns | columns, slab.provenance, slab.first_row) if columns else slab
     if changed:
         say(f"{changed:,} inputs and outputs without a token have one, because the reader refuses others")
+
+
+def _with_an_id(slab: Trace, rows: NDArray[np.bool_]) -> Ragged:
+    """The ids of a slab, and one that nobody else has for some rows that have none."""
+    ids: Ragged = slab["hash_ids"]
+    rows = rows & (ids.lengths == 0)
+    own = OWN_IDS + slab.first_row + np.flatnonzero(rows)
+    values: NDArray[np.int64] = np.insert(ids.values.astype(np.int64), ids.offsets[:-1][rows], own)
+    return Ragged(ids.offsets + np.append(0, np.cumsum(rows)), values)
 
 
 def with_small_ids(slabs: Iterable[Trace]) -> Iterator[Trace]:
     """Slabs whose ids of blocks are numbered 0, 1, 2, … as they appear; all are kept in memory."""
     numbering = Numbering()
     for slab in slabs:
+        refuse_shares(slab)
         ids: Ragged = slab["hash_ids"]
         small = Ragged(ids.offsets, numbering.of(np.asarray(ids.values, np.int64)))
         yield Trace.trusted(slab.columns | {"hash_ids": small}, slab.provenance, slab.first_row)

@@ -33,6 +33,8 @@ PROMPT_CHUNK_ROWS = 512
 """Rows whose prompts are in memory at once: megabytes, where other columns take bytes."""
 MOST_TOKENS = 1 << 26
 """Of one prompt."""
+PIECE_TOKENS = 1 << 21
+"""Of prompts that a thread makes at once: 16 MB of text, and as much for each of a few copies."""
 TEXT_WORDS = 1 << 16
 MIX = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that products with it differ where numbers do, and differ in their first digits."""
@@ -134,7 +136,7 @@ def _known_words(directory: str) -> list[str]:
 def prompt_lines(name: str, encode: Callable[[Vocabulary, Trace], memoryview], options: ExportOptions) -> Format:
     """A file of lines with prompts, of words that the user's tokenizer knows."""
     words = vocabulary(options.tokenizer)
-    return json_lines(name, partial(in_pieces, partial(encode, words), _tokens, MOST_TOKENS), PROMPT_CHUNK_ROWS)
+    return json_lines(name, partial(in_pieces, partial(encode, words), _tokens, PIECE_TOKENS), PROMPT_CHUNK_ROWS)
 
 
 def _tokens(chunk: Trace) -> int:

@@ -20,7 +20,7 @@ from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
 from servegen_gpu.formats.atomic import explained, is_special, new_directory, new_file
 from servegen_gpu.formats.base import Format
-from servegen_gpu.formats.compression import SUFFIXES, compressor, plain_name
+from servegen_gpu.formats.compression import SUFFIXES, compressor, open_text, plain_name
 from servegen_gpu.formats.flow import CHUNK_IDS, TEXT_CHUNK_IDS, chunks, overlap
 from servegen_gpu.formats.text import known_sidecar, sidecar, sidecar_path
 from servegen_gpu.trace import Trace
@@ -171,11 +171,22 @@ def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterat
             name = parquet.PART_NAME.format(0)
             raise OptionError(f"a directory of parts ({name}, …)", f"{target}", "give a trace that this package wrote")
         return chain.from_iterable(parquet.read_slabs(file) for file in files)
-    chosen = FORMATS["parquet"] if parquet.is_ours(target) else _format(target, None if format == "auto" else format)
+    chosen = _own_format(target, None if format == "auto" else format)
     if chosen.read_slabs is None:
         able = ", ".join(name for name, known in FORMATS.items() if known.read_slabs)
         raise OptionError(f"a format that can be read ({able})", f"{target}", "keep a trace in one of these")
     return chosen.read_slabs(target)
+
+
+def _own_format(path: Path, format: str | None) -> Format:
+    """The format of a trace of ours: what the file begins with tells, whatever its name."""
+    if parquet.is_ours(path):
+        return FORMATS["parquet"]
+    if format is None and known_sidecar(path) is not None:
+        with open_text(path) as file:
+            if first := file.read(1):
+                return FORMATS["jsonl" if first == b"{" else "csv"]
+    return _format(path, format)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -188,6 +199,8 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[Path, Format, bool]:
     """Final path, format, and whether it is a directory of parts."""
     text = os.fspath(path)
+    if text == "-":
+        raise OptionError("a path", "'-'", "write to /dev/stdout, and name the format")
     target = Path(text)
     ends_in_slash = text.endswith(("/", os.sep))
     if not (ends_in_slash or (format is None and not target.suffix and not is_special(target))):

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.formats import own_slabs
+from servegen_gpu.formats import own_slabs, read_slabs
+from servegen_gpu.formats.parquet import is_ours
 from servegen_gpu.formats.text import known_sidecar
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
-from servegen_gpu.validating.report import LINES, REFUSED, SILENT, Findings, Report
+from servegen_gpu.validating.report import LINES, REFUSED, SILENT, SUSPICIOUS, Findings, Report
 
 LINES_BEFORE = {".csv": 2, ".jsonl": 1}
 """Line of the first row, by the end of a text file's name."""
@@ -35,6 +36,14 @@ def validate(path: Path) -> Report:
             [], "", wrong, f"check it --for the program that reads {about['format']}", REFUSED, about["format"], 1
         )
         return Report(os.fspath(path), "servegen-gpu", False, 0, findings.problems())
+    if not about and not path.is_dir() and not is_ours(path):
+        try:
+            rows = sum(map(len, read_slabs(path)))
+            wrong = "no provenance that belongs to the file: it is read as anybody's table"
+            findings.add([], "", wrong, AGAIN, SUSPICIOUS, os.fspath(path), 1)
+        except ServeGenError as error:
+            findings.add([], "", f"cannot be read: expected {error.expected}", error.fix, REFUSED, error.got, 1)
+        return Report(os.fspath(path), "servegen-gpu", False, rows, findings.problems())
     try:
         for slab in own_slabs(path):
             lines = before + rows + np.arange(len(slab))

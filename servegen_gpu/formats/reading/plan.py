@@ -73,6 +73,9 @@ def plan(source: Source, format: str | None, columns: Mapping[str, str] | None, 
     for name in layout.reads:
         if name not in source.columns:
             raise _missing(source, layout, name)
+    if layout.name == "servegen-gpu" and unit not in (None, layout.unit):
+        got = f"unit {unit!r} for {source.name}"
+        raise OptionError("microseconds in a column arrival_us of this package", got, "leave the unit out")
     named = {role: find((*layout.makes, *source.columns), names) for role, names in layout.columns.items()}
     found = {role: name for role, name in named.items() if name is not None}
     guessed = []

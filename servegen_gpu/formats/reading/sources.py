@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,6 +15,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.parquet import HIDDEN
 from servegen_gpu.formats.reading.csv_lines import csv_header, csv_tables
 from servegen_gpu.formats.reading.json_lines import block_of, rows_as_text, rows_of, try_rows_of
+from servegen_gpu.formats.reading.layout import LAYOUTS
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.text_blocks import text_blocks
 
@@ -25,6 +27,9 @@ SMALL_BYTES = 1 << 26
 PACKED_RATIO = 10
 MAX_ARRAY_BYTES = 1 << 28
 TABLE_ROWS = 1 << 20
+NEWLINE = b"\n"
+OPTIONAL = sorted({name for layout in LAYOUTS.values() for names in layout.columns.values() for name in names})
+"""Fields of known formats, some of which only some of the rows have."""
 PEEKED = 4096
 """Objects whose keys are the columns of a JSON file."""
 
@@ -127,6 +132,7 @@ def _of_lines(path: Path, small: bool) -> Source:
                 first.append(_object(line, f"{path}, line {block.first_line + at}"))
         if first:
             break
+    first += _later(path, {key for row in first for key in row})
     return Source(
         str(path),
         tuple(dict.fromkeys(key for row in first for key in _keys(row))),
@@ -134,6 +140,24 @@ def _of_lines(path: Path, small: bool) -> Source:
         lambda names: _typed(path, names, first),
         small,
     )
+
+
+def _later(path: Path, known: set[str]) -> list[dict[str, Any]]:
+    """The first object with each field of a known format that no earlier object has."""
+    missing = {name: f'"{name}"'.encode() for name in OPTIONAL if name not in known}
+    found: list[dict[str, Any]] = []
+    for block in text_blocks(path):
+        for name in [name for name, quoted in missing.items() if quoted in block.text]:
+            key = re.compile(rb"[{,]\s*" + re.escape(missing[name]) + rb"\s*:")
+            if (match := key.search(block.text)) is None:
+                continue
+            begin = block.text.rfind(b"\n", 0, match.start()) + 1
+            line = block.text[begin:].partition(b"\n")[0]
+            row = _object(line, f"{path}, line {block.first_line + block.text.count(NEWLINE, 0, begin)}")
+            if name in row:
+                found.append(row)
+                del missing[name]
+    return found
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

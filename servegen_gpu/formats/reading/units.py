@@ -65,7 +65,8 @@ def unit_of(times: Spread, usual: str | None, source: str) -> tuple[str, str]:
     epochs = [unit for unit, least in EPOCHS.items() if least <= times.low and times.high < 10 * least]
     if epochs:
         return epochs[0], f"{WORDS[epochs[0]]} since 1970, by their size"
-    if times.count < ENOUGH or times.high <= times.low:
+    seldom = usual is None and times.whole and 0 < times.rate_rps("s") < SLOWEST_RPS
+    if (times.count < ENOUGH and not seldom) or times.high <= times.low:
         return usual or "s", f"{WORDS[usual or 's']}, {'as usual in this format' if usual else 'assumed'}"
     able = [unit for unit in NS_PER if SLOWEST_RPS <= times.rate_rps(unit) <= FASTEST_RPS]
     if found := _by_rate(times, usual, able):

@@ -68,6 +68,9 @@ def missing(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     return np.asarray(gone.to_numpy(zero_copy_only=False), np.bool_)
 
 
+THOUSANDS = r"^\s*[+-]?\d{1,3}(\.\d{3})+\s*$"
+
+
 def _all_begin_with_digits(text: pa.Array) -> bool:
     if text.null_count or not len(text):
         return False
@@ -114,6 +117,15 @@ def numbers(rows: Rows, column: str, expected: str, *, decimal_comma: bool) -> N
 
 def tokens(rows: Rows, column: str, *, decimal_comma: bool = False) -> NDArray[np.int32]:
     """Whole tokens from 0 to 2**31 - 1, int32[n]."""
+    import pyarrow.compute as pc
+
+    if decimal_comma and is_text(rows.table.column(column)):
+        dots = np.flatnonzero(
+            np.asarray(pc.fill_null(pc.match_substring_regex(rows.table.column(column), THOUSANDS), False))
+        )
+        if len(dots):
+            expected = "whole tokens, which may be thousands or decimals here,"
+            rows.refuse(int(dots[0]), column, expected, "write whole numbers without dots")
     found = numbers(rows, column, "whole tokens", decimal_comma=decimal_comma)
     if found.dtype.kind == "f" and (found != np.rint(found)).any():
         rows.refuse(int(np.argmax(found != np.rint(found))), column, "whole tokens", "round it, or name another column")
