@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from traces import same
 
 import servegen_gpu as sg
 from servegen_gpu import Ragged, Trace
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.prompts import PIECE_TOKENS
+from servegen_gpu.formats import read_slabs
+from servegen_gpu.formats.reading import sources, text_blocks
 
 
 def talk(rows: int, begin: int) -> Trace:
@@ -151,3 +154,20 @@ def test_prompts_are_made_in_pieces(tmp_path: Path):
     )
     with (tmp_path / "t.jsonl").open() as file:
         assert [len(json.loads(line)["prompt"].split()) for line in file] == tokens
+
+
+def test_large_files_are_read_as_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In two passes and slabs: the same rows, numbers of names, and counts in the note."""
+    users = [str(at) if at < 3000 else f"u{at % 3}" for at in range(6000)]  # ids turn out to be text halfway
+    rows = [f"{at / 7:.3f},{'' if at % 7 == 0 else at % 90 + 1},5,{user}" for at, user in enumerate(users)]
+    path = tmp_path / "t.csv"
+    path.write_text("time,input_tokens,output_tokens,user\n" + "\n".join(rows) + "\n")
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 1 << 14)
+    small = sg.read_trace(path, missing="drop")
+    monkeypatch.setattr(sources, "SMALL_BYTES", 0)
+    slabs = list(read_slabs(path, missing="drop"))
+    large = Trace.concat(slabs)
+    assert len(slabs) > 2
+    assert same(small, large)
+    assert small.provenance["note"] == large.provenance["note"]
+    assert "858 rows without a value dropped" in large.provenance["note"]

@@ -146,10 +146,11 @@ class Foreign:
 
     def _times(self, rows: Rows) -> Ticks:
         while True:
+            counts = self._parser.counts.copy()
             try:
                 return self._parser.parse(rows, only_times=True).times
             except NotWhole:
-                continue
+                self._parser.counts = counts  # of these rows, once more
 
     def _check_some(self, survey: Survey) -> None:
         if not survey.count:
