@@ -46,6 +46,7 @@ def test_text_that_looks_like_a_field_is_none(tmp_path: Path):
     path.write_text("".join(json.dumps(r) + "\n" for r in [*[row | {"timestamp": at / 7} for at in range(5000)], late]))
     back = sg.read_trace(path)
     assert "conversation" not in back
+    assert "5,000 requests without a client taken as one client's" in back.provenance["note"]
     assert back["client"].tolist() == [0] * 5000 + [1]  # nobody, and the one that has a name
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats.reading.rows import Rows
+from servegen_gpu.formats.reading.rows import SHOWN, Rows
 from servegen_gpu.formats.reading.values import missing, plain, whole_ids
 
 MAX_NAMES = 1 << 24
@@ -65,7 +65,9 @@ class Numbering:
             raise NotWhole
         values = plain(rows.table.column(column))
         if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
-            rows.refuse(0, column, "an id as a number or text", f"the column holds {values.type}: name another")
+            rows.refuse(
+                0, column, "an id as a number or text", f"the column holds {str(values.type)[:SHOWN]}: name another"
+            )
         text = pc.fill_null(pc.cast(values, pa.string()), "")
         coded = text.dictionary_encode()
         places = np.empty(len(coded.dictionary), np.int64)

@@ -128,6 +128,8 @@ class Parser:
         found: dict[str, Any] = {}
         for role, numbering in self.numbering.items():
             found[role] = numbering.number(rows, columns[role])
+        if "client" in found and (nobody := int(values.missing(rows.table.column(columns["client"])).sum())):
+            self._count("requests without a client taken as one client's", nobody)
         if not only_times:
             for name in tokens:
                 found[name] = values.tokens(rows, columns[name], decimal_comma=self.decimal_comma)

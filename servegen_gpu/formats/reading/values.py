@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.formats.reading.rows import Rows
+from servegen_gpu.formats.reading.rows import SHOWN, Rows
 from servegen_gpu.request.columns import Ragged
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def numbers(rows: Rows, column: str, expected: str, *, decimal_comma: bool) -> N
     elif pa.types.is_uint64(values.type):
         values = pc.cast(values, pa.int64(), safe=False)  # what is too large comes out negative
     elif not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        rows.refuse(0, column, expected, f"the column holds {values.type}: name another", _first(values))
+        rows.refuse(0, column, expected, f"the column holds {str(values.type)[:SHOWN]}: name another", _first(values))
     found = np.asarray(values.to_numpy(zero_copy_only=False))
     if found.dtype.kind in "iu":
         return found.astype(np.int64, copy=False)
@@ -163,7 +163,7 @@ def lists(rows: Rows, column: str, kind: type[np.int32] | type[np.int64]) -> Rag
     if pa.types.is_null(values.type) or not len(values):
         values = pa.nulls(len(values), pa.list_(pa.int64()))
     if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
-        rows.refuse(0, column, expected, f"the column holds {values.type}: leave it out", _first(values))
+        rows.refuse(0, column, expected, f"the column holds {str(values.type)[:SHOWN]}: leave it out", _first(values))
     lengths = np.asarray(pc.fill_null(pc.list_value_length(values), 0), np.int64)
     offsets = np.zeros(len(values) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
