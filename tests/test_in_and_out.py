@@ -172,3 +172,14 @@ def test_large_files_are_read_as_small_ones(tmp_path: Path, monkeypatch: pytest.
     assert same(small, large)
     assert small.provenance["note"] == large.provenance["note"]
     assert "858 rows without a value dropped" in large.provenance["note"]
+
+
+def test_milliseconds_of_ours_for_a_reader_of_seconds(tmp_path: Path):
+    trace = sg.generate(sg.population("m-small"), rate=30, requests=500)
+    trace.write(tmp_path / "t.jsonl", "mooncake")
+    (problem,) = sg.validate(tmp_path / "t.jsonl", "vllm").problems
+    assert "times in another unit" in problem.wrong
+    assert "divide the times by 1,000" in problem.fix
+    assert sg.validate(tmp_path / "t.jsonl", "aiperf").clean
+    trace.write(tmp_path / "s.jsonl", "vllm-timed")
+    assert sg.validate(tmp_path / "s.jsonl", "vllm").clean

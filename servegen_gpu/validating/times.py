@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.formats.text import sidecar_path
+from servegen_gpu.exports import EXPORTS
+from servegen_gpu.formats.text import known_sidecar, sidecar_path
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.validating.pieces import Piece
 from servegen_gpu.validating.report import SUSPICIOUS, Findings
@@ -17,6 +18,7 @@ from servegen_gpu.validating.rules import Time
 
 FAST_RPS, SLOW_RPS, LONG_S = 1000.0, 0.02, 86_400.0
 """A trace faster than the first is doubted, and one slower than the second that takes longer than the third."""
+UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 FEW = 10
 """Requests that tell no rate."""
 NEAR_S = 60.0
@@ -81,7 +83,11 @@ class Times:
         span_s = self._most - self._least
         rate = (self._count - 1) / span_s if span_s > 0 else np.inf
         fast, slow = rate > FAST_RPS, rate < SLOW_RPS and span_s > LONG_S
-        if not (fast or slow) or _is_stated(path, self._most):
+        if (known_s := _unit_s(path)) is not None and span_s > 0:  # an export of ours, whose unit is known
+            fast, slow = known_s > self._rule.unit_s, known_s < self._rule.unit_s
+        elif _is_stated(path, self._most):
+            return
+        if not (fast or slow):
             return
         unit = {1.0: "seconds", 1e-3: "milliseconds", 1e-6: "microseconds", 1e-9: "nanoseconds"}[self._rule.unit_s]
         if span_s <= 0:
@@ -95,6 +101,12 @@ class Times:
             fix = f"{'multiply' if fast else 'divide'} the times by 1,000"
             fix += f", or pass {self._rule.option}" if self._rule.option and slow else ""
         findings.add([], self._rule.key, wrong, fix, SUSPICIOUS, value, self._count)
+
+
+def _unit_s(path: Path) -> float | None:
+    """The unit of times in a file that this package exported, in seconds; None of other files."""
+    export = EXPORTS.get(str((known_sidecar(path) or {}).get("format")))
+    return None if export is None else UNITS_S.get(export.time.split(",")[0])
 
 
 def _is_stated(path: Path, last_s: float) -> bool:
