@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool, order_free_sum
+from servegen_gpu.clients.surroundings import renumbered
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.tables import Tables
 
@@ -21,6 +22,7 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
 
     Ids are renumbered 0, 1, 2, …: the clients of the first pool in their order, then those of the second, and so on.
     So a client draws other random numbers than it did in its own pool, and the same pool may be joined twice.
+    Environments of different pools stay independent of each other: they get numbers of their own.
 
     Parameters
     ----------
@@ -77,6 +79,9 @@ def join(pools: Sequence[ClientPool], name: str | None = None) -> ClientPool:
         correlations=np.concatenate([pool.correlations for pool in pools]),
         correlation=_rows([pool.correlation for pool in pools], [len(pool.correlations) for pool in pools]),
         context_tokens=np.concatenate([pool.context_tokens for pool in pools]),
+        system_tokens=np.concatenate([pool.system_tokens for pool in pools]),
+        environments=renumbered([pool.environments for pool in pools]),
+        environment=_rows([pool.environment for pool in pools], [len(pool.environments) for pool in pools]),
         turn_models=tuple(model for pool in pools for model in pool.turn_models),
         whole_rps=whole_rps,
         turn_model=_rows([pool.turn_model for pool in pools], [len(pool.turn_models) for pool in pools]),

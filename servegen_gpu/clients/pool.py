@@ -30,6 +30,7 @@ from servegen_gpu.request.tables import Tables
 if TYPE_CHECKING:
     from servegen_gpu.clients.describe.cdfs import Cdfs, Per, Skew
     from servegen_gpu.clients.selection import Clients, Range, Windows
+    from servegen_gpu.clients.stated.environment import Environment
     from servegen_gpu.clients.stated.turns import TurnModel
 
 DAY_S = 86_400
@@ -40,11 +41,15 @@ AXES = (
     dict.fromkeys(("client_ids", "profile", "rate_factor"), ("clients",))
     | dict.fromkeys(("rate_rps", "cv", "family", "shape", "occupancy"), ("profiles", "windows"))
     | {"table": ("profiles", "windows", "fields")}
-    | dict.fromkeys(("measured", "correlation", "context_tokens", "turn_model"), ("profiles",))
+    | dict.fromkeys(
+        ("measured", "correlation", "context_tokens", "system_tokens", "turn_model", "environment"), ("profiles",)
+    )
     | {"correlations": ("correlations", "scalar fields", "scalar fields")}
 )
 """Axes of the tensors of a pool."""
 
+ADDED_LATER = {"system_tokens": 0, "environment": -1}
+"""Arrays that a digest leaves out where they hold nothing but this."""
 
 PastEnd = Literal["wrap", "end"]
 
@@ -139,10 +144,16 @@ class ClientPool:
         Row of `correlations`; -1, the default, where fields are independent.
     context_tokens : int32[profiles], optional
         Most tokens of a request's input and output together; 0, the default, where there is no limit.
+    system_tokens : int32[profiles], optional
+        Tokens that all inputs of a client begin with, for ids of blocks; 0 by default.
     turn_models : tuple of TurnModel, optional
         How clients hold conversations; none by default.
     turn_model : int32[profiles], optional
         Row of `turn_models`; -1, the default, where every request stands alone.
+    environments : tuple of Environment, optional
+        What moves the rates of many clients together; none by default.
+    environment : int32[profiles], optional
+        Row of `environments`; -1, the default, where nothing does.
     whole_rps : float64[windows], optional
         Total rate of the pool whose shares these clients keep, see `with_shares_of`; their own by default.
     """
@@ -165,8 +176,11 @@ class ClientPool:
     correlations: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     correlation: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     context_tokens: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    system_tokens: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     turn_models: tuple[TurnModel, ...] = ()
     turn_model: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    environments: tuple[Environment, ...] = ()
+    environment: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     whole_rps: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
@@ -192,7 +206,7 @@ class ClientPool:
         return named | tables
 
     def header(self) -> dict[str, Any]:
-        """What `arrays` does not say, but for models of conversations: name, category and time axis."""
+        """What `arrays` does not say, but for conversations and environments: name, category and time axis."""
         return {name: getattr(self, name) for name in ("name", "category", "window_s", "first_window")}
 
     @classmethod
@@ -494,6 +508,27 @@ class ClientPool:
         models = () if model is None else (turn_model(model),)
         return replace(self, turn_models=models, turn_model=np.full(len(self.rate_rps), len(models) - 1, np.int32))
 
+    def with_environment(
+        self, environment: Environment | str | os.PathLike[str] | None, clients: Iterable[int] | None = None
+    ) -> ClientPool:
+        """The pool whose clients' rates an environment moves together.
+
+        Parameters
+        ----------
+        environment : Environment, str, path or None
+            An environment; the name of a built-in workload with one; a TOML file with the section ``[environment]``;
+            or None for none.
+        clients : iterable of int, optional
+            Ids of the clients that it moves; all others keep what moves them. All clients by default.
+
+        Examples
+        --------
+        >>> pool.with_environment(Environment(Margin.gamma(variance=0.4), {2: 0.3, 6: 0.4, 9: 0.3}))
+        """
+        from servegen_gpu.clients.surroundings import with_environment
+
+        return with_environment(self, environment, clients)
+
     def digest(self) -> str:
         """SHA-256 over everything that sampling depends on, as hexadecimal text."""
         return self._digest
@@ -502,8 +537,12 @@ class ClientPool:
     def _digest(self) -> str:
         hasher = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
         for name, array in sorted(self.arrays().items()):
+            if name in ADDED_LATER and (array == ADDED_LATER[name]).all():
+                continue  # so that pools that do without keep their digests
             hasher.update(f"{name} {array.dtype.str} {array.shape} ".encode())
             hasher.update(np.ascontiguousarray(array).data)
         for model in self.turn_models:
             hasher.update(model.digest())
+        for environment in self.environments:
+            hasher.update(environment.digest())
         return hasher.hexdigest()

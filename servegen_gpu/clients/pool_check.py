@@ -23,7 +23,9 @@ def fill_in(pool: ClientPool) -> None:
         "correlations": np.empty((0, scalar, scalar)),
         "correlation": np.full(profiles, -1, np.int32),
         "context_tokens": np.zeros(profiles, np.int32),
+        "system_tokens": np.zeros(profiles, np.int32),
         "turn_model": np.full(profiles, -1, np.int32),
+        "environment": np.full(profiles, -1, np.int32),
     }
     for name, default in defaults.items():
         if not getattr(pool, name).size:
@@ -84,7 +86,9 @@ def check(pool: ClientPool) -> None:
 
 
 def _check_profiles(pool: ClientPool) -> None:
-    """Refuse correlations, context limits and models that no client can have, naming the first at fault."""
+    """Refuse correlations, limits, models and environments that no client can have, naming the first at fault."""
+    for environment in pool.environments:
+        environment.check_windows(pool.window_s)
     wrong = np.flatnonzero(~is_rank_correlation(pool.correlations))
     if len(wrong):
         raise ProfileError(
@@ -96,6 +100,8 @@ def _check_profiles(pool: ClientPool) -> None:
         "correlation": (f"-1, or a row of the {len(pool.correlations):,} `correlations`", -1, len(pool.correlations)),
         "turn_model": (f"-1, or a row of the {len(pool.turn_models):,} `turn_models`", -1, len(pool.turn_models)),
         "context_tokens": ("0, or the most tokens of input and output together", 0, 2**31),
+        "system_tokens": ("0, or the tokens that all inputs begin with", 0, 2**31),
+        "environment": (f"-1, or a row of the {len(pool.environments):,} `environments`", -1, len(pool.environments)),
     }
     for name, (expected, low, end) in limits.items():
         wrong = np.flatnonzero((getattr(pool, name) < low) | (getattr(pool, name) >= end))

@@ -103,6 +103,8 @@ def population(
         context_tokens=np.array([spec.context_tokens for spec in specs], np.int32)[k],
         turn_models=() if preset.turns is None else (preset.turns,),
         turn_model=np.full(len(k), -1 if preset.turns is None else 0, np.int32),
+        environments=() if preset.environment is None else (preset.environment,),
+        environment=np.full(len(k), -1 if preset.environment is None else 0, np.int32),
     )
 
 

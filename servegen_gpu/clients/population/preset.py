@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.population.skew import Skew
+from servegen_gpu.clients.stated.environment import Environment
 from servegen_gpu.clients.stated.spec import ClientSpec
 from servegen_gpu.clients.stated.turns import TurnModel
 
@@ -79,6 +80,8 @@ class Preset:
         Of all others; their shares add up to 1.
     turns : TurnModel or None
         How clients hold conversations.
+    environment : Environment or None
+        What moves the rates of all clients together.
     text : str
         The file it comes from.
     """
@@ -92,4 +95,5 @@ class Preset:
     top: tuple[Kind, ...]
     kinds: tuple[Kind, ...]
     turns: TurnModel | None = None
+    environment: Environment | None = None
     text: str = ""

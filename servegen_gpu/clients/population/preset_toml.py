@@ -34,6 +34,10 @@ share = 0.1
 turns = { kind = "pmf", values = [2, 3, 5], weights = [5, 3, 2] }
 gap_s = { kind = "lognormal", median = 100, sigma = 1.5 }
 
+[environment]               # what moves the rates of all clients together, if anything does: see `environment_toml`
+margin = { kind = "gamma", variance = 0.2 }
+octaves = { 3 = 0.4, 8 = 0.6 }
+
 Clients have the keys of a ``[[client]]`` in `toml_file`, but `count`. Of a rate, only the shape in time counts; it is
 steady if left out, and a diurnal one needs no mean.
 """
@@ -54,6 +58,8 @@ from servegen_gpu.clients.population.skew import Skew
 from servegen_gpu.clients.population.strata import HEAD
 from servegen_gpu.clients.scaled import scaled
 from servegen_gpu.clients.stated.diurnal import Diurnal, settled
+from servegen_gpu.clients.stated.environment import Environment
+from servegen_gpu.clients.stated.environment_toml import read_environment
 from servegen_gpu.clients.stated.in_time import window_rates
 from servegen_gpu.clients.stated.spec import ClientSpec
 from servegen_gpu.clients.stated.tabulate import grid_of, tabulate
@@ -69,7 +75,7 @@ WINDOW_S = 600
 MAX_DAYS = 28
 TOP_KEYS = (
     *("name", "category", "clients", "requests", "over", "period"),
-    *("skew", "default", "top", "kind", "turns"),
+    *("skew", "default", "top", "kind", "turns", "environment"),
 )
 BEHAVIOUR_KEYS = tuple(key for key in CLIENT_KEYS if key != "count")
 SPREADS = {"cv": 3.0, "input_tokens": 3.0, "text_tokens": 3.0, "output_tokens": 3.0, "hours": 24.0}
@@ -146,8 +152,18 @@ def _preset(table: dict[str, Any], where: Where) -> Preset:
         top=top,
         kinds=kinds,
         turns=read_turns((where / "turns").table(table["turns"]), where / "turns") if "turns" in table else None,
+        environment=_environment(table, where),
         text=where.text,
     )
+
+
+def _environment(table: dict[str, Any], where: Where) -> Environment | None:
+    if "environment" not in table:
+        return None
+    where /= "environment"
+    found = read_environment(where.table(table["environment"]), where)
+    attempt(found.check_windows, where / "cell_s", WINDOW_S)
+    return found
 
 
 def _check_size(kinds: tuple[Kind, ...], windows: int, where: Where) -> None:

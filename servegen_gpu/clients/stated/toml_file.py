@@ -24,6 +24,7 @@ from typing import Any
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.stated.distributions import Distribution
+from servegen_gpu.clients.stated.environment_toml import read_environment
 from servegen_gpu.clients.stated.parametric import pool
 from servegen_gpu.clients.stated.spec import MAX_CONTEXT, ClientSpec, client
 from servegen_gpu.clients.stated.tabulate import grid_of, tabulate
@@ -37,11 +38,12 @@ from servegen_gpu.clients.stated.toml_values import (
     read_steps,
     read_whole,
 )
+from servegen_gpu.clients.stated.turns_toml import read_turns
 from servegen_gpu.clients.stated.where import Where, shown
 from servegen_gpu.request.schema import FIELDS
 
 MAX_CLIENTS = 10_000_000
-TOP_KEYS = ("name", "category", "window_s", "period", "client")
+TOP_KEYS = ("name", "category", "window_s", "period", "client", "turns", "environment")
 LENGTH_KEYS = tuple(dict.fromkeys(field for fields in FIELDS.values() for field in fields))
 CLIENT_KEYS = (
     *("name", "count", "rate", "arrivals", "shape", "cv"),
@@ -57,7 +59,8 @@ def read_clients(path: str | os.PathLike[str]) -> ClientPool:
     ----------
     path : path-like
         At most 4 MiB. Top level: `name` (the file's by default), `category`, `window_s` (600), `period` ("1d"), and a
-        ``[[client]]`` for every kind of client, with the keys of `client` (see ``examples/own_clients.toml``).
+        ``[[client]]`` for every kind of client, with the keys of `client` (see ``examples/own_clients.toml``); for all
+        of them ``[turns]`` (`turns_toml`) and ``[environment]`` (`environment_toml`).
 
     Returns
     -------
@@ -94,6 +97,11 @@ def read_clients(path: str | os.PathLike[str]) -> ClientPool:
         if total > MAX_CLIENTS:
             (place / "count").refuse(f"at most {MAX_CLIENTS:,} clients", f"{total:,} up to here", "lower count")
     made: ClientPool = attempt(pool, where, specs, name=name, window_s=window_s, period=period)
+    if "turns" in table:
+        made = made.with_conversations(read_turns((where / "turns").table(table["turns"]), where / "turns"))
+    if "environment" in table:
+        place = where / "environment"
+        made = attempt(made.with_environment, place, read_environment(place.table(table["environment"]), place))
     return made
 
 
