@@ -104,13 +104,14 @@ struct SgGrid {
     const uint64_t* client;
     const int64_t* profile;
     const double* rate_factor;
+    const int64_t* group;                                        // [clients], or null: one group
     const uint8_t* rule;                                         // [profiles]
     const double* rate_rps;                                      // [rows, profiles]
     const uint8_t* first_draw;                                   // this and the next row: [profiles, laws]
     const double *log_mean_gap, *d, *c, *log_d, *boost, *power;
-    const int64_t *row, *law;                                    // these and the next two: [windows]
+    const int64_t *row, *law;                                    // these and the next: [windows]
     const uint64_t* number;
-    const double* scale;  // of rates, times the window's length
+    const double* scale;                                         // [groups, windows]: of rates, times the window's length
     int64_t threads;
     const int32_t* stop;
 };

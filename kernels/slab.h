@@ -51,6 +51,7 @@ struct SlabJob {
     const uint32_t* client_id;  // [clients]
     const int32_t* profile;
     const double* rate_factor;
+    const int32_t* group;       // or null: one group
     const uint8_t* count_rule;  // [profiles]
     const double *rate_rps, *shape, *occupancy, *log_mean_gap;  // [profiles, rows]
     const uint8_t* family;  // codes of draws
@@ -65,17 +66,18 @@ struct SlabJob {
     const int32_t* clock_guide;
     int64_t clock_guide_bits;
     const uint64_t *clock_first, *clock_start_us, *clock_slope;
-    // windows of the slab: row, absolute number, scale x length, clock table, start from the slab's begin
+    // windows of the slab: row, absolute number; scale x length, clock table, start from the slab's begin
+    int64_t windows;
     const int64_t* window_row;
     const uint32_t* window_number;
-    const double* window_scale;
+    const double* window_scale;  // this and the next two: [groups, windows]
     const int64_t *window_clock, *window_origin_us;
     int64_t span_us, offset_us;  // of the slab; what is added to a time for the column
     // cells
     uint8_t* active;           // [grid]
     const int64_t* grid_cell;  // where a cell is in the grid
     uint32_t *cell_client, *cell_number;
-    int32_t* cell_window;  // in the slab
+    int32_t* cell_window;  // group x windows + window
     int64_t* cell_law;     // profile x rows + row
     uint8_t* cell_rule;
     SG_NAMESPACE::CellLaw* cell_laws;  // the same once more, for a warp to read at once; or null
@@ -177,7 +179,7 @@ SG_DEVICE void tile_at(const SlabJob& job, int64_t tile) {
 // Cells -----------------------------------------------------------------------------------------------------------
 
 struct Expected {
-    int64_t profile, law, q32, count;
+    int64_t profile, law, window, q32, count;  // window: of the client's group
     uint32_t rotation;
     uint8_t rule;
 };
@@ -186,12 +188,13 @@ struct Expected {
 SG_DEVICE Expected expected_at(const SlabJob& job, int64_t cell) {
     const int64_t window = cell / job.clients, client = cell % job.clients;
     const int64_t profile = job.profile[client], law = profile * job.rows + job.window_row[window];
-    const double mean = job.rate_rps[law] * job.rate_factor[client] * job.window_scale[window];
+    const int64_t own = job.group ? job.group[client] * job.windows + window : window;
+    const double mean = job.rate_rps[law] * job.rate_factor[client] * job.window_scale[own];
     const int64_t q32 = static_cast<int64_t>(mean * 4294967296.0);
     const uint8_t rule = job.count_rule[profile];
     const Words words = draw(key_of(job), COUNT, 0, job.client_id[client], job.window_number[window]);
     const int64_t rounding = rule == SERVEGEN ? 0xFFFFFFFF : static_cast<int64_t>(words.w0);
-    return {profile, law, q32, rule == RENEWAL ? 0 : (q32 + rounding) >> 32, words.w1, rule};
+    return {profile, law, own, q32, rule == RENEWAL ? 0 : (q32 + rounding) >> 32, words.w1, rule};
 }
 
 SG_DEVICE bool is_active(const Expected& of) { return of.q32 > 0 && (of.rule == RENEWAL || of.count > 0); }
@@ -226,7 +229,7 @@ SG_DEVICE void begin_at(const SlabJob& job, int64_t cell) {
     const GapConstants gap = gap_constants(family, shape);
     job.cell_client[cell] = job.client_id[client];
     job.cell_number[cell] = job.window_number[window];
-    job.cell_window[cell] = static_cast<int32_t>(window);
+    job.cell_window[cell] = static_cast<int32_t>(of.window);
     job.cell_law[cell] = of.law;
     job.cell_rule[cell] = of.rule;
     job.cell_d[cell] = gap.d;

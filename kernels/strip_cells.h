@@ -56,14 +56,15 @@ static void counts(const SgGrid& grid, Key key, uint32_t place, SgCell* cells, i
 static int64_t cells(const SgGrid& grid, int64_t window, int64_t a, int64_t b, SgCell* out) {
     const Key key = {static_cast<uint32_t>(grid.key0), static_cast<uint32_t>(grid.key1)};
     const uint32_t place = static_cast<uint32_t>(grid.number[window]);
-    const double scale = grid.scale[window], *rate_rps = grid.rate_rps + grid.row[window] * grid.profiles;
+    const double *scale = grid.scale + window, *rate_rps = grid.rate_rps + grid.row[window] * grid.profiles;
     int64_t kept = 0;
     while (a < b) {
         SgCell some[STRIP], first[STRIP];
         int64_t law[STRIP];
         int n = 0, renewals = 0;
         for (; a < b && n < STRIP; ++a) {
-            const double mean = rate_rps[grid.profile[a]] * grid.rate_factor[a] * scale;
+            const double own = scale[grid.group ? grid.group[a] * grid.windows : 0];
+            const double mean = rate_rps[grid.profile[a]] * grid.rate_factor[a] * own;
             some[n] = {static_cast<int64_t>(mean * 4294967296.0), 0, 0, WINDOW_TICKS, static_cast<int32_t>(a),
                        static_cast<int32_t>(window)};
             n += some[n].expected_q32 > 0;

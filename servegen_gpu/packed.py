@@ -1,9 +1,10 @@
 """All that sampling depends on but the key, as tensors: a backend sees nothing else of a workload.
 
-Axes: clients, profiles, rows (windows of the profiles that the span uses), windows (of the span, in order), fields.
+Axes: clients, groups (of clients that follow the same clock), profiles, rows (windows of the profiles that the span
+uses), windows (of the span, in order), fields.
 
 A cell is one client in one window. Its expected number of requests is ``rate_factor[client] * rate_rps[profile, row]
-* window_scale[window] * window_length_s[window]``.
+* window_scale[group, window] * window_length_s[window]``.
 
 A client sends up to two streams, each with its share of the rate and its own renewal process: requests that stand
 alone, and conversations, of which only the first turns are sampled (`PackedWorkload.conversations`).
@@ -36,7 +37,7 @@ class PackedClock:
     segments : PackedTables
         Its thresholds are the last operational instants of the segments.
     first, start_us, slope : uint64[segments]
-    table : int64[windows]
+    table : int64[groups, windows]
         Table of each window; 0 is the constant window.
     """
 
@@ -65,6 +66,8 @@ class PackedWorkload:
         Ascending.
     profile : int64[clients]
     rate_factor : float64[clients]
+    group : int64[clients]
+        Whose clock and scale a client follows; zeros where all follow one.
     rate_rps, shape, occupancy : float64[profiles, rows]
     log_mean_gap : float64[profiles, rows]
         Logarithm of the mean of the gap family at scale 1; zeros if no count rule needs it.
@@ -73,12 +76,12 @@ class PackedWorkload:
     table : int64[profiles, rows, fields]
     count_rule : uint8[profiles]
     row : int64[windows]
-    window_scale : float64[windows]
+    window_scale : float64[groups, windows]
         Multiplies the profiles' rates to meet the target.
     window_length_s : float64[windows]
         The window's length, shorter only where the ``servegen`` rule meets the span's edge.
     expected : float64[windows]
-        Requests expected in the window.
+        Requests expected in the window, of all groups together.
     mixing : float64[mixings, scalar fields, scalar fields]
         Of the Gaussian copula; the first is the identity, which leaves words as they are.
     mixing_of : int32[profiles]
@@ -104,6 +107,7 @@ class PackedWorkload:
     client_id: NDArray[np.uint64]
     profile: NDArray[np.int64]
     rate_factor: NDArray[np.float64]
+    group: NDArray[np.int64]
     rate_rps: NDArray[np.float64]
     shape: NDArray[np.float64]
     occupancy: NDArray[np.float64]
@@ -173,7 +177,7 @@ class PackedWorkload:
         return workload
 
 
-FILE_FORMAT = 7
+FILE_FORMAT = 8
 """Of files of packed workloads; raised whenever their fields change."""
 
 

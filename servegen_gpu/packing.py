@@ -95,9 +95,10 @@ def pack(
             client_id=pool.client_ids[sends].astype(np.uint64),
             profile=pool.profile[sends].astype(np.int64),
             rate_factor=pool.rate_factor[sends],
+            group=np.zeros(int(sends.sum()), np.int64),
             rate_rps=rate_rps,
             row=row[skip:].astype(np.int64),
-            window_scale=scale,
+            window_scale=scale[None, :],
             window_length_s=length_s,
             expected=scale * of.own_rps[rows] * length_s,
             clock=_pack_clock(clock),
@@ -272,6 +273,7 @@ def _cut_clock(
 
 
 def _pack_clock(clock: ClockTables) -> PackedClock:
+    """The clock that all clients follow."""
     from servegen_gpu.request.tables import Tables
 
     segments = Tables(clock.offsets, np.zeros(len(clock.last), np.int32), clock.last)
@@ -280,5 +282,5 @@ def _pack_clock(clock: ClockTables) -> PackedClock:
         first=clock.first.astype(np.uint64),
         start_us=clock.start_us.astype(np.uint64),
         slope=clock.slope.astype(np.uint64),
-        table=clock.table.astype(np.int64),
+        table=clock.table.astype(np.int64)[None, :],
     )

@@ -2,7 +2,8 @@
 
 A *slab* is as many windows as the budget allows, or a part of one large window: equal parts of its operational time,
 a power of two of them. A *share* is a contiguous part of the trace in which about as many requests are expected as in
-every other. Where shares begin follows in integers from the workload alone, so they fit together everywhere.
+every other. Where shares begin follows in integers from the workload alone, so they fit together everywhere. Parts and
+shares of windows are cut by the clock of the first group; what is in them goes by arrival.
 
 Axes: windows (of the packed workload), cells (of a slab: client by client inside window by window).
 """
@@ -99,8 +100,10 @@ def number_of(window: NDArray[np.int64], stream: int) -> NDArray[np.uint64]:
 def cells_of(packed: PackedWorkload, windows: NDArray[np.int64]) -> Cells:
     """The cells of some windows."""
     rows = packed.row[windows]
-    scale = packed.window_scale[windows] * packed.window_length_s[windows]
-    mean = packed.rate_rps[packed.profile[None, :], rows[:, None]] * packed.rate_factor * scale[:, None]
+    scale = (packed.window_scale[:, windows] * packed.window_length_s[windows]).T
+    if scale.shape[1] > 1:
+        scale = scale[:, packed.group]
+    mean = packed.rate_rps[packed.profile[None, :], rows[:, None]] * packed.rate_factor * scale
     expected_q32 = (mean * 2.0**32).astype(np.int64)
     at, client = np.nonzero(expected_q32)
     return Cells(
@@ -112,6 +115,14 @@ def cells_of(packed: PackedWorkload, windows: NDArray[np.int64]) -> Cells:
         expected_q32=expected_q32[at, client],
         stream=packed.stream,
     )
+
+
+def clock_tables(packed: PackedWorkload, cells: Cells) -> NDArray[np.int64]:
+    """The clock table that each cell follows, int64[cells]."""
+    table = packed.clock.table
+    if len(table) == 1:
+        return table[0, cells.window_index]
+    return table[packed.group[cells.client], cells.window_index]
 
 
 def plan(
@@ -233,8 +244,8 @@ def slice_edges_us(packed: PackedWorkload, w: int, parts: int) -> NDArray[np.int
 
 
 def _clock_us(packed: PackedWorkload, w: int, x: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Microseconds from a window's begin to instants of its operational time, int64[n]."""
-    s = find_bin(np, x.astype(np.uint32), np.full(len(x), packed.clock.table[w]), packed.clock.segments)
+    """Microseconds from a window's begin to instants of the first group's operational time, int64[n]."""
+    s = find_bin(np, x.astype(np.uint32), np.full(len(x), packed.clock.table[0, w]), packed.clock.segments)
     time: NDArray[np.uint64] = clock_us(np, x, packed.clock.first[s], packed.clock.start_us[s], packed.clock.slope[s])
     return time.astype(np.int64)
 
@@ -243,7 +254,7 @@ def share_before(packed: PackedWorkload, w: int, time_us: int) -> float:
     """Share of a window's requests that is expected before an instant of the absolute time axis."""
     clock, segments = packed.clock, packed.clock.segments
     at = time_us - (packed.first_window + w) * packed.window_us
-    guide = segments.guide.reshape(-1, (1 << segments.guide_bits) + 1)[clock.table[w]]
+    guide = segments.guide.reshape(-1, (1 << segments.guide_bits) + 1)[clock.table[0, w]]
     s = int(guide[0] + np.searchsorted(clock.start_us[guide[0] : guide[-1] + 1], max(at, 0), side="right")) - 1
     if s < guide[0]:
         return 0.0

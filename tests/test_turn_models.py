@@ -108,10 +108,10 @@ def test_a_peak_is_that_of_the_trace() -> None:
     pool = talking("language", silent=False)
     keywords: dict[str, Any] = {"start": 20 * 600, "duration": 1200, "peak": 0.3}  # when it ebbs
     warm, cold = (sg.stream(pool, warmup=warmup, **keywords).packed for warmup in (None, 0))
-    assert len(warm.window_scale) == len(cold.window_scale) == 2
-    assert len(warm.conversations.window_scale) > len(cold.conversations.window_scale) == 2
+    assert warm.window_scale.shape == cold.window_scale.shape == (1, 2)
+    assert warm.conversations.window_scale.shape[1] > cold.conversations.window_scale.shape[1] == 2
     for packed in (warm, warm.conversations, cold.conversations):
-        np.testing.assert_allclose(packed.window_scale, cold.window_scale[0])
+        np.testing.assert_allclose(packed.window_scale, cold.window_scale[0, 0])
 
 
 def test_rates_are_those_of_requests() -> None:

@@ -16,11 +16,12 @@ NAMES: tuple[str, ...] = (
     # the workload
     *("key0", "key1", *(f"round_key{r}" for r in range(ROUNDS))),
     *("clients", "rows", "fields", "scalar_fields", "dependence", "ratio_field", "items", "window_us"),
-    *("client_id", "profile", "rate_factor", "count_rule", "rate_rps", "shape", "occupancy", "log_mean_gap"),
+    *("client_id", "profile", "rate_factor", "group", "count_rule", "rate_rps", "shape", "occupancy", "log_mean_gap"),
     *("family", "table", "mixing", "mixing_of", "context_tokens", "thresholds", "values", "guide", "guide_bits"),
     *("clock_thresholds", "clock_guide", "clock_guide_bits", "clock_first", "clock_start_us", "clock_slope"),
     # windows of the slab
-    *("window_row", "window_number", "window_scale", "window_clock", "window_origin_us", "span_us", "offset_us"),
+    *("windows", "window_row", "window_number", "window_scale", "window_clock", "window_origin_us"),
+    *("span_us", "offset_us"),
     # cells
     *("active", "grid_cell", "cell_client", "cell_number", "cell_window", "cell_law", "cell_rule", "cell_laws"),
     *("cell_d", "cell_c", "cell_log_d", "cell_boost", "log_unit", "ticks_per_unit"),

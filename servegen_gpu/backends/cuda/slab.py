@@ -279,12 +279,13 @@ class SlabSampler:
         of_windows = {
             "window_row": row_of.astype(np.int64),
             "window_number": number_of(number, packed.stream).astype(np.uint32),
-            "window_scale": packed.window_scale[windows] * packed.window_length_s[windows],
-            "window_clock": packed.clock.table[windows],
-            "window_origin_us": number.astype(np.int64) * packed.window_us - base,
+            "window_scale": packed.window_scale[:, windows] * packed.window_length_s[windows],
+            "window_clock": packed.clock.table[:, windows],
+            "window_origin_us": np.tile(number.astype(np.int64) * packed.window_us - base, (len(packed.clock.table), 1)),
         }
-        numbers = {"span_us": max(min(slab.to_us, last) - base, 0), "offset_us": base - packed.start_us}
-        uploaded = {name: xp.asarray(array) for name, array in of_windows.items()}
+        numbers = {"windows": len(windows), "span_us": max(min(slab.to_us, last) - base, 0)}
+        numbers |= {"offset_us": base - packed.start_us}
+        uploaded = {name: xp.asarray(np.ascontiguousarray(array)) for name, array in of_windows.items()}
         return of_workload(self.device, packed, key, tuple(rows.tolist())) | uploaded | numbers
 
     def _survey_job(self, packed: PackedWorkload, state: CellState) -> Job:
@@ -299,7 +300,7 @@ class SlabSampler:
         arrays: dict[str, NDArray[Any]] = {
             "cell_client": law.client,
             "cell_number": law.window,
-            "cell_window": np.zeros(len(cells), np.int32),
+            "cell_window": packed.group[cells.client],  # of one window
             "cell_law": cells.profile,  # of one row
             "cell_rule": state.rule,
         }

@@ -122,6 +122,8 @@ def _shared(device: Device, packed: PackedWorkload) -> Job:
     }
     if packed.limited:
         arrays["context_tokens"] = packed.context_tokens
+    if len(packed.window_scale) > 1:
+        arrays["group"] = packed.group.astype(np.int32)
     numbers = {
         "clients": len(packed.client_id),
         "fields": len(packed.fields),

@@ -15,7 +15,7 @@ from servegen_gpu.blocks import for_blocks, gather
 from servegen_gpu.law.address import Key
 from servegen_gpu.merge import merge_order
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Slab, cells_of
+from servegen_gpu.plan import Slab, cells_of, clock_tables
 from servegen_gpu.request.columns import Columns
 from servegen_gpu.request.schema import of
 
@@ -51,7 +51,7 @@ def _columns(packed: PackedWorkload, state: CellState, timed: TimedRequests, sla
     first = (packed.first_window + int(slab.windows[0])) * packed.window_us
     base = max(first, slab.from_us)
     origin = cells.window * packed.window_us - base
-    clock_table = packed.clock.table[cells.window_index]
+    clock_table = clock_tables(packed, cells)
     time = np.empty(len(timed), np.int64)
 
     def place(a: int, b: int) -> None:

@@ -27,7 +27,7 @@ from servegen_gpu.backends.host.run_gaps import CHUNK, Gaps
 from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Slab, cells_of
+from servegen_gpu.plan import Slab, cells_of, clock_tables
 from servegen_gpu.rules import CountRule
 
 
@@ -160,10 +160,11 @@ def _reaching(packed: PackedWorkload, known: Survey, slab: Slab) -> NDArray[np.b
     """Which runs of a survey may have requests inside the slab."""
     window = int(slab.windows[0])
     origin = (packed.first_window + window) * packed.window_us
+    clock_table = clock_tables(packed, known.state.cells)[known.runs.cell]
     chosen = np.zeros(len(known.runs), np.bool_)
     for first, last in spans_of_runs(known):
         some = np.flatnonzero(first <= last)
-        table = np.full(len(some), packed.clock.table[window])
+        table = clock_table[some]
         from_us = origin + microseconds(packed, first[some].astype(np.uint32), table)
         to_us = origin + microseconds(packed, last[some].astype(np.uint32), table)
         chosen[some[(from_us < slab.to_us) & (to_us >= slab.from_us)]] = True

@@ -41,7 +41,7 @@ from servegen_gpu.law.dependence import KINDS, ties
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.law.variates import dispersion
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Slab
+from servegen_gpu.plan import Slab, clock_tables
 from servegen_gpu.request.columns import Columns, Ragged
 from servegen_gpu.request.schema import MODALITIES, of
 from servegen_gpu.request.turn_rows import TurnRows, in_order, turn_row
@@ -303,7 +303,7 @@ def _job(packed: PackedWorkload, state: CellState) -> dict[str, Any]:
         known["context"] = packed.context_tokens[cells.profile]
     return known | {
         "client_column": packed.client_id[cells.client].astype(np.int32),
-        "clock_table": clock.table[cells.window_index],
+        "clock_table": clock_tables(packed, cells),
         "table": packed.table[cells.profile, cells.row],
         "thresholds": tables.thresholds,
         "values": tables.values,

@@ -53,6 +53,8 @@ def laws_of(packed: PackedWorkload) -> Laws:
         **vars(first),
         "power": power,
     }
+    if len(packed.window_scale) > 1:
+        arrays["group"] = packed.group
     numbers = {"clients": len(packed.client_id), "profiles": len(packed.rate_rps), "laws": len(begins)}
     fixed = numbers | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return Laws(fixed, np.concatenate(([0], np.cumsum(other))))
@@ -70,7 +72,7 @@ def begin(library: Library, laws: Laws, packed: PackedWorkload, key: Key, window
             "row": packed.row[windows],
             "law": laws.of_row[packed.row[windows]],
             "number": number_of(packed.first_window + windows, packed.stream),
-            "scale": packed.window_scale[windows] * packed.window_length_s[windows],
+            "scale": packed.window_scale[:, windows] * packed.window_length_s[windows],
             "threads": thread_count(),
             "stop": stop,
         }

@@ -100,6 +100,7 @@ _GRID: tuple[tuple[str, Any], ...] = (
     ("client", np.uint64),
     ("profile", np.int64),
     ("rate_factor", np.float64),
+    ("group", np.int64),
     ("rule", np.uint8),
     ("rate_rps", np.float64),
     ("first_draw", np.uint8),

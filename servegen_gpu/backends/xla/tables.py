@@ -19,7 +19,7 @@ from servegen_gpu.law.address import Key
 from servegen_gpu.law.dependence import ties
 from servegen_gpu.law.variates import GapConstants
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.plan import Cells
+from servegen_gpu.plan import Cells, clock_tables
 from servegen_gpu.request.families import GAMMA
 from servegen_gpu.request.tables import PackedTables
 
@@ -243,7 +243,7 @@ def device_cells(packed: PackedWorkload, cells: Cells, first_window: int) -> Dev
         occupancy=padded(packed.occupancy[at], size, 1.0),
         log_mean_gap=padded(packed.log_mean_gap[at], size),
         expected_q32=padded(cells.expected_q32, size),
-        clock_table=padded(packed.clock.table[cells.window_index], size),
+        clock_table=padded(clock_tables(packed, cells), size),
         table=padded(packed.table[at], size),
         mixing_of=padded(packed.mixing_of[cells.profile], size) if packed.dependence == "copula" else None,
         context=padded(packed.context_tokens[cells.profile], size) if packed.limited else None,
