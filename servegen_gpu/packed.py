@@ -12,7 +12,7 @@ alone, and conversations, of which only the first turns are sampled (`PackedWork
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from os import PathLike
 from typing import Any, get_args, get_type_hints
@@ -21,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.arrays import load_arrays, save_arrays
+from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.address import ALONE
+from servegen_gpu.packed_environment import PackedEnvironment
 from servegen_gpu.packed_turns import PackedTurns
 from servegen_gpu.request.schema import Schema, of
-from servegen_gpu.request.tables import PackedTables
+from servegen_gpu.request.tables import PackedTables, Tables, pack_tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,35 @@ class PackedClock:
     start_us: NDArray[np.uint64]
     slope: NDArray[np.uint64]
     table: NDArray[np.int64]
+
+
+def pack_clocks(clocks: Sequence[ClockTables]) -> PackedClock:
+    """One clock a group."""
+    base = np.cumsum([0] + [len(clock) for clock in clocks])
+    ends = np.cumsum([0] + [len(clock.last) for clock in clocks])
+    parts = [clock.offsets[1:] + end for clock, end in zip(clocks, ends, strict=False)]
+    last = np.concatenate([clock.last for clock in clocks])
+    segments = Tables(np.concatenate(([0], *parts)), np.zeros(len(last), np.int32), last)
+    return PackedClock(
+        segments=pack_tables(segments),
+        first=np.concatenate([clock.first for clock in clocks]).astype(np.uint64),
+        start_us=np.concatenate([clock.start_us for clock in clocks]).astype(np.uint64),
+        slope=np.concatenate([clock.slope for clock in clocks]),
+        table=np.stack([clock.table + t for clock, t in zip(clocks, base, strict=False)]).astype(np.int64),
+    )
+
+
+def unpack_clock(packed: PackedClock) -> ClockTables:
+    """The clock of the first group."""
+    guide = packed.segments.guide.reshape(-1, (1 << packed.segments.guide_bits) + 1)
+    return ClockTables(
+        offsets=np.append(guide[:, 0], len(packed.first)).astype(np.int64),
+        last=packed.segments.thresholds,
+        first=packed.first.astype(np.uint32),
+        start_us=packed.start_us.astype(np.uint32),
+        slope=packed.slope,
+        table=packed.table[0].astype(np.int32),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +123,8 @@ class PackedWorkload:
     clock : PackedClock
     stream : int
         Which of the clients' streams this is, `STREAMS`: each has addresses of its own.
+    environment : PackedEnvironment or None
+        What moves rates at random; sampling goes by the clock alone, which `realised` makes of it for a replica.
     turns : PackedTurns or None
         How requests continue as conversations, in the stream of conversations: there requests are first turns.
     conversations : PackedWorkload or None
@@ -124,6 +157,7 @@ class PackedWorkload:
     context_tokens: NDArray[np.int32]
     tables: PackedTables
     clock: PackedClock
+    environment: PackedEnvironment | None = None
     stream: int = ALONE
     turns: PackedTurns | None = None
     conversations: PackedWorkload | None = None

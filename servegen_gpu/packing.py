@@ -13,7 +13,8 @@ from servegen_gpu.clock import US, ClockTables
 from servegen_gpu.errors import OptionError, RateError
 from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_ITEMS, MAX_WINDOW
 from servegen_gpu.law.elementary import log
-from servegen_gpu.packed import PackedClock, PackedWorkload
+from servegen_gpu.packed import PackedWorkload, pack_clocks
+from servegen_gpu.packed_environment import pack_environment
 from servegen_gpu.packed_turns import longest_session_us, most_new_tokens, pack_turns, shares, used_models
 from servegen_gpu.rates import Rate, known_before, targets
 from servegen_gpu.request.families import DRAWS, EXPONENTIAL, family_of
@@ -76,6 +77,7 @@ def pack(
         "dependence": dependence,
         "mixing": mixing,
         "mixing_of": mixing_of,
+        "environment": pack_environment(pool),
     }
 
     def stream(number: int, of: ClientPool, begin_us: int, **more: Any) -> PackedWorkload:
@@ -101,7 +103,7 @@ def pack(
             window_scale=scale[None, :],
             window_length_s=length_s,
             expected=scale * of.own_rps[rows] * length_s,
-            clock=_pack_clock(clock),
+            clock=pack_clocks([clock]),
             stream=number,
             **common,
             **more,
@@ -270,17 +272,3 @@ def _cut_clock(
         table=np.where(length_us == window_us, 0, np.arange(1, count)).astype(np.int32),
     )
     return clock, length_us / 1e6
-
-
-def _pack_clock(clock: ClockTables) -> PackedClock:
-    """The clock that all clients follow."""
-    from servegen_gpu.request.tables import Tables
-
-    segments = Tables(clock.offsets, np.zeros(len(clock.last), np.int32), clock.last)
-    return PackedClock(
-        segments=pack_tables(segments),
-        first=clock.first.astype(np.uint64),
-        start_us=clock.start_us.astype(np.uint64),
-        slope=clock.slope.astype(np.uint64),
-        table=clock.table.astype(np.int64)[None, :],
-    )

@@ -1,6 +1,6 @@
 """The whole program: one line per stage. Open this first.
 
-profiles ─► clients ─► rates ─► packing ─► plan ══► backend: arrivals → lengths → merge ══► turns ─► trace ─► formats
+clients ─► rates ─► packing ─► realise ─► plan ══► backend: arrivals → lengths → merge ══► turns ─► trace ─► formats
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from servegen_gpu.packing import pack
 from servegen_gpu.plan import expected_in, longest_us, plan, share_us
 from servegen_gpu.provenance import provenance_of, provenance_of_packed
 from servegen_gpu.rates import resolve_rate
+from servegen_gpu.realise import realised
 from servegen_gpu.request.columns import empty_columns
 from servegen_gpu.rules import check_rules
 from servegen_gpu.spans import span, span_for
@@ -97,7 +98,7 @@ class Workload:
         return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
 
     def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
-        first_row, packed, span_us = 0, self.packed, share_us(self.packed, self.shard)
+        first_row, packed, span_us = 0, realised(self.packed, self.key), share_us(self.packed, self.shard)
         rows = plan(packed, self.max_requests, span_us, slab_requests)
         if packed.conversations is None:
             slabs = self.backend.sample_slabs(packed, self.key, rows)

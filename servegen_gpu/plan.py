@@ -119,10 +119,9 @@ def cells_of(packed: PackedWorkload, windows: NDArray[np.int64]) -> Cells:
 
 def clock_tables(packed: PackedWorkload, cells: Cells) -> NDArray[np.int64]:
     """The clock table that each cell follows, int64[cells]."""
-    table = packed.clock.table
-    if len(table) == 1:
-        return table[0, cells.window_index]
-    return table[packed.group[cells.client], cells.window_index]
+    group = packed.group[cells.client] if len(packed.clock.table) > 1 else 0
+    found: NDArray[np.int64] = packed.clock.table[group, cells.window_index]
+    return found
 
 
 def plan(

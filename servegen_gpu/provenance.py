@@ -36,6 +36,8 @@ def provenance_of(
 ) -> dict[str, Any]:
     """Provenance as JSON values. Nothing that leaves the rows as they are, such as the memory budget, is in it."""
     turns = {"conversations": [model.describe() for model in pool.turn_models]} if pool.turn_models else {}
+    if pool.environments:
+        turns["environments"] = [environment.describe() for environment in pool.environments]
     what = {
         "workload": pool.name,
         "category": pool.category,

@@ -13,7 +13,6 @@ function Q. All normals have addresses, so any cells can be computed without tho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +110,8 @@ def factor_of(
     return np.where(share < zero, 0.0, found)
 
 
-def factors(z: NDArray[np.float64], margin: Any) -> NDArray[np.float64]:
-    """M = Q(Φ(z)), float64[n], of a margin with `at`, `values` and `zero`."""
-    share: NDArray[np.float64] = normal_cdf(np, z)
-    return factor_of(share, margin.at, margin.values, margin.zero)
+def factors(
+    z: NDArray[np.float64], at: NDArray[np.float64], values: NDArray[np.float64], zero: float
+) -> NDArray[np.float64]:
+    """M = Q(Φ(z)), float64[n]; see `factor_of`."""
+    return factor_of(normal_cdf(np, z), at, values, zero)

@@ -281,7 +281,9 @@ class SlabSampler:
             "window_number": number_of(number, packed.stream).astype(np.uint32),
             "window_scale": packed.window_scale[:, windows] * packed.window_length_s[windows],
             "window_clock": packed.clock.table[:, windows],
-            "window_origin_us": np.tile(number.astype(np.int64) * packed.window_us - base, (len(packed.clock.table), 1)),
+            "window_origin_us": np.tile(
+                number.astype(np.int64) * packed.window_us - base, (len(packed.clock.table), 1)
+            ),
         }
         numbers = {"windows": len(windows), "span_us": max(min(slab.to_us, last) - base, 0)}
         numbers |= {"offset_us": base - packed.start_us}
