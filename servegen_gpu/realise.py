@@ -179,10 +179,10 @@ def _settled(factor: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _expected(packed: PackedWorkload, group: NDArray[np.int64], factor: NDArray[np.float64]) -> NDArray[np.float64]:
     """Requests expected in the windows, float64[windows], of groups with factors float64[groups, windows]."""
-    if len(factor) == 1:
-        return packed.expected * factor[0]
-    expected = np.zeros(len(packed.row))
+    expected: NDArray[np.float64] = np.zeros(len(packed.row))
     scale = packed.window_scale[0] * packed.window_length_s
+    if len(factor) == 1:
+        return np.asarray(packed.expected * factor[0])
     for g in range(len(factor)):
         mine = group == g
         weight = np.bincount(packed.profile[mine], packed.rate_factor[mine], minlength=len(packed.rate_rps))
