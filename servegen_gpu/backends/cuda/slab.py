@@ -273,7 +273,8 @@ class SlabSampler:
         xp, windows = self.device.xp, slab.windows
         rows, row_of = np.unique(packed.row[windows], return_inverse=True)
         number = packed.first_window + windows
-        first, last = int(number[0]) * packed.window_us, (int(number[-1]) + 1) * packed.window_us
+        begin_us = number.astype(np.int64) * packed.window_us
+        first, last = int(begin_us[0]), int(begin_us[-1]) + packed.window_us
         # times count from the slab's first window or its begin, whichever is later: small numbers leave bits
         base = max(first, slab.from_us)
         of_windows = {
@@ -281,9 +282,7 @@ class SlabSampler:
             "window_number": number_of(number, packed.stream).astype(np.uint32),
             "window_scale": packed.window_scale[:, windows] * packed.window_length_s[windows],
             "window_clock": packed.clock.table[:, windows],
-            "window_origin_us": np.tile(
-                number.astype(np.int64) * packed.window_us - base, (len(packed.clock.table), 1)
-            ),
+            "window_origin_us": np.tile(begin_us - base, len(packed.clock.table)),
         }
         numbers = {"windows": len(windows), "span_us": max(min(slab.to_us, last) - base, 0)}
         numbers |= {"offset_us": base - packed.start_us}
