@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,10 @@ SEED = 20261127
 
 POISON = 0xA5
 """What fresh memory is filled with, so that what no kernel wrote shows."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Kernels on the host have one place for the indices of a thread and for what a block shares; a trace of conversations
+samples its two streams in threads of their own."""
 
 
 @functools.cache
@@ -73,10 +78,11 @@ def run(loaded: ctypes.CDLL, kernel: str, job: np.ndarray, n: int, threads: int,
         return
     function = ctypes.cast(getattr(loaded, f"sg_{kernel}"), ctypes.c_void_p)
     given = (function, ctypes.c_void_p(job.ctypes.data), ctypes.c_int64(n))
-    if kernel in TOGETHER:
-        loaded.on_host_together(*given, ctypes.c_int64(threads), ctypes.c_uint64(SEED))
-    else:
-        loaded.on_host(*given, ctypes.c_int64(threads))
+    with ONE_AT_A_TIME:
+        if kernel in TOGETHER:
+            loaded.on_host_together(*given, ctypes.c_int64(threads), ctypes.c_uint64(SEED))
+        else:
+            loaded.on_host(*given, ctypes.c_int64(threads))
 
 
 class PoisonedNumpy:
