@@ -67,6 +67,9 @@ struct SgSessions {
     int64_t flipped;  // -1 where ids are below 0, or else 0
 };
 
+// How inputs of conversations go on: growths of servegen_gpu/packed_turns.py.
+enum Growth : uint8_t { SORTED = 0, HISTORY = 1, EDIT = 2 };
+
 // How conversations go on (servegen_gpu/packed_turns.py), and which of their turns are wanted. SgSessions and SgTurns
 // have the same fields in the same order in servegen_gpu/backends/native/library.py.
 struct SgTurns {
@@ -82,7 +85,7 @@ struct SgTurns {
     const int32_t *new_values, *new_guide;
     int64_t new_guide_bits;
     const int32_t* new_table;  // [models], below 0 for the client's own lengths
-    const uint8_t* history;    // [models]
+    const uint8_t* growth;     // [models]
     const int64_t* session_us; // [models]
     int64_t any_new;           // 1 if any model has a table of new tokens
     int64_t from_us, to_us;    // on the slab's axis: turns outside are dropped

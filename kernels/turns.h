@@ -302,8 +302,9 @@ class Following {
         at = 0;
         for (int64_t k = 0; k < begun.size(); ++k) {
             const int64_t turns = begun.turn[k];
-            if (turns_.history[turns_.model[begun.cell[k]]]) grow(worker, at, turns, begun.cell[k]);
-            else sort(worker, at, turns);
+            const uint8_t growth = turns_.growth[turns_.model[begun.cell[k]]];
+            if (growth == SORTED) sort(worker, at, turns);
+            else grow(worker, at, turns, begun.cell[k], growth == HISTORY);
             put(worker, at, turns, begun.cell[k], worker.ids[k]);
             at += turns;
         }
@@ -327,8 +328,9 @@ class Following {
         for (int64_t i = 0; i < turns; ++i) fresh[i] = i ? input[i] - input[i - 1] : input[i];
     }
 
-    // Inputs with their history: equals servegen_gpu/backends/host/growth.py.
-    void grow(Worker& worker, int64_t at, int64_t turns, int32_t cell) const {
+    // Inputs with those before them, and with the answers if those are repeated: equals
+    // servegen_gpu/backends/host/growth.py.
+    void grow(Worker& worker, int64_t at, int64_t turns, int32_t cell, bool answers) const {
         int32_t *input = worker.fields[SG_NAMESPACE::INPUT].data() + at, *fresh = worker.fresh.data() + at;
         const int32_t* output = worker.fields[SG_NAMESPACE::OUTPUT].data() + at;
         const int32_t* reason = worker.fields[job_.ratio_field].data() + at;
@@ -336,7 +338,8 @@ class Following {
         bool lost = false;
         fresh[0] = input[0];
         for (int64_t i = 1; i < turns; ++i) {
-            const int64_t before = int64_t{input[i - 1]} + output[i - 1] - (job_.ratio_field > 0 ? reason[i - 1] : 0);
+            const int64_t said = answers ? output[i - 1] - (job_.ratio_field > 0 ? reason[i - 1] : 0) : 0;
+            const int64_t before = input[i - 1] + said;
             const int64_t room = std::max<int64_t>(limit - input[i] - output[i], 0);
             lost |= room < before;
             const int32_t whole = static_cast<int32_t>(input[i] + std::min(before, room));

@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.clients.stated.turns import GROWTHS
 from servegen_gpu.request.tables import PackedTables, Tables, pack_tables
+
+
+SORTED, HISTORY, EDIT = range(len(GROWTHS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +36,8 @@ class PackedTurns:
     new : PackedTables
     new_table : int64[models]
         Table of `new` for the new tokens of later turns; -1 for the client's own lengths.
-    history : bool[models]
-        Whether inputs hold what was said before, or are draws in ascending order.
+    growth : uint8[models]
+        `SORTED`, `HISTORY` or `EDIT`: how inputs go on.
     session_us : int64[models]
         Longest time from a conversation's first turn to its last.
     requests : float64[windows]
@@ -47,7 +51,7 @@ class PackedTurns:
     gap_width_us: NDArray[np.int64]
     new: PackedTables
     new_table: NDArray[np.int64]
-    history: NDArray[np.bool_]
+    growth: NDArray[np.uint8]
     session_us: NDArray[np.int64]
     requests: NDArray[np.float64]
 
@@ -94,7 +98,7 @@ def pack_turns(pool: ClientPool, requests: NDArray[np.float64]) -> PackedTurns:
         gap_width_us=np.concatenate([model.gap_width_us for model in tables]),
         new=pack_tables(_joined([model.new for model in tables if model.new is not None])),
         new_table=np.where(with_new, np.cumsum(with_new) - 1, -1),
-        history=np.array([model.growth == "history" for model in pool.turn_models]),
+        growth=np.array([GROWTHS.index(model.growth) for model in pool.turn_models], np.uint8),
         session_us=np.array([model.session_us for model in tables], np.int64),
         requests=requests,
     )

@@ -33,6 +33,14 @@ TURNS = {
         new_tokens=d.LogNormal(median=40, sigma=1),
         session_s=700.5,
     ),
+    "edit": TurnModel(
+        0.7,
+        turns=d.Pmf([2, 6], [1, 2]),
+        gap_s=d.LogNormal(median=0.9, sigma=1.5),
+        growth="edit",
+        new_tokens=d.Pmf([0, 1, 3, 250], [3, 4, 2, 1]),
+        session_s=60,
+    ),
 }
 """Models of conversations, short enough for small traces."""
 
@@ -210,6 +218,6 @@ def write_servegen(root: Path, category: str = "language", workload: str = "tiny
 
 
 def talking(category: str = "reason", **keywords: Any) -> ClientPool:
-    """Clients of all three models, and one whose requests stand alone."""
+    """Clients of all four models, and one whose requests stand alone."""
     pool = tiny_pool(category, 5, contexts=keywords.pop("contexts", (3000, 0, 900, 1500)), **keywords)
-    return replace(pool, turn_models=tuple(TURNS.values()), turn_model=np.array([0, 1, 2, -1, 0], np.int32))
+    return replace(pool, turn_models=tuple(TURNS.values()), turn_model=np.array([0, 1, 2, -1, 3], np.int32))

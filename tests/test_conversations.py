@@ -15,6 +15,7 @@ import servegen_gpu as sg
 from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.growth import with_history
+from servegen_gpu.clients.stated.turns import GROWTHS
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import CONVERSATIONS, Key, Purpose, derive_key, draw
 from servegen_gpu.law.tables import find_bin
@@ -79,16 +80,18 @@ def turns_of(packed: PackedWorkload, key: Key, place: Row, fields: Row) -> Itera
             values[1] = min(values[1], max(context - values[0], 1))
         times_us.append(time_us)
         drawn.append((values[0], values[1], (2 * values[1] * values[2] + 501) // 1002 if len(values) > 2 else 0))
-    if not turns.history[model]:
+    growth = GROWTHS[turns.growth[model]]
+    if growth == "sorted":
         drawn.sort(key=lambda fields: fields[0])  # stable
     said = before = 0
     lost = False
     for turn, (time_us, (tokens, output, thought)) in enumerate(zip(times_us, drawn, strict=True)):
         whole, new = tokens, tokens - (before if turn else 0)
-        if turns.history[model]:
-            history = min(before + said, context - tokens - output) if context else before + said
-            whole = tokens + history
-            lost |= history < before + said
+        if growth != "sorted":
+            repeated = before + (said if growth == "history" else 0)
+            fits = min(repeated, context - tokens - output) if context else repeated
+            whole = tokens + fits
+            lost |= fits < repeated
             new = whole if lost else tokens
         before, said = whole, output - thought
         yield time_us, turn + 1, whole, output, thought, new
@@ -142,6 +145,19 @@ def test_every_turn_is_that_of_the_law(category: str) -> None:
     assert 0 < sum(row[1] < 0 for row in expected) < len(expected)
 
 
+def test_an_edit_with_the_answer_in_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, span = talking("reason", windows=9).with_conversations(TURNS["edit"]), {"start": 600, "duration": 300}
+
+    def rows() -> list[Row]:
+        trace = sg.generate(pool, seed=5, backend="numpy", **span)
+        return list(zip(*(trace[n].tolist() for n in ("input_tokens", "new_tokens")), strict=True))
+
+    expected = [(row[4], row[7]) for row in oracle(pool, 600, 300, 5)]
+    assert (len(expected) > 100, rows() == expected) == (True, True)
+    monkeypatch.setattr("servegen_gpu.backends.host.turns.EDIT", 99)
+    assert rows() != expected
+
+
 def test_items_of_later_turns_are_in_their_inputs() -> None:
     trace = sg.generate(talking("multimodal", contexts=(0,)), duration=3000, seed=2)
     alone = sg.generate(talking("multimodal", contexts=(0,)).with_conversations(None), duration=3000, seed=2)
@@ -168,6 +184,23 @@ def test_history_grows_and_is_cut_at_the_context() -> None:
     whole, fresh = with_history(new, output, output, first, context)
     assert whole.tolist() == [10, 35, 70, 76, 30, 93]
     assert fresh.tolist() == [10, 5, 70, 76, 30, 3]  # the third: 65 tokens of history, of which 63 fit
+
+
+def test_edits_repeat_the_input_and_not_the_answer() -> None:
+    pool = talking("language", contexts=(0, 900)).with_conversations(TURNS["edit"])
+    trace = sg.generate(pool, duration=3000, seed=1)
+    order = np.lexsort((trace["turn"], trace["conversation"]))
+    rows = {name: trace[name][order].astype(np.int64) for name in trace}
+    later = np.flatnonzero((np.diff(rows["conversation"]) == 0) & (np.diff(rows["turn"]) == 1)) + 1
+    cut = rows["new_tokens"][later] == rows["input_tokens"][later]
+    limited = rows["client"][later] % 2 == 1
+    assert cut[limited].sum() > 50
+    assert not cut[~limited].any()
+    whole = later[~cut]
+    np.testing.assert_array_equal(np.diff(rows["input_tokens"])[whole - 1], rows["new_tokens"][whole])
+    assert set(np.unique(rows["new_tokens"][whole])) == {0, 1, 3, 250}
+    odd = rows["client"] % 2 == 1
+    assert (rows["input_tokens"] + rows["output_tokens"])[odd].max() == 900
 
 
 def test_sorted_inputs_ascend_with_their_own_outputs() -> None:

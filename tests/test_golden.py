@@ -76,6 +76,9 @@ def cases() -> dict[str, tuple[ClientPool, dict[str, Any]]]:
         pool = replace(pool, turn_models=tuple(TURNS.values()), turn_model=np.array([0, 1, 2, -1, 0], np.int32))
         keywords = {"start": 100 * i, "duration": 2000, "seed": 200 + i}
         found[f"{category} in conversations"] = (pool, keywords | RATES[("own", "steps", "function")[i]])
+    for i, category in enumerate(CATEGORIES):
+        pool = pool_of(category, contexts=(3000, 0, 900, 1500)).with_conversations(TURNS["edit"])
+        found[f"{category} in edits"] = (pool, {"start": 700, "duration": 2000, "seed": 300 + i})
     return found
 
 

@@ -161,17 +161,17 @@ def test_mean_turns_of_long_conversations_of_short_gaps(turns: int, monkeypatch:
 def test_pools_keep_their_conversations() -> None:
     pool = talking()
     both = sg.join([pool, pool.with_conversations(None), pool.with_conversations(TURNS["new"])])
-    assert both.turn_model.tolist() == [0, 1, 2, -1, 0] + [-1] * 5 + [3] * 5
+    assert both.turn_model.tolist() == [0, 1, 2, -1, 3] + [-1] * 5 + [4] * 5
     assert pool.select([1, 3]).turn_model is pool.turn_model
     digests = {p.digest() for p in (pool, pool.with_conversations(None), *map(pool.with_conversations, TURNS.values()))}
-    assert len(digests) == 5
+    assert len(digests) == 6
     assert sg.population("deepseek-r1", clients=10).turn_models
     assert not sg.population("m-large", clients=10).turn_models
 
 
 def test_provenance_names_the_models() -> None:
     found = sg.generate(talking(), duration=60).provenance["conversations"]
-    assert [model["share"] for model in found] == [0.4, 0.6, 0.5]
+    assert [model["share"] for model in found] == [0.4, 0.6, 0.5, 0.7]
     assert found[0]["turns"] == {"kind": "pmf", "values": [2.0, 3.0, 7.0], "weights": [3.0, 2.0, 1.0]}
     assert found[2]["new_tokens"]["kind"] == "lognormal"
     assert "conversations" not in sg.generate(talking().with_conversations(None), duration=60).provenance
@@ -215,7 +215,7 @@ def test_a_preset_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Non
         assert same(native(pool, **keywords), whole)
 
 
-@pytest.mark.parametrize("name", ["sorted", "new"])
+@pytest.mark.parametrize("name", ["sorted", "new", "edit"])
 def test_models_are_fitted_to_traces(name: str) -> None:
     model = TURNS[name]
     pool = sg.pool([sg.client(rate=5.0, input_tokens=d.LogNormal(median=200, sigma=1), output_tokens=50)])
@@ -271,6 +271,14 @@ def test_models_from_a_file(tmp_path: Any) -> None:
     assert turn_model(str(path)).digest() == model.digest()
 
 
+def test_edits_may_add_nothing(tmp_path: Any) -> None:
+    path = tmp_path / "turns.toml"
+    path.write_text(TOML.replace("history", "edit").replace('"exponential", mean = 50', '"uniform", low = 0, high = 5'))
+    added = {name: TurnModel(0.5, d.Constant(2), d.Constant(1), name, d.Exponential(2)) for name in ("history", "edit")}
+    assert {name: model.tables.new.values[0] for name, model in added.items()} == {"history": 1, "edit": 0}
+    assert turn_model(path).tables.new.values.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 FAULTS = {
     "an unknown key": (("share", "shares"), "did you mean 'share'"),
     "a share above one": (("0.3", "1.3"), "share from 0 to 1.*line 3"),
@@ -278,7 +286,8 @@ FAULTS = {
     "too many turns": (("[2, 3]", "[2, 70000]"), "65,535.*line 4"),
     "a negative gap": (("= 60", "= -60"), "line 5"),
     "an unknown growth": (('"history"', '"wild"'), "sorted, history"),
-    "new tokens of sorted inputs": (('"history"', '"sorted"'), "growth='history'"),
+    "new tokens of sorted inputs": (('"history"', '"sorted"'), "growth='history' or 'edit'"),
+    "edits without new tokens": (('"history"\nnew_tokens', '"edit"\n#'), "growth='edit' with new_tokens.*line 2"),
     "a session of a month": (('"1h"', '"31d"'), "line 8, turns, session"),
     "no session": (('"1h"', "0"), "1 to 1,209,600 s.*line 8, turns, session"),
     "no section": (("[turns]", "[talks]"), r"section \[turns\]"),
@@ -311,6 +320,11 @@ REFUSED = {
     "a number": (lambda: tiny_pool().with_conversations(3), OptionError, "TurnModel"),  # type: ignore[arg-type]
     "no distribution": (lambda: TurnModel(0.1, 3, d.Constant(1)), OptionError, "turns as a distribution"),  # type: ignore[arg-type]
     "a negative share": (lambda: TurnModel(-0.1, d.Constant(3), d.Constant(1)), OptionError, "share .* at least 0"),
+    "edits of unknown size": (
+        lambda: TurnModel(0.1, d.Constant(3), d.Constant(1), "edit"),
+        OptionError,
+        "with new_tokens",
+    ),
     "more than all": (lambda: TurnModel(1.1, d.Constant(3), d.Constant(1)), OptionError, "share as a number, up to 1,"),
     "a device": (lambda: sg.stream(talking(), device=True), OptionError, "with_conversations"),
     "a negative warm-up": (lambda: sg.stream(talking(), warmup=-1), OptionError, "warm-up"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegen_gpu.clients.stated import distributions as d
 from servegen_gpu.clients.stated.distribution import number
@@ -27,8 +28,9 @@ def fit_turns(trace: Trace, *, session_s: float = SESSION_S, growth: Growth = "s
         With the columns `conversation`, `turn` (from 1) and `new_tokens`.
     session_s : float
         Longest time from a first turn to the last.
-    growth : {"sorted", "history"}
-        With ``history``, new tokens of later turns are fitted as well.
+    growth : {"sorted", "history", "edit"}
+        With ``history``, new tokens of later turns are fitted as well; with ``edit``, how much longer inputs are than
+        those before them, where they repeat any of them.
 
     Returns
     -------
@@ -59,20 +61,33 @@ def fit_turns(trace: Trace, *, session_s: float = SESSION_S, growth: Growth = "s
         raise OptionError(
             f"conversations that begin {session_s:g} s before the end of the trace", "none", "lower session_s"
         )
-    values, counts = np.unique(several, return_counts=True)
     later = np.flatnonzero(kept & (turn > 1) & np.roll(kept, 1))
     new = None
     if growth == "history":
-        tokens, times = np.unique(trace["new_tokens"][order][later], return_counts=True)
-        new = d.Pmf(tokens.astype(np.float64), times.astype(np.float64))
+        new = _counted(trace["new_tokens"][order][later])
+    elif growth == "edit":
+        new = _counted(_added(trace["input_tokens"][order], trace["new_tokens"][order], later))
     return TurnModel(
         share=float(several.sum() / turns.sum()),
-        turns=d.Pmf(values.astype(np.float64), counts.astype(np.float64)),
+        turns=_counted(several),
         gap_s=_histogram((at_us[later] - at_us[later - 1]) / 1e6),
         growth=growth,
         new_tokens=new,
         session_s=session_s,
     )
+
+
+def _counted(values: NDArray[np.integer]) -> d.Pmf:
+    each, times = np.unique(values, return_counts=True)
+    return d.Pmf(each.astype(np.float64), times.astype(np.float64))
+
+
+def _added(inputs: NDArray[np.int32], new: NDArray[np.int32], later: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Tokens that edits add, 0 where they take some away; without inputs of which all is new: those were cut."""
+    edits = later[new[later] < inputs[later]]
+    if not len(edits):
+        raise OptionError("later turns that repeat an input", "none", "take growth='sorted', or check new_tokens")
+    return np.maximum(inputs[edits].astype(np.int64) - inputs[edits - 1], 0)
 
 
 def _histogram(values: np.ndarray) -> d.Distribution:

@@ -1,8 +1,8 @@
 """How the context of a conversation grows when every turn repeats what was said before.
 
-An input is the input before, what was said in answer, and new tokens. Where that and the output pass the context
-limit, the oldest tokens of the history are cut, so that new tokens and output keep the room that they would have in a
-request of their own. What is left then begins elsewhere in the conversation, so nothing of it is a prefix of what
+An input is the input before, what was said in answer (not where turns are edits of one text), and new tokens. Where that
+and the output pass the context limit, the oldest tokens of the history are cut, so that new tokens and output keep the
+room that they would have in a request of their own. What is left then begins elsewhere in the conversation, so nothing of it is a prefix of what
 came before: all of such an input counts as new. So does all of every later input of the conversation: a column says
 how many tokens are new, not where in the conversation the rest begins.
 """
@@ -31,7 +31,7 @@ def with_history(
         Tokens that every turn adds; rows are turns of conversations, one conversation after another.
     output : int32[rows]
     said : int32[rows]
-        The part of the output that later inputs repeat: answers, but not their reasoning.
+        The part of the output that later inputs repeat: answers, but not their reasoning; nothing of edits.
     first : bool[rows]
         Where a conversation begins.
     context : int32[rows]
@@ -40,8 +40,7 @@ def with_history(
     Returns
     -------
     input_tokens, new_tokens : int32[rows]
-        New tokens are those of the input that do not continue the input and the answer before; all of them, from
-        the first cut on.
+        New tokens are those of the input that do not continue what is repeated; all of them, from the first cut on.
     """
     begins = np.flatnonzero(first)
     turns = np.diff(begins, append=len(first))

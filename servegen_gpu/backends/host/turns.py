@@ -25,7 +25,7 @@ from servegen_gpu.backends.host.growth import with_history
 from servegen_gpu.law.address import Key, Purpose
 from servegen_gpu.law.session_ids import session_ids
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.packed_turns import PackedTurns
+from servegen_gpu.packed_turns import EDIT, SORTED, PackedTurns
 from servegen_gpu.plan import Cells, Slab, number_of
 from servegen_gpu.request.columns import Columns, take
 
@@ -159,7 +159,7 @@ def all_turns(packed: PackedWorkload, key: Key, course: Course) -> Columns:
         "conversation": ids[of],
         "turn": (course.turn + 1).astype(np.int32),
     }
-    return _grown(packed, rows, of, turns.history[turns.model[profile]][of], packed.context_tokens[profile][of])
+    return _grown(packed, rows, of, turns.growth[turns.model[profile]][of], packed.context_tokens[profile][of])
 
 
 def _times(
@@ -192,23 +192,25 @@ def _grown(
     packed: PackedWorkload,
     rows: Columns,
     conversation: NDArray[np.integer],
-    history: NDArray[np.bool_],
+    growth: NDArray[np.uint8],
     context: NDArray[np.int32],
 ) -> Columns:
     """Rows whose inputs grow from turn to turn, with `new_tokens`; in the order of a trace's columns."""
     inputs = np.asarray(rows["input_tokens"])
     # whole requests change places, so that their fields stay together and within the context
-    order = np.lexsort((np.where(history, 0, inputs), conversation))
+    repeats = growth != SORTED
+    order = np.lexsort((np.where(repeats, 0, inputs), conversation))
     drawn = take({name: column for name, column in rows.items() if name not in PLACE}, order)
     inputs = np.asarray(drawn["input_tokens"])
     first = np.asarray(rows["turn"]) == 1
     new = np.where(first, inputs, inputs - np.roll(inputs, 1))
-    if history.any():
+    if repeats.any():
         said = np.asarray(drawn["output_tokens"])
         if packed.schema.ratio:
             said = said - np.asarray(drawn[packed.schema.ratio.column])
+        said = np.where(growth == EDIT, 0, said)
         whole, fresh = with_history(inputs, np.asarray(drawn["output_tokens"]), said, first, context)
-        drawn["input_tokens"], new = np.where(history, whole, inputs), np.where(history, fresh, new)
+        drawn["input_tokens"], new = np.where(repeats, whole, inputs), np.where(repeats, fresh, new)
     place = {name: rows[name] for name in PLACE}
     last = {name: place.pop(name) for name in ("conversation", "turn")}
     return place | drawn | last | {"new_tokens": new.astype(np.int32)}

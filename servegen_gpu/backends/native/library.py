@@ -89,7 +89,7 @@ _TURNS: tuple[tuple[str, Any], ...] = (
     *((name, np.int64) for name in ("gap_us", "gap_width_us")),
     *_tables("new"),
     ("new_table", np.int32),
-    ("history", np.uint8),
+    ("growth", np.uint8),
     ("session_us", np.int64),
     *((name, ctypes.c_int64) for name in ("any_new", "from_us", "to_us", "offset_us")),
 )

@@ -48,7 +48,7 @@ def turns_of(packed: PackedWorkload, cells: Cells, span_us: tuple[int, int], off
             "gap_width_us": model.gap_width_us,
             **_tables("new", model.new),
             "new_table": model.new_table,
-            "history": model.history,
+            "growth": model.growth,
             "session_us": model.session_us,
             "any_new": int((model.new_table >= 0).any()),
             "from_us": span_us[0] - offset_us,

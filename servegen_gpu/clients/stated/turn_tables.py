@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,10 +59,15 @@ class TurnTables:
     mean_turns: float
 
 
+def new_tokens_grid(growth: str) -> Grid:
+    """Grid of the new tokens of later turns: where nothing else follows what is repeated, there may be none."""
+    return replace(TOKENS, least=0) if growth == "edit" else TOKENS
+
+
 def turn_tables(
-    turns: Distribution, gap_s: Distribution, new_tokens: Distribution | None, session_s: float
+    turns: Distribution, gap_s: Distribution, new_tokens: Distribution | None, grid: Grid, session_s: float
 ) -> TurnTables:
-    """Tables of a model (see `servegen_gpu.clients.stated.turns.TurnModel`)."""
+    """Tables of a model (see `servegen_gpu.clients.stated.turns.TurnModel`); `grid` is that of its new tokens."""
     count, gap = tables_of([several_turns(turns)]), new_table(gap_s, GAPS)
     first_ms = np.concatenate(([gap.values[0]], gap.last[:-1] + 1))
     begin_us = np.maximum(1000 * first_ms - 500, 0)
@@ -74,7 +79,7 @@ def turn_tables(
         gap=bins,
         gap_us=begin_us,
         gap_width_us=width_us,
-        new=None if new_tokens is None else tables_of([new_table(new_tokens, TOKENS)]),
+        new=None if new_tokens is None else tables_of([new_table(new_tokens, grid)]),
         session_us=session_us,
         mean_turns=_mean_turns(count, gap.words / WORDS, begin_us, width_us, session_us),
     )

@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from servegen_gpu.clients.stated.distribution import Distribution, number
-from servegen_gpu.clients.stated.turn_tables import MAX_SESSION_S, TurnTables, turn_tables
+from servegen_gpu.clients.stated.turn_tables import MAX_SESSION_S, TurnTables, new_tokens_grid, turn_tables
 from servegen_gpu.errors import OptionError
 
-Growth = Literal["sorted", "history"]
+Growth = Literal["sorted", "history", "edit"]
+GROWTHS: tuple[Growth, ...] = get_args(Growth)
 MOST_SHOWN = 100
 SESSION_S = 43_200.0
 """Twelve hours: the span in which the published conversations were found."""
@@ -35,13 +36,15 @@ class TurnModel:
         Number of turns of those conversations, 2 to 65,535.
     gap_s : Distribution
         Inter-turn times, seconds.
-    growth : {"sorted", "history"}
+    growth : {"sorted", "history", "edit"}
         ``sorted``: inputs of a conversation are as many draws from the client's input lengths, the shortest first: for
         lengths that contain the history already, as those of all released profiles do. ``history``: an input is the
         input before, the answer to it, and new tokens; where the client's context limit is passed, the oldest tokens
-        of the history are cut. Text and items of multimodal requests stay those of the turn.
+        of the history are cut. ``edit``: the same without the answer, as completions of a text that is being written
+        are asked for. Text and items of multimodal requests stay those of the turn.
     new_tokens : Distribution, optional
-        New input (or text) tokens of a turn after the first, under ``history``; by default the client's own lengths.
+        New input (or text) tokens of a turn after the first. Under ``history`` by default the client's own lengths;
+        ``edit`` needs them, and they may be 0.
     session_s : float
         A conversation ends this long after its first turn at the latest: what would come later is left out. Also how
         far back sampling has to look for conversations that are still going on when a trace begins.
@@ -67,10 +70,14 @@ class TurnModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "share", number("share", self.share, 0, high=1))
         object.__setattr__(self, "session_s", number("session_s", self.session_s, 1, high=MAX_SESSION_S))
-        if self.growth not in get_args(Growth):
-            raise OptionError(f"growth among {', '.join(get_args(Growth))}", repr(self.growth), "choose one of them")
+        if self.growth not in GROWTHS:
+            raise OptionError(f"growth among {', '.join(GROWTHS)}", repr(self.growth), "choose one of them")
         if self.growth == "sorted" and self.new_tokens is not None:
-            raise OptionError("new_tokens with growth='history'", "new_tokens with 'sorted'", "leave out one of them")
+            expected = "new_tokens with growth='history' or 'edit'"
+            raise OptionError(expected, "new_tokens with 'sorted'", "leave out one of them")
+        if self.growth == "edit" and self.new_tokens is None:
+            fix = "state how many tokens an edit adds, such as Pmf([0, 1, 2], [1, 1, 1])"
+            raise OptionError("growth='edit' with new_tokens", "none", fix)
         for name in ("turns", "gap_s", "new_tokens"):
             value = getattr(self, name)
             if not isinstance(value, Distribution) and (name, value) != ("new_tokens", None):
@@ -80,7 +87,8 @@ class TurnModel:
     @cached_property
     def tables(self) -> TurnTables:
         """The model as tables of whole numbers."""
-        return turn_tables(self.turns, self.gap_s, self.new_tokens, self.session_s)
+        grid = new_tokens_grid(self.growth)
+        return turn_tables(self.turns, self.gap_s, self.new_tokens, grid, self.session_s)
 
     def describe(self) -> dict[str, Any]:
         """For provenance, in terms that JSON has."""

@@ -4,8 +4,8 @@
 share = 0.096
 turns = { kind = "pmf", values = [2, 3, 4, 8], weights = [4, 3, 2, 1] }
 gap_s = { kind = "lognormal", median = 100, sigma = 2 }
-growth = "history"                                          # or "sorted", the default
-new_tokens = { kind = "lognormal", median = 60, sigma = 1 } # only with growth = "history"
+growth = "history"                                          # or "edit", or "sorted", the default
+new_tokens = { kind = "lognormal", median = 60, sigma = 1 } # not with growth = "sorted"; "edit" needs them
 session = "12h"
 """
 
@@ -18,21 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from servegen_gpu.clients.stated.distribution import Distribution
-from servegen_gpu.clients.stated.tabulate import TOKENS, Table, new_table
+from servegen_gpu.clients.stated.tabulate import Table, new_table
 from servegen_gpu.clients.stated.toml_text import read_toml
 from servegen_gpu.clients.stated.toml_values import attempt, read_distribution, read_number, read_time
-from servegen_gpu.clients.stated.turn_tables import GAPS, MAX_SESSION_S, several_turns
+from servegen_gpu.clients.stated.turn_tables import GAPS, MAX_SESSION_S, new_tokens_grid, several_turns
 from servegen_gpu.clients.stated.turns import TurnModel
 from servegen_gpu.clients.stated.where import Where
 from servegen_gpu.errors import OptionError
 
 NEEDED = ("share", "turns", "gap_s")
-TABLES: dict[str, Callable[[Distribution], Table]] = {
-    "turns": several_turns,
-    "gap_s": partial(new_table, grid=GAPS),
-    "new_tokens": partial(new_table, grid=TOKENS),
-}
-"""What finds the faults of each distribution, so that a message names its key."""
 KEYS = (*NEEDED, "growth", "new_tokens", "session")
 
 
@@ -42,12 +36,17 @@ def read_turns(table: dict[str, Any], where: Where) -> TurnModel:
     keywords: dict[str, Any] = {"share": read_number(table["share"], where / "share")}
     if not 0 <= keywords["share"] <= 1:
         (where / "share").refuse("a share from 0 to 1", f"{keywords['share']:g}", "change it")
-    for key, tabulated in TABLES.items():
+    if "growth" in table:
+        keywords["growth"] = (where / "growth").text_of(table["growth"])
+    tables: dict[str, Callable[[Distribution], Table]] = {
+        "turns": several_turns,
+        "gap_s": partial(new_table, grid=GAPS),
+        "new_tokens": partial(new_table, grid=new_tokens_grid(keywords.get("growth", "sorted"))),
+    }
+    for key, tabulated in tables.items():  # which find the faults of each, so that a message names its key
         if key in table:
             keywords[key] = read_distribution(table[key], where / key)
             attempt(tabulated, where / key, keywords[key])
-    if "growth" in table:
-        keywords["growth"] = (where / "growth").text_of(table["growth"])
     if "session" in table:
         session_s = keywords["session_s"] = read_time(table["session"], where / "session")
         if not 1 <= session_s <= MAX_SESSION_S:
