@@ -15,7 +15,6 @@ from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.stated.turns import GROWTHS
 from servegen_gpu.request.tables import PackedTables, Tables, pack_tables
 
-
 SORTED, HISTORY, EDIT = range(len(GROWTHS))
 
 

@@ -87,7 +87,8 @@ def _added(inputs: NDArray[np.int32], new: NDArray[np.int32], later: NDArray[np.
     edits = later[new[later] < inputs[later]]
     if not len(edits):
         raise OptionError("later turns that repeat an input", "none", "take growth='sorted', or check new_tokens")
-    return np.maximum(inputs[edits].astype(np.int64) - inputs[edits - 1], 0)
+    longer: NDArray[np.int64] = inputs[edits].astype(np.int64) - inputs[edits - 1]
+    return longer.clip(min=0)
 
 
 def _histogram(values: np.ndarray) -> d.Distribution:

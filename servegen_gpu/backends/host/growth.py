@@ -1,10 +1,10 @@
 """How the context of a conversation grows when every turn repeats what was said before.
 
-An input is the input before, what was said in answer (not where turns are edits of one text), and new tokens. Where that
-and the output pass the context limit, the oldest tokens of the history are cut, so that new tokens and output keep the
-room that they would have in a request of their own. What is left then begins elsewhere in the conversation, so nothing of it is a prefix of what
-came before: all of such an input counts as new. So does all of every later input of the conversation: a column says
-how many tokens are new, not where in the conversation the rest begins.
+An input is the input before, what was said in answer (nothing where turns are edits), and new tokens. Where that and
+the output pass the context limit, the oldest tokens of the history are cut, so that new tokens and output keep the room
+that they would have in a request of their own. What is left then begins elsewhere in the conversation, so nothing of it
+is a prefix of what came before: all of such an input counts as new. So does all of every later input of the
+conversation: a column says how many tokens are new, not where in the conversation the rest begins.
 """
 
 from __future__ import annotations
