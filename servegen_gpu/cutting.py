@@ -107,8 +107,9 @@ def limit(
         ``cap`` shortens them. Of an output, reasoning comes first and the answer is cut. Of an input, the oldest
         tokens are cut, as a context limit does: what is left continues nothing, so all of it is new
         (``new_tokens == input_tokens``). Where inputs repeat what was answered (``growth="history"``), later turns
-        have the shorter answer in their history. Of a multimodal input, the history goes first, then text; images,
-        audio and video stay what they are, and an input whose items alone are above the limit is refused.
+        have the shorter answer in their history; edits repeat none. Of a multimodal input, the history goes first,
+        then text; images, audio and video stay what they are, and an input whose items alone are above the limit is
+        refused.
 
         ``drop`` leaves them out, and with them all later turns of their conversation, whose inputs hold what was
         left out.

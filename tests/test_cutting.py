@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from profiles import talking, tiny_pool, write_servegen
+from profiles import TURNS, talking, tiny_pool, write_servegen
 from traces import rows, same, take
 
 import servegen_gpu as sg
@@ -311,6 +311,14 @@ def test_later_turns_repeat_the_shorter_answers() -> None:
     held = [repeats(found, a, b) for a, b in histories if found["output_tokens"][a] > found["reason_tokens"][a]]
     assert all(held)
     assert np.array_equal(found["new_tokens"], trace["new_tokens"])
+
+
+def test_edits_have_no_answers_that_could_be_shorter() -> None:
+    for name, changes in (("edit", False), ("new", True)):
+        trace = sg.generate(tiny_pool("reason").with_conversations(TURNS[name]), duration="1h", seed=3)
+        shorter = Trace.concat([*sg.limit(iter(cut(trace, 100)), max_output=20)])
+        assert (shorter["output_tokens"] < trace["output_tokens"]).sum() > 100
+        assert (shorter["input_tokens"] != trace["input_tokens"]).any() == changes
 
 
 def test_what_is_above_is_counted() -> None:

@@ -13,7 +13,7 @@ import pytest
 from exported import READERS, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profiles import REPOSITORY
+from profiles import REPOSITORY, TURNS, tiny_pool
 from talks import ALONE, CONVERSATIONS, ROWS, Rows, cumulated, cut, replayed, shortened, talk
 
 import servegen_gpu as sg
@@ -206,6 +206,22 @@ def test_a_cut_context_is_refused_by_row_and_conversation(name: str, tmp_path: P
     assert "an input of 50 tokens after a history of 50 in row 2, conversation 3" in str(error.value)
     assert "--deltas nearest" in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", OF_REQUESTS)
+def test_edits_are_whole_inputs_or_refused(name: str, tmp_path: Path):
+    pool = tiny_pool(rate_rps=0.2).with_conversations(TURNS["edit"])
+    trace = sg.generate(pool, duration=400, seed=2)
+    assert (trace["turn"] > 1).sum() > 20
+    if name in DELTAS:
+        with pytest.raises(OptionError, match=r"leaves out answers \(an edit\)"):
+            write(trace, file_of(tmp_path, name), name)
+        written = write(trace, file_of(tmp_path, name), name, ExportOptions(deltas="nearest"))
+        assert any("replayed with one new token" in note for note in written.notes)
+    elif name in READERS:
+        write(trace, file_of(tmp_path, name), name)
+        found = READERS[name](file_of(tmp_path, name))
+        assert list(found["input_tokens"]) == expected(trace, EXPORTS[name])[0]["input_tokens"]
 
 
 def sizes_of_ids(path: Path, block: int) -> dict[int, set[int]]:

@@ -46,8 +46,9 @@ def naive(
 
     In every window the client has the rate of all clients together; its number of requests is random (`measured` is
     False: counts rule ``renewal``). Like any pool it takes ``rate=``, ``scale=`` and schedules, on every backend.
-    Every request stands alone. Inputs that conversations make longer than a pool's tables (``growth="history"``) are
-    in its traces only: take the baseline of one of those (but of multimodal traces, too, only text and items count).
+    Every request stands alone. Inputs that conversations make longer than a pool's tables (under any growth but
+    ``"sorted"``) are in its traces only: take the baseline of one of those (but of multimodal traces, too, only text
+    and items count).
 
     Parameters
     ----------

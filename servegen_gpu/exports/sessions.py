@@ -2,8 +2,8 @@
 
 A format with deltas says of a later turn what is new in it: its reader puts the conversation so far, its own answers
 included, in front. So turn j of a conversation has a delta if, and only if, its input is longer than input and output
-of turn j - 1 together: the difference is the delta. Where the context was cut, or reasoning left out of the history, or
-lengths of turns were drawn without their history, there is none.
+of turn j - 1 together: the difference is the delta. Where the context was cut, or reasoning or whole answers left out
+of the history (``growth="edit"``), or lengths of turns were drawn without their history, there is none.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def _refuse(slab: Trace, row: int, history_tokens: int) -> NoReturn:
     raise OptionError(
         "turns whose input is their history and new tokens",
         f"an input of {slab['input_tokens'][row]:,} tokens after a history of {history_tokens:,} in row "
-        f"{slab.first_row + row:,}, conversation {slab['conversation'][row]}: its context was cut, or its lengths were "
-        "drawn without history",
+        f"{slab.first_row + row:,}, conversation {slab['conversation'][row]}: its context was cut, it leaves out "
+        "answers (an edit), or its lengths were drawn without history",
         "write a format with whole inputs (mooncake, dynamo), or take --deltas nearest",
     )
 

@@ -18,7 +18,7 @@ So turn j begins with the ``input_tokens // block_tokens`` full blocks of turn j
 of turn j - 1, a part of the input of turn j where contexts grow by their history, fills blocks that no earlier *input*
 had: a cache that keeps inputs only misses them, one that keeps what was decoded holds
 ``(input_tokens - new_tokens) // block_tokens`` blocks of a turn (less where reasoning came before the answer, which
-later inputs leave out).
+later inputs leave out). Edits repeat no answer, so what they repeat was an input before.
 
 The history is cut where a turn after the first has ``new_tokens == input_tokens``; the system prompt stays. From then
 on every input of the conversation counts as new. An input shorter than the system prompt holds its beginning, and the
