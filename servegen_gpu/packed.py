@@ -211,7 +211,7 @@ class PackedWorkload:
         return workload
 
 
-FILE_FORMAT = 8
+FILE_FORMAT = 9
 """Of files of packed workloads; raised whenever their fields change."""
 
 
