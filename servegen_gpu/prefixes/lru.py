@@ -71,7 +71,7 @@ def stack_distances(trace: Trace | Ragged) -> Ints:
     ids = _ids(trace)
     begins, ends = (np.repeat(edge, ids.lengths) for edge in (ids.offsets[:-1], ids.offsets[1:]))
     use = begins + ends - 1 - np.arange(len(begins))  # when each block is used, and which block is used when
-    before = _last_use(ids.values[use])
+    before = last_use(ids.values[use])
     repeated = np.flatnonzero(before != NEVER)
     last = before[use]
     again = np.flatnonzero(last != NEVER)
@@ -92,7 +92,7 @@ def _ids(trace: Trace | Ragged) -> Ragged:
     return ids
 
 
-def _last_use(ids: NDArray[np.integer]) -> Ints:
+def last_use(ids: NDArray[np.integer]) -> Ints:
     """Place of the same id before each place; `NEVER` if there is none."""
     before = np.full(len(ids), NEVER)
     order = np.argsort(ids, kind="stable")
