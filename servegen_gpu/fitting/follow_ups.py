@@ -19,6 +19,9 @@ FEW = 30
 MOST_TURNS = 512
 MOST_STEPS = 1000
 SETTLED = 1e-6
+MOST_SURE = 0.9999
+FURTHER = 4
+"""Most turns of a model, as a multiple of the most that were seen."""
 RARE = 1e-4
 """Share of conversations beyond the last number of turns that a model has."""
 
@@ -40,18 +43,22 @@ class FollowUps:
         How many follow after such a time, seen or not.
     unseen : float
         Share of the turns that follow, which the log is too short to show.
+    longest : int
+        Most turns that were seen.
     """
 
     more: Floats
     edges_s: Floats
     weight: Floats
     unseen: float
+    longest: int
 
     def turns(self) -> tuple[Floats, Floats]:
         """Numbers of turns from 2 on, and their probabilities."""
         after = self.more[1:]
         last = float(after[-1]) if len(after) else 0.0
-        tail = 0 if last <= 0 else int(np.ceil(np.log(RARE) / np.log(min(last, 0.9999))))
+        tail = 0 if last <= 0 else int(np.ceil(np.log(RARE) / np.log(min(last, MOST_SURE))))
+        tail = min(tail, FURTHER * self.longest)
         going_on = np.concatenate((after, np.full(tail, last)))
         left = np.concatenate(([1.0], np.cumprod(going_on)))
         ended = left - np.append(left[1:], 0.0)
@@ -74,11 +81,11 @@ def follow_ups(turn: Ints, gap_s: Floats, seen_s: Floats, pooled_from: int | Non
         The first turn that has its probability in common with all later ones; by default the first of which there are
         less than `FEW`.
     """
-    at_risk = np.bincount(np.minimum(turn, MOST_TURNS))[1:]
+    reached = np.bincount(np.minimum(turn, MOST_TURNS), minlength=2)[1:]
     if pooled_from is None:
-        thin = np.flatnonzero(at_risk[1:] < FEW)
-        pooled_from = int(thin[0]) + 2 if len(thin) else len(at_risk)
-    groups = max(min(pooled_from, len(at_risk)), 1)
+        thin = np.flatnonzero(reached[1:] < FEW)
+        pooled_from = int(thin[0]) + 2 if len(thin) else len(reached)
+    groups = min(pooled_from, len(reached))
     group = np.minimum(turn, groups) - 1
     follows = np.isfinite(gap_s)
     gaps = gap_s[follows]
@@ -89,13 +96,13 @@ def follow_ups(turn: Ints, gap_s: Floats, seen_s: Floats, pooled_from: int | Non
     middle = (edges[1:] + edges[:-1]) / 2 if len(edges) > 1 else edges
     waited = np.searchsorted(middle, seen_s[~follows], side="right")
     vain = np.bincount(group[~follows] * (bins + 1) + waited, minlength=groups * (bins + 1))
-    return _settled(
-        np.bincount(group, minlength=groups), np.bincount(group[follows], minlength=groups), seen, vain, edges
-    )
+    at_risk, followed = (np.bincount(rows, minlength=groups) for rows in (group, group[follows]))
+    more, weight, unseen = _settled(at_risk, followed, seen, vain)
+    return FollowUps(more, edges, weight, unseen, int(turn.max(initial=1)))
 
 
-def _settled(at_risk: Ints, followed: Ints, seen: Floats, vain: Ints, edges: Floats) -> FollowUps:
-    """Repeat expectation and counting until nothing changes."""
+def _settled(at_risk: Ints, followed: Ints, seen: Floats, vain: Ints) -> tuple[Floats, Floats, float]:
+    """Repeat expectation and counting until nothing changes: probabilities, weights of bins, and the share unseen."""
     unseen_at = vain.reshape(len(at_risk), -1).astype(np.float64)
     weight, more = seen.copy(), followed / np.maximum(at_risk, 1)
     follow = np.zeros_like(unseen_at)
@@ -112,4 +119,4 @@ def _settled(at_risk: Ints, followed: Ints, seen: Floats, vain: Ints, edges: Flo
         if done:
             break
     total = float(seen.sum() + follow.sum())
-    return FollowUps(more, edges, weight, float(follow.sum()) / total if total else 0.0)
+    return more, weight, float(follow.sum()) / total if total else 0.0

@@ -12,6 +12,7 @@ from servegen_gpu.clients.stated.distribution import number
 from servegen_gpu.clients.stated.turn_tables import MAX_SESSION_S
 from servegen_gpu.errors import OptionError
 from servegen_gpu.fitting import near_copies, shared_blocks
+from servegen_gpu.fitting.prefixes import common_blocks
 from servegen_gpu.formats.reading.sessions import Turns
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
@@ -111,7 +112,7 @@ def _by_blocks(trace: Trace, limit_s: float) -> tuple[Trace, SessionFacts]:
     if len(later):
         ids = trace["hash_ids"]
         size = _block_tokens(trace)
-        shared = np.minimum(_common(ids, later, before[later]) * size, inputs[later])
+        shared = np.minimum(common_blocks(ids, later, before[later]) * size, inputs[later])
         whole = inputs[before[later]] + outputs[before[later]]
         # what goes on with all of the turn before and its answer is what comes after them
         goes_on = (inputs[later] >= whole) & (shared >= inputs[before[later]] - size)
@@ -161,18 +162,6 @@ def _sessions(parent: Ints) -> tuple[Ints, Ints, Ints]:
     before[order] = order[np.where(rows == first, first, rows - 1)]
     alone = np.bincount(root, minlength=len(root))[root] == 1
     return np.where(alone, -1 - rows, root), turn, before
-
-
-def _common(ids: Ragged, rows: Ints, others: Ints) -> Ints:
-    """How many leading blocks two requests have in common, int64[rows]."""
-    a, b = ids.take(rows), ids.take(others)
-    both = np.minimum(a.lengths, b.lengths)
-    of = np.repeat(np.arange(len(rows)), both)
-    place = np.arange(len(of)) - np.repeat(np.cumsum(both) - both, both)
-    differs = np.flatnonzero(a.values[a.offsets[of] + place] != b.values[b.offsets[of] + place])
-    found = both.copy()
-    np.minimum.at(found, of[differs], place[differs])
-    return found
 
 
 def _block_tokens(trace: Trace) -> int:
