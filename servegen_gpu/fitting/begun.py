@@ -16,7 +16,7 @@ from servegen_gpu.trace import Trace
 NEEDED = ("arrival_us", "conversation", "turn", "input_tokens", "new_tokens")
 SHOWN = 0.95
 """Share of inter-turn times after which a conversation that began before the log has shown itself."""
-MOST_WAIT = 0.25
+MOST_WAIT = 0.05
 """Of the log."""
 
 Ints = NDArray[np.int64]
