@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from servegen_gpu.trace import Trace
 
 LAGS = 20
-"""How many requests back a match may be."""
+"""How many requests back a match may be, where the share of matches is stated."""
+REACH = 100
+"""How many requests back sessions are looked for: in a burst, many requests come between two turns."""
 WITHIN_TOKENS = 5
 ORDERS = 8
 """Other orders of the inputs, which tell how many matches come by chance, and how sure that is."""

@@ -125,7 +125,9 @@ def _by_blocks(trace: Trace, limit_s: float) -> tuple[Trace, SessionFacts]:
 
 def _by_near_copies(trace: Trace, limit_s: float) -> tuple[Trace, SessionFacts]:
     matches = near_copies.matches_of(trace)
-    parent = near_copies.links_of(trace, matches)
+    parent = np.full(len(trace), -1)
+    if matches.links:
+        parent = near_copies.links_of(trace, near_copies.matches_of(trace, near_copies.REACH))
     at_us = np.asarray(trace["arrival_us"])
     parent[at_us - at_us[parent] > round(limit_s * 1e6)] = -1
     conversation, turn, before = _sessions(parent)
