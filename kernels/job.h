@@ -58,6 +58,18 @@ struct SgJob {
     const int32_t* stop;  // not 0 when the work is to be given up; or null
 };
 
+// Requests in order of arrival and the instances that serve them, as servegen_gpu/serving/job.py has them.
+struct SgServing {
+    const int64_t* arrival_ns;
+    const int32_t *input_tokens, *output_tokens;
+    const int64_t* work_ns;
+    int64_t *wait_ns, *ttft_ns, *decode_ns;  // of every request, to be found
+    int64_t requests, instances, round_robin;
+    int64_t step_ps, prefill_ps, decode_ps;
+    int64_t step_tokens, max_sequences, kv_tokens;
+    const int32_t* stop;
+};
+
 // How sessions are named: servegen_gpu/law/session_ids.py.
 struct SgSessions {
     const int64_t* window;   // [cells], none below 0

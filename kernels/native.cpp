@@ -5,6 +5,7 @@
 #include "columns.h"
 #include "draw.h"
 #include "cells.h"
+#include "serving.h"
 #include "turns.h"
 
 #if defined(_WIN32)
@@ -244,6 +245,14 @@ SG_EXPORT int64_t sg_sums(const SgStrips* strips, const SgJob* job, const Runs* 
                 for (uint32_t i = 0; i < segments[k].count; ++i)
                     segments[k].data[i] = join(segments[k].before, segments[k].data[i]);
         });
+        return 0;
+    });
+}
+
+// How a server model serves requests.
+SG_EXPORT int64_t sg_serve(const SgStrips*, const SgServing* job) {
+    return guarded([&]() -> int64_t {
+        serve(*job);
         return 0;
     });
 }

@@ -113,6 +113,17 @@ _GRID: tuple[tuple[str, Any], ...] = (
 )
 """Fields of SgGrid in kernels/job.h, likewise."""
 
+_SERVING: tuple[tuple[str, Any], ...] = (
+    ("arrival_ns", np.int64),
+    *((name, np.int32) for name in ("input_tokens", "output_tokens")),
+    *((name, np.int64) for name in ("work_ns", "wait_ns", "ttft_ns", "decode_ns")),
+    *((name, ctypes.c_int64) for name in ("requests", "instances", "round_robin")),
+    *((name, ctypes.c_int64) for name in ("step_ps", "prefill_ps", "decode_ps")),
+    *((name, ctypes.c_int64) for name in ("step_tokens", "max_sequences", "kv_tokens")),
+    ("stop", np.int32),
+)
+"""Fields of SgServing in kernels/job.h, likewise."""
+
 _RUNS = (*((name, np.int64) for name in ("cell", "first", "count", "before")), ("runs", ctypes.c_int64))
 
 
@@ -123,6 +134,7 @@ def _structure(name: str, fields: tuple[tuple[str, Any], ...]) -> type[ctypes.St
 
 Job, Grid, Runs = _structure("SgJob", _JOB), _structure("SgGrid", _GRID), _structure("SgRuns", _RUNS)
 Sessions, Turns = _structure("SgSessions", _SESSIONS), _structure("SgTurns", _TURNS)
+Serving = _structure("SgServing", _SERVING)
 
 
 class Out(ctypes.Structure):
@@ -162,6 +174,11 @@ def sessions(values: Mapping[str, Any]) -> Any:
 def turns(values: Mapping[str, Any]) -> Any:
     """An SgTurns."""
     return _filled(Turns, _TURNS, values)
+
+
+def serving(values: Mapping[str, Any]) -> Any:
+    """An SgServing; the columns that it fills must be arrays of int64 already."""
+    return _filled(Serving, _SERVING, values)
 
 
 def _filled(kind: type[ctypes.Structure], fields: tuple[tuple[str, Any], ...], values: Mapping[str, Any]) -> Any:
@@ -218,6 +235,7 @@ class Library:
             "sg_conversations",
             "sg_courses",
             "sg_ordered",
+            "sg_serve",
         ):
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]

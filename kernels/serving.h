@@ -1,0 +1,118 @@
+// The server model of servegen_gpu/serving/stepwise.py, with steps that are alike made at once.
+#pragma once
+
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "host.h"
+#include "job.h"
+
+class Instance {
+  public:
+    explicit Instance(const SgServing& job) : job(job) {}
+
+    int64_t work_ns = 0;
+
+    void take(int64_t request) {
+        if (idle()) clock_ns = std::max(clock_ns, job.arrival_ns[request]);
+        waiting.push_back(request);
+        work_ns += job.work_ns[request];
+    }
+
+    // Makes all steps that begin before a time.
+    void run_until(int64_t end_ns) {
+        while (!idle() && clock_ns < end_ns) step(end_ns);
+    }
+
+  private:
+    static constexpr int64_t NONE = -1;
+    static constexpr int64_t LOOK_AT_STOP = 1 << 16;
+
+    const SgServing& job;
+    int64_t clock_ns = 0, steps = 0, kv_tokens = 0, looks = 0;
+    std::deque<int64_t> waiting;
+    int64_t begun = NONE, input_left = 0;  // at most one request is between chunks of its input
+    std::vector<int64_t> ready;            // whose input ends in the step
+    // Requests that decode, by the number of the step with their last token: a heap, the first one on top.
+    std::vector<std::pair<int64_t, int64_t>> decoding;
+
+    bool idle() const { return waiting.empty() && begun == NONE && decoding.empty(); }
+
+    int64_t running() const { return static_cast<int64_t>(decoding.size() + ready.size()) + (begun != NONE); }
+
+    int64_t reserved(int64_t request) const {
+        return int64_t{job.input_tokens[request]} + job.output_tokens[request];
+    }
+
+    bool admits() const {
+        if (waiting.empty() || running() >= job.max_sequences) return false;
+        return running() == 0 || kv_tokens + reserved(waiting.front()) <= job.kv_tokens;
+    }
+
+    // As much of the input as the budget allows; how much that is.
+    int64_t prefill(int64_t budget) {
+        const int64_t tokens = std::min(input_left, budget);
+        input_left -= tokens;
+        if (input_left == 0) {
+            ready.push_back(begun);
+            begun = NONE;
+        }
+        return tokens;
+    }
+
+    void step(int64_t end_ns) {
+        if (++looks % LOOK_AT_STOP == 0 && job.stop && *static_cast<const volatile int32_t*>(job.stop))
+            throw Interrupted();
+        const int64_t batch = static_cast<int64_t>(decoding.size()), budget = job.step_tokens - batch;
+        int64_t left = budget;
+        ready.clear();
+        if (left > 0 && begun != NONE) left -= prefill(left);
+        while (left > 0 && admits()) {
+            begun = waiting.front();
+            waiting.pop_front();
+            input_left = job.input_tokens[begun];
+            kv_tokens += reserved(begun);
+            job.wait_ns[begun] = clock_ns - job.arrival_ns[begun];
+            left -= prefill(left);
+        }
+        const int64_t tokens = std::max(budget, int64_t{0}) - std::max(left, int64_t{0});
+        const int64_t duration_ns = (job.step_ps + job.prefill_ps * tokens + job.decode_ps * batch + 500) / 1000;
+        int64_t alike = 1;  // until a last token, steps without input do not differ
+        if (tokens == 0 && ready.empty())
+            alike = std::min(decoding.front().first - steps, (end_ns - clock_ns - 1) / duration_ns + 1);
+        steps += alike;
+        clock_ns += alike * duration_ns;
+        for (const int64_t request : ready) {
+            job.ttft_ns[request] = clock_ns - job.arrival_ns[request];
+            decoding.emplace_back(steps + std::max(job.output_tokens[request], 1) - 1, request);
+            std::push_heap(decoding.begin(), decoding.end(), std::greater<>());
+        }
+        ready.clear();
+        while (!decoding.empty() && decoding.front().first == steps) {
+            const int64_t request = decoding.front().second;
+            std::pop_heap(decoding.begin(), decoding.end(), std::greater<>());
+            decoding.pop_back();
+            job.decode_ns[request] = clock_ns - job.arrival_ns[request] - job.ttft_ns[request];
+            kv_tokens -= reserved(request);
+            work_ns -= job.work_ns[request];
+        }
+    }
+};
+
+// The times of all requests.
+inline void serve(const SgServing& job) {
+    std::vector<Instance> instances(job.instances, Instance(job));
+    for (int64_t request = 0; request < job.requests; ++request) {
+        Instance* chosen = nullptr;
+        for (Instance& instance : instances) {
+            instance.run_until(job.arrival_ns[request]);
+            if (!chosen || instance.work_ns < chosen->work_ns) chosen = &instance;
+        }
+        if (job.round_robin) chosen = &instances[request % job.instances];
+        chosen->take(request);
+    }
+    for (Instance& instance : instances) instance.run_until(INT64_MAX);
+}

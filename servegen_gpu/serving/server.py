@@ -1,0 +1,85 @@
+"""One instance of a serving system, in the few numbers that waiting depends on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servegen_gpu.errors import OptionError
+
+LONGEST_STEP_S, LONGEST_TOKEN_S, LARGEST_BATCH = 1e3, 1.0, 10**6
+"""Bounds under which the duration of any step is a 64-bit number of picoseconds."""
+
+ORIGINS = ("published", "fitted", "assumed")
+
+
+@dataclass(frozen=True)
+class Server:
+    """An instance with continuous batching, chunked prefill and priority to decode.
+
+    A step takes ``step_s + prefill_s_per_token * (input tokens in it) + decode_s_per_sequence * (sequences that
+    decode in it)``. The defaults are no system's: they are the round numbers of a large model on a few devices.
+
+    Attributes
+    ----------
+    step_s : float
+        What every step takes, whatever is in it; 1 ns to 1,000 s.
+    prefill_s_per_token, decode_s_per_sequence : float
+        What an input token, and a sequence that decodes, add to a step; up to 1 s.
+    step_tokens : int
+        Token budget of a step. Sequences that decode take one each and always go on; input tokens get what is left.
+    max_sequences : int
+        Sequences that are in work at once.
+    kv_tokens : int
+        Capacity of the KV cache. A request reserves its input and its output when it begins; one that is larger than
+        the cache runs alone.
+    origins : mapping of str to str
+        Where a parameter is from: a text that begins with ``published``, ``fitted`` or ``assumed``. What is not named
+        is assumed.
+
+    Raises
+    ------
+    OptionError
+        If a number is out of its range, or an origin names no parameter.
+    """
+
+    step_s: float = 0.012
+    prefill_s_per_token: float = 1 / 12_000
+    decode_s_per_sequence: float = 0.00015
+    step_tokens: int = 2048
+    max_sequences: int = 256
+    kv_tokens: int = 400_000
+    origins: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        self._check_time("step_s", 1e-9, LONGEST_STEP_S)
+        self._check_time("prefill_s_per_token", 0.0, LONGEST_TOKEN_S)
+        self._check_time("decode_s_per_sequence", 0.0, LONGEST_TOKEN_S)
+        self._check_number("step_tokens", LARGEST_BATCH)
+        self._check_number("max_sequences", LARGEST_BATCH)
+        self._check_number("kv_tokens", 2**62)
+        for name, origin in self.origins.items():
+            if name not in PARAMETERS:
+                raise OptionError(f"origins of {', '.join(PARAMETERS)}", repr(name), "name a parameter")
+            if not str(origin).startswith(ORIGINS):
+                expected = f"an origin that begins with {', '.join(ORIGINS[:-1])} or {ORIGINS[-1]}"
+                raise OptionError(expected, f"{origin!r} for {name}", "say where the number is from")
+
+    def origin(self, parameter: str) -> str:
+        """Where a parameter is from."""
+        return self.origins.get(parameter, "assumed")
+
+    def _check_time(self, name: str, least: float, most: float) -> None:
+        value = getattr(self, name)
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or not math.isfinite(value) or not least <= value <= most:
+            raise OptionError(f"{name} from {least:g} to {most:g} s", repr(value), f"change {name}")
+
+    def _check_number(self, name: str, most: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
+            raise OptionError(f"{name} as an integer from 1 to {most}", repr(value), f"change {name}")
+
+
+PARAMETERS = tuple(name for name in Server.__dataclass_fields__ if name != "origins")

@@ -1,0 +1,112 @@
+"""The server model step by step in plain Python: oracle of the compiled one, and its stand-in where that is absent."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from servegen_gpu.serving.job import Job, Times
+
+
+@dataclass
+class _Request:
+    row: int
+    arrival_ns: int
+    reserved_tokens: int
+    work_ns: int
+    input_left: int
+    output_left: int
+    begun_ns: int = -1
+    first_ns: int = -1
+    last_ns: int = -1
+
+
+@dataclass
+class _Instance:
+    job: Job
+    clock_ns: int = 0
+    work_ns: int = 0
+    kv_tokens: int = 0
+    waiting: deque[_Request] = field(default_factory=deque)
+    running: list[_Request] = field(default_factory=list)
+
+    def take(self, request: _Request) -> None:
+        """A request joins the queue; an idle instance begins its next step with it."""
+        if not self.waiting and not self.running:
+            self.clock_ns = max(self.clock_ns, request.arrival_ns)
+        self.waiting.append(request)
+        self.work_ns += request.work_ns
+
+    def run_until(self, end_ns: float) -> None:
+        """Make all steps that begin before a time; what they end is seen from their begin on."""
+        while (self.waiting or self.running) and self.clock_ns < end_ns:
+            self._step()
+
+    def _step(self) -> None:
+        job = self.job
+        decoding = [request for request in self.running if not request.input_left]
+        budget, prefilled = job.step_tokens - len(decoding), 0
+        for request in self._with_input(budget):
+            tokens = min(request.input_left, budget)
+            request.input_left -= tokens
+            budget -= tokens
+            prefilled += tokens
+            if budget <= 0:
+                break
+        duration_ps = job.step_ps + job.prefill_ps * prefilled + job.decode_ps * len(decoding)
+        self.clock_ns += (duration_ps + 500) // 1000
+        for request in [request for request in self.running if not request.input_left]:
+            self._emit(request)
+
+    def _with_input(self, budget: int) -> Iterator[_Request]:
+        """Requests whose input is next, as long as there is a budget: what is begun, then those that wait."""
+        if budget <= 0:
+            return
+        yield from [request for request in self.running if request.input_left]
+        while self.waiting and len(self.running) < self.job.max_sequences:
+            request = self.waiting[0]
+            if self.running and self.kv_tokens + request.reserved_tokens > self.job.kv_tokens:
+                return
+            self.running.append(self.waiting.popleft())
+            self.kv_tokens += request.reserved_tokens
+            request.begun_ns = self.clock_ns
+            yield request
+
+    def _emit(self, request: _Request) -> None:
+        """A token at the end of a step."""
+        if request.first_ns < 0:
+            request.first_ns = self.clock_ns
+        request.output_left -= 1
+        if not request.output_left:
+            request.last_ns = self.clock_ns
+            self.running.remove(request)
+            self.kv_tokens -= request.reserved_tokens
+            self.work_ns -= request.work_ns
+
+
+def serve(job: Job) -> Times:
+    """The times of all requests of a job."""
+    instances = [_Instance(job) for _ in range(job.instances)]
+    requests = [
+        _Request(row, arrival, inputs + outputs, work, inputs, max(outputs, 1))
+        for row, (arrival, inputs, outputs, work) in enumerate(
+            zip(*(c.tolist() for c in (job.arrival_ns, job.input_tokens, job.output_tokens, job.work_ns)), strict=True)
+        )
+    ]
+    for request in requests:
+        for instance in instances:
+            instance.run_until(request.arrival_ns)
+        if job.routing == "round-robin":
+            instances[request.row % job.instances].take(request)
+        else:
+            min(instances, key=lambda instance: instance.work_ns).take(request)  # the first of several
+    for instance in instances:
+        instance.run_until(float("inf"))
+    begun, first, last = (
+        np.array([getattr(request, name) for request in requests], np.int64)
+        for name in ("begun_ns", "first_ns", "last_ns")
+    )
+    return Times(begun - job.arrival_ns, first - job.arrival_ns, last - first)
