@@ -14,8 +14,6 @@ class Instance {
   public:
     explicit Instance(const SgServing& job) : job(job) {}
 
-    int64_t work_ns = 0;
-
     void take(int64_t request) {
         if (idle()) clock_ns = std::max(clock_ns, job.arrival_ns[request]);
         waiting.push_back(request);
@@ -27,12 +25,15 @@ class Instance {
         while (!idle() && clock_ns < end_ns) step(end_ns);
     }
 
+    // The work of requests that have not ended; the last step may have been made, and not be over.
+    int64_t outstanding_ns(int64_t now_ns) const { return work_ns + (clock_ns > now_ns ? ending_ns : 0); }
+
   private:
     static constexpr int64_t NONE = -1;
     static constexpr int64_t LOOK_AT_STOP = 1 << 16;
 
     const SgServing& job;
-    int64_t clock_ns = 0, steps = 0, kv_tokens = 0, looks = 0;
+    int64_t clock_ns = 0, work_ns = 0, ending_ns = 0, steps = 0, kv_tokens = 0, looks = 0;
     std::deque<int64_t> waiting;
     int64_t begun = NONE, input_left = 0;  // at most one request is between chunks of its input
     std::vector<int64_t> ready;            // whose input ends in the step
@@ -91,6 +92,7 @@ class Instance {
             std::push_heap(decoding.begin(), decoding.end(), std::greater<>());
         }
         ready.clear();
+        ending_ns = 0;
         while (!decoding.empty() && decoding.front().first == steps) {
             const int64_t request = decoding.front().second;
             std::pop_heap(decoding.begin(), decoding.end(), std::greater<>());
@@ -98,6 +100,7 @@ class Instance {
             job.decode_ns[request] = clock_ns - job.arrival_ns[request] - job.ttft_ns[request];
             kv_tokens -= reserved(request);
             work_ns -= job.work_ns[request];
+            ending_ns += job.work_ns[request];
         }
     }
 };
@@ -106,13 +109,17 @@ class Instance {
 inline void serve(const SgServing& job) {
     std::vector<Instance> instances(job.instances, Instance(job));
     for (int64_t request = 0; request < job.requests; ++request) {
+        const int64_t now_ns = job.arrival_ns[request];
         Instance* chosen = nullptr;
+        int64_t least_ns = INT64_MAX;
         for (Instance& instance : instances) {
-            instance.run_until(job.arrival_ns[request]);
-            if (!chosen || instance.work_ns < chosen->work_ns) chosen = &instance;
+            instance.run_until(now_ns);
+            const int64_t outstanding_ns = instance.outstanding_ns(now_ns);
+            if (outstanding_ns >= least_ns) continue;
+            least_ns = outstanding_ns;
+            chosen = &instance;
         }
-        if (job.round_robin) chosen = &instances[request % job.instances];
-        chosen->take(request);
+        (job.round_robin ? instances[request % job.instances] : *chosen).take(request);
     }
     for (Instance& instance : instances) instance.run_until(INT64_MAX);
 }

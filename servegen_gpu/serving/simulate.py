@@ -46,8 +46,7 @@ def simulate(trace: Trace, server: Server, instances: int = 1, routing: Routing 
     not ended, their whole time for input and output), the first of several; or in turn. There it waits behind those
     that came before. A step lasts as `Server` says; sequences that decode come first, then input that was begun, then
     requests that wait, as far as the token budget, the number of sequences and the KV cache allow. Input may take
-    several steps; with the last of its input a request has its first token at the end of the step. What a step ends
-    counts as ended from the begin of that step.
+    several steps; with the last of its input a request has its first token at the end of the step.
 
     Compiled code and plain Python give the same bits; the latter serves where there is no compiled library.
 

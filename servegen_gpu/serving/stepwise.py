@@ -29,6 +29,7 @@ class _Instance:
     job: Job
     clock_ns: int = 0
     work_ns: int = 0
+    ending_ns: int = 0
     kv_tokens: int = 0
     waiting: deque[_Request] = field(default_factory=deque)
     running: list[_Request] = field(default_factory=list)
@@ -41,9 +42,13 @@ class _Instance:
         self.work_ns += request.work_ns
 
     def run_until(self, end_ns: float) -> None:
-        """Make all steps that begin before a time; what they end is seen from their begin on."""
+        """Make all steps that begin before a time."""
         while (self.waiting or self.running) and self.clock_ns < end_ns:
             self._step()
+
+    def outstanding_ns(self, now_ns: int) -> int:
+        """The work of requests that have not ended; the last step may have been made, and not be over."""
+        return self.work_ns + (self.ending_ns if self.clock_ns > now_ns else 0)
 
     def _step(self) -> None:
         job = self.job
@@ -58,6 +63,7 @@ class _Instance:
                 break
         duration_ps = job.step_ps + job.prefill_ps * prefilled + job.decode_ps * len(decoding)
         self.clock_ns += (duration_ps + 500) // 1000
+        self.ending_ns = 0
         for request in [request for request in self.running if not request.input_left]:
             self._emit(request)
 
@@ -85,6 +91,7 @@ class _Instance:
             self.running.remove(request)
             self.kv_tokens -= request.reserved_tokens
             self.work_ns -= request.work_ns
+            self.ending_ns += request.work_ns
 
 
 def serve(job: Job) -> Times:
@@ -102,7 +109,8 @@ def serve(job: Job) -> Times:
         if job.routing == "round-robin":
             instances[request.row % job.instances].take(request)
         else:
-            min(instances, key=lambda instance: instance.work_ns).take(request)  # the first of several
+            outstanding_ns = [instance.outstanding_ns(request.arrival_ns) for instance in instances]
+            instances[outstanding_ns.index(min(outstanding_ns))].take(request)
     for instance in instances:
         instance.run_until(float("inf"))
     begun, first, last = (
