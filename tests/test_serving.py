@@ -252,7 +252,8 @@ def test_capacities_hold_and_requests_begin_in_order(server, requests):
         assert there.sum() <= server.max_sequences
         assert there.sum() == 1 or (inputs + outputs)[there].sum() <= server.kv_tokens
     alone = [in_c(job_of(trace_of([0], [i], [o]), server, 1, "least-loaded")).ttft_ns[0] for _, i, o in requests]
-    assert (times.ttft_ns - times.wait_ns >= alone).all()
+    roundings_ns = inputs + 1  # half a nanosecond a step, and chunks that are cut elsewhere
+    assert (times.ttft_ns - times.wait_ns + roundings_ns >= alone).all()
 
 
 def bursty(seed: int, n: int = 3000, rate_rps: float = 8.0) -> sg.Trace:
