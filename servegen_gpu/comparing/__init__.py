@@ -1,0 +1,1 @@
+"""How alike two traces are, in figures, each beside what the reference's own chance allows."""
