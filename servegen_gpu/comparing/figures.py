@@ -11,47 +11,47 @@ from numpy.typing import NDArray
 
 from servegen_gpu.comparing.arrivals import LAGS, PEAK_S, RATE_S, STEP_S, arrival_measures
 from servegen_gpu.comparing.caches import hit_shares
-from servegen_gpu.comparing.lengths import request_measures
+from servegen_gpu.comparing.lengths import ITEMS, item_measures, request_measures
 from servegen_gpu.comparing.measures import Measure
-from servegen_gpu.comparing.seen import RATIO_STEPS, Seen, seen_of
-from servegen_gpu.comparing.talks import talk_figures
+from servegen_gpu.comparing.seen import Seen, seen_of
+from servegen_gpu.comparing.talks import talk_measures
 from servegen_gpu.comparing.ticks import tick_us_of
 from servegen_gpu.windowed import Slabs
 
 TOP_SHARES = (1, 5, 10)
-ITEMS = ("image", "audio", "video")
 CACHE_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Sizes of caches, in shares of the different blocks of the log."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a figure is: a word for the table, a unit, and the group that it belongs to."""
+    """What a figure is: a word for the table, a unit, the group that it belongs to, and what is near its interval.
+
+    Figures of kind ``scale`` are compared by ratios; shares and correlations, of kind ``share``, by differences.
+    """
 
     label: str
     unit: str
     group: str
+    kind: str = "share"
 
 
 def _about() -> Iterator[tuple[str, About]]:
-    yield "requests", About("requests", "", "volume")
-    yield "rate_rps", About("mean rate", "req/s", "volume")
+    yield "requests", About("requests", "", "volume", "scale")
+    yield "rate_rps", About("mean rate", "req/s", "volume", "scale")
     for side in ("input", "output"):
-        yield f"mean_{side}", About(f"mean {side}", "tokens", "volume")
-    for what, prefix in (("requests", ""), ("input tokens", "input_"), ("output tokens", "output_")):
+        yield f"mean_{side}", About(f"mean {side}", "tokens", "volume", "scale")
+    columns = (("requests", ""), ("input tokens", "input_"), ("output tokens", "output_"))
+    for what, prefix in columns:
         for window_s in STEP_S:
-            yield f"{prefix}idc_{window_s}s", About(f"dispersion of {what}, {window_s} s", "", "dispersion")
-    yield "gap_cv", About("CV of inter-arrival times", "", "arrivals")
+            yield f"{prefix}idc_{window_s}s", About(f"dispersion of {what}, {window_s} s", "", "dispersion", "scale")
+    yield "gap_cv", About("CV of inter-arrival times", "", "arrivals", "scale")
     yield "empty_1s", About("share of empty seconds", "", "arrivals")
     for lag in LAGS:
         yield f"acf_{lag}", About(f"autocorrelation of 10-s counts, lag {lag}", "", "arrivals")
-    for what, prefix, unit in (
-        ("requests", "", "requests"),
-        ("input tokens", "input_", "tokens"),
-        ("output tokens", "output_", "tokens"),
-    ):
+    for what, prefix in columns:
         for window_s in PEAK_S:
-            yield f"{prefix}peak_{window_s}s", About(f"most {what} in {window_s} s", unit, "peaks")
+            yield f"{prefix}peak_{window_s}s", About(f"most {what} in {window_s} s", "", "peaks", "scale")
     yield "io_spearman", About("rank correlation of input and output", "", "dependence")
     for side in ("input", "output"):
         for window_s in RATE_S:
@@ -61,21 +61,21 @@ def _about() -> Iterator[tuple[str, About]]:
         yield f"serial_{side}", About(f"serial rank correlation of {side}s", "", "dependence")
     yield "match_share", About("inputs within 5 tokens of one of the last 20", "", "dependence")
     yield "match_excess", About("the same, less what chance gives", "", "dependence")
-    yield "reason_share", About("reasoning, share of output tokens", "", "reasoning")
+    yield "reason_share", About("mean share of reasoning in outputs", "", "reasoning")
     for n in TOP_SHARES:
         clients = "client" if n == 1 else f"{n} clients"
         yield f"top_{n}_share", About(f"share of the largest {clients}", "", "clients")
     for share in CACHE_SHARES:
-        name = f"cache_{share * 100:g}pct"
-        yield name, About(f"blocks found by an LRU cache of {share:.0%} of the log's blocks", "", "cache")
+        label = f"blocks in an LRU cache of {share:.0%} of the log's"
+        yield f"cache_{share * 100:g}pct", About(label, "", "cache")
     yield "talk_share", About("share of requests in conversations", "", "conversations")
-    yield "talk_turns", About("mean number of turns", "", "conversations")
-    yield "turn_gap_p50_s", About("median time between turns", "s", "conversations")
-    yield "turn_gap_p90_s", About("90 % point of times between turns", "s", "conversations")
-    yield "turn_growth", About("mean growth of the input from turn to turn", "tokens", "conversations")
+    yield "talk_turns", About("mean number of turns", "", "conversations", "scale")
+    yield "turn_gap_p50_s", About("median time between turns", "s", "conversations", "scale")
+    yield "turn_gap_p90_s", About("90 % point of times between turns", "s", "conversations", "scale")
+    yield "turn_growth", About("mean growth of the input by turn", "tokens", "conversations", "scale")
     for item in ITEMS:
         yield f"{item}_share", About(f"share of requests with {item}s", "", "items")
-        yield f"{item}_count", About(f"mean number of {item}s of those", "", "items")
+        yield f"{item}_count", About(f"mean number of {item}s of those", "", "items", "scale")
 
 
 ABOUT = dict(_about())
@@ -109,29 +109,23 @@ class Figures:
     @cached_property
     def measures(self) -> Mapping[str, Measure]:
         """Figures that are sums over time."""
-        return dict([*arrival_measures(self.seen), *request_measures(self.seen)])
+        found = [*arrival_measures(self.seen), *request_measures(self.seen), *item_measures(self.seen)]
+        return dict([*found, *talk_measures(self.seen)])
 
     @cached_property
     def values(self) -> Mapping[str, float]:
         """All figures by name, in the order of `ABOUT`; NaN where they have no value, as correlations of constants."""
         found: dict[str, float] = {"requests": float(self.seen.rows)}
         found |= {name: measure.value() for name, measure in self.measures.items()}
-        found |= _shares(self.seen) | talk_figures(self.seen.talks)[0]
-        found |= {
-            f"cache_{share * 100:g}pct": hits for share, hits in zip(CACHE_SHARES, self.hits.tolist(), strict=False)
-        }
+        if self.seen.clients is not None:
+            found |= top_shares(self.seen.clients.points()[1])
+        found |= cache_figures(self.seen.blocks, self.blocks)
         return {name: found[name] for name in ABOUT if name in found}
 
     @cached_property
     def tick_us(self) -> int:
         """On what ticks the time stamps sit, microseconds."""
         return tick_us_of(self.seen.stamps)
-
-    @cached_property
-    def hits(self) -> NDArray[np.float64]:
-        """Share of blocks found in caches of `blocks` blocks, float64[sizes]; empty without ids of blocks."""
-        ids = self.seen.blocks
-        return hit_shares(ids, self.blocks) if len(ids) else np.zeros(0)
 
 
 def figures_of(trace: Slabs, *, like: Figures | None = None) -> Figures:
@@ -160,21 +154,19 @@ def figures_of(trace: Slabs, *, like: Figures | None = None) -> Figures:
     return Figures(seen, np.maximum(np.rint(np.array(CACHE_SHARES) * distinct), 1).astype(np.int64))
 
 
-def _shares(seen: Seen) -> dict[str, float]:
-    """Of clients, reasoning and items."""
-    found: dict[str, float] = {}
-    if seen.clients is not None:
-        busiest = np.cumsum(np.sort(seen.clients.points()[1])[::-1])
-        if len(busiest) > 1:
-            found |= {f"top_{n}_share": float(busiest[min(n, len(busiest)) - 1] / seen.rows) for n in TOP_SHARES}
-    if "reason_share" in seen.lengths:
-        steps, counts = seen.lengths["reason_share"].points()
-        found["reason_share"] = float(steps @ counts / max(counts.sum(), 1) / RATIO_STEPS)
-    for item in ITEMS:
-        if (name := f"{item}_tokens per request") in seen.lengths:
-            values, counts = seen.lengths[name].points()
-            some = values > 0
-            found[f"{item}_share"] = float(counts[some].sum() / counts.sum())
-            if some.any():
-                found[f"{item}_count"] = float(values[some] @ counts[some] / counts[some].sum())
-    return found
+def top_shares(clients: NDArray[np.integer]) -> dict[str, float]:
+    """Shares of the largest clients, of the numbers of requests of all of them; none if there is only one."""
+    if len(clients) < 2:
+        return {}
+    busiest = np.cumsum(np.sort(clients)[::-1]) / clients.sum()
+    return {f"top_{n}_share": float(busiest[min(n, len(busiest)) - 1]) for n in TOP_SHARES}
+
+
+def cache_figures(ids: NDArray[np.int64], blocks: NDArray[np.int64]) -> dict[str, float]:
+    """Share of blocks found in caches of so many blocks; none without ids of blocks."""
+    if not len(ids):
+        return {}
+    return {
+        f"cache_{share * 100:g}pct": hits
+        for share, hits in zip(CACHE_SHARES, hit_shares(ids, blocks).tolist(), strict=True)
+    }

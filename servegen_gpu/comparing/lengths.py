@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.comparing import measures as m
 from servegen_gpu.comparing.arrivals import SIDES
-from servegen_gpu.comparing.measures import Floats, Measure, Summed
+from servegen_gpu.comparing.measures import Measure, Summed
 from servegen_gpu.comparing.seen import Seen
 
 NEAR_TOKENS = 5
@@ -22,13 +22,15 @@ RECENT = 20
 """A match is an input within so many tokens of one of so many inputs before it."""
 
 
+ITEMS = ("image", "audio", "video")
+
+
 def request_measures(seen: Seen) -> Iterator[tuple[str, Measure]]:
     """Figures by name."""
     kept = seen.kept
-    cells = len(seen.cells["requests"])
-    cell = np.minimum(kept["arrival_us"] // (seen.cell_s * 1_000_000), cells - 1)
+    cells, cell = len(seen.cells["requests"]), seen.cell_of(kept["arrival_us"])
     sides = {side: kept[name] for side, name in SIDES.items() if name in kept}
-    place = partial(_at_cells, cells)
+    place = partial(m.at_cells, cells)
     for side, column in sides.items():
         total = np.ones(len(cell)), column
         yield f"mean_{side}", Summed(partial(place, cell, np.stack(total)), m.ratio)
@@ -50,9 +52,19 @@ def request_measures(seen: Seen) -> Iterator[tuple[str, Measure]]:
         yield "match_excess", Summed(partial(place, cell[late], features), m.ratio)
 
 
-def _at_cells(cells: int, cell: NDArray[np.int64], features: NDArray[Any]) -> Floats:
-    """Sums of features, [features, rows], by cell."""
-    return np.stack([np.bincount(cell, row, cells) for row in features])
+def item_measures(seen: Seen) -> Iterator[tuple[str, Measure]]:
+    """Figures of reasoning and of items by name."""
+    grid = seen.cells
+
+    def share(below: str, above: str) -> Summed:
+        return Summed(lambda: np.stack((grid[below], grid[above])), m.ratio)
+
+    if "reason_share" in grid:
+        yield "reason_share", share("with output", "reason_share")
+    for item in ITEMS:
+        if f"with {item}_tokens" in grid:
+            yield f"{item}_share", share("requests", f"with {item}_tokens")
+            yield f"{item}_count", share(f"with {item}_tokens", f"items {item}_tokens")
 
 
 def _matches(tokens: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.bool_]:

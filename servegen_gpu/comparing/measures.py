@@ -65,7 +65,41 @@ class Largest:
         return np.asarray(at.max(axis=1))
 
 
-Measure = Summed | Largest
+@dataclass(frozen=True, eq=False)
+class Quantile:
+    """A quantile of values that come in cells.
+
+    Attributes
+    ----------
+    values : float64[n]
+        Ascending.
+    p : float
+        0 to 1.
+    below : function of nothing
+        Gives float64[2, cells]: how many values each cell has, and how many no larger than the quantile.
+    """
+
+    values: Floats
+    p: float
+    below: Callable[[], Floats]
+
+    def value(self) -> float:
+        """The quantile of all values."""
+        return float(np.quantile(self.values, self.p))
+
+    def resampled(self, starts: NDArray[np.int64], block: int) -> Floats:
+        """Quantiles as far above as their share falls short in a resample, and the other way round."""
+        below = Summed(self.below, ratio)
+        share = below.resampled(starts, block) - below.value()
+        return np.quantile(self.values, np.clip(self.p - np.nan_to_num(share), 0, 1))
+
+
+Measure = Summed | Largest | Quantile
+
+
+def at_cells(cells: int, cell: NDArray[np.int64], features: NDArray[np.generic]) -> Floats:
+    """Sums of features, [features, rows], by cell, float64[features, cells]."""
+    return np.stack([np.bincount(cell, row, cells) for row in features])
 
 
 def in_blocks(grid: Floats, cells: int, step: int = 1) -> Floats:

@@ -29,7 +29,7 @@ MOST_BLOCKS = 1 << 21
 RATIO_STEPS = 1 << 12
 """Steps in which shares of reasoning are counted."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-KEPT = ("arrival_us", "input_tokens", "output_tokens", "reason_tokens")
+TOKENS = ("input_tokens", "output_tokens", "reason_tokens")
 
 
 class Seen:
@@ -43,7 +43,8 @@ class Seen:
     cell_s : int
         Length of a cell.
     cells : dict of str to float64[cells]
-        By cell: ``requests``, tokens by column, ``gaps`` (how many end there), ``gap_s`` and ``gap_s2`` (sums).
+        By cell: ``requests``, tokens by column, ``gaps`` (how many end there), sums ``gap_s`` and ``gap_s2``, requests
+        ``with`` an output and with items of a column, how many ``items`` of it, and the sum of ``reason_share``.
     lengths : dict of str to Counts
         By column; lists have their items, and their numbers under ``"… per request"``; ``reason_share`` in steps.
     gaps : Counts
@@ -79,13 +80,13 @@ class Seen:
         if self.rows and arrival_us[0] < self._last_us:
             got = f"{arrival_us[0]:,} us behind {self._last_us:,} us"
             raise OptionError("slabs in order of time", got, "sort the trace by arrival_us")
-        tokens = {name: slab[name] for name in KEPT[1:] if name in slab}
-        self._add_cells(arrival_us, tokens)
-        self._add_lengths(slab, tokens)
+        tokens = {name: slab[name] for name in TOKENS if name in slab}
+        self._add_cells(arrival_us, tokens | self._add_lengths(slab, tokens))
         if "client" in slab:
             self.clients = self.clients or Counts()
             self.clients.add(slab["client"])
-        self._keep_rows({"arrival_us": arrival_us} | tokens)
+        clients = {"client": slab["client"]} if "client" in slab else {}
+        self._keep_rows({"arrival_us": arrival_us} | tokens | clients)
         if "conversation" in slab:
             self._keep_talks(slab)
         if "hash_ids" in slab and self.block_count < MOST_BLOCKS:
@@ -97,7 +98,7 @@ class Seen:
         self._last_us = int(arrival_us[-1])
         self.end_us = max(self.end_us, self._last_us)
 
-    def _add_cells(self, arrival_us: NDArray[np.int64], tokens: dict[str, NDArray[Any]]) -> None:
+    def _add_cells(self, arrival_us: NDArray[np.int64], sums: dict[str, NDArray[Any]]) -> None:
         while int(arrival_us[-1]) // (self.cell_s * 1_000_000) >= MOST_CELLS:
             self._coarsen()
         cell = windows_of(arrival_us, self.cell_s * 1_000_000)
@@ -109,7 +110,7 @@ class Seen:
             grid[first:size] += np.bincount(at, weights, size - first)
 
         count("requests", cell)
-        for name, column in tokens.items():
+        for name, column in sums.items():
             count(name, cell, column)
         behind = slice(None) if self.rows else slice(1, None)
         gap_us = np.diff(arrival_us, prepend=self._last_us)[behind]
@@ -129,22 +130,27 @@ class Seen:
         for name, grid in self._grids.items():
             self._grids[name] = np.add.reduceat(grid, np.arange(0, len(grid), factor))
 
-    def _add_lengths(self, slab: Trace, tokens: dict[str, NDArray[Any]]) -> None:
+    def _add_lengths(self, slab: Trace, tokens: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Count lengths; returns what is to be summed by cell besides tokens, [rows] each."""
+        sums: dict[str, NDArray[Any]] = {}
         for name in slab:
             if not name.endswith("_tokens"):
                 continue
             column = slab[name]
             if isinstance(column, Ragged):
-                self.lengths.setdefault(f"{name} per request", Counts()).add(column.lengths)
+                items = column.lengths
+                sums |= {f"with {name}": items > 0, f"items {name}": items}
+                self.lengths.setdefault(f"{name} per request", Counts()).add(items)
                 column = column.values
             self.lengths.setdefault(name, Counts()).add(column)
         if {"reason_tokens", "output_tokens"} <= set(tokens):
-            some = tokens["output_tokens"] > 0
-            share = tokens["reason_tokens"][some] * RATIO_STEPS / tokens["output_tokens"][some]
-            self.lengths.setdefault("reason_share", Counts()).add(np.rint(share).astype(np.int64))
+            share = reason_share(tokens)
+            sums |= {"with output": share >= 0, "reason_share": np.maximum(share, 0) / RATIO_STEPS}
+            self.lengths.setdefault("reason_share", Counts()).add(share[share >= 0])
         if {"input_tokens", "output_tokens"} <= set(tokens):
             found = np.bincount(pair_bin(tokens["input_tokens"], tokens["output_tokens"]), minlength=PAIR_SIDE**2)
             self.pairs = found if self.pairs is None else self.pairs + found
+        return sums
 
     def _keep_rows(self, columns: dict[str, NDArray[Any]]) -> None:
         row = np.arange(self.rows, self.rows + len(columns["arrival_us"]))
@@ -182,6 +188,11 @@ class Seen:
         """Sums by whole cell; a part of one at the end is left out, unless there is no other."""
         whole = max(self.end_us // (self.cell_s * 1_000_000), 1)
         return {name: grown(grid, whole)[:whole] for name, grid in self._grids.items()}
+
+    def cell_of(self, arrival_us: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The whole cell in which each request arrives, int64[n]; the last one has those behind it, too."""
+        whole = max(self.end_us // (self.cell_s * 1_000_000), 1)
+        return np.minimum(arrival_us // (self.cell_s * 1_000_000), whole - 1)
 
     @property
     def kept(self) -> dict[str, NDArray[Any]]:
@@ -229,6 +240,13 @@ class _Rows:
             names = [name for name in self.parts[0] if all(name in part for part in self.parts)]
             self.parts = [{name: np.concatenate([part[name] for part in self.parts]) for name in names}]
         return self.parts[0] if self.parts else {}
+
+
+def reason_share(tokens: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Share of reasoning in the output, in steps, int64[n]; -1 without an output."""
+    output = tokens["output_tokens"]
+    steps = np.rint(tokens["reason_tokens"] * RATIO_STEPS / np.maximum(output, 1)).astype(np.int64)
+    return np.where(output > 0, steps, -1)
 
 
 def seen_of(trace: Slabs) -> Seen:
