@@ -1,0 +1,421 @@
+"""The environment of a log: a random factor that all its requests share, found from counts of cells.
+
+Notation: b(s) what is expected in cell s, c(s) what was counted, M the factor, v = Var M, z the Gaussian process behind
+it, Q its quantile function, so that M = Q(Φ(z)) (`law/environment.py`). Then
+
+    Cov(c(s), c(s + l)) = b(s) b(s + l) Cov M(l) + what a renewal process has anyway,     Cov M(l) = H(Cor z(l)),
+
+with H the sum of Q's squared Hermite coefficients times powers, and Cor z(l) = Σ_k w_k ρ_k(l) of the octaves' kernels.
+So v comes from the counts' variance, Q from their distribution, and w from their autocovariances by non-negative least
+squares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, optimize, special
+
+from servegen_gpu.clients.stated.environment import Environment, Margin
+from servegen_gpu.errors import OptionError
+from servegen_gpu.fitting.count_law import count_covariance, count_variance
+from servegen_gpu.fitting.margin import fit_margin
+
+Array = NDArray[np.float64]
+
+LEAST_REQUESTS = 0.3
+"""A cell needs as many: at 0.08 variances are off by 29 to 45 %, at 0.39 by 7 to 11 %."""
+CELLS_S = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 40, 50, 60, 75, 100, 120, 150, 200, 300, 600)
+"""All that divide windows of 600 s."""
+FEWEST_REQUESTS = 250
+"""Below it, the noise of a variance is larger than most variances."""
+FEWEST_CELLS = 64
+BLOCKS = 16
+"""Of a log, each of which is left out once for the errors of weights."""
+LAG_BINS_PER_OCTAVE = 4
+SURE = 2.0
+"""Standard errors that a weight must have to stay."""
+FALSE_ALARM = 1e-3
+"""How often an environment is found where there is none."""
+LEAST_EXCESS = 0.05
+"""Power above chance, in some band of frequencies, that is worth an environment."""
+TREND_DEGREE = 3
+SLOWEST = 8
+"""Half waves per log from which on variation is looked for: slower ones are a drift of the rate."""
+HERMITES, PHASES = 100, 64
+MOST_MEAN_SHARE = 0.3
+"""Of the variance: the most that the log's own mean may have taken away."""
+
+
+@dataclass(frozen=True, eq=False)
+class EnvironmentFit:
+    """What was found.
+
+    Attributes
+    ----------
+    environment : Environment
+    variance : float
+        Of the factor.
+    moment_variance, variance_error : float
+        What counts of cells show, and its standard error by leaving out sixteenths of the log; `variance` adds what
+        the log's own mean took away.
+    weight_errors : dict of int to float
+        Standard errors of the octaves' weights.
+    margin_from : str
+        Where the margin comes from: `MarginFit.how`.
+    notes : tuple of str
+        What was dropped or replaced, a sentence each.
+    """
+
+    environment: Environment
+    variance: float
+    moment_variance: float
+    variance_error: float
+    weight_errors: dict[int, float]
+    margin_from: str
+    notes: tuple[str, ...]
+    _link: _Link = field(repr=False)
+
+    def covariance(self, lags: NDArray[np.int64]) -> Array:
+        """Of the factors of cells `lags` apart, float64[lags]."""
+        octaves = self.environment.octaves
+        cor = kernels(lags, tuple(octaves)) @ np.array(list(octaves.values()))
+        return self._link.covariance(cor)
+
+    def window_variance(self, window_s: float) -> float:
+        """Variance of the factor's mean over windows."""
+        return _mean_variance(self.covariance, max(round(window_s / self.environment.cell_s), 1))
+
+    def dispersion(self, window_s: float, mean: float | Array, shape: float = 1.0) -> Array:
+        """Index of dispersion of counts of windows, in which `mean` requests are expected, float64[means].
+
+        Pass it as `chance` to `window_rates`.
+        """
+        mean = np.asarray(mean, np.float64)
+        own = count_variance(np.maximum(mean, 1e-9), shape) / np.maximum(mean, 1e-9)
+        return np.asarray(own + mean * self.window_variance(window_s))
+
+
+def choose_cell(requests: int, span_s: float, tick_us: int = 1, window_s: int = 600) -> float | None:
+    """The shortest cell, s, whose counts say something: at least `LEAST_REQUESTS`, whole ticks, a part of a window.
+
+    Returns
+    -------
+    float or None
+        None if even a window has too few, or there would be fewer than `FEWEST_CELLS`.
+    """
+    for cell_s in CELLS_S:
+        on_ticks = tick_us < 1_000 or (cell_s * 1_000_000) % tick_us == 0
+        if window_s % cell_s == 0 and on_ticks and requests / span_s * cell_s >= LEAST_REQUESTS:
+            return float(cell_s) if span_s / cell_s >= FEWEST_CELLS else None
+    return None
+
+
+def cell_counts(arrival_us: NDArray[np.int64], begin_us: int, span_s: float, cell_s: float) -> NDArray[np.int64]:
+    """Requests of each whole cell of a log, int64[cells]."""
+    cells = int(span_s / cell_s + 1e-9)
+    cell = (arrival_us - begin_us) // round(cell_s * 1e6)
+    return np.bincount(cell[cell < cells], minlength=cells)
+
+
+def fit_environment(
+    counts: NDArray[np.int64],
+    base: Array | None,
+    cell_s: float,
+    shape: float = 1.0,
+    longest_s: float | None = None,
+) -> EnvironmentFit | None:
+    """Find the environment of a log.
+
+    Parameters
+    ----------
+    counts : int64[cells]
+        Requests in each cell.
+    base : float64[cells] or None
+        What is expected in each, such as the rate of its window times `cell_s`; by default their mean.
+    cell_s : float
+        Length of a cell: see `choose_cell`.
+    shape : float
+        Of the gaps at a constant rate; 1 / CV² of families other than Gamma.
+    longest_s : float, optional
+        Longest lattice step of an octave; by default an eighth of the log. Slower changes are for rates by window:
+        an octave says that they come at random.
+
+    Returns
+    -------
+    EnvironmentFit or None
+        None where counts vary no more than chance and a smooth drift of the rate make them, or there are too few:
+        1 log in 1,000 without an environment is said to have one.
+
+    Raises
+    ------
+    OptionError
+        If `base` is not of the same length, or not above 0.
+    """
+    cells = len(counts)
+    constant = base is None
+    base = np.full(cells, counts.mean() if cells else 0.0) if base is None else np.asarray(base, np.float64)
+    if len(base) != cells or (cells and not constant and not base.min() > 0):
+        raise OptionError("an expected count above 0 for every cell", f"{len(base)} for {cells} cells", "fix base")
+    if cells < FEWEST_CELLS or counts.sum() < FEWEST_REQUESTS or not varies(counts, base, shape):
+        return None
+    constant = constant or bool(np.ptp(base) <= 1e-9 * base.mean())
+    longest = (cells / 8 if longest_s is None else min(longest_s / cell_s, cells / 3)) * (1 + 1e-9)
+    octaves = tuple(range(int(np.log2(max(longest, 1.0))) + 1))
+    lags, emp, apart = _autocovariances(counts, base, shape, min(2 << octaves[-1], cells // 3))
+    moment, error = float(emp[0]), _jackknife_error(apart[:, 0])
+    if not moment > 0:
+        return None
+
+    notes = []
+    variance, kept, weights = moment, octaves, np.zeros(0)
+    fit = fit_margin(counts, base, moment, shape)
+    margin = fit.margin
+    if fit.how.endswith("gamma"):
+        notes.append(
+            f"The likeliest distribution of the factor has a variance of {fit.variance:.3g}, counts say {moment:.3g}: "
+            f"it is taken as {fit.how}."
+        )
+    taken = 0.0
+    for _ in range(3 if constant else 1):
+        link = _Link.of(margin)
+        kept, weights, errors = _weights(lags[1:], emp[1:] + taken, apart[:, 1:] + taken, link, octaves)
+        if not constant:
+            break
+        # the log's mean is taken as the mean of the factor: what it varies by is missing from all covariances
+        cor = weights
+
+        def covariance(
+            at: NDArray[np.int64], link: _Link = link, kept: tuple[int, ...] = kept, w: Array = cor
+        ) -> Array:
+            return link.covariance(kernels(at, kept) @ w)
+
+        taken = min(_mean_variance(covariance, cells), MOST_MEAN_SHARE * moment)
+        variance = moment + taken
+        margin = with_variance(fit.margin, variance)
+    dropped = [k for k in octaves if k not in kept]
+    if dropped:
+        steps = ", ".join(f"{cell_s * 2.0**k:g}" for k in dropped)
+        notes.append(f"Octaves with lattice steps of {steps} s have no weight that is sure.")
+    environment = Environment(margin, {k: float(w) for k, w in zip(kept, weights, strict=True)}, cell_s)
+    return EnvironmentFit(
+        environment=environment,
+        variance=variance,
+        moment_variance=moment,
+        variance_error=error,
+        weight_errors={k: float(e) for k, e in zip(kept, errors, strict=True)},
+        margin_from=fit.how,
+        notes=tuple(notes),
+        _link=_Link.of(margin),
+    )
+
+
+def varies(counts: NDArray[np.int64], base: Array, shape: float = 1.0, *, detrend: bool = True) -> bool:
+    """Whether counts vary more than a renewal process of a smoothly drifting rate does.
+
+    Their power is compared with that of chance in bands of frequencies an octave wide. A cubic trend is taken out, and
+    the slowest waves are left out: they are a drift.
+    """
+    cells = len(counts)
+    x = (counts - base) / np.sqrt(base)
+    if detrend:
+        trend, _ = np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1.0, 1.0, cells), TREND_DEGREE))
+        x = x - trend @ (trend.T @ x)
+    power = fft.dct(x, norm="ortho") ** 2
+    mean = float(base.mean())
+    chance = np.full(cells, 1.0)
+    if shape != 1.0:
+        lags = np.arange(min(cells, int(np.ceil(30.0 / (shape * mean))) + 2))
+        own = count_covariance(mean, lags, shape) / mean
+        chance = fft.dct(np.concatenate((own, np.zeros(cells - len(own)))), type=2)
+        # type 2 has the waves at half steps: of a smooth spectrum they are as good
+        chance = np.maximum(chance - own[0], 0.05)
+    edges = [SLOWEST if detrend else 1]
+    while edges[-1] * 2 < cells:
+        edges.append(edges[-1] * 2)
+    edges.append(cells)
+    excess = float(((x * x) ** 2).mean() / max((x * x).mean() ** 2, 1e-300) - 3.0)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        size = high - low
+        ratio = float((power[low:high] / chance[low:high]).mean())
+        # the mean of as many independent powers; counts that are not normal have more spread
+        spread = 2.0 / size + max(1.0 / mean if ratio < 2 else excess, 0.0) / cells
+        df = 2.0 / spread
+        sure = special.chdtrc(df, df * ratio) < FALSE_ALARM / (len(edges) - 1)
+        if sure and ratio > 1.0 + LEAST_EXCESS:
+            return True
+    return False
+
+
+def with_variance(margin: Margin, variance: float) -> Margin:
+    """The margin to a power, which keeps empty cells and order, so that it has a variance."""
+    low, high = 0.25, 4.0
+    for _ in range(50):
+        power = float(np.sqrt(low * high))
+        bent = Margin(margin.at, margin.values**power, margin.zero)
+        low, high = (power, high) if bent.variance < variance else (low, power)
+    return bent
+
+
+# autocovariances
+
+
+def _autocovariances(
+    counts: NDArray[np.int64], base: Array, shape: float, longest: int
+) -> tuple[NDArray[np.int64], Array, Array]:
+    """Of the factor: middles of bins of lags from 0 on, values, and values without each block of the log in turn."""
+    cells = len(counts)
+    mean = float(base.mean())
+    edges = _lag_edges(longest)
+    x = counts - base
+    size = -(-cells // BLOCKS)
+    own = count_covariance(mean, np.arange(longest + 1), shape)
+    own[0] = 0.0
+    if shape != 1.0:
+        own[1:] *= 1.0 / mean**2
+    products, weights = np.zeros((BLOCKS, len(edges))), np.zeros((BLOCKS, len(edges)))
+    long = fft.next_fast_len(size + longest, real=True)
+    noise = count_variance(base, shape)
+    constant = bool(np.ptp(base) <= 1e-9 * mean)
+    for g in range(BLOCKS):
+        begin, end = g * size, min((g + 1) * size, cells)
+        if end <= begin:
+            continue
+        ahead = min(end + longest, cells)
+        at = np.arange(longest + 1)
+        product = _lagged(x[begin:end], x[begin:ahead], longest, long)
+        if constant:
+            weight = mean * mean * np.clip(np.minimum(end, cells - at) - begin, 0, None).astype(np.float64)
+        else:
+            weight = np.maximum(_lagged(base[begin:end], base[begin:ahead], longest, long), 0.0)
+        product[0] -= noise[begin:end].sum()
+        product -= own * weight
+        products[g] = np.add.reduceat(product, edges)
+        weights[g] = np.add.reduceat(weight, edges)
+    lags = (edges + np.append(edges[1:], longest + 1) - 1) // 2
+    total, weight = products.sum(axis=0), weights.sum(axis=0)
+    without = weight - weights
+    apart = np.divide(total - products, without, out=np.tile(total / weight, (BLOCKS, 1)), where=without > 0)
+    return lags, total / weight, apart
+
+
+def _lag_edges(longest: int) -> NDArray[np.int64]:
+    """Where bins of lags begin: one each at first, then a few an octave."""
+    count = int(LAG_BINS_PER_OCTAVE * np.log2(max(longest, 2))) + 1
+    edges = np.unique(np.rint(np.geomspace(1, longest, count)).astype(np.int64))
+    return np.concatenate(([0], edges))
+
+
+def _lagged(x: Array, ahead: Array, longest: int, long: int) -> Array:
+    """Σ_s x(s) ahead(s + l) for lags from 0 to `longest`."""
+    found: Array = fft.irfft(np.conj(fft.rfft(x, long)) * fft.rfft(ahead, long), long)[: longest + 1]
+    return found
+
+
+def _jackknife_error(apart: Array) -> float:
+    return float(np.sqrt((BLOCKS - 1) / BLOCKS * ((apart - apart.mean()) ** 2).sum()))
+
+
+# octaves
+
+
+def kernels(lags: NDArray[np.int64], octaves: tuple[int, ...]) -> Array:
+    """Correlation of an octave's noise at lags of cells, float64[lags, octaves]: the law's, over all phases."""
+    found = np.empty((len(lags), len(octaves)))
+    for i, octave in enumerate(octaves):
+        step = 1 << octave
+        if step <= PHASES:
+            found[:, i] = _kernel(np.minimum(lags, 4 * step), step)
+        else:
+            fine = _kernel(np.arange(4 * PHASES + 1), PHASES)
+            found[:, i] = np.interp(lags / step, np.arange(4 * PHASES + 1) / PHASES, fine)
+    return found
+
+
+def _kernel(lags: NDArray[np.int64], step: int) -> Array:
+    at = np.arange(step)
+    b = _spline_weights((at + 0.5) / step)
+    later = at[None] + lags[:, None]
+    moved = later // step
+    c = b[:, later % step]
+    total = np.zeros(later.shape)
+    for m in range(4):
+        other = m - moved
+        inside = (other >= 0) & (other < 4)
+        total += np.where(inside, b[m][None] * np.take_along_axis(c, np.clip(other, 0, 3)[None], axis=0)[0], 0.0)
+    return np.asarray(total.mean(axis=1))
+
+
+def _spline_weights(f: Array) -> Array:
+    """Cubic B-spline weights, of squares that sum to 1, float64[4, f]."""
+    rest = 1.0 - f
+    b = np.stack((rest**3, (3.0 * f - 6.0) * f * f + 4.0, ((3.0 - 3.0 * f) * f + 3.0) * f + 1.0, f**3))
+    return np.asarray(b / np.sqrt((b * b).sum(axis=0)))
+
+
+def _weights(
+    lags: NDArray[np.int64], emp: Array, apart: Array, link: _Link, octaves: tuple[int, ...]
+) -> tuple[tuple[int, ...], Array, Array]:
+    """Octaves whose weights are sure, their weights, whose sum is 1, and standard errors of these."""
+    spread = np.minimum(np.sqrt(np.diff(lags, prepend=lags[0] - 1)), 3.0)
+    cor, cor_apart = link.correlation(emp), link.correlation(apart)
+    kernel = kernels(lags, octaves)
+    kept = list(range(len(octaves)))
+    while True:
+        weights = _least_squares(kernel[:, kept], cor, spread)
+        left_out = np.stack([_least_squares(kernel[:, kept], row, spread) for row in cor_apart])
+        errors = np.sqrt((BLOCKS - 1) / BLOCKS * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
+        sure = weights / np.maximum(errors, 1e-12)
+        worst = int(np.argmin(sure))
+        if sure[worst] >= SURE or len(kept) == 1:
+            return tuple(octaves[i] for i in kept), weights, errors
+        del kept[worst]
+
+
+def _least_squares(kernel: Array, cor: Array, spread: Array) -> Array:
+    heavy = 100.0  # the sum is 1
+    left = np.vstack((kernel * spread[:, None], np.full((1, kernel.shape[1]), heavy)))
+    weights, _ = optimize.nnls(left, np.append(cor * spread, heavy))
+    total = float(weights.sum())
+    return np.asarray(weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Link:
+    """H: correlations of z to covariances of M, both ascending."""
+
+    cor: Array
+    cov: Array
+
+    @classmethod
+    def of(cls, margin: Margin) -> _Link:
+        share = (np.arange(20_000) + 0.5) / 20_000
+        z = special.ndtri(share)
+        factor = margin.quantile(share)
+        before, hermite = np.zeros_like(z), np.ones_like(z)
+        cor = np.concatenate((np.linspace(-1.0, 0.95, 196), 1.0 - np.geomspace(0.045, 1e-4, 30), [1.0]))
+        cov, power = np.zeros_like(cor), np.ones_like(cor)
+        for n in range(1, HERMITES + 1):
+            before, hermite = hermite, (z * hermite - np.sqrt(n - 1.0) * before) / np.sqrt(n)
+            power = power * cor
+            cov += (factor * hermite).mean() ** 2 * power
+        cov[-1] = margin.variance  # the series is never complete
+        return cls(cor, np.maximum.accumulate(cov))
+
+    def covariance(self, cor: Array) -> Array:
+        return np.asarray(np.interp(cor, self.cor, self.cov))
+
+    def correlation(self, cov: Array) -> Array:
+        """Covariances that chance made larger than any, or smaller, are cut."""
+        return np.asarray(np.interp(cov, self.cov, self.cor))
+
+
+def _mean_variance(covariance: object, cells: int) -> float:
+    """Variance of the factor's mean over as many cells."""
+    lags = np.unique(np.rint(np.concatenate(([0], np.geomspace(1, max(cells, 1), 400)))).astype(np.int64))
+    lags = lags[lags < cells]
+    at = covariance(lags)  # type: ignore[operator]
+    every = np.interp(np.arange(cells), lags, at) * (1.0 - np.arange(cells) / cells)
+    return float((2.0 * every.sum() - every[0]) / cells)
