@@ -6,7 +6,7 @@ at once, which sees dependence of any shape; the simplest candidate within noise
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,13 +76,13 @@ class Dependence:
 
 
 def choose_dependence(
-    fields: NDArray[np.integer], labels: Mapping[str, NDArray[np.integer]], *, seed: int = 0
+    fields: NDArray[np.int64], labels: Mapping[str, NDArray[np.integer]], *, seed: int = 0
 ) -> Dependence:
     """Compare ways to draw the fields of a request, and choose.
 
     Parameters
     ----------
-    fields : int[fields, n]
+    fields : int64[fields, n]
         Of each request: tokens, items, or k of k/501.
     labels : mapping of str to int[n]
         Clusters or clients, the simplest first; all requests together are always a candidate.
@@ -93,7 +93,6 @@ def choose_dependence(
     OptionError
         If there are no requests.
     """
-    fields = np.asarray(fields, np.int64)
     n = fields.shape[1]
     if not n:
         raise OptionError("a log with requests", "none", "give another log")
@@ -118,7 +117,7 @@ def choose_dependence(
             base = fields[:, drawn_from], label[drawn_from]
             spearman = label_spearman(*base, int(label.max()) + 1) if copula else None
             model = draw_fields(*base, label[like], spearman, seed, MODEL_LANE + lane)
-            candidates.append(Candidate(name, copula, energy_distance(log, _at(points, fields, model), own)))
+            candidates.append(Candidate(name, copula, energy_distance(log, _at(points[drawn_from], model), own)))
     candidates = _by_simplicity(candidates)
     best = min(c.energy for c in candidates)
     chosen = next(c for c in candidates if c.energy <= best + noise)
@@ -144,7 +143,7 @@ def _standardised(fields: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(((log - log.mean(axis=1)[:, None]) / np.maximum(log.std(axis=1), 1e-9)[:, None]).T)
 
 
-def _at(points: NDArray[np.float64], fields: NDArray[np.int64], model: NDArray[np.int64]) -> NDArray[np.float64]:
+def _at(points: NDArray[np.float64], model: NDArray[np.int64]) -> NDArray[np.float64]:
     """Drawn rows of each field as points."""
     return np.stack([points[row, lane] for lane, row in enumerate(model)], axis=1)
 
@@ -213,28 +212,34 @@ def draw_fields(
     begin = np.cumsum(size) - size
     chance = uniforms(seed, lane, len(fields) * len(wanted)).reshape(len(fields), -1)
     if spearman is not None:
-        mixing = np.stack([mixing_matrix(matrix) for matrix in spearman])[wanted]
+        used, of = np.unique(wanted, return_inverse=True)
+        mixing = np.stack([mixing_matrix(matrix) for matrix in spearman[used]])[of]
         chance = ndtr(np.einsum("nij,jn->in", mixing, ndtri(chance)))
     place = np.minimum((chance * size[wanted]).astype(np.int64), size[wanted] - 1) + begin[wanted]
     return np.stack([np.lexsort((field, label))[at] for field, at in zip(fields, place, strict=True)])
 
 
 def label_spearman(fields: NDArray[np.int64], label: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Spearman matrices to state for each label so that the log's come out of its whole numbers.
+    """Spearman matrices to state for each label so that the log's come out, float64[labels, fields, fields]."""
+    counted = [tally(field, label, count) for field in fields]
+    return stated_spearman(measured_spearman(fields, label, counted), counted)
+
+
+def stated_spearman(wanted: NDArray[np.float64], counted: list[Tally]) -> NDArray[np.float64]:
+    """Spearman matrices to state so that whole numbers have the rank correlations `wanted`.
 
     Ties weaken a copula: what is stated is what a copula of continuous fields needs for the same correlation.
 
-    Returns
-    -------
-    float64[labels, fields, fields]
+    Parameters
+    ----------
+    wanted : float64[labels, fields, fields]
+    counted : list of Tally
+        Of each field, by label.
     """
-    counted = [tally(field, label, count) for field in fields]
-    measured = measured_spearman(fields, label, counted)
     rank = [_rank_series(one) for one in counted]
-    stated = np.repeat(np.eye(len(fields))[None], count, axis=0)
-    for i in range(len(fields)):
-        for j in range(i):
-            stated[:, i, j] = stated[:, j, i] = _stated(rank[i], rank[j], measured[:, i, j])
+    stated = np.repeat(np.eye(len(counted))[None], len(wanted), axis=0)
+    for i, j in zip(*np.tril_indices(len(counted), -1), strict=True):
+        stated[:, i, j] = stated[:, j, i] = _stated(rank[i], rank[j], wanted[:, i, j])
     return stated
 
 
@@ -291,7 +296,7 @@ def _rank_series(counted: Tally) -> NDArray[np.float64]:
     return np.divide(series, spread, out=np.zeros_like(series), where=spread > 1e-9)
 
 
-def _weighted_hermite(z: NDArray[np.float64]):  # type: ignore[no-untyped-def]
+def _weighted_hermite(z: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
     """h_k(z) φ(z) for k = 0, 1, …: normalised Hermite polynomials times the normal density; 0 at infinity."""
     finite = np.isfinite(z)
     z = np.where(finite, z, 0.0)

@@ -176,14 +176,13 @@ class LengthFit:
 
 
 def length_fit(
-    values: NDArray[np.integer],
-    label: NDArray[np.integer],
+    values: NDArray[np.int64],
+    label: NDArray[np.int64],
     count: int,
     form: Form,
     field: str = "input_tokens",
 ) -> LengthFit:
     """Distances of a form to a log, whose rows are in order of time; see `LengthFit`."""
-    values, label = np.asarray(values, np.int64), np.asarray(label, np.int64)
     half = len(values) // 2
     later = floor = float("nan")
     if half:
