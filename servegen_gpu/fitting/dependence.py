@@ -25,6 +25,8 @@ POOL = 200_000
 BLOCK_ROWS = 512
 SPLITS = 64
 NOISE_LEVEL = 0.95
+MARGIN = 2.0
+"""How many times the noise a simpler candidate may be worse than the best: this is the best of several."""
 TERMS = 48
 """Of a series in Hermite polynomials."""
 ROW_LANE, MODEL_LANE, SPLIT_LANE = 32, 40, 64
@@ -120,7 +122,7 @@ def choose_dependence(
             candidates.append(Candidate(name, copula, energy_distance(log, _at(points[drawn_from], model), own)))
     candidates = _by_simplicity(candidates)
     best = min(c.energy for c in candidates)
-    chosen = next(c for c in candidates if c.energy <= best + noise)
+    chosen = next(c for c in candidates if c.energy <= best + MARGIN * noise)
     label = every[chosen.labels]
     count = int(label.max()) + 1
     rows = sample_rows(n, POOL, seed, ROW_LANE + 3)

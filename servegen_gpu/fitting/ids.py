@@ -225,8 +225,8 @@ def _notes(sizes: NDArray[np.int64], small: int, groups: int, changed: NDArray[n
     if len(changed):
         tested = int((sizes >= DRIFT_REQUESTS).sum())
         found.append(
-            f"{len(changed):,} of {tested:,} clients with {DRIFT_REQUESTS} requests or more ({len(changed) / tested:.0%})"
-            " have other lengths in the second half of their requests than in the first: their ids may have changed "
-            "meaning"
+            f"{len(changed):,} of {tested:,} clients with {DRIFT_REQUESTS} requests or more "
+            f"({len(changed) / tested:.0%}) have other lengths in the second half of their requests than in the first: "
+            "their ids may have changed meaning"
         )
     return tuple(found)

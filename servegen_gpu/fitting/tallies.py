@@ -109,7 +109,7 @@ def knots(counted: Tally, most: int = KNOTS) -> Tally:
     """
     totals = counted.totals[counted.label]
     upto = counted.before + counted.counts
-    exact = upto > (1 - TOP) * totals
+    exact = upto >= (1 - TOP) * totals
     exact |= np.diff(counted.offsets)[counted.label] <= most
     middle = counted.before + counted.counts / 2
     knot = np.floor(middle * (most / ((1 - TOP) * np.maximum(totals, 1)))).astype(np.int64)
