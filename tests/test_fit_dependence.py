@@ -78,6 +78,25 @@ def test_independent_fields_stay_so():
     assert again.candidates == found.candidates
 
 
+def test_clients_may_carry_dependence_and_have_some_left():
+    """Three fields; the middle of two depends on the client, and inside a client they go together, too."""
+    rng = np.random.default_rng(8)
+    n = 60_000
+    client = rng.integers(0, 3, n)
+    z = rng.normal(size=(3, n))
+    z[1] = 0.7 * z[0] + 0.5 * z[1]
+    middle = np.array([[5.0, 8.0, 6.0], [7.0, 4.0, 4.0], [5.0, 5.0, 5.0]])[:, client]
+    fields = np.exp(middle + 0.4 * z).astype(np.int64)
+    found = choose_dependence(fields, {"clients": client})
+    assert (found.chosen.labels, found.chosen.copula) == ("clients", True)
+    assert found.spearman.shape == (3, 3, 3)
+    inside = 0.7 / np.hypot(0.7, 0.5)
+    assert np.abs(found.spearman[:, 0, 1] - 6 / np.pi * np.arcsin(inside / 2)).max() < 0.02
+    assert np.abs(found.spearman[:, 2, :2]).max() < 0.03
+    without = next(c for c in found.candidates if c.labels == "clients" and not c.copula)
+    assert without.energy > found.chosen.energy + 2 * found.noise
+
+
 @pytest.mark.parametrize("latent", [-0.8, 0.3, 0.95])
 def test_ties_do_not_weaken_a_copula(latent):
     """Fields of three and of two values; the standard error of a rank correlation at 400,000 requests is 0.0016."""

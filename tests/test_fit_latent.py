@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.fitting.latent import LEAST, latent_clients
+from servegen_gpu.fitting.latent import first_blocks_of, latent_clients, shared_blocks
+from servegen_gpu.request.columns import Ragged
 
 
 def known(n: int, seed: int = 1) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -69,6 +70,29 @@ def test_common_first_blocks_are_clients():
     assert latent_clients(columns, first_blocks=np.arange(10_000)).how == "lengths"
 
 
+def ragged(lists: list[list[int]]) -> Ragged:
+    offsets = np.cumsum([0] + [len(one) for one in lists])
+    return Ragged(offsets.astype(np.int64), np.array([b for one in lists for b in one], np.int64))
+
+
+def test_system_prompts_are_measured_in_blocks():
+    """Prompts of 3 and of 1 blocks, requests without any, and one sort that goes on alike in half of the cases only."""
+    rows = []
+    for i in range(400):
+        rows.append([1, 2, 3, 1_000 + i])
+        rows.append([5, *[6] * (i % 2), 2_000 + i])
+        rows.append([3_000 + i, 9])
+        rows.append([])
+    hash_ids = ragged(rows)
+    first = first_blocks_of(hash_ids)
+    assert first[:4].tolist() == [1, 5, 3_000, -1]
+    label = np.tile([0, 1, 2, 3], 400)
+    assert shared_blocks(hash_ids, label, 5).tolist() == [3, 1, 0, 0, 0]
+    columns = {"input_tokens": np.full(1_600, 10), "output_tokens": np.full(1_600, 10)}
+    latent = latent_clients(columns, first_blocks=first)
+    assert sorted(latent.block.tolist()) == [-1, 1, 5]
+
+
 def test_conversations_stay_together():
     columns, _ = known(9_000)
     conversation = np.random.default_rng(3).integers(0, 3_000, 9_000)
@@ -83,4 +107,3 @@ def test_what_cannot_be_is_refused():
         latent_clients({"input_tokens": np.zeros(0, np.int32), "output_tokens": np.zeros(0, np.int32)})
     with pytest.raises(OptionError, match="at least 1 latent client"):
         latent_clients(known(100)[0], most=0)
-    assert LEAST == 100
