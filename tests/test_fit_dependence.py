@@ -54,7 +54,7 @@ def test_clusters_carry_what_ranks_do_not_show():
     best = min(energy.values())
     for copula_too in (False, True):
         assert energy[POOLED, copula_too] > 10 * found.noise
-    assert found.chosen.energy <= best + 2 * found.noise
+    assert found.chosen.energy <= best + 1.5 * found.noise
     assert found.chosen.energy < energy[POOLED, True] / 5
     assert abs(found.floor) < 2 * found.noise
 
@@ -86,7 +86,7 @@ def test_clients_may_carry_dependence_and_have_some_left():
     z = rng.normal(size=(3, n))
     z[1] = 0.7 * z[0] + 0.5 * z[1]
     middle = np.array([[5.0, 8.0, 6.0], [7.0, 4.0, 4.0], [5.0, 5.0, 5.0]])[:, client]
-    fields = np.exp(middle + 0.4 * z).astype(np.int64)
+    fields = np.exp(middle + 1.2 * z).astype(np.int64)
     found = choose_dependence(fields, {"clients": client})
     assert (found.chosen.labels, found.chosen.copula) == ("clients", True)
     assert found.spearman.shape == (3, 3, 3)

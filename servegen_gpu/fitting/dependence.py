@@ -25,7 +25,7 @@ POOL = 200_000
 BLOCK_ROWS = 512
 SPLITS = 64
 NOISE_LEVEL = 0.95
-MARGIN = 2.0
+MARGIN = 1.5
 """How many times the noise a simpler candidate may be worse than the best: this is the best of several."""
 TERMS = 48
 """Of a series in Hermite polynomials."""
