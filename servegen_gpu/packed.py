@@ -51,10 +51,11 @@ class PackedClock:
 
 
 def pack_clocks(clocks: Sequence[ClockTables]) -> PackedClock:
-    """One clock a group."""
+    """One clock a group; all share the table of the constant window, for which kernels need no lookup."""
     base = np.cumsum([0] + [len(clock) for clock in clocks])
     ends = np.cumsum([0] + [len(clock.last) for clock in clocks])
     parts = [clock.offsets[1:] + end for clock, end in zip(clocks, ends, strict=False)]
+    table = [np.where(clock.table, clock.table + t, 0) for clock, t in zip(clocks, base, strict=False)]
     last = np.concatenate([clock.last for clock in clocks])
     segments = Tables(np.concatenate(([0], *parts)), np.zeros(len(last), np.int32), last)
     return PackedClock(
@@ -62,7 +63,7 @@ def pack_clocks(clocks: Sequence[ClockTables]) -> PackedClock:
         first=np.concatenate([clock.first for clock in clocks]).astype(np.uint64),
         start_us=np.concatenate([clock.start_us for clock in clocks]).astype(np.uint64),
         slope=np.concatenate([clock.slope for clock in clocks]),
-        table=np.stack([clock.table + t for clock, t in zip(clocks, base, strict=False)]).astype(np.int64),
+        table=np.stack(table).astype(np.int64),
     )
 
 
