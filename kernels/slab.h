@@ -212,6 +212,7 @@ SG_DEVICE void begin_at(const SlabJob& job, int64_t cell) {
     const int64_t at = job.grid_cell ? job.grid_cell[cell] : cell;
     const int64_t window = at / job.clients, client = at % job.clients;
     const Expected of = expected_at(job, at);
+    job.cell_window[cell] = static_cast<int32_t>(of.window);
     const double expected = to_double(of.q32) * 2.3283064365386963e-10, shape = job.shape[of.law];
     const uint8_t family = job.family[of.law];
     const bool renewal = of.rule == RENEWAL && is_active(of);
@@ -229,7 +230,6 @@ SG_DEVICE void begin_at(const SlabJob& job, int64_t cell) {
     const GapConstants gap = gap_constants(family, shape);
     job.cell_client[cell] = job.client_id[client];
     job.cell_number[cell] = job.window_number[window];
-    job.cell_window[cell] = static_cast<int32_t>(of.window);
     job.cell_law[cell] = of.law;
     job.cell_rule[cell] = of.rule;
     job.cell_d[cell] = gap.d;
