@@ -19,6 +19,11 @@ GOES_ON = 0.9
 """Share of later turns that hold the turn before and its answer, where contexts grow by their history."""
 NEAR = 0.5
 """Distance of a conversation's last input from its first, as a share of that from another's first, of edits."""
+MOST_CLIENTS = 64
+DIFFERENT = 4.0
+"""Chi-square per client, from which on clients have shares of their own."""
+PRIOR = 30
+"""Requests that speak for the common share in each client's own."""
 TELLING = 0.05
 """Share of later turns, from which on what is estimated or left out is said."""
 
@@ -114,6 +119,38 @@ def model_of(
     many = float(found.more[0]) * one.mean_turns
     model = replace(one, share=many / (many + 1 - float(found.more[0])))
     return model, TurnFacts(conversations, begun.session_s, grows, found.unseen, tuple(notes))
+
+
+def models_of(
+    trace: Trace, *, session_s: float | None = None, growth: Growth | Literal["auto"] = "auto"
+) -> tuple[dict[int, TurnModel], TurnFacts]:
+    """A model for each client, none if there are no conversations, and what they rest on; see `fit_turns`.
+
+    Clients have turns, times and growth in common. Where they converse to different degrees, as system prompts for one
+    question each and agents do, each has a `share` of its own, drawn to the common one where a client has few requests.
+    """
+    model, facts = model_of(trace, session_s=session_s, growth=growth)
+    if model is None:
+        return {}, facts
+    begun = begun_in(trace, session_s)
+    first = begun.turn == 1
+    clients, of = np.unique(begun.client[first], return_inverse=True)
+    begins = np.bincount(of)
+    follows = np.bincount(of, np.isfinite(begun.gap_s[first]))
+    common = follows.sum() / begins.sum()
+    expected = begins * common
+    spread = float(((follows - expected) ** 2 / np.maximum(expected * (1 - common), 1e-300)).sum())
+    if not 1 < len(clients) <= MOST_CLIENTS or spread < DIFFERENT * len(clients):
+        return dict.fromkeys(np.unique(trace["client"]).tolist(), model), facts
+    # odds of another turn at the model's share, times how much more often one follows for this client
+    more = model.share / (model.share + model.mean_turns * (1 - model.share))
+    own = np.minimum(more * (follows + PRIOR * common) / ((begins + PRIOR) * common), 0.99)
+    shares = own * model.mean_turns / (own * model.mean_turns + 1 - own)
+    each = {int(client): replace(model, share=float(share)) for client, share in zip(clients, shares, strict=True)}
+    least, most = (float(edge) for edge in (shares.min(), shares.max()))
+    notes = (*facts.notes, f"clients converse to different degrees: {least:.1%} to {most:.1%} of their requests")
+    others = dict.fromkeys(np.unique(trace["client"]).tolist(), model)
+    return others | each, replace(facts, notes=notes)
 
 
 BEFORE = {"history": "the turn before and its answer", "edit": "the turn before"}
