@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from servegen_gpu.trace import Trace
 
 LAGS = 20
-"""How many requests back a match may be, where the share of matches is stated."""
+"""How many requests back a match may be, where the share of matches is stated; of the same client."""
 REACH = 100
 """How many requests back sessions are looked for: in a burst, many requests come between two turns."""
 WITHIN_TOKENS = 5
@@ -31,22 +31,29 @@ SHARE = 0.01
 GAP_CLASSES = 8
 STEP_CLASSES = np.array([0, 1, 2, 3, 3, 3])
 """Class of a step of 0, 1, 2, … tokens."""
+STEPS = int(STEP_CLASSES.max()) + 1
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Near copies of one trace.
+    """Near copies of one trace; requests are those of one client after another, in order of time.
 
     Attributes
     ----------
+    order : int64[n]
+        Rows of the trace.
+    inputs : list of int32[n]
+        Tokens of inputs, then those of other orders.
     lag : int64[n]
-        How many requests back the nearest match of each request is; 0 if there is none.
+        How many requests of its client back the nearest match of each request is; 0 if there is none.
     by_chance : list of int64[n]
-        The same, with inputs in other orders.
+        The same for inputs in other orders.
     """
 
+    order: Ints
+    inputs: list[NDArray[np.int32]]
     lag: Ints
     by_chance: list[Ints]
 
@@ -75,7 +82,7 @@ class Matches:
 
 
 def matches_of(trace: Trace, lags: int = LAGS, within_tokens: int = WITHIN_TOKENS) -> Matches:
-    """Requests whose input is within some tokens of one of the last requests, of the same client.
+    """Requests whose input is within some tokens of one of the last requests of the same client.
 
     Parameters
     ----------
@@ -85,43 +92,33 @@ def matches_of(trace: Trace, lags: int = LAGS, within_tokens: int = WITHIN_TOKEN
         How many requests back.
     within_tokens : int
     """
-    inputs = np.asarray(trace["input_tokens"]).astype(np.int32)
     client = np.asarray(trace["client"]) if "client" in trace else np.zeros(len(trace), np.int32)
-    several = len(client) > 0 and bool((client != client[0]).any())
-    own = client if several else None
-    chance = [_lags(inputs, other, own, lags, within_tokens) for other in _other_orders(inputs, client)]
-    return Matches(_lags(inputs, inputs, own, lags, within_tokens), chance)
+    order = np.argsort(client, kind="stable")
+    first = np.flatnonzero(np.diff(client[order], prepend=-1))
+    counts = np.diff(np.append(first, len(order)))
+    place = np.arange(len(order)) - np.repeat(first, counts)
+    inputs = np.asarray(trace["input_tokens"])[order].astype(np.int32)
+    each = [inputs, *_other_orders(inputs, place, np.repeat(counts, counts))]
+    found = [_lags(inputs, before, place, lags, within_tokens) for before in each]
+    return Matches(order, each, found[0], found[1:])
 
 
-def _lags(
-    inputs: NDArray[np.int32], before: NDArray[np.int32], client: NDArray[np.integer] | None, lags: int, within: int
-) -> Ints:
-    """Requests back to the nearest of `before` that an input matches; 0 if there is none."""
-    found = np.zeros(len(inputs), np.int8 if lags < 128 else np.int64)
-    upper = (inputs + within).view(np.uint32)
+def _lags(inputs: NDArray[np.int32], before: NDArray[np.int32], place: Ints, lags: int, within: int) -> Ints:
+    """Requests back to the nearest of `before` that an input matches; 0 if there is none of its client."""
+    found = np.zeros(len(inputs), np.int16)
+    upper, reach = (inputs + within).view(np.uint32), np.minimum(place, lags).astype(np.int16)
     for lag in range(min(lags, len(inputs) - 1), 0, -1):
         near = (upper[lag:] - before[:-lag].view(np.uint32)) <= 2 * within
-        if client is not None:
-            near &= client[lag:] == client[:-lag]
+        near &= reach[lag:] >= lag
         found[lag:][near] = lag
     return found.astype(np.int64)
 
 
-def _other_orders(inputs: NDArray[np.int32], client: NDArray[np.integer]) -> list[NDArray[np.int32]]:
+def _other_orders(inputs: NDArray[np.int32], place: Ints, count: Ints) -> list[NDArray[np.int32]]:
     """Inputs where each client's are moved round by some of its requests, so that their level in time stays."""
-    order = np.argsort(client, kind="stable")
-    first = np.flatnonzero(np.diff(client[order], prepend=-1))
-    counts = np.diff(np.append(first, len(order)))
-    begin, count = np.repeat(first, counts), np.repeat(counts, counts)
-    place = np.arange(len(order)) - begin
-    grouped = inputs[order]
-    found = []
-    for number in range(1, ORDERS + 1):
-        moved = np.empty_like(inputs)
-        step = number * np.minimum(FURTHEST, count // (ORDERS + 1) + 1)
-        moved[order] = grouped[begin + (place + step) % count]
-        found.append(moved)
-    return found
+    begin = np.arange(len(inputs)) - place
+    step = np.minimum(FURTHEST, count // (ORDERS + 1) + 1)
+    return [inputs.take(begin + (place + number * step) % count) for number in range(1, ORDERS + 1)]
 
 
 def links_of(trace: Trace, matches: Matches) -> Ints:
@@ -132,32 +129,27 @@ def links_of(trace: Trace, matches: Matches) -> Ints:
     taken evenly.
     """
     parent = np.full(len(trace), -1)
-    rows = np.flatnonzero(matches.lag)
     if not matches.links:
         return parent
-    at_us, inputs = np.asarray(trace["arrival_us"]), np.asarray(trace["input_tokens"]).astype(np.int64)
+    at_us, inputs = np.asarray(trace["arrival_us"])[matches.order], matches.inputs[0].astype(np.int64)
+    rows = np.flatnonzero(matches.lag)
     gaps = at_us[rows] - at_us[rows - matches.lag[rows]]
     edges = np.unique(np.quantile(gaps, np.linspace(0, 1, GAP_CLASSES + 1)[1:-1]))
 
-    def classes(lag: Ints, before: NDArray[np.integer]) -> tuple[Ints, Ints]:
+    def classes(lag: Ints, before: NDArray[np.int32]) -> Ints:
         found = np.flatnonzero(lag)
         gap = np.searchsorted(edges, at_us[found] - at_us[found - lag[found]], side="right")
-        step = STEP_CLASSES[np.abs(inputs[found] - before[found - lag[found]])]
-        return found, gap * (STEP_CLASSES[-1] + 1) + step
+        step: Ints = STEP_CLASSES[np.abs(inputs[found] - before[found - lag[found]])]
+        return gap * STEPS + step
 
-    _, own = classes(matches.lag, inputs)
-    cells = (len(edges) + 1) * (int(STEP_CLASSES[-1]) + 1)
+    own, *others = (classes(*each) for each in zip((matches.lag, *matches.by_chance), matches.inputs, strict=True))
+    cells = (len(edges) + 1) * STEPS
     seen = np.bincount(own, minlength=cells)
-    client = np.asarray(trace["client"]) if "client" in trace else np.zeros(len(trace), np.int32)
-    others = _other_orders(inputs.astype(np.int32), client)
-    chance = [
-        np.bincount(classes(lag, other)[1], minlength=cells)
-        for lag, other in zip(matches.by_chance, others, strict=True)
-    ]
-    excess = np.maximum(seen - np.mean(chance, axis=0), 0.0)
+    chance = np.mean([np.bincount(other, minlength=cells) for other in others], axis=0)
+    excess = np.maximum(seen - chance, 0.0)
     excess = np.minimum(excess * (matches.links / excess.sum()), seen)
-    kept = _evenly(own, excess / np.maximum(seen, 1))
-    parent[rows[kept]] = rows[kept] - matches.lag[rows[kept]]
+    kept = rows[_evenly(own, excess / np.maximum(seen, 1))]
+    parent[matches.order[kept]] = matches.order[kept - matches.lag[kept]]
     return parent
 
 

@@ -125,17 +125,17 @@ def _by_blocks(trace: Trace, limit_s: float) -> tuple[Trace, SessionFacts]:
 
 def _by_near_copies(trace: Trace, limit_s: float) -> tuple[Trace, SessionFacts]:
     matches = near_copies.matches_of(trace)
-    parent = np.full(len(trace), -1)
-    if matches.links:
-        parent = near_copies.links_of(trace, near_copies.matches_of(trace, near_copies.REACH))
+    further = near_copies.matches_of(trace, near_copies.REACH)
+    some = further if further.links else matches
+    parent = near_copies.links_of(trace, some)
     at_us = np.asarray(trace["arrival_us"])
     parent[at_us - at_us[parent] > round(limit_s * 1e6)] = -1
     conversation, turn, before = _sessions(parent)
     inputs = np.asarray(trace["input_tokens"]).astype(np.int64)
     new = np.where(turn > 1, np.maximum(inputs - inputs[before], 0), inputs)
     compared = f"{matches.share:.1%} of the inputs are within {near_copies.WITHIN_TOKENS} tokens of one of the last"
-    compared += f" {near_copies.LAGS}, {matches.chance:.1%} would be by chance"
-    if not matches.links:
+    compared += f" {near_copies.LAGS} of their client, {matches.chance:.1%} would be by chance"
+    if not some.links:
         notes = [f"no conversations: {compared}"]
         return _with(trace, _columns(conversation, turn, new)), _facts("none", conversation, notes, matches)
     notes = [f"conversations by near copies of inputs: {compared}"]
