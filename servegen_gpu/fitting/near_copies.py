@@ -17,7 +17,7 @@ from servegen_gpu.trace import Trace
 
 LAGS = 20
 """How many requests back a match may be, where the share of matches is stated; of the same client."""
-REACH = 100
+REACH = 50
 """How many requests back sessions are looked for: in a burst, many requests come between two turns."""
 WITHIN_TOKENS = 5
 ORDERS = 8
@@ -138,7 +138,7 @@ def links_of(trace: Trace, matches: Matches) -> Ints:
 
     def classes(lag: Ints, before: NDArray[np.int32]) -> Ints:
         found = np.flatnonzero(lag)
-        gap = np.searchsorted(edges, at_us[found] - at_us[found - lag[found]], side="right")
+        gap: Ints = np.searchsorted(edges, at_us[found] - at_us[found - lag[found]], side="right")
         step: Ints = STEP_CLASSES[np.abs(inputs[found] - before[found - lag[found]])]
         return gap * STEPS + step
 
