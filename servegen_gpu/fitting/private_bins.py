@@ -102,9 +102,7 @@ def _means(
     return first + np.rint(moment / np.maximum(sums, 1)).astype(np.int64)
 
 
-def _receivers(
-    means: NDArray[np.int64], poor: NDArray[np.bool_], table: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _receivers(means: NDArray[np.int64], poor: NDArray[np.bool_], table: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which group takes the requests of each: itself if it has enough, else the nearest in value that has."""
     at = np.arange(len(means))
     left = np.maximum.accumulate(np.where(poor, -1, at))

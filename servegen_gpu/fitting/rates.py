@@ -122,7 +122,7 @@ def window_rates(
     cell, requests = _counted(client * windows + window, clients * windows)
     at_client, at_window = np.divmod(cell, windows)
 
-    exposure = np.full(windows, window_s)
+    exposure = np.full(windows, float(window_s))
     exposure[-1] = span_s - (windows - 1) * window_s
     exposure /= window_s  # of the last window, the part that the log covers
     mean = np.bincount(at_client, weights=requests, minlength=clients) / exposure.sum()

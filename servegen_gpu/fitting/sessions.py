@@ -111,7 +111,7 @@ def _by_blocks(trace: Trace, limit_s: float) -> tuple[Trace, SessionFacts]:
     notes = [f"conversations by shared blocks, at most {limit_s:g} s from turn to turn"]
     if len(later):
         ids = trace["hash_ids"]
-        size = _block_tokens(trace)
+        size = block_tokens(trace)
         shared = np.minimum(common_blocks(ids, later, before[later]) * size, inputs[later])
         whole = inputs[before[later]] + outputs[before[later]]
         # what goes on with all of the turn before and its answer is what comes after them
@@ -166,7 +166,7 @@ def _sessions(parent: Ints) -> tuple[Ints, Ints, Ints]:
     return np.where(alone, -1 - rows, root), turn, before
 
 
-def _block_tokens(trace: Trace) -> int:
+def block_tokens(trace: Trace) -> int:
     """Tokens of a block, as provenance states them or as inputs and lengths of lists tell."""
     about = trace.provenance.get("hash_ids")
     stated = about.get("block_tokens") if isinstance(about, dict) else None

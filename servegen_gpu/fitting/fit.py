@@ -1,0 +1,427 @@
+"""From somebody's log to clients.
+
+One pass of a ladder, each step where the log carries it: how much and how bursty (`log_facts`, `surroundings`, `gaps`),
+who (`who`), how long (`lengths`), and how requests follow each other (`sessions`, `turns`, `prefixes`). The result is a
+pool like any other.
+
+>>> pool = sg.fit("log.csv")
+>>> again = sg.generate(pool, duration="1h", seed=1)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.baselines.of_trace import category_of, lengths
+from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
+from servegen_gpu.clients.stated.turns import TurnModel
+from servegen_gpu.errors import OptionError
+from servegen_gpu.fitting.gaps import GapFamilies, GapShapes, cell_shapes, gap_families
+from servegen_gpu.fitting.lengths import Form, default_forms, field_tables, length_fit, scalar_values
+from servegen_gpu.fitting.log_facts import LogFacts, log_facts
+from servegen_gpu.fitting.prefixes import system_tokens
+from servegen_gpu.fitting.report import FitReport
+from servegen_gpu.fitting.sessions import SessionFacts, block_tokens, with_sessions
+from servegen_gpu.fitting.surroundings import Surroundings, surroundings
+from servegen_gpu.fitting.turns import models_of
+from servegen_gpu.fitting.who import Who, latent, named_clients, one_client
+from servegen_gpu.options import integer
+from servegen_gpu.provenance import duration_of
+from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES, NO_FAMILY, family_of, settled
+from servegen_gpu.request.schema import KINDS, Kind
+from servegen_gpu.trace import Trace, read_trace
+
+WINDOW_S = 600
+FEW = 250
+"""Requests below which a log says no more than a mean rate and its lengths."""
+LATENT = 8
+Clients = Literal["auto", "ids", "latent", "one"]
+Counts = Literal["random", "measured"]
+
+
+def fit(log: Trace | str | os.PathLike[str] | Any, **options: Any) -> ClientPool:
+    """Clients that send requests like those of a log; see `fit_with_report` for the parameters."""
+    return fit_with_report(log, **options)[0]
+
+
+def fit_with_report(
+    log: Trace | str | os.PathLike[str] | Any,
+    *,
+    clients: Clients = "auto",
+    most_latent: int = LATENT,
+    environment: bool = True,
+    sessions: bool = True,
+    lengths_as: Form | Literal["auto"] = "counts",
+    counts: Counts = "random",
+    min_count: int = 1,
+    keep_ids: bool = False,
+    name: str | None = None,
+    seed: int = 0,
+) -> tuple[ClientPool, FitReport]:
+    """Clients that send requests like those of a log, and what that rests on.
+
+    Parameters
+    ----------
+    log : Trace, path or table
+        Whatever `read_trace` takes; in memory as a whole.
+    clients : {"auto", "ids", "latent", "one"}
+        Who sends: the log's own clients; clusters of requests that begin alike or are alike in length; or all from
+        one. By default the log's own, if it names more than one, else latent ones.
+    most_latent : int
+        Most latent clients.
+    environment : bool
+        Look for what moves all clients together.
+    sessions : bool
+        Look for conversations.
+    lengths_as : {"counts", "knots", "parametric", "exponential", "auto"}
+        Length distributions: as counted; by 256 bins and the exact top 1 %; Pareto and log-normal by EM; exponential.
+        ``auto`` takes the paper's forms: inputs parametric, outputs exponential.
+    counts : {"random", "measured"}
+        Whether counts of windows are random around rates that are drawn to their mean, or kept as they are
+        (``exact`` replay).
+    min_count : int
+        Fewest requests that must stand behind every bin of a length, every client's rate and every window's.
+    keep_ids : bool
+        Keep the log's numbers of clients; by default they are 0, 1, 2, …
+    name : str, optional
+        Of the pool.
+    seed : int
+        Of samples that are looked at.
+
+    Returns
+    -------
+    pool : ClientPool
+        Its windows begin with the log: 600 s each.
+    report : FitReport
+
+    Raises
+    ------
+    OptionError
+        If the log cannot be read, or says too little: two requests at different times are needed for a rate.
+    """
+    _check(clients, counts, lengths_as)
+    least = max(integer("min_count", min_count, 2**31 - 1), 1)
+    trace, source = _log(log)
+    trace, facts, span_s = _from_zero(trace, source)
+    if len(trace) < least:
+        raise OptionError(f"a log of at least {least:,} requests", f"{len(trace):,} in {source}", "lower min_count")
+    few = len(trace) < FEW
+    notes = list(facts.notes)
+    trace, talks = with_sessions(trace) if sessions and not few else (_alone(trace), SessionFacts("none", 0.0, 0))
+    category = category_of(trace)
+    found = lengths(trace, category)
+    values = scalar_values(found, category, len(trace))
+    begins = np.asarray(trace["turn"]) == 1
+    who, step = _who(trace, values, begins, span_s, clients, most_latent, few, seed)
+    who = _joined(who, least)
+    notes += [*who.notes, *talks.notes]
+    if few:
+        notes.append(f"{len(trace):,} requests are few: a constant rate, exponential gaps and their lengths, no more")
+
+    labelled = _with_client(trace, who.label)
+    models, turn_facts = models_of(labelled) if talks.conversations else ({}, None)
+    notes += [] if turn_facts is None else turn_facts.notes
+    first_us, first_client = np.asarray(trace["arrival_us"])[begins], who.client[begins]
+    shapes, families = _gaps(first_us, first_client, who, facts.tick_us, step)
+    around = surroundings(
+        first_us,
+        first_client,
+        who.profile[first_client],
+        who.profiles,
+        span_s=span_s,
+        tick_us=facts.tick_us,
+        window_s=WINDOW_S,
+        shape=shapes,
+        wanted=environment and not few,
+    )
+    notes += around.notes
+    if around.environment is not None:
+        notes += around.environment.notes
+    forms = default_forms(category) if lengths_as == "auto" else lengths_as
+    grows = {model.growth for model in models.values()}
+    drawn = _first_inputs(found, begins) if grows & {"history", "edit"} else found
+    tables = field_tables(drawn, who.label, who.profiles, form=forms, least=least)
+    rate_rps, hidden = _rates(around, models, who, counts, few, least)
+    pool = ClientPool(
+        name=name or f"{source}-fit",
+        category=category,
+        window_s=WINDOW_S,
+        first_window=0,
+        **_clients(who, keep_ids, least),
+        **_profiles(who, rate_rps, families, tables.row, models, around),
+        tables=tables.tables,
+        measured=np.full(who.profiles, counts == "measured"),
+        context_tokens=np.full(who.profiles, _context(trace) if "history" in grows else 0, np.int32),
+        system_tokens=_system_tokens(labelled, who.profiles),
+    )
+    suppressed = {f"moved {field}": share for field, share in tables.moved.items()}
+    suppressed |= {"windows without a rate of their own": hidden} if least > 1 else {}
+    report = FitReport(
+        requests=len(trace),
+        span_s=span_s,
+        tick_s=facts.tick_us / 1e6,
+        horizon_s=facts.horizon_s,
+        step=step,
+        clients=len(pool),
+        profiles=who.profiles,
+        how=who.how,
+        **_families_of(families, who),
+        dependence=who.dependence,
+        energy=who.energy,
+        lengths=_length_fits(found, who, forms),
+        sessions=_sessions(talks, models),
+        environment=_environment(around),
+        window_weight=1.0 if counts == "measured" else around.weight,
+        suppressed=suppressed,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    return pool, report
+
+
+def _check(clients: str, counts: str, form: str) -> None:
+    for what, value, known in (
+        ("clients", clients, get_args(Clients)),
+        ("counts", counts, get_args(Counts)),
+        ("lengths_as", form, ("auto", *get_args(Form))),
+    ):
+        if value not in known:
+            raise OptionError(f"{what} among {', '.join(known)}", repr(value)[:60], "choose one of them")
+
+
+def _log(log: Any) -> tuple[Trace, str]:
+    """The log in memory, and what to call it."""
+    if isinstance(log, Trace):
+        return log, str(log.provenance.get("workload", "trace"))
+    source = Path(os.fspath(log)).name.split(".")[0] if isinstance(log, str | os.PathLike) else "table"
+    return read_trace(log), source
+
+
+def _from_zero(trace: Trace, source: str) -> tuple[Trace, LogFacts, float]:
+    """The log from its begin on, what it can say, and its length: as it states, or to just after its last request."""
+    arrival_us = np.asarray(trace["arrival_us"])
+    stated = round((duration_of(trace.provenance) or 0.0) * 1e6)
+    if len(arrival_us) and stated > arrival_us[-1]:
+        begin_us, end_us = 0, stated
+    else:
+        begin_us = int(arrival_us[0]) if len(arrival_us) else 0
+        end_us = int(arrival_us[-1]) if len(arrival_us) else 0
+    facts = log_facts(arrival_us, begin_us=begin_us, end_us=end_us, name=source)
+    moved = trace.columns | {"arrival_us": arrival_us - begin_us}
+    return Trace.trusted(moved, trace.provenance), facts, (end_us - begin_us + 1) / 1e6
+
+
+def _alone(trace: Trace) -> Trace:
+    n = len(trace)
+    turns: dict[str, Any] = {"conversation": -1 - np.arange(n), "turn": np.ones(n, np.int32)}
+    return Trace.trusted(trace.columns | turns | {"new_tokens": trace["input_tokens"]}, trace.provenance)
+
+
+def _with_client(trace: Trace, label: NDArray[np.int64]) -> Trace:
+    return Trace.trusted(trace.columns | {"client": label.astype(np.int32)}, trace.provenance)
+
+
+def _who(
+    trace: Trace,
+    values: NDArray[np.int64],
+    begins: NDArray[np.bool_],
+    span_s: float,
+    clients: str,
+    most: int,
+    few: bool,
+    seed: int,
+) -> tuple[Who, str]:
+    """Clients, and the step of the ladder."""
+    named = "client" in trace.columns and len(trace) > 0
+    several = named and int(trace["client"].min()) != int(trace["client"].max())
+    if clients == "ids" and not named:
+        raise OptionError("a log that names its clients", "one without a column client", "name it: --client NAME")
+    if few:
+        return one_client(len(trace), "few requests"), "mean rate"
+    if clients == "ids" or (clients == "auto" and several):
+        return named_clients(trace, values, seed), "ids"
+    if clients == "one":
+        return one_client(len(trace), "one client, as asked"), "one client"
+    return latent(trace, values, begins, span_s, most, seed), "latent clients"
+
+
+def _joined(who: Who, least: int) -> Who:
+    """Profiles of fewer than `least` requests, with the largest one."""
+    size = np.bincount(who.label, minlength=who.profiles)
+    if not (size < least).any():
+        return who
+    kept = np.flatnonzero(size >= least)
+    largest = int(np.argmax(size))
+    place = np.full(who.profiles, largest)
+    place[kept] = kept
+    rank = np.cumsum(np.isin(np.arange(who.profiles), place)) - 1
+    used = np.unique(place)
+    spearman = None if who.spearman is None else who.spearman[used]
+    return replace(who, profile=rank[place[who.profile]], profiles=len(used), spearman=spearman)
+
+
+def _gaps(
+    arrival_us: NDArray[np.int64], client: NDArray[np.int64], who: Who, tick_us: int, step: str
+) -> tuple[NDArray[np.float64], GapFamilies]:
+    """Shapes of profiles in terms of Gamma, and their families."""
+    if step != "ids":
+        zero, ones = np.zeros(who.profiles, np.int64), np.ones(who.profiles)
+        nothing = np.full(who.profiles, np.nan)
+        return ones, GapFamilies(np.full(who.profiles, EXPONENTIAL, np.uint8), ones, nothing, zero.astype(np.float64))
+    each = cell_shapes(arrival_us, client, cells=len(who.ids), client=who.profile, tick_us=tick_us)
+    gaps = np.bincount(who.profile, each.gaps, minlength=who.profiles)
+    log_shape = np.bincount(who.profile, each.gaps * np.log(each.shape), minlength=who.profiles)
+    shape = np.exp(np.divide(log_shape, gaps, out=np.zeros(who.profiles), where=gaps > 0))
+    # gaps are those of clients; a profile's family is the likeliest over all of its clients
+    families = gap_families(arrival_us, client, GapShapes(each.gaps, shape[who.profile]), tick_us=tick_us)
+    first = np.full(who.profiles, -1)
+    order = np.argsort(each.gaps, kind="stable")
+    first[who.profile[order]] = order  # of a profile, the client with most gaps
+    chosen = GapFamilies(families.family[first], families.shape[first], families.ks[first], families.gain[first])
+    return shape, chosen
+
+
+def _rates(
+    around: Surroundings, models: Mapping[int, TurnModel], who: Who, counts: str, few: bool, least: int
+) -> tuple[NDArray[np.float64], float]:
+    """Rates of profiles, float64[profiles, windows], and the share of windows that have none of their own."""
+    rates = around.rates
+    counted = np.zeros((who.profiles, rates.windows))
+    counted[rates.client, rates.window] = rates.requests
+    if few:
+        rps = np.repeat(rates.mean_rps[:, None], rates.windows, axis=1)
+    elif counts == "measured":
+        rps = counted / rates.window_s
+    else:
+        rps = rates.dense()
+    hidden = (counted > 0) & (counted < least) & (np.ptp(rps, axis=1) > 0)[:, None]
+    poor = (counted < least) & hidden.any(axis=1)[:, None]
+    mean = (rps * poor).sum(axis=1) / np.maximum(poor.sum(axis=1), 1)
+    rps = np.where(poor, mean[:, None], rps)
+    for profile, model in models.items():
+        # rates are those of all requests; of these, what begins is the part that was counted
+        rps[profile] /= 1.0 - model.share + model.share / model.mean_turns
+    return rps, float(hidden.sum() / max((counted > 0).sum(), 1))
+
+
+def _clients(who: Who, keep_ids: bool, least: int) -> dict[str, Any]:
+    """Ids, profiles and rate factors."""
+    size = np.bincount(who.client, minlength=len(who.ids)).astype(np.float64)
+    poor = size < least
+    small = np.maximum(np.bincount(who.profile[poor], minlength=who.profiles), 1)
+    mean = np.bincount(who.profile[poor], size[poor], minlength=who.profiles) / small
+    size = np.where(poor, mean[who.profile], size)
+    factor = size / np.bincount(who.profile, size, minlength=who.profiles)[who.profile]
+    ids = np.arange(len(who.ids))
+    if keep_ids:
+        if who.ids[0] < 0 or who.ids[-1] > MAX_CLIENT_ID:
+            got = f"{who.ids[0]} to {who.ids[-1]}"
+            raise OptionError(f"ids of clients from 0 to {MAX_CLIENT_ID:,}", got, "leave out keep_ids")
+        ids = who.ids
+    return {"client_ids": ids, "profile": who.profile.astype(np.int32), "rate_factor": factor}
+
+
+def _profiles(
+    who: Who,
+    rate_rps: NDArray[np.float64],
+    families: GapFamilies,
+    row: NDArray[np.int32],
+    models: Mapping[int, TurnModel],
+    around: Surroundings,
+) -> dict[str, Any]:
+    """Tensors over profiles."""
+    active = rate_rps > 0
+    cv = np.array([_cv(int(f), float(s)) for f, s in zip(families.family, families.shape, strict=True)])
+    different = list({id(model): model for model in models.values()}.values())
+    place = {id(model): i for i, model in enumerate(different)}
+    scalar = len(who.spearman[0]) if who.spearman is not None else 0
+    moved = around.environment is not None
+    return {
+        "rate_rps": rate_rps,
+        "cv": np.where(active, cv[:, None], 0.0),
+        "family": np.where(active, families.family[:, None], NO_FAMILY).astype(np.uint8),
+        "shape": np.where(active, families.shape[:, None], 0.0),
+        "occupancy": active.astype(np.float64),
+        "table": np.where(active[..., None], row[:, None], -1).astype(np.int32),
+        "correlations": np.empty(0) if who.spearman is None else who.spearman.reshape(-1, scalar, scalar),
+        "correlation": np.arange(who.profiles, dtype=np.int32)
+        if who.spearman is not None
+        else np.full(who.profiles, -1, np.int32),
+        "turn_models": tuple(different),
+        "turn_model": np.array([place[id(models[p])] if p in models else -1 for p in range(who.profiles)], np.int32),
+        "environments": (around.environment.environment,) if around.environment is not None else (),
+        "environment": np.full(who.profiles, 0 if moved else -1, np.int32),
+    }
+
+
+def _cv(family: int, shape: float) -> float:
+    row = family_of(family)
+    return settled(row.cv_of(shape)) if row.has_shape else 1.0
+
+
+def _first_inputs(found: Mapping[str, Any], begins: NDArray[np.bool_]) -> dict[str, Any]:
+    """Fields as found, with inputs of requests alone and first turns only: later ones follow from these."""
+    field, (row, value) = next(iter(found.items()))
+    kept = begins[row]
+    return dict(found) | {field: (row[kept], value[kept])}
+
+
+def _context(trace: Trace) -> int:
+    """The most tokens of an input and an output together."""
+    return int((trace["input_tokens"].astype(np.int64) + trace["output_tokens"]).max())
+
+
+def _system_tokens(trace: Trace, profiles: int) -> NDArray[np.int32]:
+    """Tokens of the system prompts of profiles, int32[profiles]."""
+    found = np.zeros(profiles, np.int32)
+    if isinstance(ids := trace.columns.get("hash_ids"), Ragged) and len(ids.values):
+        for profile, tokens in system_tokens(trace, block_tokens(trace)).items():
+            found[profile] = tokens
+    return found
+
+
+def _families_of(families: GapFamilies, who: Who) -> dict[str, Any]:
+    """Clients by family, and how near their gaps are to it."""
+    code = families.family[who.profile]
+    counts = {FAMILY_NAMES[f]: int((code == f).sum()) for f in np.unique(code)}
+    ks = {
+        FAMILY_NAMES[f]: float(np.median(mine))
+        for f in np.unique(families.family)
+        if len(mine := families.ks[(families.family == f) & np.isfinite(families.ks)])
+    }
+    return {"families": counts, "family_ks": ks}
+
+
+def _length_fits(found: Mapping[str, Any], who: Who, forms: Form | Mapping[str, Form]) -> tuple[dict[str, Any], ...]:
+    fits = []
+    for field, (row, value) in found.items():
+        if KINDS[field] is Kind.ONCE and len(value):
+            form: Form = forms if isinstance(forms, str) else forms.get(field, "counts")
+            fits.append(vars(length_fit(value, who.label[row], who.profiles, form, field)))
+    return tuple(fits)
+
+
+def _sessions(talks: SessionFacts, models: Mapping[int, TurnModel]) -> dict[str, Any]:
+    about: dict[str, Any] = {"found by": talks.found, "share": talks.share}
+    if talks.match_share is not None and talks.chance is not None:
+        about |= {"near copies": talks.match_share, "of them by chance": talks.chance}
+    if models:
+        model = next(iter(models.values()))
+        about |= {"growth": model.growth, "mean turns": model.mean_turns, "longest s": model.session_s}
+    return about
+
+
+def _environment(around: Surroundings) -> dict[str, Any] | None:
+    if (found := around.environment) is None:
+        return None
+    about = {"variance": found.variance, "error": found.variance_error, "empty cells": found.environment.margin.zero}
+    octaves = {str(k): weight for k, weight in found.environment.octaves.items()}
+    more = {"cell s": found.environment.cell_s, "octaves": octaves, "common": around.common}
+    return about | more | {"margin from": found.margin_from}

@@ -1,0 +1,100 @@
+"""What a fit rests on, for people and for files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a log became clients.
+
+    Attributes
+    ----------
+    requests : int
+    span_s, tick_s : float
+    horizon_s : float
+        Longest time about whose dispersion the log says something.
+    step : str
+        Of the ladder: ``"mean rate"``, ``"ids"``, ``"latent clients"``.
+    clients, profiles : int
+    how : str
+        How clients were found.
+    families : dict of str to int
+        Clients by gap family, and in `family_ks` the median distance of their gaps to it.
+    family_ks : dict of str to float
+    dependence : str
+        What carries the dependence between lengths.
+    energy : dict of str to float
+        Energy distance of each candidate to the log; ``floor`` is that of one part of the log to another.
+    lengths : tuple of dict
+        By field: form, KS distances to the log and to its second half, and the floor of these.
+    sessions : dict
+        How conversations were found, and their share.
+    environment : dict or None
+        Variance with its standard error, octaves, cell, and where the margin comes from.
+    window_weight : float
+        How much of a window's own rate is kept, the rest is the mean: of all clients together.
+    suppressed : dict of str to float
+        What a least count took away; empty without one.
+    notes : tuple of str
+    """
+
+    requests: int
+    span_s: float
+    tick_s: float
+    horizon_s: float
+    step: str
+    clients: int
+    profiles: int
+    how: str
+    families: dict[str, int]
+    family_ks: dict[str, float]
+    dependence: str
+    energy: dict[str, float]
+    lengths: tuple[dict[str, Any], ...]
+    sessions: dict[str, Any]
+    environment: dict[str, Any] | None
+    window_weight: float
+    suppressed: dict[str, float]
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """In terms that JSON and TOML have."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        families = ", ".join(
+            f"{name} {count:,}" + (f" (KS {self.family_ks[name]:.3f})" if name in self.family_ks else "")
+            for name, count in self.families.items()
+        )
+        lines = [
+            f"{self.requests:,} requests in {self.span_s:,.0f} s; dispersion is known up to {self.horizon_s:,.0f} s",
+            f"  step         {self.step}: {self.how}",
+            f"  clients      {self.clients:,} on {self.profiles:,} profiles",
+            f"  gaps         {families}",
+            f"  rates        {self.window_weight:.0%} of a window's own rate, the rest the mean",
+            f"  dependence   {self.dependence}",
+        ]
+        if self.energy:
+            lines.append("  energy       " + " · ".join(f"{name} {d:.4f}" for name, d in self.energy.items()))
+        lines += [
+            f"  {one['field']:12} {one['form']}: KS {one['ks']:.3f}; half to half {one['ks_later']:.3f}, "
+            f"floor {one['floor']:.3f}"
+            for one in self.lengths
+        ]
+        lines.append("  sessions     " + ", ".join(f"{k} {_short(v)}" for k, v in self.sessions.items()))
+        if self.environment is None:
+            lines.append("  environment  none")
+        else:
+            lines.append("  environment  " + ", ".join(f"{k} {_short(v)}" for k, v in self.environment.items()))
+        if self.suppressed:
+            lines.append("  suppressed   " + ", ".join(f"{k} {_short(v)}" for k, v in self.suppressed.items()))
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{k}: {_short(v)}" for k, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

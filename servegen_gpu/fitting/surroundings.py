@@ -1,0 +1,147 @@
+"""Rates of a log by window, and the environment that moves all of its clients together.
+
+Both compete for the same variation: what an environment makes at random is not the rate of a window. So the environment
+is found first, and rates are drawn to their mean by the share of variance that it explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.fitting.environment import EnvironmentFit, cell_counts, choose_cell, fit_environment, with_variance
+from servegen_gpu.fitting.rates import WindowRates, window_rates, windows_of
+
+MANY_WINDOWS = 12
+"""From so many windows on, changes that are slower than a window are rates, and not a matter of chance."""
+COMMON = 0.3
+"""Share of the variance beyond chance that clients have in common, below which their own bursts explain it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What was found.
+
+    Attributes
+    ----------
+    environment : EnvironmentFit or None
+    rates : WindowRates
+        Of the profiles.
+    weight : float
+        Share of their own that windows keep, of all clients together.
+    common : float
+        Share of the variance beyond chance that clients have in common.
+    notes : tuple of str
+    """
+
+    environment: EnvironmentFit | None
+    rates: WindowRates
+    weight: float
+    common: float
+    notes: tuple[str, ...]
+
+
+def surroundings(
+    arrival_us: NDArray[np.int64],
+    client: NDArray[np.int64],
+    profile: NDArray[np.int64],
+    profiles: int,
+    *,
+    span_s: float,
+    tick_us: int,
+    window_s: int,
+    shape: NDArray[np.float64],
+    wanted: bool,
+) -> Surroundings:
+    """Find the environment, then the rates.
+
+    Parameters
+    ----------
+    arrival_us, client, profile : int64[requests]
+        Of requests that begin something, from 0 on.
+    profiles : int
+    span_s : float
+    tick_us : int
+    window_s : int
+    shape : float64[profiles]
+        Of the gaps, in terms of Gamma.
+    wanted : bool
+        Whether an environment is looked for.
+    """
+    notes: list[str] = []
+    found, common = None, 1.0
+    if wanted:
+        found, common, why = _environment(arrival_us, client, span_s, tick_us, window_s)
+        notes += [why] if why else []
+
+    def chance(mean: NDArray[np.float64], own: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        if found is None:
+            return np.broadcast_to(1.0 / np.asarray(own), mean.shape)
+        return np.asarray(found.dispersion(window_s, mean)) - 1.0 + 1.0 / np.asarray(own)
+
+    windows = span_s / window_s
+    total = window_rates(
+        arrival_us, span_s=span_s, window_s=window_s, chance=chance(np.array([len(arrival_us) / windows]), 1.0)
+    )
+    mean = np.bincount(profile, minlength=profiles) / windows
+    rates = window_rates(
+        arrival_us, profile, span_s=span_s, clients=profiles, window_s=window_s, chance=chance(mean, shape)
+    )
+    return Surroundings(found, rates, float(total.weight[0]), common, tuple(notes))
+
+
+def _environment(
+    arrival_us: NDArray[np.int64], client: NDArray[np.int64], span_s: float, tick_us: int, window_s: int
+) -> tuple[EnvironmentFit | None, float, str]:
+    """The environment, the share of its variance that clients have in common, and what to say."""
+    cell_s = choose_cell(len(arrival_us), span_s, tick_us, window_s)
+    if cell_s is None:
+        return None, 1.0, "too few requests for an environment: they are taken as independent of each other"
+    counts = cell_counts(arrival_us, 0, span_s, cell_s)
+    base, longest_s = None, None
+    if span_s >= MANY_WINDOWS * window_s:
+        rates = window_rates(arrival_us, span_s=span_s, window_s=window_s)
+        if rates.weight[0] > 0:
+            base, longest_s = _by_cell(rates, len(counts), cell_s) * cell_s, window_s / 2
+    found = fit_environment(counts, base, cell_s, longest_s=longest_s)
+    if found is None:
+        return None, 1.0, "no environment: counts vary no more than chance and rates by window make them"
+    common = _common(arrival_us, client, span_s, cell_s, window_s)
+    if common < COMMON:
+        return None, common, f"no environment: clients burst one by one, and have {max(common, 0):.0%} of it in common"
+    if common < 1.0:
+        margin = with_variance(found.environment.margin, found.variance * common)
+        found = replace(found, environment=replace(found.environment, margin=margin), variance=margin.variance)
+    return found, common, ""
+
+
+def _by_cell(rates: WindowRates, cells: int, cell_s: float) -> NDArray[np.float64]:
+    """Rates of the first client in cells, above 0, float64[cells]."""
+    window = np.minimum((np.arange(cells) * cell_s // rates.window_s).astype(np.int64), rates.windows - 1)
+    rps = np.maximum(rates.dense()[0], 1e-3 * rates.mean_rps[0])
+    found: NDArray[np.float64] = rps[window]
+    return found
+
+
+def _common(
+    arrival_us: NDArray[np.int64], client: NDArray[np.int64], span_s: float, cell_s: float, window_s: int
+) -> float:
+    """Share of the variance of counts of cells, beyond chance and inside windows, that is not of single clients."""
+    if not client.any():
+        return 1.0
+    cells = int(span_s / cell_s)
+    windows = max(int(np.ceil(span_s / window_s)), 1)
+    cell = np.minimum(arrival_us // round(cell_s * 1e6), cells - 1)
+    window = windows_of(arrival_us, 0, window_s, windows)
+    size = np.bincount(np.minimum((np.arange(cells) * cell_s // window_s).astype(np.int64), windows - 1))
+
+    def beyond_chance(who: NDArray[np.int64]) -> float:
+        _, n = np.unique(who * cells + cell, return_counts=True)
+        each, of_window = np.unique(who * windows + window, return_counts=True)
+        squares = (of_window.astype(np.float64) ** 2 / np.maximum(size[each % windows], 1)).sum()
+        return float((n.astype(np.float64) ** 2).sum() - squares - len(who))
+
+    together = beyond_chance(np.zeros(len(client), np.int64))
+    return 1.0 if together <= 0 else min(1.0 - beyond_chance(client) / together, 1.0)
