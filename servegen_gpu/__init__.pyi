@@ -16,6 +16,8 @@ from servegen_gpu.clients.stated.spec import ClientSpec as ClientSpec
 from servegen_gpu.clients.stated.spec import client as client
 from servegen_gpu.clients.stated.toml_file import read_clients as read_clients
 from servegen_gpu.clients.stated.turns import TurnModel as TurnModel
+from servegen_gpu.comparing.compare import compare as compare
+from servegen_gpu.comparing.comparison import Comparison as Comparison
 from servegen_gpu.cutting import head as head
 from servegen_gpu.cutting import limit as limit
 from servegen_gpu.dataset import with_lengths as with_lengths
