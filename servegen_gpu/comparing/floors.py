@@ -145,9 +145,6 @@ class Floor:
             found |= self._floor_of(name, values, at_us)
         if seen.pairs is not None:
             found["pair_energy"] = self._pair_floor()
-        for name in (*ITEMS, *(f"{item}_count" for item in ITEMS)):  # of items no rows are kept
-            if COLUMNS[name] in seen.lengths and (n := seen.lengths[COLUMNS[name]].points()[1].sum()):
-                found[f"{name}_ks"] = float(1.36 * np.sqrt(2 / n))
         return found
 
     def _columns(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -164,6 +161,9 @@ class Floor:
         tick = self.log.tick_us
         found["gap"] = ((at_us[follows] - at_us[follows - 1] + tick // 2) // tick, at_us[follows])
         found["turn_gap"] = turn_gaps_ms(self.log.seen)
+        for name in (*ITEMS, *(f"{item}_count" for item in ITEMS)):
+            if items := self.log.seen.items(COLUMNS[name]):
+                found[name] = (items["value"].astype(np.int64), items["arrival_us"])
         return found
 
     @cached_property

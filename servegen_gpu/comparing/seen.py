@@ -65,6 +65,7 @@ class Seen:
         self.clients: Counts | None = None
         self._stride, self._kept = 1, _Rows()
         self._mask, self._talks = 0, _Rows()
+        self._items: dict[str, _Rows] = {}
         self._stamps: list[NDArray[np.int64]] = []
         self._blocks: list[NDArray[np.int64]] = []
         self.block_count = 0
@@ -87,6 +88,9 @@ class Seen:
             self.clients.add(slab["client"])
         clients = {"client": slab["client"]} if "client" in slab else {}
         self._keep_rows({"arrival_us": arrival_us} | tokens | clients)
+        for name in slab:
+            if name.endswith("_tokens") and isinstance(slab[name], Ragged):
+                self._keep_items(name, arrival_us, slab[name])
         if "conversation" in slab:
             self._keep_talks(slab)
         if "hash_ids" in slab and self.block_count < MOST_BLOCKS:
@@ -157,7 +161,15 @@ class Seen:
         self._kept.add({"row": row} | columns, self._in_stretch(row))
         while self._kept.rows > MOST_ROWS:
             self._stride *= 2
-            self._kept.filter(lambda part: self._in_stretch(part["row"]))
+            for rows in (self._kept, *self._items.values()):
+                rows.filter(lambda part: self._in_stretch(part["row"]))
+
+    def _keep_items(self, name: str, arrival_us: NDArray[np.int64], column: Ragged) -> None:
+        row = np.arange(self.rows, self.rows + len(column))
+        counted = {"row": row, "arrival_us": arrival_us, "value": column.lengths}
+        items = {what: np.repeat(counted[what], column.lengths) for what in ("row", "arrival_us")}
+        for what, part in ((f"{name} per request", counted), (name, items | {"value": column.values})):
+            self._items.setdefault(what, _Rows()).add(part, self._in_stretch(part["row"]))
 
     def _in_stretch(self, row: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.asarray(row // STRETCH % self._stride == 0)
@@ -198,6 +210,10 @@ class Seen:
     def kept(self) -> dict[str, NDArray[Any]]:
         """Rows: ``row``, their number, and columns."""
         return self._kept.joined()
+
+    def items(self, name: str) -> dict[str, NDArray[Any]]:
+        """``value`` and ``arrival_us`` of the items of kept rows, or of their numbers; by the names of `lengths`."""
+        return self._items[name].joined() if name in self._items else {}
 
     @property
     def talks(self) -> dict[str, NDArray[Any]]:

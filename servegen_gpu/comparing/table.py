@@ -30,8 +30,8 @@ def table(c: Comparison) -> str:
     lines.append("")
     error = c.dispersion_error
     if error:
-        said = [f"{error['other']:.2f}"] + [f"{error['halves']:.2f} between the log's halves"] * ("halves" in error)
-        said += [f"{error['naive']:.2f} naive"] * ("naive" in error)
+        words = {"other": "{:.2f}", "halves": "{:.2f} between the log's halves", "naive": "{:.2f} naive"}
+        said = [words[of].format(value) for of, value in error.items()]
         lines.append("mean |ln ratio| of the dispersion of requests: " + ", ".join(said))
     counts = [f"{n} {verdict}" for verdict, n in c.verdicts().items() if n and verdict != "-"]
     lines.append("verdicts: " + ", ".join(counts or ["none"]))
