@@ -212,9 +212,10 @@ def test_verdicts():
 def test_little_logs_say_why_they_say_nothing():
     few = sg.compare(LOG.rows(0, 20), LOG.rows(20, 40))
     assert {row.why for row in few.rows} == {"fewer than 30 requests"}
-    short = sg.compare(sg.between(LOG, 0, 300), sg.between(LOG, 300, 600))
-    assert "fewer than 5 windows" in short["idc_600s"].why if "idc_600s" in {r.name for r in short.rows} else True
-    assert "fewer than 5 windows" in short["peak_60s"].why or short["peak_60s"].verdict != "-"
+    short = sg.compare(sg.between(LOG, 0, 1500), sg.between(LOG, 1500, 3000))
+    assert short["idc_600s"].why == "the log lasts 1,500 s, for fewer than 5 windows"
+    tiny = sg.compare(sg.between(LOG, 0, 10), sg.between(LOG, 10, 20))
+    assert "fewer than 12 blocks of 1 s" in tiny["rate_rps"].why
     longer = sg.compare(sg.between(LOG, 0, 1000), LOG)
     assert longer["peak_10s"].why == "traces of other lengths than the log"
     constant = sg.Trace({"arrival_us": np.arange(2000) * 10**6, "input_tokens": [7] * 2000})
