@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import numpy as np
 import pytest
 from profiles import REPOSITORY, TURNS, tiny_pool
@@ -11,11 +9,11 @@ from scipy import stats
 
 import servegen_gpu as sg
 from servegen_gpu.comparing import seen as seen_module
-from servegen_gpu.comparing.caches import hit_shares
 from servegen_gpu.comparing.figures import ABOUT, figures_of
 from servegen_gpu.comparing.histograms import gap_bin, gap_of_bin
 from servegen_gpu.comparing.ticks import on_ticks, tick_us_of
 from servegen_gpu.errors import OptionError
+from servegen_gpu.prefixes.lru import lru_curve
 
 CODE = REPOSITORY.parent / "shared" / "data" / "traces" / "azure-2023-code.csv"
 
@@ -101,25 +99,17 @@ def test_matches_are_those_of_a_loop_and_chance_is_that_of_shuffling():
     assert found["match_excess"] > 0.3
 
 
-def test_an_lru_cache_is_that_of_a_loop():
-    rng = np.random.default_rng(0)
-    for distinct in (1, 7, 60, 300):
-        ids = rng.integers(0, distinct, 1000)
-        sizes = np.array([1, 2, 9, 60, 1000])
-        for size, share in zip(sizes.tolist(), hit_shares(ids, sizes), strict=True):
-            cache: OrderedDict[int, None] = OrderedDict()
-            hits = 0
-            for block in ids.tolist():
-                hits += block in cache
-                cache[block] = None
-                cache.move_to_end(block)
-                if len(cache) > size:
-                    cache.popitem(last=False)
-            assert share == hits / len(ids)
+def test_caches_are_those_of_lru_curves():
     trace = talking()
     found = figures_of(trace)
     blocks = trace["hash_ids"].values
-    assert found["cache_100pct"] == pytest.approx(1 - len(np.unique(blocks)) / len(blocks))
+    distinct = len(np.unique(blocks))
+    assert found.blocks.tolist() == [round(share * distinct) for share in (0.01, 0.03, 0.1, 0.3, 1)]
+    curve = lru_curve(trace, found.blocks)
+    assert [found[f"cache_{percent}pct"] for percent in (1, 3, 10, 30, 100)] == pytest.approx(curve)
+    assert found["cache_100pct"] == pytest.approx(1 - distinct / len(blocks))
+    other = figures_of(talking(replica=1), like=found)
+    assert other.blocks is found.blocks
 
 
 def test_conversations_and_clients_are_those_of_a_loop():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.comparing.arrivals import LAGS, PEAK_S, RATE_S, STEP_S, arrival_measures
-from servegen_gpu.comparing.caches import hit_shares
+from servegen_gpu.comparing.caches import CACHE_SHARES, cache_measures, cache_name
 from servegen_gpu.comparing.lengths import ITEMS, item_measures, request_measures
 from servegen_gpu.comparing.measures import Measure
 from servegen_gpu.comparing.seen import Seen, seen_of
@@ -19,8 +19,6 @@ from servegen_gpu.comparing.ticks import tick_us_of
 from servegen_gpu.windowed import Slabs
 
 TOP_SHARES = (1, 5, 10)
-CACHE_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Sizes of caches, in shares of the different blocks of the log."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def _about() -> Iterator[tuple[str, About]]:
         yield f"top_{n}_share", About(f"share of the largest {clients}", "", "clients")
     for share in CACHE_SHARES:
         label = f"blocks in an LRU cache of {share:.0%} of the log's"
-        yield f"cache_{share * 100:g}pct", About(label, "", "cache")
+        yield cache_name(share), About(label, "", "cache")
     yield "talk_share", About("share of requests in conversations", "", "conversations")
     yield "talk_turns", About("mean number of turns", "", "conversations", "scale")
     yield "turn_gap_p50_s", About("median time between turns", "s", "conversations", "scale")
@@ -110,7 +108,7 @@ class Figures:
     def measures(self) -> Mapping[str, Measure]:
         """Figures that are sums over time."""
         found = [*arrival_measures(self.seen), *request_measures(self.seen), *item_measures(self.seen)]
-        return dict([*found, *talk_measures(self.seen)])
+        return dict([*found, *talk_measures(self.seen), *cache_measures(self.seen, self.blocks)])
 
     @cached_property
     def values(self) -> Mapping[str, float]:
@@ -119,7 +117,6 @@ class Figures:
         found |= {name: measure.value() for name, measure in self.measures.items()}
         if self.seen.clients is not None:
             found |= top_shares(self.seen.clients.points()[1])
-        found |= cache_figures(self.seen.blocks, self.blocks)
         return {name: found[name] for name in ABOUT if name in found}
 
     @cached_property
@@ -150,7 +147,7 @@ def figures_of(trace: Slabs, *, like: Figures | None = None) -> Figures:
     seen = seen_of(trace)
     if like is not None:
         return Figures(seen, like.blocks)
-    distinct = len(np.unique(seen.blocks))
+    distinct = len(np.unique(seen.blocks[0].values))
     return Figures(seen, np.maximum(np.rint(np.array(CACHE_SHARES) * distinct), 1).astype(np.int64))
 
 
@@ -160,13 +157,3 @@ def top_shares(clients: NDArray[np.integer]) -> dict[str, float]:
         return {}
     busiest = np.cumsum(np.sort(clients)[::-1]) / clients.sum()
     return {f"top_{n}_share": float(busiest[min(n, len(busiest)) - 1]) for n in TOP_SHARES}
-
-
-def cache_figures(ids: NDArray[np.int64], blocks: NDArray[np.int64]) -> dict[str, float]:
-    """Share of blocks found in caches of so many blocks; none without ids of blocks."""
-    if not len(ids):
-        return {}
-    return {
-        f"cache_{share * 100:g}pct": hits
-        for share, hits in zip(CACHE_SHARES, hit_shares(ids, blocks).tolist(), strict=True)
-    }

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.comparing.distances import COLUMNS, Distances, in_bins
-from servegen_gpu.comparing.figures import Figures, cache_figures, top_shares
+from servegen_gpu.comparing.figures import Figures, top_shares
 from servegen_gpu.comparing.histograms import (
     PAIR_SIDE,
     PairEnergy,
@@ -101,7 +101,7 @@ class Floor:
         else:
             halves = self._halves.get(name, (np.nan, np.nan))
             low, high = min(halves), max(halves)
-        return Interval(float(np.fmin(low, value)), float(np.fmax(high, value)), halves)
+        return Interval(float(np.minimum(low, value)), float(np.maximum(high, value)), halves)
 
     def _of_blocks(self, name: str) -> Interval:
         measure = self.log.measures[name]
@@ -127,15 +127,12 @@ class Floor:
     @cached_property
     def _halves(self) -> dict[str, tuple[float, float]]:
         """What the halves have of figures that are no sums over time."""
-        kept, ids = self.log.seen.kept, self.log.seen.blocks
-        second = self.log.seen.kept["arrival_us"] >= self.log.seen.end_us / 2
-        parts: list[dict[str, float]] = []
-        for rows, blocks in zip((~second, second), np.array_split(ids, 2), strict=True):
-            found = cache_figures(blocks, self.log.blocks)
-            if "client" in kept:
-                found |= top_shares(np.unique(kept["client"][rows], return_counts=True)[1])
-            parts.append(found)
-        return {name: (parts[0][name], parts[1][name]) for name in parts[0] if name in parts[1]}
+        kept = self.log.seen.kept
+        if "client" not in kept:
+            return {}
+        second = kept["arrival_us"] >= self.log.seen.end_us / 2
+        first, last = (top_shares(np.unique(kept["client"][rows], return_counts=True)[1]) for rows in (~second, second))
+        return {name: (first[name], last[name]) for name in first if name in last}
 
     def distances(self) -> dict[str, float]:
         """Floor of every distance that is known, by name."""

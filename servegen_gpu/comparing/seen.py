@@ -7,6 +7,7 @@ else a half, a quarter … of them. Nothing is random, and no cut into slabs mat
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Seen:
         self._mask, self._talks = 0, _Rows()
         self._items: dict[str, _Rows] = {}
         self._stamps: list[NDArray[np.int64]] = []
-        self._blocks: list[NDArray[np.int64]] = []
+        self._blocks: list[tuple[Ragged, NDArray[np.int64]]] = []
         self.block_count = 0
 
     def add(self, slab: Trace) -> None:
@@ -94,8 +95,7 @@ class Seen:
         if "conversation" in slab:
             self._keep_talks(slab)
         if "hash_ids" in slab and self.block_count < MOST_BLOCKS:
-            self._blocks.append(slab["hash_ids"].values[: MOST_BLOCKS - self.block_count].astype(np.int64))
-            self.block_count += len(self._blocks[-1])
+            self._keep_blocks(slab["hash_ids"], arrival_us)
         if (missing := MOST_STAMPS - self.rows) > 0:
             self._stamps.append(arrival_us[:missing].copy())
         self.rows += len(slab)
@@ -174,6 +174,12 @@ class Seen:
     def _in_stretch(self, row: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.asarray(row // STRETCH % self._stride == 0)
 
+    def _keep_blocks(self, ids: Ragged, arrival_us: NDArray[np.int64]) -> None:
+        rows = int(np.searchsorted(ids.offsets, MOST_BLOCKS - self.block_count))
+        part = ids.rows(0, min(rows, len(ids)))
+        self._blocks.append((Ragged(part.offsets, part.values.copy()), arrival_us[: len(part)].copy()))
+        self.block_count += len(part.values)
+
     def _keep_talks(self, slab: Trace) -> None:
         named = {name: slab[name] for name in ("conversation", "arrival_us", "input_tokens") if name in slab}
         self._talks.add(named, self._chosen(named["conversation"]))
@@ -225,10 +231,13 @@ class Seen:
         """The first arrivals, int64[up to 2**16]."""
         return np.concatenate(self._stamps)
 
-    @property
-    def blocks(self) -> NDArray[np.int64]:
-        """The first ids of blocks, int64[up to 2**21], in order."""
-        return np.concatenate([np.zeros(0, np.int64), *self._blocks])
+    @cached_property
+    def blocks(self) -> tuple[Ragged, NDArray[np.int64]]:
+        """Ids of blocks of the first requests, up to about 2**21 blocks, and when each request arrives, int64[rows]."""
+        if not self._blocks:
+            return Ragged(np.zeros(1, np.int64), np.zeros(0, np.int64)), np.zeros(0, np.int64)
+        ids, at_us = zip(*self._blocks, strict=True)
+        return Ragged.concat(ids), np.concatenate(at_us)
 
 
 class _Rows:
