@@ -153,7 +153,7 @@ class PairEnergy:
     def distance(self, a: NDArray[Any], b: NDArray[Any]) -> float:
         """Energy distance of two histograms, each float64[box]."""
         difference = a / a.sum() - b / b.sum()
-        return float(max(-(difference * self.potential(difference)).sum(), 0.0))
+        return max(0.0, -float((difference * self.potential(difference)).sum()))
 
 
 def cropped(square: NDArray[Any], box: tuple[int, int]) -> NDArray[Any]:

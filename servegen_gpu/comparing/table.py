@@ -73,7 +73,9 @@ def _number(value: float | None) -> str:
         return f"{value:,.0f}"
     if abs(value) >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+    if abs(value) >= 1:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if abs(value) >= 0.01 or abs(value) < 5e-6 else f"{value:.5f}".rstrip("0")
 
 
 def _range(ends: tuple[float, float] | None) -> str:
