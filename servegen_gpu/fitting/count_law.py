@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 SETTLED = 30.0
 """km from which on the variance is its asymptote."""
 LEAST = 1e-100
+MOST_EXACT = 128
 
 
 def count_probabilities(count: NDArray[np.int64], mean: Array, shape: float = 1.0) -> Array:
@@ -47,9 +48,10 @@ def count_variance(mean: Array, shape: float = 1.0) -> Array:
     variance = mean / shape + (shape * shape - 1.0) / (6.0 * shape * shape)
     small = np.flatnonzero(shape * mean < SETTLED)
     if small.size:
-        # between knots that are dense enough: the curve is smooth
         top = float(mean[small].max())
-        knots = np.concatenate(([0.0], np.geomspace(min(1e-3, top / 2), top, 96))) if top > 0 else np.zeros(2)
+        knots = np.unique(mean[small])
+        if len(knots) > MOST_EXACT:  # between others that are dense enough: the curve is smooth
+            knots = np.concatenate(([0.0], np.geomspace(min(1e-3, top / 2), top, MOST_EXACT)))
         n = np.arange(1.0, np.ceil(top + 12.0 * np.sqrt(top / shape + 1.0) + 12.0 / shape) + 1.0)
         at_knots = (2.0 * n - 1.0) @ _at_least(n[:, None], knots[None], shape) - knots**2
         variance[small] = np.interp(mean[small], knots, at_knots)
@@ -61,7 +63,7 @@ def count_covariance(mean: float, lags: NDArray[np.int64], shape: float = 1.0) -
     if shape == 1.0:
         return np.where(lags == 0, mean, 0.0)
     near = np.minimum(lags, int(np.ceil(SETTLED / (shape * mean))) + 2)
-    through = count_variance(np.arange(int(near.max()) + 2) * mean, shape)
+    through = count_variance(np.arange(int(near.max()) + 2.0) * mean, shape)
     found: Array = 0.5 * (through[near + 1] - 2.0 * through[near] + through[np.abs(near - 1)])
     return np.where(shape * mean * lags < SETTLED, found, 0.0)
 

@@ -12,6 +12,8 @@ squares.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,8 +22,8 @@ from scipy import fft, optimize, special
 
 from servegen_gpu.clients.stated.environment import Environment, Margin
 from servegen_gpu.errors import OptionError
-from servegen_gpu.fitting.count_law import count_covariance, count_variance
-from servegen_gpu.fitting.margin import fit_margin
+from servegen_gpu.fitting.count_law import SETTLED, count_covariance, count_variance
+from servegen_gpu.fitting.margin import fit_margin, with_variance
 
 Array = NDArray[np.float64]
 
@@ -41,7 +43,7 @@ FALSE_ALARM = 1e-3
 """How often an environment is found where there is none."""
 LEAST_EXCESS = 0.05
 """Power above chance, in some band of frequencies, that is worth an environment."""
-TREND_DEGREE = 3
+TREND_DEGREE = 5
 SLOWEST = 8
 """Half waves per log from which on variation is looked for: slower ones are a drift of the rate."""
 HERMITES, PHASES = 100, 64
@@ -78,15 +80,10 @@ class EnvironmentFit:
     notes: tuple[str, ...]
     _link: _Link = field(repr=False)
 
-    def covariance(self, lags: NDArray[np.int64]) -> Array:
-        """Of the factors of cells `lags` apart, float64[lags]."""
-        octaves = self.environment.octaves
-        cor = kernels(lags, tuple(octaves)) @ np.array(list(octaves.values()))
-        return self._link.covariance(cor)
-
     def window_variance(self, window_s: float) -> float:
         """Variance of the factor's mean over windows."""
-        return _mean_variance(self.covariance, max(round(window_s / self.environment.cell_s), 1))
+        environment = self.environment
+        return _mean_variance(self._link, environment.octaves, max(round(window_s / environment.cell_s), 1))
 
     def dispersion(self, window_s: float, mean: float | Array, shape: float = 1.0) -> Array:
         """Index of dispersion of counts of windows, in which `mean` requests are expected, float64[means].
@@ -170,7 +167,6 @@ def fit_environment(
         return None
 
     notes = []
-    variance, kept, weights = moment, octaves, np.zeros(0)
     fit = fit_margin(counts, base, moment, shape)
     margin = fit.margin
     if fit.how.endswith("gamma"):
@@ -181,31 +177,21 @@ def fit_environment(
     taken = 0.0
     for _ in range(3 if constant else 1):
         link = _Link.of(margin)
-        kept, weights, errors = _weights(lags[1:], emp[1:] + taken, apart[:, 1:] + taken, link, octaves)
-        if not constant:
-            break
-        # the log's mean is taken as the mean of the factor: what it varies by is missing from all covariances
-        cor = weights
-
-        def covariance(
-            at: NDArray[np.int64], link: _Link = link, kept: tuple[int, ...] = kept, w: Array = cor
-        ) -> Array:
-            return link.covariance(kernels(at, kept) @ w)
-
-        taken = min(_mean_variance(covariance, cells), MOST_MEAN_SHARE * moment)
-        variance = moment + taken
-        margin = with_variance(fit.margin, variance)
-    dropped = [k for k in octaves if k not in kept]
+        found, errors = _weights(lags[1:], emp[1:] + taken, apart[:, 1:] + taken, link, octaves)
+        if constant:
+            # the log's mean is taken as that of the factor: what it varies by is missing from all covariances
+            taken = min(_mean_variance(link, found, cells), MOST_MEAN_SHARE * moment)
+            margin = with_variance(fit.margin, moment + taken)
+    dropped = [k for k in octaves if k not in found]
     if dropped:
         steps = ", ".join(f"{cell_s * 2.0**k:g}" for k in dropped)
         notes.append(f"Octaves with lattice steps of {steps} s have no weight that is sure.")
-    environment = Environment(margin, {k: float(w) for k, w in zip(kept, weights, strict=True)}, cell_s)
     return EnvironmentFit(
-        environment=environment,
-        variance=variance,
+        environment=Environment(margin, found, cell_s),
+        variance=moment + taken,
         moment_variance=moment,
         variance_error=error,
-        weight_errors={k: float(e) for k, e in zip(kept, errors, strict=True)},
+        weight_errors=errors,
         margin_from=fit.how,
         notes=tuple(notes),
         _link=_Link.of(margin),
@@ -215,48 +201,34 @@ def fit_environment(
 def varies(counts: NDArray[np.int64], base: Array, shape: float = 1.0, *, detrend: bool = True) -> bool:
     """Whether counts vary more than a renewal process of a smoothly drifting rate does.
 
-    Their power is compared with that of chance in bands of frequencies an octave wide. A cubic trend is taken out, and
+    Their power is compared with that of chance in bands of frequencies an octave wide. A smooth trend is taken out, and
     the slowest waves are left out: they are a drift.
     """
-    cells = len(counts)
-    x = (counts - base) / np.sqrt(base)
+    cells, mean = len(counts), float(base.mean())
+    x, level = (counts - base) / np.sqrt(base), base / mean
     if detrend:
-        trend, _ = np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1.0, 1.0, cells), TREND_DEGREE))
-        x = x - trend @ (trend.T @ x)
-    power = fft.dct(x, norm="ortho") ** 2
-    mean = float(base.mean())
-    chance = np.full(cells, 1.0)
+        waves, _ = np.linalg.qr(np.polynomial.legendre.legvander(np.linspace(-1.0, 1.0, cells), TREND_DEGREE))
+        trend = waves @ (waves.T @ x)
+        x, level = x - trend, level * np.maximum(1.0 + trend / np.sqrt(base), 0.0)
+    chance = np.ones(cells)
     if shape != 1.0:
-        lags = np.arange(min(cells, int(np.ceil(30.0 / (shape * mean))) + 2))
-        own = count_covariance(mean, lags, shape) / mean
-        chance = fft.dct(np.concatenate((own, np.zeros(cells - len(own)))), type=2)
-        # type 2 has the waves at half steps: of a smooth spectrum they are as good
-        chance = np.maximum(chance - own[0], 0.05)
+        lags = np.arange(min(cells, int(np.ceil(SETTLED / (shape * mean))) + 2))
+        own = np.zeros(cells + 1)
+        own[lags] = count_covariance(mean, lags, shape) / mean
+        chance = np.maximum(fft.dct(own, type=1)[:cells], 0.01)
+    power = fft.dct(x, norm="ortho") ** 2 / chance
     edges = [SLOWEST if detrend else 1]
     while edges[-1] * 2 < cells:
         edges.append(edges[-1] * 2)
-    edges.append(cells)
-    excess = float(((x * x) ** 2).mean() / max((x * x).mean() ** 2, 1e-300) - 3.0)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        size = high - low
-        ratio = float((power[low:high] / chance[low:high]).mean())
-        # the mean of as many independent powers; counts that are not normal have more spread
-        spread = 2.0 / size + max(1.0 / mean if ratio < 2 else excess, 0.0) / cells
-        df = 2.0 / spread
-        sure = special.chdtrc(df, df * ratio) < FALSE_ALARM / (len(edges) - 1)
-        if sure and ratio > 1.0 + LEAST_EXCESS:
+    # powers of counts that are not normal, or whose rate drifts, have more spread
+    more, uneven = 1.0 / (min(shape, 1.0) * mean * cells), float((level**2).mean() / level.mean() ** 2)
+    for low, high in itertools.pairwise([*edges, cells]):
+        ratio = float(power[low:high].mean())
+        df = 2.0 / (2.0 * uneven / (high - low) + more)
+        chance_of_it = float(special.chdtrc(df, df * ratio))
+        if chance_of_it < FALSE_ALARM / len(edges) and ratio > 1.0 + LEAST_EXCESS:
             return True
     return False
-
-
-def with_variance(margin: Margin, variance: float) -> Margin:
-    """The margin to a power, which keeps empty cells and order, so that it has a variance."""
-    low, high = 0.25, 4.0
-    for _ in range(50):
-        power = float(np.sqrt(low * high))
-        bent = Margin(margin.at, margin.values**power, margin.zero)
-        low, high = (power, high) if bent.variance < variance else (low, power)
-    return bent
 
 
 # autocovariances
@@ -272,9 +244,7 @@ def _autocovariances(
     x = counts - base
     size = -(-cells // BLOCKS)
     own = count_covariance(mean, np.arange(longest + 1), shape)
-    own[0] = 0.0
-    if shape != 1.0:
-        own[1:] *= 1.0 / mean**2
+    own = np.concatenate(([0.0], own[1:] / mean**2))
     products, weights = np.zeros((BLOCKS, len(edges))), np.zeros((BLOCKS, len(edges)))
     long = fft.next_fast_len(size + longest, real=True)
     noise = count_variance(base, shape)
@@ -357,8 +327,8 @@ def _spline_weights(f: Array) -> Array:
 
 def _weights(
     lags: NDArray[np.int64], emp: Array, apart: Array, link: _Link, octaves: tuple[int, ...]
-) -> tuple[tuple[int, ...], Array, Array]:
-    """Octaves whose weights are sure, their weights, whose sum is 1, and standard errors of these."""
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Weights of octaves, whose sum is 1, as far as they are sure, and their standard errors."""
     spread = np.minimum(np.sqrt(np.diff(lags, prepend=lags[0] - 1)), 3.0)
     cor, cor_apart = link.correlation(emp), link.correlation(apart)
     kernel = kernels(lags, octaves)
@@ -370,7 +340,8 @@ def _weights(
         sure = weights / np.maximum(errors, 1e-12)
         worst = int(np.argmin(sure))
         if sure[worst] >= SURE or len(kept) == 1:
-            return tuple(octaves[i] for i in kept), weights, errors
+            names = [octaves[i] for i in kept]
+            return dict(zip(names, weights.tolist(), strict=True)), dict(zip(names, errors.tolist(), strict=True))
         del kept[worst]
 
 
@@ -412,10 +383,9 @@ class _Link:
         return np.asarray(np.interp(cov, self.cov, self.cor))
 
 
-def _mean_variance(covariance: object, cells: int) -> float:
+def _mean_variance(link: _Link, octaves: Mapping[int, float], cells: int) -> float:
     """Variance of the factor's mean over as many cells."""
     lags = np.unique(np.rint(np.concatenate(([0], np.geomspace(1, max(cells, 1), 400)))).astype(np.int64))
-    lags = lags[lags < cells]
-    at = covariance(lags)  # type: ignore[operator]
+    at = link.covariance(kernels(lags, tuple(octaves)) @ np.array(list(octaves.values())))
     every = np.interp(np.arange(cells), lags, at) * (1.0 - np.arange(cells) / cells)
     return float((2.0 * every.sum() - every[0]) / cells)

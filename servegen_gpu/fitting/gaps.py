@@ -111,7 +111,7 @@ def cell_shapes(
     total, pairs = _local_variation(gap, group, cells)
 
     def pooled(over: NDArray[np.int64], count: int) -> tuple[Array, Array]:
-        return np.bincount(over, weights=total, minlength=count), np.bincount(over, weights=pairs, minlength=count)
+        return _sums(over, total, count), _sums(over, pairs, count)
 
     of_all = np.log(_gamma_shape(np.array([total.sum()]), np.array([pairs.sum()])))
     of_client = _shrunk(*pooled(client, clients), of_all[np.zeros(clients, np.int64)])
@@ -199,7 +199,11 @@ def _local_variation(gap: Array, group: NDArray[np.int64], groups: int) -> tuple
     same = group[1:] == group[:-1]
     term = ((gap[1:] - gap[:-1]) / (gap[1:] + gap[:-1]))[same]
     at = group[1:][same]
-    return np.bincount(at, weights=3.0 * term * term, minlength=groups), np.bincount(at, minlength=groups) * 1.0
+    return _sums(at, 3.0 * term * term, groups), _sums(at, np.ones(len(at)), groups)
+
+
+def _sums(group: NDArray[np.int64], values: Array, groups: int) -> Array:
+    return np.bincount(group, weights=values, minlength=groups).astype(np.float64)
 
 
 def _gamma_shape(total: Array, pairs: Array) -> Array:

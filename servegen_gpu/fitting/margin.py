@@ -1,9 +1,9 @@
 """The distribution of an environment's factor, from counts of which it is the hidden rate.
 
-A count of a cell is drawn with the mean b·M, b being what is expected and M the factor. The likeliest distribution of M
-among all (Kiefer and Wolfowitz, 1956) is found by expectation maximisation on a grid of levels. It starts from the Gamma
-distribution with the right variance and not from a flat one, which would keep mass in the tails for thousands of steps,
-and is accelerated (SQUAREM: Varadhan and Roland, Scand. J. Statist. 35, 2008).
+A count of a cell is drawn with the mean b·M, b being what is expected and M the factor. The likeliest distribution of
+M among all (Kiefer and Wolfowitz, 1956) is found by expectation maximisation on a grid of levels. It starts from the
+Gamma distribution with the right variance and not from a flat one, which would keep mass in the tails for thousands of
+steps, and is accelerated (SQUAREM: Varadhan and Roland, Scand. J. Statist. 35, 2008).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def fit_margin(count: NDArray[np.int64], base: Array, variance: float, shape: fl
     """
     if shape * float(base.mean()) > EXACT_COUNTS:
         found = _of_counts(count, base)
-        return MarginFit(_with_variance(found, variance), "counts", found.variance, 0)
+        return MarginFit(with_variance(found, variance), "counts", found.variance, 0)
     pairs, times = _pairs(count, base)
     top = (count / base)[base > base.mean() / 4].max()
     levels = _levels(variance, float(top))
@@ -80,7 +80,7 @@ def fit_margin(count: NDArray[np.int64], base: Array, variance: float, shape: fl
     kept = weights > LEAST_WEIGHT
     found = Margin.of_levels(levels[kept], weights[kept])
     if abs(found.variance / variance - 1.0) <= VARIANCE_WITHIN:
-        return MarginFit(_with_variance(found, variance), "levels", found.variance, steps)
+        return MarginFit(with_variance(found, variance), "levels", found.variance, steps)
     gamma = _likeliest_gamma(pairs, times, variance, shape)
     return MarginFit(gamma, "zero-inflated gamma" if gamma.zero else "gamma", found.variance, steps)
 
@@ -161,11 +161,11 @@ def _of_counts(count: NDArray[np.int64], base: Array) -> Margin:
     return Margin(share, np.quantile(count / base, share), float((count == 0).mean()))
 
 
-def _with_variance(margin: Margin, variance: float) -> Margin:
+def with_variance(margin: Margin, variance: float) -> Margin:
     """The margin to a power, which keeps empty cells and order, so that it has a variance."""
     low, high = 0.25, 4.0
     for _ in range(50):
-        power = np.sqrt(low * high)
+        power = float(np.sqrt(low * high))
         bent = Margin(margin.at, margin.values**power, margin.zero)
         low, high = (power, high) if bent.variance < variance else (low, power)
     return bent
