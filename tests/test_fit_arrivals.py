@@ -24,9 +24,9 @@ def one_client(arrival_us: np.ndarray) -> np.ndarray:
     return np.zeros(len(arrival_us), np.int64)
 
 
-def drifting(gap: np.ndarray, mean_s: float = 10.0) -> np.ndarray:
-    """Arrivals of gaps that shrink to a quarter over the log, microseconds."""
-    return np.cumsum(gap * mean_s * 1e6 / np.geomspace(1, 4, len(gap))).astype(np.int64)
+def drifting(gap: np.ndarray, times: float = 4.0, mean_s: float = 10.0) -> np.ndarray:
+    """Arrivals of gaps that shrink over the log, microseconds."""
+    return np.cumsum(gap * mean_s * 1e6 / np.geomspace(1, times, len(gap))).astype(np.int64)
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -45,9 +45,9 @@ def test_family_and_shape_of_a_client_whose_rate_drifts(name: str):
 
 
 def test_moments_take_a_drift_for_burstiness_and_local_variation_does_not():
-    us = drifting(np.random.default_rng(5).exponential(1, N))
+    us = drifting(np.random.default_rng(5).exponential(1, N), times=20)
     gap = np.diff(us)
-    assert gap.mean() ** 2 / gap.var() < 0.75  # the planted defect
+    assert gap.mean() ** 2 / gap.var() < 0.5  # the planted defect
     assert cell_shapes(us, one_client(us)).shape[0] == pytest.approx(1, abs=0.04)
 
 
@@ -127,7 +127,7 @@ def test_facts_of_a_log():
     assert abs(facts.drift) < 4 * facts.drift_error
     assert log_facts(np.sort(rng.uniform(0, 86_400e6, 5000)).astype(np.int64)).notes == ()
     (note,) = [n for n in log_facts(steady // 10).notes if "min long" in n]
-    assert "windows of 60 s" in note
+    assert "windows of 59" in note or "windows of 60" in note
     half = np.concatenate((steady[:2500], steady[2500::4]))
     assert any("drifts" in note for note in log_facts(half).notes)
 

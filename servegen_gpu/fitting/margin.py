@@ -25,7 +25,7 @@ BASE_STEP = 0.02
 FLAT = 0.05
 """Share of the start that is flat: no level has weight 0, from which none would come back."""
 MOST_STEPS = 400
-ENOUGH_GAIN = 1e-3
+ENOUGH_GAIN = 1e-4
 """Log-likelihood that an accelerated step has to gain, for another."""
 VARIANCE_WITHIN = 0.1
 EXACT_COUNTS = 1_000.0
@@ -114,12 +114,14 @@ def maximise(likelihood: Array, times: Array, weights: Array, most_steps: int = 
         first, second = once - weights, (twice - once) - (once - weights)
         length = np.sqrt((first @ first) / max(float(second @ second), 1e-300))
         ahead = twice
-        if length > 1.0:
+        while length > 1.0:
             far = np.maximum(weights + 2.0 * length * first + length * length * second, 1e-12 * twice)
             far /= far.sum()
             settled, value = step(far)
             if value >= last:
                 ahead = settled
+                break
+            length /= 4.0
         weights = ahead
     return weights, 3 * most_steps
 

@@ -131,7 +131,7 @@ def window_rates(
     if windows > 1:
         there = mean > 0
         dispersion[there] = (squares[there] / mean[there] - mean[there] * exposure.sum()) / (windows - 1)
-    weight = _weight(dispersion, np.broadcast_to(np.asarray(chance, np.float64), (clients,)), windows)
+    weight = _weight(dispersion, np.broadcast_to(np.asarray(chance, np.float64), (clients,)), mean, exposure)
     own = requests / (exposure[at_window] * window_s)
     mean_rps = mean / window_s
     rps = mean_rps[at_client] + weight[at_client] * (own - mean_rps[at_client])
@@ -147,9 +147,11 @@ def _counted(cell: NDArray[np.int64], cells: int) -> tuple[NDArray[np.int64], ND
     return np.unique(cell, return_counts=True)
 
 
-def _weight(dispersion: Array, chance: Array, windows: int) -> Array:
+def _weight(dispersion: Array, chance: Array, mean: Array, exposure: Array) -> Array:
+    windows = len(exposure)
     with np.errstate(invalid="ignore", divide="ignore"):
         weight = 1.0 - chance / dispersion
-        # a dispersion by chance alone is chance · χ² / df
-        sure = dispersion > chance * (1.0 + SURE * np.sqrt(2.0 / max(windows - 1, 1)))
+        # by chance alone a dispersion varies as χ² does, and more where counts are few
+        spread = np.sqrt(2.0 / max(windows - 1, 1) + (1.0 / exposure).mean() / (mean * windows))
+        sure = dispersion > chance * (1.0 + SURE * spread)
     return np.where(sure & (weight >= LEAST_WEIGHT), weight, 0.0)
