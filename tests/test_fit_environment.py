@@ -22,9 +22,14 @@ TRACE = REPOSITORY.parent / "shared" / "data" / "traces" / "azure-2023-code.csv"
 WINDOWS_S = (1, 10, 60, 600)
 
 
-def simulated(environment: Environment, cells: int, mean: float, seed: int) -> np.ndarray:
+def factor(environment: Environment, cells: int, seed: int) -> np.ndarray:
+    margin = environment.margin
     z = process(derive_key(seed), 0, 0, environment.octaves, 0, cells)
-    return np.random.default_rng(seed).poisson(mean * factors(z, environment.margin))
+    return factors(z, margin.at, margin.values, margin.zero)
+
+
+def simulated(environment: Environment, cells: int, mean: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(mean * factor(environment, cells, seed))
 
 
 def dispersions(counts: np.ndarray, cell_s: int = 1) -> np.ndarray:
@@ -183,8 +188,7 @@ def test_kernels_are_those_of_the_law():
 def test_rates_by_window_are_taken_out():
     true = Environment(Margin.gamma(1.0), {2: 0.5, 5: 0.5})
     day = 1.65 * (1 + 0.6 * np.sin(np.arange(86_400) // 600 * 600 / 86_400 * 2 * np.pi))
-    z = process(derive_key(1), 0, 0, true.octaves, 0, 86_400)
-    counts = np.random.default_rng(1).poisson(day * factors(z, true.margin))
+    counts = np.random.default_rng(1).poisson(day * factor(true, 86_400, 1))
     fit = fit_environment(counts, day, 1.0)
     assert fit is not None
     assert fit.variance == pytest.approx(1, rel=0.12)

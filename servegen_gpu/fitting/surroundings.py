@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.fitting.environment import EnvironmentFit, cell_counts, choose_cell, fit_environment, with_variance
+from servegen_gpu.fitting.environment import EnvironmentFit, cell_counts, choose_cell, fit_environment
+from servegen_gpu.fitting.margin import with_variance
 from servegen_gpu.fitting.rates import WindowRates, window_rates, windows_of
 
 MANY_WINDOWS = 12
