@@ -87,7 +87,7 @@ def latent(
     """Latent clients, as many as carry the dependence of lengths, or of lengths and time."""
     ids = trace.columns.get("hash_ids")
     blocks = first_blocks_of(ids) if isinstance(ids, Ragged) else None
-    talks = trace.columns.get("conversation")
+    talks = np.asarray(trace["conversation"], np.int64)
 
     def clusters(count: int) -> Latent:
         return latent_clients(trace.columns, first_blocks=blocks, conversation=talks, most=count, seed=seed)
@@ -100,9 +100,8 @@ def latent(
     chosen = choose_dependence(values, {name: one.label for name, one in several.items()}, seed=seed)
     why = ""
     if chosen.chosen.labels == POOLED:
-        rates = window_rates(
-            trace["arrival_us"][begins], full.label[begins].astype(np.int64), span_s=span_s, clients=len(full), begin_us=0
-        )
+        first_us, label = trace["arrival_us"][begins], full.label[begins].astype(np.int64)
+        rates = window_rates(first_us, label, span_s=span_s, clients=len(full))
         # latent clients are for lengths that go with the rate, too
         own = np.bincount(rates.window, rates.requests, minlength=rates.windows)
         share = np.bincount(full.label[begins], minlength=len(full)) / max(int(begins.sum()), 1)
