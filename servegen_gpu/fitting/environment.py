@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ TREND_DEGREE = 5
 SLOWEST = 8
 """Half waves per log from which on variation is looked for: slower ones are a drift of the rate."""
 HERMITES, PHASES = 100, 64
+RIDGE, START_WEIGHT, LEAST_WEIGHT = 0.02, 0.02, 0.003
+"""Of the search for octaves: pull to equal weights, what every octave starts with, and what is left out at its end."""
 MOST_MEAN_SHARE = 0.3
 """Of the variance: the most that the log's own mean may have taken away."""
 
@@ -385,7 +387,48 @@ class _Link:
 
 def _mean_variance(link: _Link, octaves: Mapping[int, float], cells: int) -> float:
     """Variance of the factor's mean over as many cells."""
-    lags = np.unique(np.rint(np.concatenate(([0], np.geomspace(1, max(cells, 1), 400)))).astype(np.int64))
-    at = link.covariance(kernels(lags, tuple(octaves)) @ np.array(list(octaves.values())))
-    every = np.interp(np.arange(cells), lags, at) * (1.0 - np.arange(cells) / cells)
+    lags = _some_lags(cells)
+    return _over_cells(link.covariance(kernels(lags, tuple(octaves)) @ np.array(list(octaves.values()))), lags, cells)
+
+
+def _some_lags(cells: int) -> NDArray[np.int64]:
+    return np.unique(np.rint(np.concatenate(([0], np.geomspace(1, max(cells, 1), 400)))).astype(np.int64))
+
+
+def _over_cells(covariance: Array, lags: NDArray[np.int64], cells: int) -> float:
+    every = np.interp(np.arange(cells), lags, covariance) * (1.0 - np.arange(cells) / cells)
     return float((2.0 * every.sum() - every[0]) / cells)
+
+
+def with_window_variances(fit: EnvironmentFit, cells: NDArray[np.int64], variances: Array) -> EnvironmentFit:
+    """The environment, moved until its means over windows have given variances, as nearly as octaves allow.
+
+    Parameters
+    ----------
+    fit : EnvironmentFit
+    cells : int64[n]
+        Lengths of windows in cells, ascending from 1.
+    variances : float64[n]
+        Above 0.
+    """
+    margin = with_variance(fit.environment.margin, float(variances[0]))
+    link = _Link.of(margin)
+    octaves = tuple(range(int(np.log2(cells[-1])) + 1))
+    lags = [_some_lags(int(n)) for n in cells]
+    kernel = [kernels(at, octaves) for at in lags]
+
+    def weights(x: Array) -> Array:
+        heavy = np.exp(x - x.max())
+        return np.asarray(heavy / heavy.sum())
+
+    def off(x: Array) -> Array:
+        w = weights(x)
+        model = [_over_cells(link.covariance(k @ w), at, int(n)) for k, at, n in zip(kernel, lags, cells, strict=True)]
+        ridge = RIDGE * (x - x.mean())
+        return np.concatenate((np.log(np.maximum(model, 1e-12) / variances), ridge))
+
+    start = np.log([fit.environment.octaves.get(k, 0.0) + START_WEIGHT for k in octaves])
+    found = weights(optimize.least_squares(off, start, max_nfev=60).x)
+    kept = {k: float(w) for k, w in zip(octaves, found, strict=True) if w >= LEAST_WEIGHT}
+    environment = replace(fit.environment, margin=margin, octaves=kept)
+    return replace(fit, environment=environment, variance=margin.variance, _link=link)

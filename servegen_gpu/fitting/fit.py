@@ -23,6 +23,7 @@ from servegen_gpu.baselines.of_trace import category_of, lengths
 from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
 from servegen_gpu.clients.stated.turns import TurnModel
 from servegen_gpu.errors import OptionError
+from servegen_gpu.fitting.calibrate import calibrated
 from servegen_gpu.fitting.gaps import GapFamilies, GapShapes, cell_shapes, gap_families
 from servegen_gpu.fitting.lengths import Form, default_forms, field_tables, length_fit, scalar_values
 from servegen_gpu.fitting.log_facts import LogFacts, log_facts
@@ -132,8 +133,9 @@ def fit_with_report(
     first_us, first_client = np.asarray(trace["arrival_us"])[begins], who.client[begins]
     shapes, families = _gaps(first_us, first_client, who, facts.tick_us, step)
     around = surroundings(
+        np.asarray(trace["arrival_us"]),
         first_us,
-        first_client,
+        first_client if step == "ids" else np.zeros(len(first_us), np.int64),
         who.profile[first_client],
         who.profiles,
         span_s=span_s,
@@ -162,6 +164,9 @@ def fit_with_report(
         context_tokens=np.full(who.profiles, _context(trace) if "history" in grows else 0, np.int32),
         system_tokens=_system_tokens(labelled, who.profiles),
     )
+    if around.environment is not None and models:
+        pool, moved = calibrated(pool, around.environment, np.asarray(trace["arrival_us"]), span_s)
+        around = replace(around, environment=moved)
     suppressed = {f"moved {field}": share for field, share in tables.moved.items()}
     suppressed |= {"windows without a rate of their own": hidden} if least > 1 else {}
     report = FitReport(

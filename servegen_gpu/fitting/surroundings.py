@@ -45,6 +45,7 @@ class Surroundings:
 
 
 def surroundings(
+    every_us: NDArray[np.int64],
     arrival_us: NDArray[np.int64],
     client: NDArray[np.int64],
     profile: NDArray[np.int64],
@@ -60,8 +61,10 @@ def surroundings(
 
     Parameters
     ----------
-    arrival_us, client, profile : int64[requests]
-        Of requests that begin something, from 0 on.
+    every_us : int64[requests]
+        Arrivals of all requests, from 0 on: what follows others in conversations shows the environment, too.
+    arrival_us, client, profile : int64[beginnings]
+        Of requests that begin something; clients that differ are taken to burst one by one until shown otherwise.
     profiles : int
     span_s : float
     tick_us : int
@@ -74,7 +77,7 @@ def surroundings(
     notes: list[str] = []
     found, common = None, 1.0
     if wanted:
-        found, common, why = _environment(arrival_us, client, span_s, tick_us, window_s)
+        found, common, why = _environment(every_us, arrival_us, client, span_s, tick_us, window_s)
         notes += [why] if why else []
 
     def chance(mean: NDArray[np.float64], own: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -94,16 +97,21 @@ def surroundings(
 
 
 def _environment(
-    arrival_us: NDArray[np.int64], client: NDArray[np.int64], span_s: float, tick_us: int, window_s: int
+    every_us: NDArray[np.int64],
+    arrival_us: NDArray[np.int64],
+    client: NDArray[np.int64],
+    span_s: float,
+    tick_us: int,
+    window_s: int,
 ) -> tuple[EnvironmentFit | None, float, str]:
     """The environment, the share of its variance that clients have in common, and what to say."""
-    cell_s = choose_cell(len(arrival_us), span_s, tick_us, window_s)
+    cell_s = choose_cell(len(every_us), span_s, tick_us, window_s)
     if cell_s is None:
         return None, 1.0, "too few requests for an environment: they are taken as independent of each other"
-    counts = cell_counts(arrival_us, 0, span_s, cell_s)
+    counts = cell_counts(every_us, 0, span_s, cell_s)
     base, longest_s = None, None
     if span_s >= MANY_WINDOWS * window_s:
-        rates = window_rates(arrival_us, span_s=span_s, window_s=window_s)
+        rates = window_rates(every_us, span_s=span_s, window_s=window_s)
         if rates.weight[0] > 0:
             base, longest_s = _by_cell(rates, len(counts), cell_s) * cell_s, window_s / 2
     found = fit_environment(counts, base, cell_s, longest_s=longest_s)
