@@ -429,7 +429,7 @@ def test_full_disk(tmp_path, name):
 def test_explanations(tmp_path):
     import errno
 
-    from servegen_gpu.formats.atomic import explained
+    from servegen_gpu.disk import explained
 
     cases = {errno.ENOSPC: "free space", errno.EDQUOT: "free space", errno.EROFS: "may write", errno.EIO: "can be"}
     for code, words in cases.items():

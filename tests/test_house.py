@@ -26,7 +26,7 @@ def test_the_readme_lists_every_module_and_no_other():
     assert listed - nested == there - {"__init__.py"}
 
 
-FLOORS = """errors text forks | blocks cache_dir arrays | request | law | schedules clock rates options | clients
+FLOORS = """errors text forks disk | blocks cache_dir arrays | request | law | schedules clock rates options | clients
     | rules | packed_turns packed_environment packed packing realise spans plan | merge | backends | conversations
     | provenance trace formats windowed describe | scaling dataset prefixes histories cutting
     | exports validating serving | pipeline | baselines comparing fitting | compat cli __main__"""

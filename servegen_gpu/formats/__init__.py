@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from servegen_gpu.blocks import thread_count
+from servegen_gpu.disk import explained, new_directory
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
-from servegen_gpu.formats.atomic import explained, is_special, new_directory, new_file
+from servegen_gpu.formats.atomic import is_special, new_file
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.compression import SUFFIXES, compressor, open_text, plain_name
 from servegen_gpu.formats.flow import CHUNK_IDS, TEXT_CHUNK_IDS, chunks, overlap

@@ -1,4 +1,4 @@
-"""Files and directories that appear complete or not at all.
+"""Files that appear complete or not at all.
 
 Everything is written under a temporary name in the directory of the target, flushed to the disk, and only then renamed.
 Any exception, Ctrl-C included, removes it; a killed process leaves a hidden ``.servegen-*.tmp`` and never a half file
@@ -7,12 +7,9 @@ under the final name.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
-import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from servegen_gpu.disk import explained, hidden_beside, sync_directory
 from servegen_gpu.errors import OutputError
 
 PIECE_BYTES = 1 << 18
@@ -117,47 +115,19 @@ def new_file(path: Path, shown: Path | None = None) -> Iterator[Sink]:
         return
     if os.path.isdir(path):  # unlike Path.is_dir, silent where it may not look
         raise OutputError("a file to write", f"the directory {path}", 'name a file, or end the path in "/" for parts')
-    actual = _sibling(path)
+    actual = hidden_beside(path)
     sink = Sink(actual, shown)
     try:
         yield sink
         sink.finish()
         with explained(shown, sink.size):
             os.replace(actual, os.path.realpath(path))
-            _sync_directory(actual.parent)
+            sync_directory(actual.parent)
     finally:
         # After the rename there is nothing left under the temporary name.
         sink.release()
         with suppress(OSError):
             actual.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """An empty directory that takes its name when the block ends well.
-
-    The caller has made sure that what is there now, if anything, may go.
-    """
-    actual = _sibling(path)
-    target = Path(os.path.realpath(path))
-    older = _sibling(path)
-    with explained(path):
-        os.mkdir(actual)
-    try:
-        yield actual
-        with explained(path):
-            if target.exists():
-                os.rename(target, older)
-            try:
-                os.rename(actual, target)
-            except BaseException:
-                if older.exists():
-                    os.rename(older, target)
-                raise
-            _sync_directory(target.parent)
-    finally:
-        shutil.rmtree(actual, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
 
 
 def descriptor(path: Path) -> int | None:
@@ -180,48 +150,3 @@ def is_special(path: Path) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-@contextmanager
-def explained(path: Path, written: int = 0) -> Iterator[None]:
-    """Turn an `OSError` of the block, but for a broken pipe, into an `OutputError` that says what to do."""
-    try:
-        yield
-    except (OutputError, BrokenPipeError):  # a reader that has gone is no fault
-        raise
-    except OSError as error:
-        raise _explanation(error, path, written) from error
-
-
-def _explanation(error: OSError, path: Path, written: int) -> OutputError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    where = f"{reason.lower()}: {path}"
-    after = f"{where}, after {written:,} bytes"
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return OutputError("enough free space", after, "free some, write to another disk, or ask for less")
-        case errno.EFBIG:
-            fix = 'raise the limit (ulimit -f), or end the path in "/" to write a directory of parts'
-            return OutputError("a file within the size limit", after, fix)
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return OutputError("a place where you may write", where, "change the permissions or the path")
-        case errno.ENOENT | errno.ENOTDIR:
-            return OutputError("an existing directory to write into", where, f"create {path.parent} first")
-        case _:
-            return OutputError("a file that can be written", after if written else where, "check the path and the disk")
-
-
-def _sibling(path: Path) -> Path:
-    """A fresh hidden name beside the file that `path` leads to (links followed)."""
-    parent = Path(os.path.realpath(path)).parent
-    return parent / f".servegen-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a rename last; not every system can."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
