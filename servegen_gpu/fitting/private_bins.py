@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.fitting.private_draft import Counted, Draft
+from servegen_gpu.request.tables import Tables
 
 Bins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -57,7 +59,7 @@ def merged_bins(
     run_starts = np.flatnonzero(begins)
     sums = np.add.reduceat(counts, run_starts)
     poor = sums < least
-    begins |= _filled(counts, run_starts[~poor & ~heavy[run_starts]], sums[~poor & ~heavy[run_starts]], least)
+    begins |= filled(counts, run_starts[~poor & ~heavy[run_starts]], sums[~poor & ~heavy[run_starts]], least)
     group_starts = np.flatnonzero(begins)
     sums = np.add.reduceat(counts, group_starts)
     means = _means(values, counts, group_starts, sums)
@@ -68,10 +70,10 @@ def merged_bins(
     return np.concatenate(([0], np.cumsum(per_table))), means[kept], moved[kept]
 
 
-def _filled(
+def filled(
     counts: NDArray[np.int64], starts: NDArray[np.int64], sums: NDArray[np.int64], least: int
 ) -> NDArray[np.bool_]:
-    """Where the groups of runs begin: each takes bins until it has enough, the last one of a run takes the rest.
+    """Where the groups of runs begin, bool[bins]: each takes bins until it has enough, a run's last one the rest.
 
     Runs begin at `starts` and have `sums` requests each, at least `least`.
     """
@@ -112,3 +114,69 @@ def _receivers(means: NDArray[np.int64], poor: NDArray[np.bool_], table: NDArray
     right = np.minimum(right, len(at) - 1)
     to_left = has_left & (~has_right | (means - means[left] <= means[right] - means))
     return np.where(to_left, left, right)
+
+
+def private_tables(draft: Draft, least: int) -> tuple[NDArray[np.int32], Tables, float]:
+    """Tables with at least `least` requests behind every bin, and who draws from which.
+
+    Tables of fewer requests become one for each field, or join the largest of the field. Tables that tell of nobody
+    stay as they are.
+
+    Returns
+    -------
+    table : int32[profiles, windows, fields]
+    tables : Tables
+    share : float
+        Of the draws, how many are of bins that had too few.
+    """
+    counted, table = draft.counted, draft.table.copy()
+    for lane in range(table.shape[2]):
+        used = np.unique(table[..., lane][table[..., lane] >= 0])
+        used = used[~counted.free[used]]
+        totals = counted.totals()[used]
+        few = used[totals < least]
+        if len(few) and counted.totals()[few].sum() < least and len(few) < len(used):
+            few = np.append(few, used[np.argmax(totals)])
+        if len(few):
+            part = np.zeros(len(counted), np.float64)
+            part[few] = 1.0
+            counted = counted.with_tables([counted.joint(part)])
+            table[..., lane][np.isin(table[..., lane], few)] = len(counted) - 1
+    used, table_rows = np.unique(table, return_inverse=True)
+    rows = table_rows.reshape(table.shape) - (used[0] < 0)
+    used = used[used >= 0]
+    free = counted.free[used]
+    mine = counted.select(used[~free])
+    totals = mine.totals()
+    scarce = totals < least  # a whole field that hardly occurs: one value, to one digit
+    offsets, values, counts = (
+        merged_bins(mine.offsets, mine.values, mine.counts, least)
+        if not scarce.any()
+        else (_with_scarce(mine, scarce, least))
+    )
+    share = float(mine.counts[mine.counts < least].sum() / max(mine.counts.sum(), 1))
+    parts = [draft.tables.select(used[free])]
+    if len(mine):
+        parts.append(Tables.from_weights(offsets, values, counts))
+    place = np.empty(len(used), np.int64)
+    place[np.flatnonzero(free)] = np.arange(free.sum())
+    place[np.flatnonzero(~free)] = free.sum() + np.arange((~free).sum())
+    return np.where(rows < 0, -1, place[rows]).astype(np.int32), Tables.join(parts), share
+
+
+def _with_scarce(mine: Counted, scarce: NDArray[np.bool_], least: int) -> Bins:
+    """`merged_bins`, where some tables have fewer requests than `least`: these become one rounded value each."""
+    rich = mine.select(np.flatnonzero(~scarce))
+    offsets, values, counts = merged_bins(rich.offsets, rich.values, rich.counts, least)
+    at, found = 0, []
+    for t, is_scarce in enumerate(scarce.tolist()):
+        if is_scarce:
+            bins = slice(int(mine.offsets[t]), int(mine.offsets[t + 1]))
+            mean = np.average(mine.values[bins], weights=mine.counts[bins])
+            found.append((np.array([int(float(f"{mean:.0e}"))]), mine.counts[bins].sum(keepdims=True)))
+        else:
+            bins = slice(int(offsets[at]), int(offsets[at + 1]))
+            found.append((values[bins], counts[bins]))
+            at += 1
+    sizes = [len(one) for one, _ in found]
+    return np.cumsum([0, *sizes]), np.concatenate([v for v, _ in found]), np.concatenate([c for _, c in found])
