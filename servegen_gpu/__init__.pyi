@@ -8,6 +8,8 @@ from servegen_gpu.clients.population.population import population as population
 from servegen_gpu.clients.population.presets import PRESETS as PRESETS
 from servegen_gpu.clients.population.resample import resample as resample
 from servegen_gpu.clients.released.servegen import load_servegen as load_servegen
+from servegen_gpu.clients.saved.profile import load_profile as load_profile
+from servegen_gpu.clients.saved.profile import save_profile as save_profile
 from servegen_gpu.clients.stated import distributions as distributions
 from servegen_gpu.clients.stated.arrivals import Arrivals as Arrivals
 from servegen_gpu.clients.stated.diurnal import Diurnal as Diurnal
@@ -28,6 +30,9 @@ from servegen_gpu.errors import RateError as RateError
 from servegen_gpu.errors import ServeGenError as ServeGenError
 from servegen_gpu.exports import write as write
 from servegen_gpu.exports.export import ExportOptions as ExportOptions
+from servegen_gpu.fitting.fit import fit as fit
+from servegen_gpu.fitting.fit import fit_with_report as fit_with_report
+from servegen_gpu.fitting.report import FitReport as FitReport
 from servegen_gpu.fitting.turns import fit_turns as fit_turns
 from servegen_gpu.formats.arrivals import read_arrivals as read_arrivals
 from servegen_gpu.pipeline import Workload as Workload

@@ -20,6 +20,13 @@ HEADER = "__header__"
 """Name of the member that holds the header: UTF-8 bytes of a JSON object, uint8[bytes]."""
 
 
+def _check_sizes(archive: zipfile.ZipFile, file_bytes: int) -> None:
+    """Refuse what would take more memory than the file has bytes: compressed members, or several in one place."""
+    members = archive.infolist()
+    if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > file_bytes:
+        raise ValueError("arrays that are compressed, or larger than the file")
+
+
 _DAMAGE = (
     *(ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -70,6 +77,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            _check_sizes(archive.zip, os.fstat(file.fileno()).st_size)
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(HEADER).tobytes())
         if not isinstance(header, dict):

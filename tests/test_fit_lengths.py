@@ -21,7 +21,7 @@ from servegen_gpu.fitting.lengths import (
     tables_of_tally,
 )
 from servegen_gpu.fitting.mixture import fit_mixture
-from servegen_gpu.fitting.tallies import knots, suppress, tally
+from servegen_gpu.fitting.tallies import knots, tally
 
 
 def long_tailed(n: int = 50_000, seed: int = 1) -> np.ndarray:
@@ -76,42 +76,6 @@ def test_knots_leave_small_labels_alone():
     many = np.diff(tally(values, label, 7).offsets)
     assert (np.diff(few.offsets)[many <= 100] == many[many <= 100]).all()
     assert (np.diff(few.offsets)[many > 100] < many[many > 100]).all()
-
-
-@pytest.mark.parametrize("least", [2, 5, 50, 1_000])
-def test_no_bin_has_fewer_than_the_least(least):
-    values, label = labelled(labels=40)
-    counted = tally(values, label, 40)
-    assert (counted.counts < least).any()
-    hidden = suppress(counted, least)
-    made = hidden.tally
-    assert np.array_equal(made.totals, counted.totals)
-    enough = counted.totals >= least
-    assert enough.sum() >= 5
-    assert (made.counts[enough[made.label]] >= least).all()
-    assert np.array_equal(hidden.short, (counted.totals > 0) & (counted.totals < least))
-    inside = np.diff(made.values)[np.diff(made.label) == 0]
-    assert (inside > 0).all()
-    kept = np.zeros(40)
-    for one in range(40):  # what is not counted as moved is a value that both have
-        old = dict(zip(*(a[counted.label == one].tolist() for a in (counted.values, counted.counts)), strict=True))
-        new = made.values[made.label == one].tolist()
-        kept[one] = sum(old.get(v, 0) for v in new)
-        means = [(t.values @ (t.counts * (t.label == one))) / max(t.totals[one], 1) for t in (counted, made)]
-        assert abs(means[0] - means[1]) <= 0.5
-    assert np.array_equal(counted.totals - hidden.moved, kept)
-    assert hidden.moved_share == pytest.approx(1 - kept.sum() / len(values))
-
-
-def test_extreme_values_are_not_told():
-    values = np.concatenate((np.repeat([100, 200], 500), [1, 999_999]))
-    hidden = suppress(tally(values, np.zeros(len(values), np.int64), 1), 5).tally
-    assert hidden.counts.min() >= 5
-    assert hidden.values[0] > 1
-    assert hidden.values[-1] < 10_000
-    assert suppress(tally(values, np.zeros(len(values), np.int64), 1), 1).moved_share == 0
-    with pytest.raises(OptionError, match="least count of at least 1"):
-        suppress(tally(values, np.zeros(len(values), np.int64), 1), 0)
 
 
 def test_the_mixture_is_found_again():
@@ -182,18 +146,17 @@ def test_all_fields_of_a_category():
     trace = sg.Trace(columns | {"reason_tokens": reason})
     found = fields_of(trace, "reason")
     label = rng.integers(0, 3, n)
-    made = field_tables(found, label, 3, form=default_forms("reason"), least=20)
+    made = field_tables(found, label, 3, form=default_forms("reason"))
     assert made.row.tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
-    assert set(made.moved) == {"input_tokens", "output_tokens", "reason_ratio"}
-    assert not made.short.any()
+    stated = np.repeat(np.arange(9) < 6, np.diff(made.tables.offsets))
+    assert ((made.requests < 0) == stated).all()
+    assert made.requests[~stated].sum() == len(found["reason_ratio"][0])
     row, ratio = found["reason_ratio"]
     exact = field_tables(found, label, 3)
-    assert exact.moved == {}
     assert exact.tables.means[7] == pytest.approx(ratio[label[row] == 1].mean())
     scalar = scalar_values(found, "reason", n)
     assert np.array_equal(scalar[2, output > 0], ratio)
     assert not scalar[2, output == 0].any()
-    assert field_tables(found, label, 4, least=20).short.tolist() == [False] * 3 + [True]
 
 
 def test_items_of_each_modality():

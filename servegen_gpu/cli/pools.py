@@ -12,7 +12,10 @@ import servegen_gpu as sg
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 
-WORKLOAD_HELP = "name of a workload (see `servegen-gpu presets`), or a TOML file of your own population or clients"
+WORKLOAD_HELP = (
+    "name of a workload (see `servegen-gpu presets`), a TOML file of your own population or clients, or the directory "
+    "of a saved profile"
+)
 
 
 def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
@@ -56,6 +59,7 @@ def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]
     """The pool that is asked for, and what a user should know of it."""
     from servegen_gpu.clients.population.preset_toml import is_population
     from servegen_gpu.clients.released.servegen import load_servegen_with_notes
+    from servegen_gpu.clients.saved.profile import is_profile
 
     notes: tuple[str, ...] = ()
     workload = options.workload or options.population
@@ -63,7 +67,13 @@ def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]
         raise OptionError(
             "a workload or --population", "both" if workload else "neither", "name one: see `servegen-gpu presets`"
         )
-    if is_toml(workload) or options.population:
+    if options.population is None and is_profile(workload):
+        if options.profiles is not None or options.clients is not None:
+            raise OptionError(
+                "a saved profile without --profiles and --clients", workload, "leave them out, or use --resample"
+            )
+        pool = sg.load_profile(workload)
+    elif is_toml(workload) or options.population:
         if options.profiles is not None:
             raise OptionError("a TOML file without --profiles", workload, "leave out one of them")
         if options.population or is_population(workload):

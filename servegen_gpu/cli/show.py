@@ -19,7 +19,10 @@ def add(commands: Any) -> None:
         "inspect", help="figures of a trace or of clients", usage="servegen-gpu inspect TRACE|WORKLOAD [options]"
     )
     show.set_defaults(run=_inspect)
-    pools.add(show, "a trace file, a directory of parts, or a workload: its name, or a TOML file of your own clients")
+    pools.add(
+        show,
+        "a trace file, a directory of parts, or a workload: its name, a TOML file of your own clients, a saved profile",
+    )
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
     reading.add(show, "--output")
@@ -47,10 +50,12 @@ def add(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.clients.describe.describe import describe_pool, format_description
+    from servegen_gpu.clients.saved.profile import is_profile, read_about
     from servegen_gpu.describe import describe_trace, format_trace_description
 
     own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
-    if own and Path(options.workload).exists():
+    saved = own and is_profile(options.workload)
+    if own and not saved and Path(options.workload).exists():
         if pools.selects(options):
             raise OptionError(
                 "--only, --where, --largest and --smallest with a workload",
@@ -58,7 +63,7 @@ def _inspect(options: argparse.Namespace) -> int:
                 "leave them out, or name ServeGen's data directory with --profiles",
             )
         figures, text = describe_trace(reading.slabs(options.workload, options)), format_trace_description
-    elif own and options.workload not in sg.PRESETS:
+    elif own and not saved and options.workload not in sg.PRESETS:
         raise OptionError(
             "a trace, or a workload",
             f"{options.workload!r}: no such file, nor one of {', '.join(sg.PRESETS)}",
@@ -69,7 +74,9 @@ def _inspect(options: argparse.Namespace) -> int:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         figures, text = describe_pool(pool, top=options.top), format_description
-        if own:
+        if about := read_about(options.workload) if saved else {}:
+            figures["fit"] = about
+        elif own and not saved:
             from servegen_gpu.clients.population.origins import origins
             from servegen_gpu.clients.population.presets import preset_text
 

@@ -529,6 +529,12 @@ class ClientPool:
 
         return with_environment(self, environment, clients)
 
+    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Save the pool as a directory that a person can read and edit; see `servegen_gpu.save_profile`."""
+        from servegen_gpu.clients.saved.profile import save_profile
+
+        save_profile(self, path, **options)
+
     def digest(self) -> str:
         """SHA-256 over everything that sampling depends on, as hexadecimal text."""
         return self._digest

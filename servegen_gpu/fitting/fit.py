@@ -25,9 +25,10 @@ from servegen_gpu.clients.stated.turns import TurnModel
 from servegen_gpu.errors import OptionError
 from servegen_gpu.fitting.calibrate import calibrated
 from servegen_gpu.fitting.gaps import GapFamilies, GapShapes, cell_shapes, gap_families
-from servegen_gpu.fitting.lengths import Form, default_forms, field_tables, length_fit, scalar_values
+from servegen_gpu.fitting.lengths import FieldTables, Form, default_forms, field_tables, length_fit, scalar_values
 from servegen_gpu.fitting.log_facts import LogFacts, log_facts
 from servegen_gpu.fitting.prefixes import system_tokens
+from servegen_gpu.fitting.privacy import Behind, private
 from servegen_gpu.fitting.report import FitReport
 from servegen_gpu.fitting.sessions import SessionFacts, block_tokens, with_sessions
 from servegen_gpu.fitting.surroundings import Surroundings, surroundings
@@ -89,9 +90,9 @@ def fit_with_report(
         Whether counts of windows are random around rates that are drawn to their mean, or kept as they are
         (``exact`` replay).
     min_count : int
-        Fewest requests that must stand behind every bin of a length, every client's rate and every window's.
+        Fewest requests that must stand behind every length, client and window; see `servegen_gpu.fitting.privacy`.
     keep_ids : bool
-        Keep the log's numbers of clients; by default they are 0, 1, 2, …
+        Keep the log's numbers of clients, with `min_count` 1; by default they are 0, 1, 2, …
     name : str, optional
         Of the pool.
     seed : int
@@ -109,11 +110,11 @@ def fit_with_report(
         If the log cannot be read, or says too little: two requests at different times are needed for a rate.
     """
     _check(clients, counts, lengths_as)
-    least = max(integer("min_count", min_count, 2**31 - 1), 1)
+    least = integer("min_count", min_count, 2**31 - 1)
+    if keep_ids and least > 1:
+        raise OptionError("keep_ids with min_count=1", f"min_count {least:,}", "leave out one of them")
     trace, source = _log(log)
     trace, facts, span_s = _from_zero(trace, source)
-    if len(trace) < least:
-        raise OptionError(f"a log of at least {least:,} requests", f"{len(trace):,} in {source}", "lower min_count")
     few = len(trace) < FEW
     notes = list(facts.notes)
     trace, talks = with_sessions(trace) if sessions and not few else (_alone(trace), SessionFacts("none", 0.0, 0))
@@ -122,7 +123,6 @@ def fit_with_report(
     values = scalar_values(found, category, len(trace))
     begins = np.asarray(trace["turn"]) == 1
     who, step = _who(trace, values, begins, span_s, clients, most_latent, few, seed)
-    who = _joined(who, least)
     notes += [*who.notes, *talks.notes]
     if few:
         notes.append(f"{len(trace):,} requests are few: a constant rate, exponential gaps and their lengths, no more")
@@ -150,14 +150,14 @@ def fit_with_report(
     forms = default_forms(category) if lengths_as == "auto" else lengths_as
     grows = {model.growth for model in models.values()}
     drawn = _first_inputs(found, begins) if grows & {"history", "edit"} else found
-    tables = field_tables(drawn, who.label, who.profiles, form=forms, least=least)
-    rate_rps, hidden = _rates(around, models, who, counts, few, least)
+    tables = field_tables(drawn, who.label, who.profiles, form=forms)
+    rate_rps = _rates(around, models, who, counts, few)
     pool = ClientPool(
         name=name or f"{source}-fit",
         category=category,
         window_s=WINDOW_S,
         first_window=0,
-        **_clients(who, keep_ids, least),
+        **_clients(who, keep_ids),
         **_profiles(who, rate_rps, families, tables.row, models, around),
         tables=tables.tables,
         measured=np.full(who.profiles, counts == "measured"),
@@ -167,8 +167,8 @@ def fit_with_report(
     if around.environment is not None and models:
         pool, moved = calibrated(pool, around.environment, np.asarray(trace["arrival_us"]), span_s)
         around = replace(around, environment=moved)
-    suppressed = {f"moved {field}": share for field, share in tables.moved.items()}
-    suppressed |= {"windows without a rate of their own": hidden} if least > 1 else {}
+    pool, hidden = private(pool, _behind(trace, who, tables, rate_rps.shape[1]), least)
+    notes += hidden.notes() if least > 1 else ()
     report = FitReport(
         requests=len(trace),
         span_s=span_s,
@@ -185,7 +185,7 @@ def fit_with_report(
         sessions=_sessions(talks, models),
         environment=_environment(around),
         window_weight=1.0 if counts == "measured" else around.weight,
-        suppressed=suppressed,
+        suppressed=hidden.facts() if least > 1 else {},
         notes=tuple(dict.fromkeys(notes)),
     )
     return pool, report
@@ -257,21 +257,6 @@ def _who(
     return latent(trace, values, begins, span_s, most, seed), "latent clients"
 
 
-def _joined(who: Who, least: int) -> Who:
-    """Profiles of fewer than `least` requests, with the largest one."""
-    size = np.bincount(who.label, minlength=who.profiles)
-    if not (size < least).any():
-        return who
-    kept = np.flatnonzero(size >= least)
-    largest = int(np.argmax(size))
-    place = np.full(who.profiles, largest)
-    place[kept] = kept
-    rank = np.cumsum(np.isin(np.arange(who.profiles), place)) - 1
-    used = np.unique(place)
-    spearman = None if who.spearman is None else who.spearman[used]
-    return replace(who, profile=rank[place[who.profile]], profiles=len(used), spearman=spearman)
-
-
 def _gaps(
     arrival_us: NDArray[np.int64], client: NDArray[np.int64], who: Who, tick_us: int, step: str
 ) -> tuple[NDArray[np.float64], GapFamilies]:
@@ -294,35 +279,34 @@ def _gaps(
 
 
 def _rates(
-    around: Surroundings, models: Mapping[int, TurnModel], who: Who, counts: str, few: bool, least: int
-) -> tuple[NDArray[np.float64], float]:
-    """Rates of profiles, float64[profiles, windows], and the share of windows that have none of their own."""
+    around: Surroundings, models: Mapping[int, TurnModel], who: Who, counts: str, few: bool
+) -> NDArray[np.float64]:
+    """Rates of profiles, float64[profiles, windows]."""
     rates = around.rates
-    counted = np.zeros((who.profiles, rates.windows))
-    counted[rates.client, rates.window] = rates.requests
     if few:
         rps = np.repeat(rates.mean_rps[:, None], rates.windows, axis=1)
     elif counts == "measured":
-        rps = counted / rates.window_s
+        rps = np.zeros((who.profiles, rates.windows))
+        rps[rates.client, rates.window] = rates.requests / rates.window_s
     else:
         rps = rates.dense()
-    hidden = (counted > 0) & (counted < least) & (np.ptp(rps, axis=1) > 0)[:, None]
-    poor = (counted < least) & hidden.any(axis=1)[:, None]
-    mean = (rps * poor).sum(axis=1) / np.maximum(poor.sum(axis=1), 1)
-    rps = np.where(poor, mean[:, None], rps)
     for profile, model in models.items():
         # rates are those of all requests; of these, what begins is the part that was counted
         rps[profile] /= 1.0 - model.share + model.share / model.mean_turns
-    return rps, float(hidden.sum() / max((counted > 0).sum(), 1))
+    return rps
 
 
-def _clients(who: Who, keep_ids: bool, least: int) -> dict[str, Any]:
+def _behind(trace: Trace, who: Who, tables: FieldTables, windows: int) -> Behind:
+    """How many requests stand behind each part of the pool."""
+    window = np.minimum(np.asarray(trace["arrival_us"]) // (WINDOW_S * 1_000_000), windows - 1)
+    counted = np.bincount(who.label * windows + window, minlength=who.profiles * windows)
+    clients = np.bincount(who.client, minlength=len(who.ids))
+    return Behind(tables.requests, counted.reshape(who.profiles, windows), clients)
+
+
+def _clients(who: Who, keep_ids: bool) -> dict[str, Any]:
     """Ids, profiles and rate factors."""
     size = np.bincount(who.client, minlength=len(who.ids)).astype(np.float64)
-    poor = size < least
-    small = np.maximum(np.bincount(who.profile[poor], minlength=who.profiles), 1)
-    mean = np.bincount(who.profile[poor], size[poor], minlength=who.profiles) / small
-    size = np.where(poor, mean[who.profile], size)
     factor = size / np.bincount(who.profile, size, minlength=who.profiles)[who.profile]
     ids = np.arange(len(who.ids))
     if keep_ids:
@@ -379,8 +363,9 @@ def _first_inputs(found: Mapping[str, Any], begins: NDArray[np.bool_]) -> dict[s
 
 
 def _context(trace: Trace) -> int:
-    """The most tokens of an input and an output together."""
-    return int((trace["input_tokens"].astype(np.int64) + trace["output_tokens"]).max())
+    """A power of two that the most tokens of an input and an output together stay below: it tells of no request."""
+    most = int((np.asarray(trace["input_tokens"], np.int64) + trace["output_tokens"]).max())
+    return min(1 << most.bit_length(), 2**31 - 1)
 
 
 def _system_tokens(trace: Trace, profiles: int) -> NDArray[np.int32]:

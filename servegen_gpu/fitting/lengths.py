@@ -13,7 +13,7 @@ from servegen_gpu.clients.stated.distributions import Constant, Distribution, Ex
 from servegen_gpu.clients.stated.tabulate import Grid, grid_of, tables_of, tabulate
 from servegen_gpu.errors import OptionError
 from servegen_gpu.fitting.mixture import pareto_lognormal
-from servegen_gpu.fitting.tallies import Tally, knots, suppress, tally
+from servegen_gpu.fitting.tallies import Tally, knots, tally
 from servegen_gpu.request.schema import KINDS, OUTPUT, Kind, of
 from servegen_gpu.request.tables import WORDS, Tables
 
@@ -31,7 +31,6 @@ def length_tables(
     *,
     form: Form = "counts",
     field: str = "input_tokens",
-    least: int = 1,
 ) -> Tables:
     """One table for each label.
 
@@ -48,10 +47,8 @@ def length_tables(
         exponential with the mean of the log.
     field : str
         What is drawn, for the bounds of a parametric form.
-    least : int
-        How many values must stand behind each bin; see `suppress`.
     """
-    return tables_of_tally(suppress(tally(values, label, count), least).tally, form, field)
+    return tables_of_tally(tally(values, label, count), form, field)
 
 
 def tables_of_tally(counted: Tally, form: Form = "counts", field: str = "input_tokens") -> Tables:
@@ -92,20 +89,17 @@ class FieldTables:
     tables : Tables
     row : int32[labels, fields]
         Row of `tables`.
-    moved : dict of str to float
-        By field: the part of its values that `least` changed; empty if nothing was asked.
-    short : bool[labels]
-        Labels that have fewer than `least` requests: they must be joined with others, or left out.
+    requests : int64[bins]
+        How many values were counted in each bin; -1 in tables that come of a few parameters.
     """
 
     tables: Tables
     row: NDArray[np.int32]
-    moved: dict[str, float]
-    short: NDArray[np.bool_]
+    requests: NDArray[np.int64]
 
 
 def field_tables(
-    found: Found, label: NDArray[np.integer], count: int, *, form: Form | Mapping[str, Form] = "counts", least: int = 1
+    found: Found, label: NDArray[np.integer], count: int, *, form: Form | Mapping[str, Form] = "counts"
 ) -> FieldTables:
     """Tables of every field that was found, for every label.
 
@@ -119,25 +113,22 @@ def field_tables(
         Labels.
     form : Form, or mapping of field to Form
         Of lengths; shares and items are kept as counts, unless a mapping says otherwise.
-    least : int
-        How many values must stand behind each bin.
     """
     label = np.asarray(label)
     parts: list[Tables] = []
-    moved: dict[str, float] = {}
-    short: NDArray[np.bool_] = np.bincount(label, minlength=count) < least
+    requests: list[NDArray[np.int64]] = []
     for field, (row, value) in found.items():
         if isinstance(form, str):
             own: Form = form if KINDS[field] is Kind.ONCE else "counts"
         else:
             own = form.get(field, "counts")
-        hidden = suppress(tally(value, label[row], count), least)
-        if least > 1:
-            moved[field] = hidden.moved_share
-            short = short | hidden.short
-        parts.append(tables_of_tally(hidden.tally, own, field))
+        counted = tally(value, label[row], count)
+        counted = knots(counted) if own == "knots" else counted
+        parts.append(tables_of_tally(counted, "counts" if own == "knots" else own, field))
+        stated = own in ("parametric", "exponential")
+        requests.append(np.full(len(parts[-1].values), -1) if stated else counted.counts)
     row_of = np.arange(count)[:, None] + count * np.arange(len(parts))
-    return FieldTables(Tables.join(parts), row_of.astype(np.int32), moved, short & (least > 1))
+    return FieldTables(Tables.join(parts), row_of.astype(np.int32), np.concatenate(requests))
 
 
 def scalar_values(found: Found, category: str, n: int) -> NDArray[np.int64]:

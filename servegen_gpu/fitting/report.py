@@ -36,8 +36,8 @@ class FitReport:
         Variance with its standard error, octaves, cell, and where the margin comes from.
     window_weight : float
         How much of a window's own rate is kept, the rest is the mean: of all clients together.
-    suppressed : dict of str to float
-        What a least count took away; empty without one.
+    suppressed : dict
+        What a least count took away (`Suppressed`); empty without one.
     notes : tuple of str
     """
 
@@ -57,7 +57,7 @@ class FitReport:
     sessions: dict[str, Any]
     environment: dict[str, Any] | None
     window_weight: float
-    suppressed: dict[str, float]
+    suppressed: dict[str, Any]
     notes: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
@@ -89,8 +89,6 @@ class FitReport:
             lines.append("  environment  none")
         else:
             lines.append("  environment  " + ", ".join(f"{k} {_short(v)}" for k, v in self.environment.items()))
-        if self.suppressed:
-            lines.append("  suppressed   " + ", ".join(f"{k} {_short(v)}" for k, v in self.suppressed.items()))
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 

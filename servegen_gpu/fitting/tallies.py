@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError
 from servegen_gpu.request.tables import Tables
 
 VALUE_BITS = 32
@@ -114,61 +113,3 @@ def knots(counted: Tally, most: int = KNOTS) -> Tally:
     middle = counted.before + counted.counts / 2
     knot = np.floor(middle * (most / ((1 - TOP) * np.maximum(totals, 1)))).astype(np.int64)
     return counted.merged(exact | (np.diff(knot, prepend=-1) != 0) | np.roll(exact, 1))
-
-
-@dataclass(frozen=True, eq=False)
-class Suppressed:
-    """What `suppress` made of a tally.
-
-    Attributes
-    ----------
-    tally : Tally
-    moved : int64[labels]
-        How many values are no longer what they were.
-    short : bool[labels]
-        Labels that have values, but fewer than the least in all: they have one bin, and someone else must hide them.
-    """
-
-    tally: Tally
-    moved: NDArray[np.int64]
-    short: NDArray[np.bool_]
-
-    @property
-    def moved_share(self) -> float:
-        """Part of all values that are no longer what they were."""
-        return float(self.moved.sum() / max(int(self.tally.counts.sum()), 1))
-
-
-def suppress(counted: Tally, least: int) -> Suppressed:
-    """Merge neighbouring bins until at least `least` values stand behind each.
-
-    A merged bin has the rounded mean of its values: mass and (but for rounding) means stay, extreme values are not
-    told. What is left over at a label's end falls to the bin before.
-
-    Raises
-    ------
-    OptionError
-        If `least` is below 1.
-    """
-    if least < 1:
-        raise OptionError("a least count of at least 1", f"{least}", "change it")
-    ends = np.cumsum(counted.counts)
-    end_bin = np.repeat(counted.offsets[1:], np.diff(counted.offsets))
-    reach = np.searchsorted(ends, ends - counted.counts + least) + 1
-    after = np.minimum(reach, end_bin).tolist()
-    begins = np.zeros(len(counted.values), np.bool_)
-    run, runs = 0, []
-    while run < len(after):  # one step for each bin that is made
-        runs.append(run)
-        run = after[run]
-    begins[runs] = True
-    made = counted.merged(begins)
-    first = np.zeros(len(made.values), np.bool_)
-    first[made.offsets[:-1]] = True
-    left_over = (made.counts < least) & ~first
-    begins[np.flatnonzero(begins)[left_over]] = False
-    made = counted.merged(begins)
-    of = np.cumsum(begins) - 1
-    other = np.where(made.values[of] != counted.values, counted.counts, 0)
-    totals = counted.totals
-    return Suppressed(made, np.add.reduceat(other, counted.offsets[:-1]), (totals > 0) & (totals < least))

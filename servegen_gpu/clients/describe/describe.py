@@ -197,5 +197,16 @@ def format_description(description: dict[str, Any]) -> str:
     if "origins" in d:
         counts = " · ".join(f"{n} {origin}" for origin, n in d["origins"].items() if n)
         lines += ["", f"  numbers {counts}: see `servegen-gpu presets show {d['name']}`"]
+    if "fit" in d:
+        lines += ["", *(f"  {key:11} {_plain(value)}" for key, value in d["fit"].items())]
     lines += ["", f"  digest {d['digest']}"]
     return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    """A value of the section [fit] of a saved profile, on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value))
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)

@@ -80,7 +80,7 @@ def load_servegen_with_notes(
     key = content_key([*traces.values(), *datasets.values()], category, workload, missing) if cache else ""
     found = load_pool(key) if cache else None
     if found is None:
-        found = _load(workload, category, traces, datasets, missing)
+        found = pool_of_files(workload, category, traces, datasets, missing)
         if cache:
             store_pool(key, *found)
     return found
@@ -131,10 +131,10 @@ def list_files(directory: Path) -> tuple[dict[int, Path], dict[int, Path]]:
     return traces, datasets
 
 
-def _load(
+def pool_of_files(
     workload: str, category: str, traces: Mapping[int, Path], datasets: Mapping[int, Path], missing: Missing
 ) -> tuple[ClientPool, tuple[str, ...]]:
-    """Parse all files of a workload."""
+    """Parse all files of a workload: its pool, and short sentences on what was left out."""
     trace = read_traces(traces)
     ids = np.array(sorted(traces), np.int64)
     active = trace.rate_rps > 0

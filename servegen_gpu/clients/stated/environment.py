@@ -67,7 +67,8 @@ class Margin:
         mean = _mean(at, values, zero)
         if not mean > 0:
             raise OptionError("a margin with a mean above 0", f"{mean:g}", "give factors above 0")
-        values = values / mean
+        if abs(mean - 1.0) > 1e-12:  # so that a margin that was written is the same when it is read
+            values = values / mean
         values.setflags(write=False)
         for name, value in (("at", at), ("values", values), ("zero", zero)):
             object.__setattr__(self, name, value)

@@ -1,0 +1,124 @@
+"""The command ``fit``: from a log to clients, saved as a profile; and how like the log they are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from servegen_gpu.cli import reading, save
+from servegen_gpu.errors import OptionError
+from servegen_gpu.trace import Trace
+
+MIN_COUNT = 10
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers of the program."""
+    held = commands.add_parser(
+        "fit",
+        help="clients from a log",
+        description="Find clients that send requests like those of a log, and save them as a profile: a workload of all "
+        "other commands. The profile holds no request of the log.",
+        usage="servegen-gpu fit LOG -o PROFILE [options]; --help lists them",
+    )
+    held.set_defaults(run=run)
+    held.add_argument("log", metavar="LOG", help=reading.TRACE)
+    held.add_argument("-o", "--output", metavar="PROFILE", help="directory: new, or an older profile to replace")
+    held.add_argument(
+        "--clients",
+        choices=("auto", "ids", "latent", "one"),
+        default="auto",
+        help="the log's own, clusters of requests that are alike, or one (default: its own if it names several)",
+    )
+    held.add_argument("--latent", type=int, default=8, metavar="N", help="most latent clients (default: 8)")
+    held.add_argument("--no-environment", action="store_true", help="do not look for what moves all clients together")
+    held.add_argument("--no-sessions", action="store_true", help="do not look for conversations")
+    held.add_argument(
+        "--lengths",
+        choices=("counts", "knots", "parametric", "exponential", "auto"),
+        default="counts",
+        help="as counted; 256 bins and the exact top 1 %%; Pareto and log-normal; exponential; auto: the paper's forms",
+    )
+    held.add_argument(
+        "--counts",
+        choices=("random", "measured"),
+        default="random",
+        help="of windows: random around their rates, or those of the log",
+    )
+    held.add_argument(
+        "--min-count",
+        type=int,
+        default=MIN_COUNT,
+        metavar="K",
+        help=f"fewest requests behind every length, client and window (default: {MIN_COUNT}; 1 keeps all)",
+    )
+    held.add_argument("--keep-ids", action="store_true", help="keep the log's numbers of clients, with --min-count 1")
+    held.add_argument("--name", help="of the workload (default: the log's)")
+    held.add_argument(
+        "--holdout",
+        type=float,
+        metavar="PART",
+        help="fit the first part of the log, such as 0.5, and compare it with the rest",
+    )
+    held.add_argument("--replicas", type=int, default=20, metavar="N", help="that --holdout compares (default: 20)")
+    held.add_argument("--json", action="store_true", help="the report as JSON")
+    held.add_argument("--quiet", action="store_true", help="no notes")
+    save.add_layout(held)
+    reading.add(held)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from servegen_gpu.clients.saved.profile import save_profile
+    from servegen_gpu.fitting.fit import fit_with_report
+
+    if options.output is None and options.holdout is None:
+        raise OptionError("-o PROFILE, or --holdout", "neither", "say where the clients go")
+    log = Trace.concat(list(reading.slabs(options.log, options)))
+    keywords: dict[str, Any] = {
+        "clients": options.clients,
+        "most_latent": options.latent,
+        "environment": not options.no_environment,
+        "sessions": not options.no_sessions,
+        "lengths_as": options.lengths,
+        "counts": options.counts,
+        "keep_ids": options.keep_ids,
+        "name": options.name or Path(options.log).name.split(".")[0],
+    }
+    if options.output is not None:
+        pool, report = fit_with_report(log, min_count=options.min_count, **keywords)
+        save_profile(pool, options.output, layout=options.layout, fit=report.describe())
+        if options.json:
+            print(json.dumps(report.describe(), indent=2))
+        elif not options.quiet:
+            print(report)
+    if options.holdout is not None:
+        _hold_out(log, options, keywords)
+    if options.output is not None and not options.quiet:
+        print(
+            f"{options.output}: {len(pool):,} clients; servegen-gpu generate {options.output} -o trace.parquet",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _hold_out(log: Trace, options: argparse.Namespace, keywords: dict[str, Any]) -> None:
+    """Fit a part, and print how like the rest its replicas are."""
+    from servegen_gpu.comparing.compare import compare
+    from servegen_gpu.fitting.fit import fit
+
+    if not 0 < options.holdout < 1:
+        raise OptionError("--holdout above 0 and below 1", f"{options.holdout:g}", "such as 0.5")
+    arrival_us = log["arrival_us"]
+    begin_us, end_us = int(arrival_us[0]), int(arrival_us[-1]) + 1
+    cut_s = (begin_us + (end_us - begin_us) * options.holdout) / 1e6
+    first, rest = log.between(begin_us / 1e6, cut_s), log.between(cut_s, end_us / 1e6)
+    if min(len(first), len(rest)) < 2:
+        got = f"{len(first):,} and {len(rest):,}"
+        raise OptionError("requests on both sides of --holdout", got, "change it, or give a longer log")
+    pool = fit(first, min_count=1, **keywords)
+    found = compare(rest, pool, naive=True, replicas=options.replicas)
+    print(found.to_json(indent=2) if options.json else found.table())

@@ -1,0 +1,45 @@
+"""The command ``save``: clients as a directory to share and edit."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import servegen_gpu as sg
+from servegen_gpu.cli import pools
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers of the program."""
+    keep = commands.add_parser(
+        "save",
+        help="save clients as a directory",
+        description="Save clients as a directory that a person can read, share and edit, and that is a workload.",
+        usage="servegen-gpu save WORKLOAD -o DIRECTORY [options]; --help lists them",
+    )
+    keep.set_defaults(run=run)
+    pools.add(keep)
+    keep.add_argument("-o", "--output", required=True, metavar="DIRECTORY", help="new, or an older profile to replace")
+    add_layout(keep)
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of all commands that save clients."""
+    parser.add_argument(
+        "--layout",
+        choices=("auto", "servegen", "packed"),
+        default="auto",
+        help="two files a client as alibaba/ServeGen reads them, or one of arrays for any clients (default: the first "
+        "if it holds all)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    pool, notes = pools.pool_of(options)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    sg.save_profile(pool, options.output, layout=options.layout)
+    print(f"{options.output}: {len(pool):,} clients")
+    return 0

@@ -1,0 +1,1 @@
+"""Pools as directories that a person can read, share and edit."""
