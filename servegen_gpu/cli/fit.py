@@ -20,8 +20,8 @@ def add(commands: Any) -> None:
     held = commands.add_parser(
         "fit",
         help="clients from a log",
-        description="Find clients that send requests like those of a log, and save them as a profile: a workload of all "
-        "other commands. The profile holds no request of the log.",
+        description="Find clients that send requests like those of a log, and save them as a profile: a workload of "
+        "all other commands. The profile holds no request of the log.",
         usage="servegen-gpu fit LOG -o PROFILE [options]; --help lists them",
     )
     held.set_defaults(run=run)

@@ -223,6 +223,8 @@ class Environment:
         whole = isinstance(self.number, int | np.integer) and not isinstance(self.number, bool)
         if not whole or not 0 <= self.number <= MAX_NUMBER:
             raise OptionError(f"number from 0 to {MAX_NUMBER:,}", repr(self.number)[:60], "change number")
+        if abs(total - 1) <= 1e-12:
+            total = 1.0  # as written by somebody who read them: not scaled again
         object.__setattr__(self, "octaves", {k: weights[k] / total for k in sorted(weights) if weights[k] > 0})
         object.__setattr__(self, "cell_s", round(cell_s * 1e3) / 1e3)
         object.__setattr__(self, "common", number("common", self.common, 0, high=1))
