@@ -191,7 +191,7 @@ def test_completions_of_azure() -> None:
     later = np.flatnonzero(rows >= 0)
     gaps_s = (trace["arrival_us"][later] - trace["arrival_us"][rows[later]]) / 1e6
     assert np.median(gaps_s) == pytest.approx(0.9, abs=0.2)
-    assert len(later) / len(trace) == pytest.approx(0.42, abs=0.03)
+    assert len(later) / len(trace) == pytest.approx(0.375, abs=0.03)
 
 
 # -- edges -------------------------------------------------------------------------------------------------------------

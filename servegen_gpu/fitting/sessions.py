@@ -18,6 +18,8 @@ from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 
 LIMIT_S = 1800.0
+FAR = 4.0
+"""Times the median, from which on a gap between near copies is left out."""
 NEEDED = ("arrival_us", "input_tokens", "output_tokens")
 TURN_COLUMNS = ("conversation", "turn", "new_tokens")
 
@@ -128,8 +130,10 @@ def _by_near_copies(trace: Trace, limit_s: float) -> tuple[Trace, SessionFacts]:
     further = near_copies.matches_of(trace, near_copies.REACH)
     some = further if further.links else matches
     parent = near_copies.links_of(trace, some)
-    at_us = np.asarray(trace["arrival_us"])
-    parent[at_us - at_us[parent] > round(limit_s * 1e6)] = -1
+    # far copies come after silences that a log has and turns of the law do not keep; they are few
+    gap_us = np.asarray(trace["arrival_us"]) - np.asarray(trace["arrival_us"])[parent]
+    near_us = FAR * float(np.median(gap_us[parent >= 0])) if (parent >= 0).any() else 0.0
+    parent[gap_us > min(limit_s * 1e6, near_us)] = -1
     conversation, turn, before = _sessions(parent)
     inputs = np.asarray(trace["input_tokens"]).astype(np.int64)
     new = np.where(turn > 1, np.maximum(inputs - inputs[before], 0), inputs)
