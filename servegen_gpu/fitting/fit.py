@@ -122,7 +122,7 @@ def fit_with_report(
     found = lengths(trace, category)
     values = scalar_values(found, category, len(trace))
     begins = np.asarray(trace["turn"]) == 1
-    who, step = _who(trace, values, begins, span_s, clients, most_latent, few, seed)
+    who, step = _who(trace, values, begins, clients, most_latent, few, seed)
     notes += [*who.notes, *talks.notes]
     if few:
         notes.append(f"{len(trace):,} requests are few: a constant rate, exponential gaps and their lengths, no more")
@@ -132,11 +132,13 @@ def fit_with_report(
     notes += [] if turn_facts is None else turn_facts.notes
     first_us, first_client = np.asarray(trace["arrival_us"])[begins], who.client[begins]
     shapes, families = _gaps(first_us, first_client, who, facts.tick_us, step)
+    # where blocks tell who goes on with whom, turns of conversations from before the log look like first ones
+    known = np.ones(len(trace), np.bool_) if talks.found == "blocks" else begins
     around = surroundings(
         np.asarray(trace["arrival_us"]),
-        first_us,
-        first_client if step == "ids" else np.zeros(len(first_us), np.int64),
-        who.profile[first_client],
+        np.asarray(trace["arrival_us"])[known],
+        who.client[known] if step == "ids" else np.zeros(int(known.sum()), np.int64),
+        who.label[known],
         who.profiles,
         span_s=span_s,
         tick_us=facts.tick_us,
@@ -151,7 +153,7 @@ def fit_with_report(
     grows = {model.growth for model in models.values()}
     drawn = _first_inputs(found, begins) if grows & {"history", "edit"} else found
     tables = field_tables(drawn, who.label, who.profiles, form=forms)
-    rate_rps = _rates(around, models, who, counts, few)
+    rate_rps = _rates(around, {} if known.all() else models, who, counts, few)
     pool = ClientPool(
         name=name or f"{source}-fit",
         category=category,
@@ -237,7 +239,6 @@ def _who(
     trace: Trace,
     values: NDArray[np.int64],
     begins: NDArray[np.bool_],
-    span_s: float,
     clients: str,
     most: int,
     few: bool,
@@ -254,7 +255,7 @@ def _who(
         return named_clients(trace, values, seed), "ids"
     if clients == "one":
         return one_client(len(trace), "one client, as asked"), "one client"
-    return latent(trace, values, begins, span_s, most, seed), "latent clients"
+    return latent(trace, values, begins, most, seed), "latent clients"
 
 
 def _gaps(
@@ -281,7 +282,7 @@ def _gaps(
 def _rates(
     around: Surroundings, models: Mapping[int, TurnModel], who: Who, counts: str, few: bool
 ) -> NDArray[np.float64]:
-    """Rates of profiles, float64[profiles, windows]."""
+    """Rates of profiles, float64[profiles, windows], of which what begins was counted if there are `models`."""
     rates = around.rates
     if few:
         rps = np.repeat(rates.mean_rps[:, None], rates.windows, axis=1)

@@ -20,6 +20,8 @@ NEAR_TICK = 0.4
 """Mean cosine of the phase of gaps, from which on they cluster at multiples: 0 where they do not, ±0.03 by chance."""
 ENOUGH = 100
 """Gaps without which nobody looks for ticks and silences."""
+ENOUGH_APART = 30
+"""Gaps that are not within a tick."""
 DRIFT_ERRORS = 4.0
 BLOCKS = 16
 LONG_SILENCE = 0.1
@@ -119,20 +121,20 @@ def log_facts(
 def _tick(arrival_us: NDArray[np.int64], gap_us: NDArray[np.int64]) -> tuple[int, bool]:
     """The coarsest lattice of the stamps, or else one near whose multiples the gaps are."""
     common = int(np.gcd.reduce(gap_us))
-    if common >= TICKS_US[-1]:
-        return common, True
+    fallback = (common, True) if common >= TICKS_US[-1] else (1, False)
     if len(gap_us) < ENOUGH:
-        return 1, False
-    for tick_us in TICKS_US:
+        return fallback
+    coarser = [tick_us for tick_us in TICKS_US if tick_us > common]
+    for tick_us in coarser:
         rest = np.sort((arrival_us - arrival_us[0]) % tick_us)
         runs = np.diff(np.flatnonzero(np.diff(rest, prepend=-1, append=tick_us)))
         if runs.max() >= ON_TICK * len(rest):
             return tick_us, True
-    for tick_us in TICKS_US:
+    for tick_us in coarser:
         gaps = gap_us[(gap_us > tick_us / 2) & (gap_us < 20 * tick_us)]
-        if len(gaps) >= ENOUGH and np.cos(gaps * (2 * np.pi / tick_us)).mean() > NEAR_TICK:
+        if len(gaps) >= ENOUGH_APART and np.cos(gaps * (2 * np.pi / tick_us)).mean() > NEAR_TICK:
             return tick_us, False
-    return 1, False
+    return fallback
 
 
 def _drift(arrival_us: NDArray[np.int64], begin_us: int, end_us: int) -> tuple[float, float]:

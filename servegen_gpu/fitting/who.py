@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from servegen_gpu.fitting.dependence import POOLED, Dependence, choose_dependence, label_spearman
 from servegen_gpu.fitting.ids import identified, profile_spearman
 from servegen_gpu.fitting.latent import Latent, first_blocks_of, latent_clients
-from servegen_gpu.fitting.rates import window_rates
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
+
+WINDOW_US = 600_000_000
+FAR = 6.0
+"""Standard deviations of a chi-square that are beyond chance: requests of a burst are not independent of each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +84,7 @@ def named_clients(trace: Trace, values: NDArray[np.int64], seed: int) -> Who:
     )
 
 
-def latent(
-    trace: Trace, values: NDArray[np.int64], begins: NDArray[np.bool_], span_s: float, most: int, seed: int
-) -> Who:
+def latent(trace: Trace, values: NDArray[np.int64], begins: NDArray[np.bool_], most: int, seed: int) -> Who:
     """Latent clients, as many as carry the dependence of lengths, or of lengths and time."""
     ids = trace.columns.get("hash_ids")
     blocks = first_blocks_of(ids) if isinstance(ids, Ragged) else None
@@ -100,20 +101,29 @@ def latent(
     chosen = choose_dependence(values, {name: one.label for name, one in several.items()}, seed=seed)
     why = ""
     if chosen.chosen.labels == POOLED:
-        first_us, label = trace["arrival_us"][begins], full.label[begins].astype(np.int64)
-        rates = window_rates(first_us, label, span_s=span_s, clients=len(full))
-        # latent clients are for lengths that go with the rate, too
-        own = np.bincount(rates.window, rates.requests, minlength=rates.windows)
-        share = np.bincount(full.label[begins], minlength=len(full)) / max(int(begins.sum()), 1)
-        expected = share[rates.client] * own[rates.window]
-        excess = float(((rates.requests - expected) ** 2 / np.maximum(expected, 1e-9)).sum())
-        free = max((rates.windows - 1) * (len(full) - 1), 1)
-        if full.how != "first blocks" and excess < free + 4 * np.sqrt(2 * free):
+        # latent clients are for lengths that go with the rate or with conversations, too
+        label = full.label[begins].astype(np.int64)
+        window = np.asarray(trace["arrival_us"])[begins] // WINDOW_US
+        if _differ(label, (talks[begins] >= 0).astype(np.int64)):
+            why = ", which converse to different degrees"
+        elif full.how == "first blocks" or _differ(label, window):
+            why = ", which send at different times"
+        else:
             one = Latent(np.zeros(len(trace), np.int32), np.array([len(trace)]), np.array([-1]), "one", ())
             return _of_latent(one, values, chosen, chosen.chosen.copula, "")
-        why = ", which send at different times"
     labels = several.get(chosen.chosen.labels, full)
     return _of_latent(labels, values, chosen, chosen.chosen.copula, why)
+
+
+def _differ(label: NDArray[np.int64], kind: NDArray[np.int64]) -> bool:
+    """Whether labels differ in their kinds of requests, far beyond chance (chi-square)."""
+    labels, kinds = int(label.max()) + 1, int(kind.max()) + 1
+    seen = np.bincount(label * kinds + kind, minlength=labels * kinds).reshape(labels, kinds).astype(np.float64)
+    seen = seen[:, seen.any(axis=0)]
+    expected = seen.sum(axis=1)[:, None] * seen.sum(axis=0) / len(label)
+    off = float(((seen - expected) ** 2 / np.maximum(expected, 1e-9)).sum())
+    free = max((labels - 1) * (seen.shape[1] - 1), 1)
+    return bool(off > free + FAR * np.sqrt(2 * free))
 
 
 def _of_latent(found: Latent, values: NDArray[np.int64], chosen: Dependence, copula: bool, why: str) -> Who:
