@@ -153,7 +153,9 @@ def fit_with_report(
     grows = {model.growth for model in models.values()}
     drawn = _first_inputs(found, begins) if grows & {"history", "edit"} else found
     tables = field_tables(drawn, who.label, who.profiles, form=forms)
-    rate_rps = _rates(around, {} if known.all() else models, who, counts, few)
+    # nor does such a log tell when conversations began that last longer than a window
+    steady = few or (talks.found == "blocks" and any(model.session_s > WINDOW_S for model in models.values()))
+    rate_rps = _rates(around, {} if known.all() else models, who, counts, steady)
     pool = ClientPool(
         name=name or f"{source}-fit",
         category=category,
@@ -280,11 +282,11 @@ def _gaps(
 
 
 def _rates(
-    around: Surroundings, models: Mapping[int, TurnModel], who: Who, counts: str, few: bool
+    around: Surroundings, models: Mapping[int, TurnModel], who: Who, counts: str, steady: bool
 ) -> NDArray[np.float64]:
     """Rates of profiles, float64[profiles, windows], of which what begins was counted if there are `models`."""
     rates = around.rates
-    if few:
+    if steady:
         rps = np.repeat(rates.mean_rps[:, None], rates.windows, axis=1)
     elif counts == "measured":
         rps = np.zeros((who.profiles, rates.windows))
