@@ -13,6 +13,8 @@ from servegen_gpu.clients.saved.profile import save_profile as save_profile
 from servegen_gpu.clients.stated import distributions as distributions
 from servegen_gpu.clients.stated.arrivals import Arrivals as Arrivals
 from servegen_gpu.clients.stated.diurnal import Diurnal as Diurnal
+from servegen_gpu.clients.stated.environment import Environment as Environment
+from servegen_gpu.clients.stated.environment import Margin as Margin
 from servegen_gpu.clients.stated.parametric import pool as pool
 from servegen_gpu.clients.stated.spec import ClientSpec as ClientSpec
 from servegen_gpu.clients.stated.spec import client as client

@@ -17,6 +17,11 @@ LONGEST_S = 366 * DAY_S
 SPARE, SPARE_DROPPED = 2, 100
 """How many times as many requests are expected in its span; more where an unknown part of them is left out."""
 
+SPARE_STEPS = 32
+"""For so many steps of an environment's coarsest lattice, at a variance of 0, a span goes on: silence may last."""
+SPARE_CELLS = 1 << 22
+"""Of all environments together: what that may cost."""
+
 
 def span(
     pool: ClientPool, start: float | str | None, duration: float | str, past_end: str
@@ -50,8 +55,9 @@ def span_for(
 ) -> tuple[float, float, tuple[str, ...]]:
     """A span of whole windows with that many requests for all but certain; like `span`.
 
-    It has twice as many expected ones (a hundred times, where `dropping` leaves out an unknown part), since only what
-    is needed of it is sampled. Sooner it ends with the data, with a schedule, and where nobody is active any more.
+    It has twice as many expected ones (a hundred times, where `dropping` leaves out an unknown part) and more where
+    environments make counts vary, since only what is needed of it is sampled. Sooner it ends with the data, with a
+    schedule, and where nobody is active any more.
     """
     if rate.kind == "peak":
         raise OptionError(
@@ -67,6 +73,7 @@ def span_for(
     if rate.schedule is not None and rate.schedule.kind == "linear":
         most = min(most, int(rate.schedule.times_us[-1] // (pool.window_s * US)) - first)
     most = max(most, 1)
+    beyond = 2 + _patience(pool)
     n, wanted = 64, requests * (SPARE_DROPPED if dropping else SPARE) + 100
     while True:
         n = min(n, most)
@@ -77,14 +84,26 @@ def span_for(
         stop = int(silent[0]) if len(silent) else n
         scale = np.divide(target_rps, total_rps, out=np.zeros(n), where=total_rps > 0)
         upto = np.cumsum((scale * own_rps)[:stop]) * pool.window_s
-        # one window more than expected: the first may have all but ended
-        enough = int(np.searchsorted(upto, wanted)) + 2
+        # one window more than expected at least: the first may have all but ended
+        enough = int(np.searchsorted(upto, wanted)) + beyond
         if enough <= stop or stop < n or n == most:
             break
         n *= 4
     expected = int(np.searchsorted(upto, requests)) + 1
     end_s = float((first + max(min(enough, stop), 1)) * pool.window_s)
     return start_s, end_s, _notes(pool, min(float((first + expected) * pool.window_s), end_s))
+
+
+def _patience(pool: ClientPool) -> int:
+    """Windows that a number of requests may take longer than its expectation says, because of environments."""
+    moves = np.bincount(pool.environment[pool.profile] + 1, minlength=len(pool.environments) + 1)[1:]
+    longest_s = 0.0
+    for each, clients in zip(pool.environments, moves.tolist(), strict=True):
+        if clients:
+            most = SPARE_CELLS // (clients if each.each == "client" else 1)
+            steps = SPARE_STEPS * (1.0 + each.margin.variance)
+            longest_s = max(longest_s, min(steps * each.longest_s, most * each.cell_s))
+    return int(longest_s // pool.window_s) + (longest_s > 0)
 
 
 def _notes(pool: ClientPool, end_s: float) -> tuple[str, ...]:

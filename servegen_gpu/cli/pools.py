@@ -52,6 +52,11 @@ def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
         metavar="NAME|FILE|none",
         help="of a population with conversations, or from the [turns] of a TOML file, for all clients; or none",
     )
+    parser.add_argument(
+        "--environment",
+        metavar="NAME|FILE|none",
+        help="a random factor on all rates: of a workload with one, or from the [environment] of a TOML file; or none",
+    )
     parser.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
 
 
@@ -100,6 +105,8 @@ def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]
         pool = sg.resample(pool, options.resample, seed=options.clients_seed)
     if options.conversations is not None:
         pool = pool.with_conversations(None if options.conversations == "none" else options.conversations)
+    if options.environment is not None:
+        pool = pool.with_environment(None if options.environment == "none" else options.environment)
     return (pool if options.clones is None else pool.clone(options.clones)), (*notes, *selected)
 
 

@@ -38,7 +38,8 @@ def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
         are of the requests. Lengths are weighted by requests, those of single images, audio or video clips by the
         expected number of them, and None where a pool has none. ``lengths_across_clients`` has quantiles, weighted
         by requests, of the mean, median and so on of every window of every client. ``conversations`` has the models
-        of conversations, and how many clients follow each.
+        of conversations, and how many clients follow each; ``environments`` has the random factors on rates, and how
+        many clients each moves.
     """
     factor = np.bincount(pool.profile, weights=pool.rate_factor, minlength=len(pool.rate_rps))
     weight = factor[:, None] * pool.rate_rps * pool.window_s
@@ -74,6 +75,7 @@ def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
         "lengths": _lengths(pool, weight),
         "lengths_across_clients": _across(pool) if active.any() else {},
         "conversations": _conversations(pool),
+        "environments": _environments(pool),
         "digest": pool.digest(),
     }
 
@@ -138,6 +140,25 @@ def _conversations(pool: ClientPool) -> list[dict[str, Any]]:
     return [model for model in found if model["clients"]]
 
 
+def _environments(pool: ClientPool) -> list[dict[str, Any]]:
+    """The environments that move clients; octaves by the step of their lattice in seconds."""
+    found = []
+    for row, environment in enumerate(pool.environments):
+        found.append(
+            {
+                "clients": int((pool.environment[pool.profile] == row).sum()),
+                "each": environment.each,
+                "common": environment.common,
+                "number": environment.number,
+                "variance": environment.margin.variance,
+                "empty_cells": environment.margin.zero,
+                "cell_s": environment.cell_s,
+                "octaves_s": {f"{environment.cell_s * 2**k:g}": w for k, w in environment.octaves.items()},
+            }
+        )
+    return [environment for environment in found if environment["clients"]]
+
+
 def _summary(
     values: NDArray[Any], weights: NDArray[np.float64], *, moments: bool, unit: float = 1
 ) -> dict[str, float] | None:
@@ -179,6 +200,15 @@ def format_description(description: dict[str, Any]) -> str:
             f"  turns       {model['share']:.1%} of the requests of {model['clients']:,} clients in conversations of "
             f"{model['mean_turns']:.2f} turns; {model['growth']} inputs",
             f"  turn gap    {gaps}; at most {model['session_s'] / 3600:g} h in all",
+        ]
+    for each in d["environments"]:
+        moves = {"pool": "together", "group": "as a group", "client": "each alone"}[each["each"]]
+        common = f", {each['common']:.0%} in common" if each["common"] and each["each"] != "pool" else ""
+        octaves = " · ".join(f"{step} s {weight:.0%}" for step, weight in each["octaves_s"].items())
+        lines += [
+            f"  environment variance {each['variance']:.3g}, {each['empty_cells']:.1%} of the cells of "
+            f"{each['cell_s']:g} s empty; moves {each['clients']:,} clients {moves}{common}",
+            f"  octaves     {octaves}",
         ]
     names, across = ("mean", "p50", "p90", "p99", "max"), d["lengths_across_clients"]
     lines += ["", f"  {'':69}{'means of windows':>27}"]
