@@ -19,7 +19,7 @@ SPARE, SPARE_DROPPED = 2, 100
 
 SPARE_STEPS = 32
 """For so many steps of an environment's coarsest lattice, at a variance of 0, a span goes on: silence may last."""
-SPARE_CELLS = 1 << 22
+SPARE_CELLS = 1 << 20
 """Of all environments together: what that may cost."""
 
 
