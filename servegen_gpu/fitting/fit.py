@@ -123,7 +123,7 @@ def fit_with_report(
     values = scalar_values(found, category, len(trace))
     begins = np.asarray(trace["turn"]) == 1
     who, step = _who(trace, values, begins, clients, most_latent, few, seed)
-    notes += [*who.notes, *talks.notes]
+    notes += [*who.notes, *talks.notes, *_equal(found)]
     if few:
         notes.append(f"{len(trace):,} requests are few: a constant rate, exponential gaps and their lengths, no more")
 
@@ -188,7 +188,7 @@ def fit_with_report(
         lengths=_length_fits(found, who, forms),
         sessions=_sessions(talks, models),
         environment=_environment(around),
-        window_weight=1.0 if counts == "measured" else around.weight,
+        window_weight=0.0 if few else 1.0 if counts == "measured" else around.weight,
         suppressed=hidden.facts() if least > 1 else {},
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -224,13 +224,20 @@ def _from_zero(trace: Trace, source: str) -> tuple[Trace, LogFacts, float]:
         end_us = int(arrival_us[-1]) if len(arrival_us) else 0
     facts = log_facts(arrival_us, begin_us=begin_us, end_us=end_us, name=source)
     moved = trace.columns | {"arrival_us": arrival_us - begin_us}
-    return Trace.trusted(moved, trace.provenance), facts, (end_us - begin_us + 1) / 1e6
+    span_us = end_us - begin_us + (end_us != stated)  # a request at the very end is within the log
+    return Trace.trusted(moved, trace.provenance), facts, span_us / 1e6
 
 
 def _alone(trace: Trace) -> Trace:
     n = len(trace)
     turns: dict[str, Any] = {"conversation": -1 - np.arange(n), "turn": np.ones(n, np.int32)}
     return Trace.trusted(trace.columns | turns | {"new_tokens": trace["input_tokens"]}, trace.provenance)
+
+
+def _equal(found: Mapping[str, Any]) -> list[str]:
+    """Notes on fields that have one value only."""
+    lengths = ((field, value) for field, (_, value) in found.items() if field.endswith("_tokens") and len(value))
+    return [f"All {field} are {value[0]:,}" for field, value in lengths if value.min() == value.max()]
 
 
 def _with_client(trace: Trace, label: NDArray[np.int64]) -> Trace:

@@ -95,7 +95,8 @@ def latent_clients(
     if conversation is not None:
         _, first, member = np.unique(conversation, return_index=True, return_inverse=True)
         size = np.bincount(member)
-        points = np.stack([np.bincount(member, axis) / size for axis in points.T], axis=1).reshape(len(size), -1)
+        means = [np.bincount(member, axis) / size for axis in points.T]
+        points = np.stack(means, axis=1) if means else np.zeros((len(size), 0))
         first_blocks = None if first_blocks is None else np.asarray(first_blocks)[first]
     group, block = _common_blocks(first_blocks, len(points), most)
     label = np.empty(len(points), np.int32)

@@ -1,0 +1,255 @@
+"""Logs that a fit must be honest about: too little, odd, thinned; and what it promises of every pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from profiles import tiny_pool
+
+import servegen_gpu as sg
+from servegen_gpu.errors import OptionError
+from servegen_gpu.fitting.fit import fit, fit_with_report
+from servegen_gpu.fitting.tallies import tally
+from servegen_gpu.request.families import EXPONENTIAL
+
+HOUR_US = 3_600_000_000
+WEEK_US = 168 * HOUR_US
+
+
+def log_of(us: Any, inputs: Any = None, outputs: Any = None, **columns: Any) -> sg.Trace:
+    """A log of given times; lengths are random unless given."""
+    rng, n = np.random.default_rng(len(us)), len(us)
+    inputs = rng.integers(1, 3000, n) if inputs is None else np.broadcast_to(inputs, n)
+    outputs = rng.integers(1, 600, n) if outputs is None else np.broadcast_to(outputs, n)
+    more = {name: np.asarray(column) for name, column in columns.items()}
+    lengths = {"input_tokens": inputs.astype(np.int32), "output_tokens": outputs.astype(np.int32)}
+    return sg.Trace({"arrival_us": np.asarray(us, np.int64), **more, **lengths})
+
+
+def at_random(n: int, seed: int = 0, span_us: int = 2 * HOUR_US) -> np.ndarray:
+    """Times of a Poisson process."""
+    return np.sort(np.random.default_rng(seed).integers(0, span_us, n))
+
+
+def without_ids(trace: sg.Trace) -> sg.Trace:
+    return sg.Trace({name: c for name, c in trace.columns.items() if name != "client"}, trace.provenance)
+
+
+def thinned(trace: sg.Trace, to: int, seed: int = 0) -> sg.Trace:
+    """Requests of the trace, so many of them at random."""
+    kept = np.sort(np.random.default_rng(seed).choice(len(trace), to, replace=False))
+    return sg.Trace({name: c[kept] for name, c in trace.columns.items()})
+
+
+# -- the ladder --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("us", [[], [5], [5, 5, 5]])
+def test_too_little_to_say_anything(us: list[int]):
+    with pytest.raises(OptionError, match=r"at least 2 requests at different times \(250") as raised:
+        fit(log_of(us))
+    assert f"{len(us)} request" in raised.value.got
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(("requests", "step"), [(249, "mean rate"), (1000, ""), (10_000, "")])
+def test_thinned_logs_take_the_step_that_they_carry(requests: int, step: str, named: bool):
+    pool = sg.population("m-small", clients=40).with_conversations(None)
+    trace = thinned(sg.generate(pool, rate=2, duration="6h", seed=2), requests)
+    made, report = fit_with_report(trace if named else without_ids(trace))
+    assert report.step == (step or ("ids" if named else "latent clients"))
+    if requests < 250:
+        assert (len(made), made.rate_rps.shape[0], report.window_weight) == (1, 1, 0)
+        assert np.ptp(made.rate_rps) == 0
+        assert (made.family == EXPONENTIAL).all()
+        assert (report.environment, report.sessions["found by"]) == (None, "none")
+        assert any("249 requests are few" in note for note in report.notes)
+    else:
+        assert len(made) == (len(np.unique(trace["client"])) if named else report.profiles)
+        assert report.profiles <= (requests // 100 if not named else 40)
+    again = sg.generate(made, duration=report.span_s, seed=1)
+    assert len(again) == pytest.approx(requests, abs=8 * np.sqrt(requests))
+
+
+def test_who_sends_may_be_said():
+    trace = sg.generate(tiny_pool(rate_rps=1.0), duration="1h", seed=1)
+    assert fit_with_report(trace, clients="ids")[1].step == "ids"
+    assert fit_with_report(trace, clients="one")[1].step == "one client"
+    assert fit_with_report(trace, clients="latent")[1].step == "latent clients"
+    with pytest.raises(OptionError, match="names its clients"):
+        fit(without_ids(trace), clients="ids")
+    for wrong in ({"clients": "some"}, {"counts": "exact"}, {"lengths_as": "normal"}):
+        with pytest.raises(OptionError, match="among"):
+            fit(trace, **wrong)
+
+
+# -- odd logs ----------------------------------------------------------------------------------------------------------
+
+ODD = {
+    "one second": (log_of(at_random(500, 1, 900_000)), "All requests lie within"),
+    "constant gaps": (log_of(np.arange(5000) * 2_000_000), "All gaps are 2 s"),
+    "equal lengths": (log_of(at_random(5000), 100, 10), "All input_tokens are 100"),
+    "equal lengths, ids": (log_of(at_random(5000), 100, 10, client=np.arange(5000) % 9), "All output_tokens are 10"),
+    "no answers": (log_of(at_random(5000), None, 0), "All output_tokens are 0"),
+    "a gap of a week": (
+        log_of(np.concatenate((at_random(3000), WEEK_US + at_random(3000)))),
+        "silence of 6.92 days",
+    ),
+    "one request each": (log_of(at_random(50_000), client=np.random.default_rng(0).permutation(50_000)), "fewer than"),
+    "ids that change meaning": (
+        log_of(at_random(6000), np.where(np.arange(6000) < 3000, 100, 5000), client=np.arange(6000) % 4),
+        "may have changed meaning",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_logs_have_a_note_and_a_pool(name: str):
+    trace, word = ODD[name]
+    pool, report = fit_with_report(trace)
+    assert sum(word in note for note in report.notes) == 1, report.notes
+    assert report.environment is None
+    again = sg.generate(pool, duration=max(report.span_s, 1.0), seed=1)
+    assert len(again) == pytest.approx(len(trace) * max(1, 1 / report.span_s), rel=0.15)
+    for column in ("input_tokens", "output_tokens"):
+        assert set(np.unique(again[column])) <= set(np.unique(trace[column]))
+
+
+def test_a_gap_of_a_week_is_silent_and_does_not_look_bursty():
+    us = np.concatenate((at_random(9000), WEEK_US + at_random(9000, 1)))
+    trace = log_of(us, client=np.random.default_rng(2).integers(0, 9, len(us)))
+    for log in (trace, without_ids(trace)):
+        pool, report = fit_with_report(log)
+        assert report.window_weight > 0.99
+        again = sg.generate(pool, duration=report.span_s, seed=1)["arrival_us"]
+        silent = (again > 3 * HOUR_US) & (again < WEEK_US - HOUR_US)
+        assert silent.mean() < 0.02
+        assert report.families == {"Exponential": len(pool)}
+
+
+def test_clients_by_the_clock_have_even_gaps():
+    trace = log_of(np.arange(5000) * 2_000_000)
+    for options in ({}, {"clients": "one"}):
+        pool = fit(trace, **options)
+        again = sg.generate(pool, duration="2h", seed=1)
+        gap = np.diff(again["arrival_us"])
+        assert gap.std() / gap.mean() < 0.2
+
+
+def test_fields_that_do_not_vary_do_not():
+    for client in (None, np.arange(5000) % 9):
+        named = {} if client is None else {"client": client}
+        again = sg.generate(fit(log_of(at_random(5000), 100, 10, **named)), duration="1h", seed=1)
+        assert set(again["input_tokens"].tolist()) == {100}
+        assert set(again["output_tokens"].tolist()) == {10}
+
+
+# -- what a fit promises -----------------------------------------------------------------------------------------------
+
+
+CATEGORIES = {"language": "m-small", "reason": "deepseek-r1", "multimodal": "mm-image"}
+
+
+def trace_of(category: str = "language", clients: int = 12) -> sg.Trace:
+    pool = sg.population(CATEGORIES[category], clients=clients).with_conversations(None)
+    return sg.generate(pool, rate=1.5, duration="4h", seed=5)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_same_log_gives_the_same_pool(category: str):
+    trace = trace_of(category)
+    pool = fit(trace)
+    assert pool.category == category
+    assert fit(trace).digest() == pool.digest()
+    later = sg.Trace(trace.columns | {"arrival_us": trace["arrival_us"] + 7 * HOUR_US})
+    assert np.allclose(fit(later).rate_rps.mean(axis=1), pool.rate_rps.mean(axis=1), rtol=0.01)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_lengths_of_every_category_are_those_of_the_log(category: str, named: bool):
+    trace = trace_of(category) if named else without_ids(trace_of(category))
+    pool, report = fit_with_report(trace)
+    assert all(one["ks"] < 1e-6 for one in report.lengths)
+    again = [sg.generate(pool, duration="4h", seed=seed) for seed in range(4)]
+    assert set(again[0].columns) == set(trace.columns) | {"client"}
+    for name, column in trace.columns.items():
+        if name.endswith("_tokens"):
+            values, *made = (column_of(t, name) for t in (trace, *again))
+            assert np.mean([m.mean() for m in made]) == pytest.approx(values.mean(), rel=0.05)
+
+
+def column_of(trace: sg.Trace, name: str) -> np.ndarray:
+    column = trace[name]
+    return column.sums() if isinstance(column, sg.Ragged) else column
+
+
+def test_ids_are_kept_or_numbered():
+    trace = sg.generate(tiny_pool(ids=(7, 3_000, 2**30), rate_rps=1.0), duration="2h", seed=1)
+    assert fit(trace).client_ids.tolist() == [0, 1, 2]
+    assert fit(trace, keep_ids=True).client_ids.tolist() == [7, 3_000, 2**30]
+
+
+@pytest.mark.parametrize("least", [2, 25, 400])
+def test_min_count_leaves_nothing_that_fewer_stand_behind(least: int):
+    trace = trace_of(clients=40)
+    pool, report = fit_with_report(trace, min_count=least)
+    _, profile = np.unique(trace["client"], return_inverse=True)
+    profile = pool.profile[profile]
+    window = trace["arrival_us"] // 600_000_000
+    behind = np.bincount(profile)
+    assert behind.min() >= least
+    assert report.suppressed["moved input_tokens"] > 0
+    row = pool.table.max(axis=1)
+    for lane, field in enumerate(("input_tokens", "output_tokens")):
+        counted = tally(trace[field], profile, len(behind))
+        for p in range(len(behind)):
+            table = pool.tables.values[slice(*pool.tables.offsets[row[p, lane] :][:2])]
+            own = slice(*counted.offsets[p : p + 2])
+            # every stated value gathers at least so many of the log's: the nearest ones, in order
+            width = pool.tables.widths()[slice(*pool.tables.offsets[row[p, lane] :][:2])] / 2**32
+            assert (width * behind[p] >= least - 1e-3).all()
+            assert counted.values[own].min() <= table.min()
+            assert table.max() <= counted.values[own].max()
+    # a window's own rate is that of at least so many requests; all others of a profile share one
+    cells = np.bincount(profile * 24 + window, minlength=len(behind) * 24).reshape(-1, 24)
+    for counts, rps in zip(cells, pool.rate_rps, strict=True):
+        assert len(np.unique(rps[counts < least])) <= 1
+    with pytest.raises(OptionError, match="at least 1,000,000 requests"):
+        fit(trace, min_count=1_000_000)
+
+
+def test_measured_counts_are_those_of_the_log():
+    trace = sg.generate(tiny_pool(rate_rps=1.0), duration="4h", seed=1)
+    pool, report = fit_with_report(trace, counts="measured", keep_ids=True)
+    assert report.window_weight == 1
+    again = sg.generate(pool, duration="4h", seed=2)
+    for one, other in ((trace, again),):
+        counts = [
+            np.bincount(t["client"] * 24 + t["arrival_us"] // 600_000_000, minlength=72) for t in (one, other)
+        ]
+        assert np.abs(counts[0] - counts[1]).max() <= 1
+
+
+@pytest.mark.parametrize(("form", "most"), [("counts", 1e-6), ("knots", 0.02), ("parametric", 0.1), ("auto", 0.1)])
+def test_forms_of_lengths(form: Any, most: float):
+    rng = np.random.default_rng(3)
+    inputs = np.ceil(rng.lognormal(6, 1, 20_000))
+    trace = log_of(at_random(20_000), inputs, np.ceil(rng.exponential(200, 20_000)))
+    report = fit_with_report(trace, lengths_as=form)[1]
+    assert {one["ks"] <= most for one in report.lengths} == {True}
+    wanted = ["parametric", "exponential"] if form == "auto" else [form, form]
+    assert [one["form"] for one in report.lengths] == wanted
+
+
+def test_a_pool_like_any_other():
+    pool = fit(trace_of())
+    rate = len(sg.generate(pool, duration="4h", seed=1)) / 14_400
+    assert len(sg.generate(pool, rate=3 * rate, duration="4h", seed=1)) == pytest.approx(43_200 * rate, rel=0.05)
+    assert len(sg.resample(pool, 50, seed=1)) == 50
+    assert len(sg.join([pool, pool])) == 2 * len(pool)
+    assert len(pool.top(3)) == 3
+    assert pool.rescaled(2.0).total_rps[0] == pytest.approx(2 * pool.total_rps[0])
+    assert (sg.generate(pool, duration="1d", seed=1)["arrival_us"] > 5 * HOUR_US).any()
