@@ -37,8 +37,8 @@ from servegen_gpu.fitting.who import Who, latent, named_clients, one_client
 from servegen_gpu.options import integer
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES, NO_FAMILY, family_of, settled
-from servegen_gpu.request.schema import KINDS, Kind
+from servegen_gpu.request.families import FAMILY_NAMES, NO_FAMILY, family_of, settled
+from servegen_gpu.request.schema import FIELDS, KINDS, Kind
 from servegen_gpu.trace import Trace, read_trace
 
 WINDOW_S = 600
@@ -119,7 +119,8 @@ def fit_with_report(
     notes = list(facts.notes)
     trace, talks = with_sessions(trace) if sessions and not few else (_alone(trace), SessionFacts("none", 0.0, 0))
     category = category_of(trace)
-    found = lengths(trace, category)
+    every = lengths(trace, category)
+    found = {field: every[field] for field in FIELDS[category]}  # lanes of tables are in this order
     values = scalar_values(found, category, len(trace))
     begins = np.asarray(trace["turn"]) == 1
     who, step = _who(trace, values, begins, clients, most_latent, few, seed)
@@ -131,7 +132,8 @@ def fit_with_report(
     models, turn_facts = models_of(labelled) if talks.conversations else ({}, None)
     notes += [] if turn_facts is None else turn_facts.notes
     first_us, first_client = np.asarray(trace["arrival_us"])[begins], who.client[begins]
-    shapes, families = _gaps(first_us, first_client, who, facts.tick_us, step)
+    by_clock = facts.requests > 2 and float(np.ptp(np.diff(first_us))) == 0
+    each, shapes = _shapes(first_us, first_client, who, facts.tick_us, bursty=step == "ids" or by_clock)
     # where blocks tell who goes on with whom, turns of conversations from before the log look like first ones
     known = np.ones(len(trace), np.bool_) if talks.found == "blocks" else begins
     around = surroundings(
@@ -146,6 +148,8 @@ def fit_with_report(
         shape=shapes,
         wanted=environment and not few,
     )
+    even_us = around.rates.even_us(first_us, who.profile[first_client])
+    families = _families(even_us, first_client, who, each, shapes, facts.tick_us)
     notes += around.notes
     if around.environment is not None:
         notes += around.environment.notes
@@ -267,25 +271,32 @@ def _who(
     return latent(trace, values, begins, most, seed), "latent clients"
 
 
-def _gaps(
-    arrival_us: NDArray[np.int64], client: NDArray[np.int64], who: Who, tick_us: int, step: str
-) -> tuple[NDArray[np.float64], GapFamilies]:
-    """Shapes of profiles in terms of Gamma, and their families."""
-    if step != "ids":
-        zero, ones = np.zeros(who.profiles, np.int64), np.ones(who.profiles)
-        nothing = np.full(who.profiles, np.nan)
-        return ones, GapFamilies(np.full(who.profiles, EXPONENTIAL, np.uint8), ones, nothing, zero.astype(np.float64))
+def _shapes(
+    arrival_us: NDArray[np.int64], client: NDArray[np.int64], who: Who, tick_us: int, *, bursty: bool
+) -> tuple[GapShapes, NDArray[np.float64]]:
+    """Shapes of clients and of profiles in terms of Gamma; 1 where gaps are exponential by the ladder."""
+    if not bursty:
+        return GapShapes(np.zeros(len(who.ids), np.int64), np.ones(len(who.ids))), np.ones(who.profiles)
     each = cell_shapes(arrival_us, client, cells=len(who.ids), client=who.profile, tick_us=tick_us)
     gaps = np.bincount(who.profile, each.gaps, minlength=who.profiles)
     log_shape = np.bincount(who.profile, each.gaps * np.log(each.shape), minlength=who.profiles)
-    shape = np.exp(np.divide(log_shape, gaps, out=np.zeros(who.profiles), where=gaps > 0))
-    # gaps are those of clients; a profile's family is the likeliest over all of its clients
+    return each, np.exp(np.divide(log_shape, gaps, out=np.zeros(who.profiles), where=gaps > 0))
+
+
+def _families(
+    arrival_us: NDArray[np.int64],
+    client: NDArray[np.int64],
+    who: Who,
+    each: GapShapes,
+    shape: NDArray[np.float64],
+    tick_us: int,
+) -> GapFamilies:
+    """Families of profiles, from arrivals at an even rate: that of the client with most gaps."""
     families = gap_families(arrival_us, client, GapShapes(each.gaps, shape[who.profile]), tick_us=tick_us)
     first = np.full(who.profiles, -1)
     order = np.argsort(each.gaps, kind="stable")
-    first[who.profile[order]] = order  # of a profile, the client with most gaps
-    chosen = GapFamilies(families.family[first], families.shape[first], families.ks[first], families.gain[first])
-    return shape, chosen
+    first[who.profile[order]] = order
+    return GapFamilies(families.family[first], families.shape[first], families.ks[first], families.gain[first])
 
 
 def _rates(
