@@ -71,7 +71,12 @@ def add(commands: Any) -> None:
     make.add_argument("--memory", default="2GB", help="budget for sampling (default: 2GB); never changes the trace")
     make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")
     make.add_argument("--hash-ids", type=int, metavar="TOKENS", help="add ids of the inputs' blocks of so many tokens")
-    make.add_argument("--system-tokens", type=int, metavar="N", help="of every client's system prompt, for --hash-ids")
+    make.add_argument(
+        "--system-tokens",
+        type=int,
+        metavar="N",
+        help="of every client's system prompt, for --hash-ids (default: the workload's own)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,7 +101,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"note: {note}", file=sys.stderr)
     slabs = cutting.cut(_with_progress(workload, sys.stderr.isatty() and not options.quiet), options)
     if options.hash_ids is not None:
-        slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=options.system_tokens or 0)
+        stated = pool.system_prompts() if options.system_tokens is None else options.system_tokens
+        slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=stated or 0)
     elif options.system_tokens is not None:
         raise OptionError("--hash-ids with --system-tokens", "--system-tokens alone", "add --hash-ids 512")
     files.write(slabs, options, begun, workload.backend.name)

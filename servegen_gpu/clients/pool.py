@@ -508,6 +508,12 @@ class ClientPool:
         models = () if model is None else (turn_model(model),)
         return replace(self, turn_models=models, turn_model=np.full(len(self.rate_rps), len(models) - 1, np.int32))
 
+    def system_prompts(self) -> dict[int, int]:
+        """Tokens of the system prompts of clients that have one, by id, as `servegen_gpu.hash_ids` takes them."""
+        tokens = self.system_tokens[self.profile]
+        some = np.flatnonzero(tokens)
+        return dict(zip(self.client_ids[some].tolist(), tokens[some].tolist(), strict=True))
+
     def with_environment(
         self, environment: Environment | str | os.PathLike[str] | None, clients: Iterable[int] | None = None
     ) -> ClientPool:

@@ -1,8 +1,8 @@
-"""An environment that makes replicas as bursty as the log is, where later turns of conversations smear its bursts.
+"""An environment that makes replicas as bursty as the log is, whatever else is in them.
 
-An environment moves what begins; turns that follow seconds or minutes later come when they do. So dispersion on short
-times is lower, and on long times a little higher, than the environment alone would make it. It is corrected by trying:
-replicas are made, and the variances of the environment's means over windows are multiplied by what is missing.
+An environment moves what begins; turns that follow seconds or minutes later come when they do, so dispersion on short
+times is lower than the environment alone would make it; clients with bursts of their own add to it. It is corrected by
+trying: replicas are made, and the variances of the environment's means over windows are multiplied by what is missing.
 """
 
 from __future__ import annotations

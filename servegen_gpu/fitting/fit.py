@@ -172,7 +172,7 @@ def fit_with_report(
         context_tokens=np.full(who.profiles, _context(trace) if "history" in grows else 0, np.int32),
         system_tokens=_system_tokens(labelled, who.profiles),
     )
-    if around.environment is not None and models:
+    if around.environment is not None and (models or step == "ids"):
         pool, moved = calibrated(pool, around.environment, np.asarray(trace["arrival_us"]), span_s)
         around = replace(around, environment=moved)
     pool, hidden = private(pool, _behind(trace, who, tables, rate_rps.shape[1]), least)

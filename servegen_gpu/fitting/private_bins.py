@@ -172,7 +172,8 @@ def _with_scarce(mine: Counted, scarce: NDArray[np.bool_], least: int) -> Bins:
     for t, is_scarce in enumerate(scarce.tolist()):
         if is_scarce:
             bins = slice(int(mine.offsets[t]), int(mine.offsets[t + 1]))
-            mean = np.average(mine.values[bins], weights=mine.counts[bins])
+            weights = mine.counts[bins] if mine.counts[bins].any() else None
+            mean = np.average(mine.values[bins], weights=weights)
             found.append((np.array([int(float(f"{mean:.0e}"))]), mine.counts[bins].sum(keepdims=True)))
         else:
             bins = slice(int(offsets[at]), int(offsets[at + 1]))

@@ -26,7 +26,7 @@ class Counted:
     offsets : int64[tables + 1]
     values, counts : int64[bins]
     free : bool[tables]
-        Tables that tell of nobody: of a few parameters, or without a request.
+        Tables of the pool that tell of nobody: of a few parameters, or without a request.
     """
 
     offsets: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Counted:
             np.concatenate((self.offsets, self.offsets[-1] + np.cumsum(sizes, dtype=np.int64))),
             np.concatenate([self.values, *(values for values, _ in more)]),
             np.concatenate([self.counts, *(counts for _, counts in more)]),
-            np.append(self.free, [not counts.any() for _, counts in more]),
+            np.append(self.free, np.zeros(len(more), np.bool_)),
         )
 
     def joint(self, part: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -137,7 +137,11 @@ def _by_cell(rates: WindowRates, cells: int, cell_s: float) -> NDArray[np.float6
 def _common(
     arrival_us: NDArray[np.int64], client: NDArray[np.int64], span_s: float, cell_s: float, window_s: int
 ) -> float:
-    """Share of the variance of counts of cells, beyond chance and inside windows, that is not of single clients."""
+    """Share of the variance of counts of cells, beyond chance and inside windows, that clients have in common.
+
+    What different clients share is seen in the covariances between them, which are 1 - Σ s² of all products of rates, s
+    being a client's share of the requests.
+    """
     if not client.any():
         return 1.0
     cells = int(span_s / cell_s)
@@ -153,4 +157,5 @@ def _common(
         return float((n.astype(np.float64) ** 2).sum() - squares - len(who))
 
     together = beyond_chance(np.zeros(len(client), np.int64))
-    return 1.0 if together <= 0 else min(1.0 - beyond_chance(client) / together, 1.0)
+    different = 1.0 - float(((np.bincount(client) / len(client)) ** 2).sum())
+    return 1.0 if together <= 0 else min((1.0 - beyond_chance(client) / together) / max(different, 1e-9), 1.0)
