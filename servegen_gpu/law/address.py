@@ -61,7 +61,7 @@ class Purpose(IntEnum):
     THINNING = 8  # word 0: whether to keep a conversation (window 0) or row (window 1): its number is client, ordinal
     DESCRIPTION = 9  # draws from distributions over clients: four to an ordinal, of no client and no window
     POPULATION = 10  # what a client is like, by its id: words 0 and 1; item: which of its choices
-    ENVIRONMENT = 11  # kept for what all clients share
+    ENVIRONMENT = 11  # what clients share: window: octave; stream: whose; four normals to an ordinal; turn 1: a phase
 
 
 def derive_key(seed: int, replica: int = 0) -> Key:
