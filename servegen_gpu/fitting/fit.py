@@ -310,7 +310,7 @@ def _rates(
         rps = np.zeros((who.profiles, rates.windows))
         rps[rates.client, rates.window] = rates.requests / rates.window_s
     else:
-        rps = rates.dense()
+        rps = around.rps.copy()
     for profile, model in models.items():
         # rates are those of all requests; of these, what begins is the part that was counted
         rps[profile] /= 1.0 - model.share + model.share / model.mean_turns

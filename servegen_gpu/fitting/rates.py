@@ -86,6 +86,13 @@ def windows_of(arrival_us: NDArray[np.int64], begin_us: int, window_s: float, wi
     return window
 
 
+def exposure_of(windows: int, span_s: float, window_s: float) -> Array:
+    """Part of each window that the log covers, float64[windows]: all, but for the last one."""
+    exposure = np.ones(windows)
+    exposure[-1] = span_s / window_s - (windows - 1)
+    return exposure
+
+
 def window_rates(
     arrival_us: NDArray[np.int64],
     client: NDArray[np.int64] | None = None,
@@ -133,16 +140,14 @@ def window_rates(
     cell, requests = _counted(client * windows + window, clients * windows)
     at_client, at_window = np.divmod(cell, windows)
 
-    exposure = np.full(windows, float(window_s))
-    exposure[-1] = span_s - (windows - 1) * window_s
-    exposure /= window_s  # of the last window, the part that the log covers
+    exposure = exposure_of(windows, span_s, window_s)
     mean = np.bincount(at_client, weights=requests, minlength=clients) / exposure.sum()
     squares = np.bincount(at_client, weights=requests * (requests / exposure[at_window]), minlength=clients)
     dispersion = np.full(clients, np.nan)
     if windows > 1:
         there = mean > 0
         dispersion[there] = (squares[there] / mean[there] - mean[there] * exposure.sum()) / (windows - 1)
-    weight = _weight(dispersion, np.broadcast_to(np.asarray(chance, np.float64), (clients,)), mean, exposure)
+    weight = weight_of(dispersion, np.broadcast_to(np.asarray(chance, np.float64), (clients,)), mean, exposure)
     own = requests / (exposure[at_window] * window_s)
     mean_rps = mean / window_s
     rps = mean_rps[at_client] + weight[at_client] * (own - mean_rps[at_client])
@@ -158,7 +163,16 @@ def _counted(cell: NDArray[np.int64], cells: int) -> tuple[NDArray[np.int64], ND
     return np.unique(cell, return_counts=True)
 
 
-def _weight(dispersion: Array, chance: Array, mean: Array, exposure: Array) -> Array:
+def weight_of(dispersion: Array, chance: Array, mean: Array, exposure: Array) -> Array:
+    """The share of the variance of counts that is not chance, float64[clients]; 0 where it is not sure.
+
+    Parameters
+    ----------
+    dispersion, chance, mean : float64[clients]
+        Index of dispersion of the counts of windows, what it is by chance, and the mean count.
+    exposure : float64[windows]
+        Part of each window that the log covers.
+    """
     windows = len(exposure)
     with np.errstate(invalid="ignore", divide="ignore"):
         weight = 1.0 - chance / dispersion

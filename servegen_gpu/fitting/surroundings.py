@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from servegen_gpu.fitting.environment import EnvironmentFit, cell_counts, choose_cell, fit_environment
 from servegen_gpu.fitting.margin import with_variance
 from servegen_gpu.fitting.rates import WindowRates, window_rates, windows_of
+from servegen_gpu.fitting.smooth import Slow
 
 MANY_WINDOWS = 12
 """From so many windows on, changes that are slower than a window are rates, and not a matter of chance."""
 COMMON = 0.3
 """Share of the variance beyond chance that clients have in common, below which their own bursts explain it."""
+LEAST_PAIRS = 0.05
+"""Share of pairs of requests that must be of different clients, to tell what these have in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,8 @@ class Surroundings:
     environment : EnvironmentFit or None
     rates : WindowRates
         Of the profiles.
+    rps : float64[profiles, windows]
+        Rates to state.
     weight : float
         Share of their own that windows keep, of all clients together.
     common : float
@@ -39,6 +44,7 @@ class Surroundings:
 
     environment: EnvironmentFit | None
     rates: WindowRates
+    rps: NDArray[np.float64]
     weight: float
     common: float
     notes: tuple[str, ...]
@@ -76,8 +82,10 @@ def surroundings(
     """
     notes: list[str] = []
     found, common = None, 1.0
+    every = window_rates(every_us, span_s=span_s, window_s=window_s)
+    slow = Slow.of(every, span_s) if span_s >= MANY_WINDOWS * window_s else None
     if wanted:
-        found, common, why = _environment(every_us, arrival_us, client, span_s, tick_us, window_s)
+        found, common, why = _environment(every_us, arrival_us, client, slow, span_s, tick_us, window_s)
         notes += [why] if why else []
 
     def chance(mean: NDArray[np.float64], own: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -90,16 +98,17 @@ def surroundings(
         arrival_us, span_s=span_s, window_s=window_s, chance=chance(np.array([len(arrival_us) / windows]), 1.0)
     )
     mean = np.bincount(profile, minlength=profiles) / windows
-    rates = window_rates(
-        arrival_us, profile, span_s=span_s, clients=profiles, window_s=window_s, chance=chance(mean, shape)
-    )
-    return Surroundings(found, rates, float(total.weight[0]), common, tuple(notes))
+    by_chance = chance(mean, shape)
+    rates = window_rates(arrival_us, profile, span_s=span_s, clients=profiles, window_s=window_s, chance=by_chance)
+    rps = rates.dense() if slow is None else slow.dense(rates, by_chance)
+    return Surroundings(found, rates, rps, float(total.weight[0]), common, tuple(notes))
 
 
 def _environment(
     every_us: NDArray[np.int64],
     arrival_us: NDArray[np.int64],
     client: NDArray[np.int64],
+    slow: Slow | None,
     span_s: float,
     tick_us: int,
     window_s: int,
@@ -110,10 +119,10 @@ def _environment(
         return None, 1.0, "too few requests for an environment: they are taken as independent of each other"
     counts = cell_counts(every_us, 0, span_s, cell_s)
     base, longest_s = None, None
-    if span_s >= MANY_WINDOWS * window_s:
-        rates = window_rates(every_us, span_s=span_s, window_s=window_s)
-        if rates.weight[0] > 0:
-            base, longest_s = _by_cell(rates, len(counts), cell_s) * cell_s, window_s / 2
+    if slow is not None:
+        window = np.minimum((np.arange(len(counts)) * cell_s // window_s).astype(np.int64), len(slow.rps) - 1)
+        base = np.maximum(slow.rps, 1e-3 * slow.rps.mean())[window] * cell_s
+        longest_s = window_s * max(slow.half / 4, 0.5)
     found = fit_environment(counts, base, cell_s, longest_s=longest_s)
     if found is None:
         return None, 1.0, "no environment: counts vary no more than chance and rates by window make them"
@@ -126,21 +135,12 @@ def _environment(
     return found, common, ""
 
 
-def _by_cell(rates: WindowRates, cells: int, cell_s: float) -> NDArray[np.float64]:
-    """Rates of the first client in cells, above 0, float64[cells]."""
-    window = np.minimum((np.arange(cells) * cell_s // rates.window_s).astype(np.int64), rates.windows - 1)
-    rps = np.maximum(rates.dense()[0], 1e-3 * rates.mean_rps[0])
-    found: NDArray[np.float64] = rps[window]
-    return found
-
-
 def _common(
     arrival_us: NDArray[np.int64], client: NDArray[np.int64], span_s: float, cell_s: float, window_s: int
 ) -> float:
-    """Share of the variance of counts of cells, beyond chance and inside windows, that clients have in common.
+    """Share of the variance of counts of cells, beyond chance and inside windows, that all clients have in common.
 
-    What different clients share is seen in the covariances between them, which are 1 - Σ s² of all products of rates, s
-    being a client's share of the requests.
+    What moves all clients shows between different ones; their own bursts show in their own counts alone.
     """
     if not client.any():
         return 1.0
@@ -150,12 +150,15 @@ def _common(
     window = windows_of(arrival_us, 0, window_s, windows)
     size = np.bincount(np.minimum((np.arange(cells) * cell_s // window_s).astype(np.int64), windows - 1))
 
-    def beyond_chance(who: NDArray[np.int64]) -> float:
+    def beyond_chance(who: NDArray[np.int64]) -> tuple[float, float]:
         _, n = np.unique(who * cells + cell, return_counts=True)
         each, of_window = np.unique(who * windows + window, return_counts=True)
         squares = (of_window.astype(np.float64) ** 2 / np.maximum(size[each % windows], 1)).sum()
-        return float((n.astype(np.float64) ** 2).sum() - squares - len(who))
+        return float((n.astype(np.float64) ** 2).sum() - squares - len(who)), float(squares)
 
-    together = beyond_chance(np.zeros(len(client), np.int64))
-    different = 1.0 - float(((np.bincount(client) / len(client)) ** 2).sum())
-    return 1.0 if together <= 0 else min((1.0 - beyond_chance(client) / together) / max(different, 1e-9), 1.0)
+    together, all_squares = beyond_chance(np.zeros(len(client), np.int64))
+    apart, own_squares = beyond_chance(client)
+    pairs = 1.0 - own_squares / all_squares
+    if together <= 0:
+        return 1.0
+    return min((together - apart) / pairs / together, 1.0) if pairs > LEAST_PAIRS else 0.0
