@@ -37,7 +37,7 @@ def test_family_and_shape_of_a_client_whose_rate_drifts(name: str):
         client, span_s = one_client(us), (us[-1] + 1) / 1e6
         shapes = cell_shapes(us, client)
         rates = window_rates(us, client, span_s=span_s, window_s=span_s / 40, chance=1 / shapes.shape)
-        fit = gap_families(us, client, shapes, rps=rates.of_rows(us, client))
+        fit = gap_families(rates.even_us(us, client), client, shapes)
         assert family_of(int(fit.family[0])).name == name
         assert fit.shape[0] == pytest.approx(shape, rel=0.05)  # standard error: about 1 %
         assert fit.ks[0] < 0.03  # a rate that drifts inside windows is part of it

@@ -28,6 +28,8 @@ PRIOR_GAPS = 16
 """Logarithms of shapes are shrunk by n / (n + this)."""
 FAMILY_GAPS = 200
 """Gaps from which on a group has a family of its own, and not that of all."""
+CLEAR_TICKS, CLEAR_SHARE = 100.0, 0.1
+"""Gaps must be so many ticks long, or such a share of the median gap, for stamps to tell how long they are."""
 SHAPE_RANGE = (0.02, 100.0)
 JITTER_KEY = (0x6A09E667, 0xBB67AE85)
 
@@ -108,7 +110,7 @@ def cell_shapes(
     gap, group = _gaps(arrival_us[kept], cell[kept], tick_us)
     if not len(gap) or float(np.median(gap)) < tick_us * (tick_us > 1):
         return GapShapes(gaps, shape)
-    total, pairs = _local_variation(gap, group, cells)
+    total, pairs = _local_variation(gap, group, cells, _clear(gap, tick_us))
 
     def pooled(over: NDArray[np.int64], count: int) -> tuple[Array, Array]:
         return _sums(over, total, count), _sums(over, pairs, count)
@@ -125,7 +127,6 @@ def gap_families(
     client: NDArray[np.int64],
     shapes: GapShapes,
     *,
-    rps: NDArray[np.float64] | None = None,
     tick_us: int = 1,
 ) -> GapFamilies:
     """The likeliest family of each client among exponential, Gamma, Weibull and log-normal.
@@ -137,11 +138,9 @@ def gap_families(
     Parameters
     ----------
     arrival_us, client : int64[requests]
+        At an even rate (`WindowRates.even_us`), so that one that changes does not look like burstiness.
     shapes : GapShapes
         Of the clients.
-    rps : float64[requests], optional
-        Rate in the window of each request (`WindowRates.of_rows`): gaps are in units of its mean gap, so that a rate
-        that changes does not look like burstiness.
     tick_us : int
         As for `cell_shapes`.
     """
@@ -149,14 +148,17 @@ def gap_families(
     family = np.full(clients, EXPONENTIAL, np.uint8)
     shape, ks, gain = np.ones(clients), np.full(clients, np.nan), np.zeros(clients)
     kept = np.flatnonzero((shapes.gaps >= FEWEST)[client])
-    gap, group = _gaps(arrival_us[kept], client[kept], tick_us, None if rps is None else rps[kept])
+    gap, group = _gaps(arrival_us[kept], client[kept], tick_us)
     if not len(gap):
         return GapFamilies(family, shape, ks, gain)
     at, group = np.unique(group, return_inverse=True)
+    least = _clear(gap, tick_us)
     own_shape = {code: _shape_of(code, shapes.shape[at]) for code in (GAMMA, WEIBULL, LOGNORMAL)}
-    gains = np.stack([np.zeros(len(at)), *(_log_likelihood(code, gap, group, s) for code, s in own_shape.items())])
+    gains = np.stack(
+        [np.zeros(len(at)), *(_log_likelihood(code, gap, group, s, least) for code, s in own_shape.items())]
+    )
     count = np.bincount(group)
-    gains[1:] -= _log_likelihood(EXPONENTIAL, gap, group, np.ones(len(at))) + 0.5 * np.log(count)
+    gains[1:] -= _log_likelihood(EXPONENTIAL, gap, group, np.ones(len(at)), least) + 0.5 * np.log(count)
     best = np.argmax(gains, axis=0)
     common = int(np.argmax(gains[1:].sum(axis=1))) + 1
     best[count < FAMILY_GAPS] = common if gains[common].sum() > 0 else 0
@@ -168,9 +170,7 @@ def gap_families(
     return GapFamilies(family, shape, ks, gain)
 
 
-def _gaps(
-    arrival_us: NDArray[np.int64], group: NDArray[np.int64], tick_us: int, rps: Array | None = None
-) -> tuple[Array, NDArray[np.int64]]:
+def _gaps(arrival_us: NDArray[np.int64], group: NDArray[np.int64], tick_us: int) -> tuple[Array, NDArray[np.int64]]:
     """Gaps within groups in order of time, above 0, and the group of each.
 
     Requests are spread over their tick, each by an addressed random part of it: stamps that are equal by rounding would
@@ -188,18 +188,24 @@ def _gaps(
     same = group[1:] == group[:-1]
     # whole parts first: sums of both would lose the fractions of late stamps
     gap = np.abs((whole[1:] - whole[:-1]) + (part[1:] - part[:-1]))[same]
-    if rps is not None:
-        rate = rps[order]
-        gap *= (0.5 * (rate[1:] + rate[:-1]))[same]
     return np.maximum(gap, 1e-12), group[1:][same]
 
 
-def _local_variation(gap: Array, group: NDArray[np.int64], groups: int) -> tuple[Array, Array]:
-    """Sums of 3 ((g - h) / (g + h))² over neighbours within groups, and how many there are, float64[groups]."""
-    same = group[1:] == group[:-1]
+def _local_variation(gap: Array, group: NDArray[np.int64], groups: int, least: float) -> tuple[Array, Array]:
+    """Sums of 3 ((g - h) / (g + h))² over neighbours within groups, and how many there are, float64[groups].
+
+    Neighbours that are shorter than `least` together say nothing but how stamps were rounded. Leaving them out makes no
+    difference to Gamma gaps: their ratio does not depend on their sum.
+    """
+    same = (group[1:] == group[:-1]) & (gap[1:] + gap[:-1] >= least)
     term = ((gap[1:] - gap[:-1]) / (gap[1:] + gap[:-1]))[same]
     at = group[1:][same]
     return _sums(at, 3.0 * term * term, groups), _sums(at, np.ones(len(at)), groups)
+
+
+def _clear(gap: Array, tick_us: int) -> float:
+    """How long gaps must be, for stamps to tell more than that they are short."""
+    return min(CLEAR_TICKS * tick_us, CLEAR_SHARE * float(np.median(gap)))
 
 
 def _sums(group: NDArray[np.int64], values: Array, groups: int) -> Array:
@@ -247,19 +253,28 @@ def _shape_of(code: int, gamma_shape: Array) -> Array:
     return np.asarray(np.exp(np.interp(3.0 / (2.0 * gamma_shape + 1.0), lv, log_shape)))
 
 
-def _log_likelihood(code: int, gap: Array, group: NDArray[np.int64], shape: Array) -> Array:
-    """Of each group's gaps at their likeliest scale, float64[groups]."""
+def _log_likelihood(code: int, gap: Array, group: NDArray[np.int64], shape: Array, least: float) -> Array:
+    """Of each group's gaps at their likeliest scale, float64[groups]; of shorter ones than `least`, that they are."""
     n = np.bincount(group)
-    log_sum = np.bincount(group, weights=np.log(gap))
+    clear = gap >= least
+    own, log_gap = group[clear], np.log(gap[clear])
+    m, log_sum = np.bincount(own, minlength=len(n)), np.bincount(own, log_gap, len(n))
     if code == LOGNORMAL:
-        squares = np.bincount(group, weights=(np.log(gap) - (log_sum / n)[group]) ** 2)
-        return np.asarray(-log_sum - n * np.log(shape * np.sqrt(2 * np.pi)) - squares / (2 * shape**2))
-    if code == WEIBULL:
-        power = np.bincount(group, weights=gap ** shape[group]) / n
-        return np.asarray(n * (np.log(shape) - np.log(power) - 1.0) + (shape - 1.0) * log_sum)
-    mean = np.bincount(group, weights=gap) / n
-    scaled = n * shape * np.log(shape / mean) - n * special.gammaln(shape)
-    return np.asarray((shape - 1.0) * log_sum - n * shape + scaled)
+        mean = np.bincount(group, np.log(gap)) / n
+        squares = np.bincount(own, (log_gap - mean[own]) ** 2, len(n))
+        found = -log_sum - m * np.log(shape * np.sqrt(2 * np.pi)) - squares / (2 * shape**2)
+        short = special.ndtr((np.log(least) - mean) / shape)
+    elif code == WEIBULL:
+        power = np.bincount(group, gap ** shape[group]) / n
+        powers = np.bincount(own, gap[clear] ** shape[own], len(n))
+        found = m * (np.log(shape) - np.log(power)) - powers / power + (shape - 1.0) * log_sum
+        short = -np.expm1(-(least**shape) / power)
+    else:
+        mean = np.bincount(group, gap) / n
+        scaled = m * (shape * np.log(shape / mean) - special.gammaln(shape))
+        found = (shape - 1.0) * log_sum - shape * np.bincount(own, gap[clear], len(n)) / mean + scaled
+        short = special.gammainc(shape, shape * least / mean)
+    return np.asarray(found + (n - m) * np.log(np.maximum(short, 1e-300)))
 
 
 def _ks(gap: Array, group: NDArray[np.int64], code: NDArray[np.uint8], shape: Array) -> Array:

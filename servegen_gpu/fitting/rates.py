@@ -72,13 +72,6 @@ class WindowRates:
         part = arrival_us / (self.window_s * 1e6) - window
         return np.rint(begin_us[client, window] + part * length_us[client, window]).astype(np.int64)
 
-    def of_rows(self, arrival_us: NDArray[np.int64], client: NDArray[np.int64], begin_us: int = 0) -> Array:
-        """Rate in the window of each request that was counted, float64[requests]."""
-        window = windows_of(arrival_us, begin_us, self.window_s, self.windows)
-        key = self.client * self.windows + self.window
-        found: Array = self.rps[np.searchsorted(key, client * self.windows + window)]
-        return found
-
 
 def windows_of(arrival_us: NDArray[np.int64], begin_us: int, window_s: float, windows: int) -> NDArray[np.int64]:
     """Number of the window of each request, int64[requests]; one at the very end belongs to the last window."""

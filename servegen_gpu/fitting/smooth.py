@@ -1,107 +1,87 @@
-"""Rates that change slowly, as over a day: local lines through counts of windows, as wide as predicts best.
+"""Rates that change slowly, as over a day: lines through counts of neighbouring windows, as many as predict best.
 
-What a neighbourhood of windows does not tell of the one in its middle comes and goes at random: it is for an
-environment, or for chance, and not for the rate.
+What its neighbours do not tell of a window comes and goes at random: it is for an environment, for chance, or for the
+window's own rate.
+
+Axes: series (clients, or all of them as one), windows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.fitting.rates import WindowRates, exposure_of, weight_of
+from servegen_gpu.fitting.rates import WindowRates, weight_of
 
 Array = NDArray[np.float64]
 
 HALF_WIDTHS = (1, 2, 3, 4, 6, 9, 12, 18, 27, 40, 60)
 """Of neighbourhoods, in windows."""
 SILENT_WINDOWS, SILENT_FROM = 3, 30
-"""So many windows in a row without a request are a pause, not chance, if others have so many on average."""
+"""So many windows in a row without a request are a pause, not chance, if others have so many requests on average."""
 LEAST_RATE = 1e-3
 """Of a line, as a share of the mean."""
 
 
-@dataclass(frozen=True, eq=False)
-class Slow:
-    """How the rate of a log changes slowly.
-
-    Attributes
-    ----------
-    half : int
-        Half width of the neighbourhoods, in windows.
-    exposure : float64[windows]
-        The part of each window that counts.
-    rps : float64[windows]
-    """
-
-    half: int
-    exposure: Array
-    rps: Array
-
-    @classmethod
-    def of(cls, total: WindowRates, span_s: float) -> Slow | None:
-        """That of all requests together, which are one client of `total`; None if it is constant."""
-        counts = np.bincount(total.window, total.requests, minlength=total.windows).astype(np.int64)
-        exposure = without_pauses(counts, exposure_of(total.windows, span_s, total.window_s))
-        half = best_half_width(counts, exposure)
-        if half is None and exposure.all():
-            return None
-        rate = counts / np.maximum(exposure, 1e-9) / total.window_s
-        return cls(half or len(counts), exposure, smoothed(rate[None], exposure, half or len(counts))[0])
-
-    def dense(self, rates: WindowRates, chance: Array) -> Array:
-        """Rates of clients that are drawn to slow ones of their own, and not to their mean, float64[clients, windows].
-
-        Parameters
-        ----------
-        rates : WindowRates
-        chance : float64[clients]
-            As for `window_rates`.
-        """
-        rps = rates.dense()
-        moving = np.flatnonzero(rates.weight > 0)
-        if not len(moving):
-            return rps
-        counts = np.zeros(rps.shape)
-        counts[rates.client, rates.window] = rates.requests
-        counts = counts[moving]
-        own = counts / np.maximum(self.exposure, 1e-9)
-        slow = smoothed(own, self.exposure, self.half)
-        expected = np.maximum(slow * self.exposure, 1e-9)
-        kept = self.exposure > 0
-        dispersion = ((counts - expected) ** 2 / expected)[:, kept].mean(axis=1)
-        weight = weight_of(dispersion, chance[moving], expected.mean(axis=1), self.exposure[kept])[:, None]
-        rps[moving] = np.where(kept, slow + weight * (own - slow), 0.0) / rates.window_s
-        return rps
-
-
-def best_half_width(counts: NDArray[np.integer], exposure: Array) -> int | None:
-    """The half width whose lines predict each window best from the others around it; None if their mean does.
+def slow_rates(rates: WindowRates, exposure: Array, chance: Array) -> Array:
+    """Rates that are drawn to slow ones, where these tell more than the mean, float64[clients, windows].
 
     Parameters
     ----------
-    counts : int[windows]
+    rates : WindowRates
+    exposure : float64[windows]
+        As for `best_half_width`.
+    chance : float64[clients]
+        As for `window_rates`.
+    """
+    rps = rates.dense()
+    counts = np.zeros(rps.shape)
+    counts[rates.client, rates.window] = rates.requests
+    half = best_half_width(counts, exposure)
+    kept = exposure > 0
+    for one in np.unique(half[half > 0]):
+        mine = np.flatnonzero(half == one)
+        slow = smoothed(counts[mine], exposure, int(one))
+        expected = np.maximum(slow * exposure, 1e-9)[:, kept]
+        dispersion = ((counts[mine][:, kept] - expected) ** 2 / expected).mean(axis=1)
+        weight = weight_of(dispersion, chance[mine], expected.mean(axis=1), exposure[kept])[:, None]
+        own = counts[mine] / np.maximum(exposure, 1e-9)
+        rps[mine] = np.where(kept, slow + weight * (own - slow), 0.0) / rates.window_s
+    return rps
+
+
+def best_half_width(counts: Array, exposure: Array) -> NDArray[np.int64]:
+    """The half width whose lines predict each window best from those around it, int64[series]; 0 if the mean does.
+
+    Parameters
+    ----------
+    counts : float64[series, windows]
     exposure : float64[windows]
         The part of each window that counts; see `without_pauses`.
     """
-    rate = counts / np.maximum(exposure, 1e-9)
     windows = int((exposure > 0).sum())
-    if windows < 3 or not counts.any():
-        return None
-    others = (counts.sum() - counts) / (exposure.sum() - exposure)
+    best = np.zeros(len(counts), np.int64)
+    if windows < 3:
+        return best
+    total = counts.sum(axis=1, keepdims=True)
+    others = (total - counts) / (exposure.sum() - exposure)
     # of many half widths, one is a little better by chance
-    least, best = _error(rate, others, exposure) * (1 - windows**-0.5), None
+    least = _error(counts, others, exposure) * (1 - windows**-0.5)
     for half in (h for h in HALF_WIDTHS if 2 * h <= windows):
-        error = _error(rate, smoothed(rate[None], exposure, half, without_own=True)[0], exposure)
-        if error < least:
-            least, best = error, half
+        error = _error(counts, smoothed(counts, exposure, half, without_own=True), exposure)
+        best[error < least] = half
+        least = np.minimum(error, least)
     return best
 
 
-def without_pauses(counts: NDArray[np.integer], exposure: Array) -> Array:
-    """What counts of each window, float64[windows]: nothing of long pauses, in which nobody sends."""
+def without_pauses(counts: Array, exposure: Array) -> Array:
+    """What counts of each window, float64[windows]: nothing of long pauses, in which nobody sends.
+
+    Parameters
+    ----------
+    counts, exposure : float64[windows]
+        Requests of each, and the part of it that the log covers.
+    """
     some = counts > 0
     if counts.sum() < SILENT_FROM * some.sum():
         return exposure
@@ -113,38 +93,44 @@ def without_pauses(counts: NDArray[np.integer], exposure: Array) -> Array:
     return kept
 
 
-def smoothed(rate: Array, exposure: Array, half: int, *, without_own: bool = False) -> Array:
-    """Lines through the windows around each, at its place, float64[series, windows]; 0 where no window counts.
+def smoothed(counts: Array, exposure: Array, half: int, *, without_own: bool = False) -> Array:
+    """Lines through the windows around each, at its place: requests per window, float64[series, windows].
 
     Parameters
     ----------
-    rate : float64[series, windows]
+    counts : float64[series, windows]
     exposure : float64[windows]
     half : int
         Half width of the neighbourhood, in windows.
     without_own : bool
         Leave the window itself out, to see how well the others tell it.
     """
-    from scipy.ndimage import correlate1d
+    windows = len(exposure)
+    at = np.arange(windows)
+    first, end = np.maximum(at - half, 0), np.minimum(at + half + 1, windows)
 
-    at = np.arange(-half, half + 1)
-    kernel = (1 - (np.abs(at) / (half + 1)) ** 3) ** 3
+    def around(x: Array) -> Array:
+        upto = np.concatenate((np.zeros((*x.shape[:-1], 1)), np.cumsum(x, axis=-1)), axis=-1)
+        return np.asarray(upto[..., end] - upto[..., first])
+
+    middle = at - (windows - 1) / 2  # sums stay small
+    s0, s1, s2 = around(exposure), around(exposure * middle), around(exposure * middle**2)
+    s2 = s2 - 2 * middle * s1 + middle**2 * s0
+    s1 = s1 - middle * s0
+    t0, t1 = around(counts), around(counts * middle)
+    t1 = t1 - middle * t0
     if without_own:
-        kernel[half] = 0.0
-
-    def sums(x: Array, power: int) -> Array:
-        found: Array = correlate1d(np.asarray(x, np.float64), kernel * at**power, axis=-1, mode="constant")
-        return found
-
-    s0, s1, s2 = (sums(exposure, power) for power in range(3))
-    t0, t1 = (sums(rate * exposure, power) for power in range(2))
+        s0, t0 = s0 - exposure, t0 - counts
     determinant = s0 * s2 - s1 * s1
-    line = (s2 * t0 - s1 * t1) / np.where(determinant > 1e-9 * s0 * s2, determinant, 1.0)
-    found = np.where(determinant > 1e-9 * s0 * s2, line, t0 / np.maximum(s0, 1e-300))
-    mean = (rate * exposure).sum(axis=-1, keepdims=True) / exposure.sum()
-    return np.asarray(np.where(exposure > 0, np.maximum(found, LEAST_RATE * mean), 0.0))
+    steep = determinant > 1e-6 * s0 * s2
+    line = np.where(steep, s2 * t0 - s1 * t1, t0) / np.where(steep, determinant, np.maximum(s0, 1e-9))
+    mean = counts.sum(axis=-1, keepdims=True) / exposure.sum()
+    return np.asarray(np.where(exposure > 0, np.maximum(line, LEAST_RATE * mean), 0.0))
 
 
-def _error(rate: Array, told: Array, exposure: Array) -> float:
-    expected = np.maximum(told, LEAST_RATE * (rate * exposure).sum() / exposure.sum())
-    return float((exposure * (rate - expected) ** 2 / expected).sum())
+def _error(counts: Array, told: Array, exposure: Array) -> Array:
+    """Squared errors in terms of what is expected, as those of counts are, float64[series]."""
+    mean = counts.sum(axis=1, keepdims=True) / exposure.sum()
+    expected = np.maximum(told, LEAST_RATE * mean)
+    rate = counts / np.maximum(exposure, 1e-9)
+    return np.asarray((exposure * (rate - expected) ** 2 / np.maximum(expected, 1e-12)).sum(axis=1))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from servegen_gpu.fitting.environment import EnvironmentFit, cell_counts, choose_cell, fit_environment
 from servegen_gpu.fitting.margin import with_variance
-from servegen_gpu.fitting.rates import WindowRates, window_rates, windows_of
-from servegen_gpu.fitting.smooth import Slow
+from servegen_gpu.fitting.rates import WindowRates, exposure_of, window_rates, windows_of
+from servegen_gpu.fitting.smooth import best_half_width, slow_rates, smoothed, without_pauses
 
 MANY_WINDOWS = 12
 """From so many windows on, changes that are slower than a window are rates, and not a matter of chance."""
@@ -83,9 +83,14 @@ def surroundings(
     notes: list[str] = []
     found, common = None, 1.0
     every = window_rates(every_us, span_s=span_s, window_s=window_s)
-    slow = Slow.of(every, span_s) if span_s >= MANY_WINDOWS * window_s else None
+    counts = np.bincount(every.window, every.requests, every.windows).astype(np.float64)
+    exposure = without_pauses(counts, exposure_of(every.windows, span_s, window_s))
+    many = span_s >= MANY_WINDOWS * window_s
     if wanted:
-        found, common, why = _environment(every_us, arrival_us, client, slow, span_s, tick_us, window_s)
+        half = int(best_half_width(counts[None], exposure)[0]) if many else 0
+        flat = not half and bool(exposure.all())
+        slow = None if flat else smoothed(counts[None], exposure, half or len(counts))[0] / window_s
+        found, common, why = _environment(every_us, arrival_us, client, slow, half, span_s, tick_us, window_s)
         notes += [why] if why else []
 
     def chance(mean: NDArray[np.float64], own: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -100,7 +105,7 @@ def surroundings(
     mean = np.bincount(profile, minlength=profiles) / windows
     by_chance = chance(mean, shape)
     rates = window_rates(arrival_us, profile, span_s=span_s, clients=profiles, window_s=window_s, chance=by_chance)
-    rps = rates.dense() if slow is None else slow.dense(rates, by_chance)
+    rps = slow_rates(rates, exposure, by_chance) if many else rates.dense()
     return Surroundings(found, rates, rps, float(total.weight[0]), common, tuple(notes))
 
 
@@ -108,7 +113,8 @@ def _environment(
     every_us: NDArray[np.int64],
     arrival_us: NDArray[np.int64],
     client: NDArray[np.int64],
-    slow: Slow | None,
+    slow: NDArray[np.float64] | None,
+    half: int,
     span_s: float,
     tick_us: int,
     window_s: int,
@@ -120,9 +126,9 @@ def _environment(
     counts = cell_counts(every_us, 0, span_s, cell_s)
     base, longest_s = None, None
     if slow is not None:
-        window = np.minimum((np.arange(len(counts)) * cell_s // window_s).astype(np.int64), len(slow.rps) - 1)
-        base = np.maximum(slow.rps, 1e-3 * slow.rps.mean())[window] * cell_s
-        longest_s = window_s * max(slow.half / 4, 0.5)
+        window = np.minimum((np.arange(len(counts)) * cell_s // window_s).astype(np.int64), len(slow) - 1)
+        base = np.maximum(slow, 1e-3 * slow.mean())[window] * cell_s
+        longest_s = window_s * max(half / 4, 0.5) if half else None
     found = fit_environment(counts, base, cell_s, longest_s=longest_s)
     if found is None:
         return None, 1.0, "no environment: counts vary no more than chance and rates by window make them"
