@@ -17,8 +17,9 @@ from servegen_gpu.fitting.environment import EnvironmentFit, with_window_varianc
 from servegen_gpu.pipeline import generate
 
 REPLICAS, STEPS = 32, 3
-REQUESTS = 40_000
-"""Of a replica, about: a longer log is represented by its begin."""
+REQUESTS, MOST_REQUESTS, MOST_IN_STEP = 40_000, 1 << 19, 1 << 21
+"""Of a replica, at least and at most, and of all replicas of a step: a longer log is represented by its begin."""
+FEWEST_REPLICAS = 4
 LONGEST_PARTS = 32
 MOST_CORRECTION, PRIOR_WINDOWS = 2.0, 16
 
@@ -40,7 +41,8 @@ def calibrated(
     cell_s = found.environment.cell_s
     rate = len(arrival_us) / span_s
     longest = max(found.environment.octaves)
-    length_s = min(span_s, max(REQUESTS / rate, LONGEST_PARTS * found.environment.longest_s))
+    length_s = min(span_s, max(REQUESTS / rate, LONGEST_PARTS * found.environment.longest_s), MOST_REQUESTS / rate)
+    count = int(np.clip(MOST_IN_STEP / (rate * length_s), FEWEST_REPLICAS, REPLICAS))
     cells = int(length_s / cell_s)
     # windows that the log has several of; coarser octaves than it told of stay out
     scales = 1 << np.arange(max(longest, int(np.log2(max(cells / 8, 1)))) + 1)
@@ -52,7 +54,7 @@ def calibrated(
     wanted = np.array([found.window_variance(n * cell_s) for n in scales])
     for step in range(STEPS):
         replicas = np.mean(
-            [_excess(_replica(pool, length_s, step * REPLICAS + r), cells, cell_s, scales) for r in range(REPLICAS)],
+            [_excess(_replica(pool, length_s, step * count + r), cells, cell_s, scales) for r in range(count)],
             axis=0,
         )
         ratio = np.where(replicas > 0, log / np.maximum(replicas, 1e-9), MOST_CORRECTION)
