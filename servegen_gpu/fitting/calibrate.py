@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.fitting.environment import EnvironmentFit, with_window_variances
-from servegen_gpu.pipeline import generate
+from servegen_gpu.pipeline import generate, stream
 
 REPLICAS, STEPS = 32, 3
 REQUESTS, MOST_REQUESTS, MOST_IN_STEP = 40_000, 1 << 19, 1 << 21
@@ -53,20 +53,14 @@ def calibrated(
     sure = cells / (cells + PRIOR_WINDOWS * scales)  # a log says little about windows that it has few of
     wanted = np.array([found.window_variance(n * cell_s) for n in scales])
     for step in range(STEPS):
-        replicas = np.mean(
-            [_excess(_replica(pool, length_s, step * count + r), cells, cell_s, scales) for r in range(count)],
-            axis=0,
-        )
+        packed = stream(pool, duration=length_s, counts="renewal").packed
+        made = (generate(packed, replica=step * count + r)["arrival_us"] for r in range(count))
+        replicas = np.mean([_excess(each_us, cells, cell_s, scales) for each_us in made], axis=0)
         ratio = np.where(replicas > 0, log / np.maximum(replicas, 1e-9), MOST_CORRECTION)
         wanted = wanted * np.clip(ratio, 1 / MOST_CORRECTION, MOST_CORRECTION) ** sure
         found = with_window_variances(found, scales, wanted)
         pool = replace(pool, environments=(found.environment,))
     return pool, found
-
-
-def _replica(pool: ClientPool, length_s: float, replica: int) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = generate(pool, duration=length_s, replica=replica, counts="renewal")["arrival_us"]
-    return found
 
 
 def _excess(arrival_us: NDArray[np.int64], cells: int, cell_s: float, scales: NDArray[np.int64]) -> NDArray[np.float64]:
