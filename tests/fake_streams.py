@@ -92,7 +92,7 @@ class Clocks:
         """Start something on a stream: after all that the host knows, and as the null stream demands."""
         merge(stream.clock, self.host)
         if stream.blocking:
-            for other in self.streams.values():
+            for other in list(self.streams.values()):  # a thread may make one meanwhile
                 if other.device == stream.device and other.blocking and (stream.null or other.null):
                     merge(stream.clock, other.clock)
         n = stream.clock[stream.number] = stream.clock.get(stream.number, 0) + 1
