@@ -56,6 +56,11 @@ def add(commands: Any) -> None:
         help=f"fewest requests behind every length, client and window (default: {MIN_COUNT}; 1 keeps all)",
     )
     held.add_argument("--keep-ids", action="store_true", help="keep the log's numbers of clients, with --min-count 1")
+    held.add_argument(
+        "--keep-names",
+        action="store_true",
+        help="save what the log calls its clients, beside the profile; by default it shows keyed hashes of them",
+    )
     held.add_argument("--name", help="of the workload (default: the log's)")
     held.add_argument(
         "--holdout",
@@ -90,7 +95,15 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.output is not None:
         pool, report = fit_with_report(log, min_count=options.min_count, **keywords)
-        save_profile(pool, options.output, layout=options.layout, fit=report.describe())
+        names = _names(log, options) if report.step == "ids" else None
+        save_profile(
+            pool,
+            options.output,
+            layout=options.layout,
+            fit=report.describe(),
+            names=names,
+            keep_names=options.keep_names,
+        )
         if options.json:
             print(json.dumps(report.describe(), indent=2))
         elif not options.quiet:
@@ -103,6 +116,15 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _names(log: Trace, options: argparse.Namespace) -> list[str] | None:
+    """What the log calls its clients, in the order of their ids, if it does so by names."""
+    import numpy as np
+
+    foreign = getattr(options, "foreign", None)
+    names = foreign.names("client") if foreign is not None else []
+    return [str(names[client]) for client in np.unique(log["client"]).tolist()] if names else None
 
 
 def _hold_out(log: Trace, options: argparse.Namespace, keywords: dict[str, Any]) -> None:
