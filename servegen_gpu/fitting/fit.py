@@ -192,7 +192,7 @@ def fit_with_report(
         lengths=_length_fits(found, who, forms),
         sessions=_sessions(talks, models),
         environment=_environment(around),
-        window_weight=0.0 if few else 1.0 if counts == "measured" else around.weight,
+        window_weight=0.0 if steady else 1.0 if counts == "measured" else around.weight,
         suppressed=hidden.facts() if least > 1 else {},
         notes=tuple(dict.fromkeys(notes)),
     )
