@@ -147,6 +147,7 @@ MARGINS = {
 @pytest.mark.parametrize("name", MARGINS)
 def test_moments_of_margins(name: str) -> None:
     margin, variance = MARGINS[name]
+    assert f"variance {margin.variance:.4g}" in repr(margin)
     assert margin.quantile([margin.zero / 2])[0] == (0 if margin.zero else margin.values[0])
     above = margin.at[margin.at > margin.zero]
     share = np.concatenate(([margin.zero], above, [1.0]))
@@ -248,6 +249,18 @@ def test_files_state_what_python_does(tmp_path: Path) -> None:
     path.write_text(f"[environment]\n{margin}\noctaves = {{0 = 1}}\n")
     knots = sg.Margin([0, 0.5, 1], [0, 1, 4], 0.25)
     assert same_environment(POOL.with_environment(path).environments[0], sg.Environment(knots, {0: 1}))
+
+
+def test_populations_have_environments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "show", "m-small"]) == 0
+    path = tmp_path / "mine.toml"
+    path.write_text(capsys.readouterr().out + STATED)
+    pool = sg.population(path, clients=5)
+    assert same_environment(pool.environments[0], POOL.with_environment(path).environments[0])
+    assert (pool.environment == 0).all()
+    path.write_text(path.read_text().replace("cell_s = 2", "cell_s = 7"))
+    with pytest.raises(sg.ServeGenError, match=r"mine\.toml, line \d+, environment"):
+        sg.population(path, clients=5)
 
 
 @pytest.mark.parametrize(

@@ -228,3 +228,25 @@ def test_too_many_cells_are_refused() -> None:
     with pytest.raises(sg.OptionError, match=r"at most 16,777,216 cells .* 3 groups of clients for 86,400 s"):
         sg.generate(pool, duration="1d")
     assert len(sg.generate(pool, duration="10m")) > 50
+
+
+def test_windows_in_a_users_jitted_code_are_of_one_replica() -> None:
+    pytest.importorskip("jax")
+    from servegen_gpu.backends.xla import backend as xla
+
+    pool, _ = POOLS["renewal"]
+    packed = sg.stream(pool, start=600, duration=600, counts="renewal").packed
+    with pytest.raises(sg.OptionError, match="one with environments"):
+        xla.window_cells(packed, first=0)
+    real = realised(packed, KEY)
+    sample = xla.sample_window(xla.device_tables(real, KEY), xla.window_cells(real, first=0), capacity=1 << 13)
+    assert bool(sample.fits)
+    expected = sg.generate(packed, seed=4)
+    assert np.array_equal(np.asarray(sample.us)[np.asarray(sample.valid)], expected["arrival_us"])
+
+
+def test_naive_workloads_have_none_but_are_fitted_to_what_they_do() -> None:
+    pool = tiny_pool("language", 3, silent=False, rate_rps=2.0)
+    stormy = sg.naive(pool.with_environment(replace(GAMMA, margin=sg.Margin.gamma(4.0))))
+    assert stormy.environments == ()
+    assert stormy.cv.mean() > 1.2 * sg.naive(pool).cv.mean()

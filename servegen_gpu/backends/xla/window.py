@@ -82,8 +82,15 @@ def window_cells(packed: PackedWorkload, first: int, count: int = 1) -> DeviceCe
     Raises
     ------
     OptionError
-        If clients hold conversations, whose later turns are in other windows.
+        If clients hold conversations, whose later turns are in other windows, or have environments, which depend on
+        the key.
     """
+    if packed.environment is not None:
+        raise OptionError(
+            "a workload of one replica",
+            "one with environments",
+            "pack pool.with_environment(None), or pass realised(packed, key) of servegen_gpu.realise",
+        )
     if packed.turns or packed.conversations:
         raise OptionError(
             "a workload whose requests stand alone", "one with conversations", "pack pool.with_conversations(None)"

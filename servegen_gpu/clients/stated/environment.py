@@ -27,7 +27,7 @@ TAIL = 2.0**-26
 """Where the knots of a stated margin end: what is rarer than this share of the cells has the factor there."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Margin:
     """The distribution of the factor: its quantile function, linear between knots.
 
@@ -72,6 +72,9 @@ class Margin:
         values.setflags(write=False)
         for name, value in (("at", at), ("values", values), ("zero", zero)):
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"<Margin: variance {self.variance:.4g}, {self.zero:.1%} of the cells empty, {len(self.at)} knots>"
 
     @classmethod
     def gamma(cls, variance: float, zero: float = 0.0) -> Margin:
