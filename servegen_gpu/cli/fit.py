@@ -13,6 +13,8 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
 MIN_COUNT = 10
+MOST_REPLICAS, FEWEST_REPLICAS, MOST_ROWS = 100, 5, 5_000_000
+"""Of --holdout: rare bursts decide, so few replicas say little."""
 
 
 def add(commands: Any) -> None:
@@ -68,7 +70,9 @@ def add(commands: Any) -> None:
         metavar="PART",
         help="fit the first part of the log, such as 0.5, and compare it with the rest",
     )
-    held.add_argument("--replicas", type=int, default=20, metavar="N", help="that --holdout compares (default: 20)")
+    held.add_argument(
+        "--replicas", type=int, metavar="N", help="that --holdout compares (default: 100, fewer of long logs)"
+    )
     held.add_argument("--json", action="store_true", help="the report as JSON")
     held.add_argument("--quiet", action="store_true", help="no notes")
     save.add_layout(held)
@@ -142,5 +146,6 @@ def _hold_out(log: Trace, options: argparse.Namespace, keywords: dict[str, Any])
         got = f"{len(first):,} and {len(rest):,}"
         raise OptionError("requests on both sides of --holdout", got, "change it, or give a longer log")
     pool = fit(first, min_count=1, **keywords)
-    found = compare(rest, pool, naive=True, replicas=options.replicas)
+    replicas = options.replicas or max(min(MOST_REPLICAS, MOST_ROWS // len(rest)), FEWEST_REPLICAS)
+    found = compare(rest, pool, naive=True, replicas=replicas)
     print(found.to_json(indent=2) if options.json else found.table())
