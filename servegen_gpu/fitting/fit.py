@@ -32,6 +32,7 @@ from servegen_gpu.fitting.privacy import Behind, private
 from servegen_gpu.fitting.report import FitReport
 from servegen_gpu.fitting.sessions import SessionFacts, block_tokens, with_sessions
 from servegen_gpu.fitting.surroundings import Surroundings, surroundings
+from servegen_gpu.fitting.times_of_day import kinds_in_time
 from servegen_gpu.fitting.turns import models_of
 from servegen_gpu.fitting.who import Who, latent, named_clients, one_client
 from servegen_gpu.options import integer
@@ -156,7 +157,10 @@ def fit_with_report(
     forms = default_forms(category) if lengths_as == "auto" else lengths_as
     grows = {model.growth for model in models.values()}
     drawn = _first_inputs(found, begins) if grows & {"history", "edit"} else found
-    tables = field_tables(drawn, who.label, who.profiles, form=forms)
+    window = np.asarray(trace["arrival_us"]) // (WINDOW_S * 1_000_000)
+    kinds = kinds_in_time(values[:2, begins], window[begins], who.label[begins], who.profiles, around.rates.windows)
+    kind = kinds[who.label, np.minimum(window, around.rates.windows - 1)]
+    tables = field_tables(drawn, kind, int(kinds.max()) + 1, form=forms)
     # nor does such a log tell when conversations began that last longer than a window
     steady = few or (talks.found == "blocks" and any(model.session_s > WINDOW_S for model in models.values()))
     rate_rps = _rates(around, {} if known.all() else models, who, counts, steady)
@@ -166,7 +170,7 @@ def fit_with_report(
         window_s=WINDOW_S,
         first_window=0,
         **_clients(who, keep_ids),
-        **_profiles(who, rate_rps, families, tables.row, models, around),
+        **_profiles(who, rate_rps, families, tables.row[kinds], models, around),
         tables=tables.tables,
         measured=np.full(who.profiles, counts == "measured"),
         context_tokens=np.full(who.profiles, _context(trace) if "history" in grows else 0, np.int32),
@@ -359,7 +363,7 @@ def _profiles(
         "family": np.where(active, families.family[:, None], NO_FAMILY).astype(np.uint8),
         "shape": np.where(active, families.shape[:, None], 0.0),
         "occupancy": active.astype(np.float64),
-        "table": np.where(active[..., None], row[:, None], -1).astype(np.int32),
+        "table": np.where(active[..., None], row, -1).astype(np.int32),
         "correlations": np.empty(0) if who.spearman is None else who.spearman.reshape(-1, scalar, scalar),
         "correlation": np.arange(who.profiles, dtype=np.int32)
         if who.spearman is not None
