@@ -135,6 +135,7 @@ def fit_with_report(
     first_us, first_client = np.asarray(trace["arrival_us"])[begins], who.client[begins]
     by_clock = facts.requests > 2 and float(np.ptp(np.diff(first_us))) == 0
     each, shapes = _shapes(first_us, first_client, who, facts.tick_us, bursty=step == "ids" or by_clock)
+    families = _families(first_us, first_client, who, each, shapes, facts.tick_us)
     # where blocks tell who goes on with whom, turns of conversations from before the log look like first ones
     known = np.ones(len(trace), np.bool_) if talks.found == "blocks" else begins
     around = surroundings(
@@ -146,7 +147,7 @@ def fit_with_report(
         span_s=span_s,
         tick_us=facts.tick_us,
         window_s=WINDOW_S,
-        shape=shapes,
+        shape=np.array([_cv(int(f), float(s)) ** -2 for f, s in zip(families.family, families.shape, strict=True)]),
         wanted=environment and not few,
     )
     even_us = around.rates.even_us(first_us, who.profile[first_client])

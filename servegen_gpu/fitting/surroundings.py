@@ -76,7 +76,7 @@ def surroundings(
     tick_us : int
     window_s : int
     shape : float64[profiles]
-        Of the gaps, in terms of Gamma.
+        1 / CV² of the gaps.
     wanted : bool
         Whether an environment is looked for.
     """
