@@ -150,7 +150,7 @@ def fit_with_report(
         shape=np.array([_cv(int(f), float(s)) ** -2 for f, s in zip(families.family, families.shape, strict=True)]),
         wanted=environment and not few,
     )
-    even_us = around.rates.even_us(first_us, who.profile[first_client])
+    even_us = around.rates.even_us(first_us, who.profile[first_client], around.rps)
     families = _families(even_us, first_client, who, each, shapes, facts.tick_us)
     notes += around.notes
     if around.environment is not None:

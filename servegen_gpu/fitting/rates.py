@@ -61,12 +61,15 @@ class WindowRates:
         rps[self.client, self.window] = self.rps
         return rps
 
-    def even_us(self, arrival_us: NDArray[np.int64], client: NDArray[np.int64]) -> NDArray[np.int64]:
+    def even_us(
+        self, arrival_us: NDArray[np.int64], client: NDArray[np.int64], rps: Array | None = None
+    ) -> NDArray[np.int64]:
         """Times in which each client's rate is its mean, int64[requests]: windows are as long as their rates are high.
 
-        Arrivals are from 0 on. Gaps in these times do not take a rate that changes, or a silence, for burstiness.
+        Gaps in these times do not take a rate that changes, or a silence, for burstiness. Arrivals are from 0 on;
+        `rps` may state other rates than these, float64[clients, windows].
         """
-        length_us = self.dense() / self.mean_rps[:, None] * (self.window_s * 1e6)
+        length_us = (self.dense() if rps is None else rps) / self.mean_rps[:, None] * (self.window_s * 1e6)
         begin_us = np.cumsum(length_us, axis=1) - length_us
         window = windows_of(arrival_us, 0, self.window_s, self.windows)
         part = arrival_us / (self.window_s * 1e6) - window

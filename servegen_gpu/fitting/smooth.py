@@ -46,7 +46,11 @@ def slow_rates(rates: WindowRates, exposure: Array, chance: Array) -> Array:
         dispersion = ((counts[mine][:, kept] - expected) ** 2 / expected).mean(axis=1)
         weight = weight_of(dispersion, chance[mine], expected.mean(axis=1), exposure[kept])[:, None]
         own = counts[mine] / np.maximum(exposure, 1e-9)
-        rps[mine] = np.where(kept, slow + weight * (own - slow), 0.0) / rates.window_s
+        rps[mine] = (slow + weight * (own - slow)) / rates.window_s
+    if not kept.all():
+        before = rps.sum(axis=1, keepdims=True)
+        rps = np.where(kept, rps, 0.0)
+        rps *= before / np.maximum(rps.sum(axis=1, keepdims=True), 1e-300)
     return rps
 
 
