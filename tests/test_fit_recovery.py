@@ -130,7 +130,7 @@ def test_a_fit_of_a_fit_is_the_same():
 
 @pytest.mark.parametrize(("name", "rate"), [("deepseek-r1", 10), ("m-small", 10)])
 def test_burstiness_of_clients_survives(name: str, rate: int):
-    """Dispersions of replicas within 15 % of the pool's at 1, 10 and 60 s, 25 % at 600 s: means of four logs."""
+    """Dispersions of replicas within 15 % of the pool's at 1, 10 and 60 s, 40 % at 600 s: means of four logs."""
     pool = sg.population(name, clients=400).with_conversations(None)
     found = []
     for seed in SEEDS:
@@ -139,7 +139,7 @@ def test_burstiness_of_clients_survives(name: str, rate: int):
         found.append(of_replicas(made, 21_600, 2))
     true = of_replicas(pool, 21_600, 8, rate)
     ratio = np.mean(found, axis=0) / true
-    assert np.all(np.abs(ratio - 1) < [0.15, 0.15, 0.15, 0.25]), ratio
+    assert np.all(np.abs(ratio - 1) < [0.15, 0.15, 0.15, 0.4]), ratio
     # the planted defect: without clients of their own, bursts are nobody's
     flat, _ = fit_with_report(sg.generate(pool, rate=rate, duration="6h", seed=0), clients="one", environment=False)
     assert (of_replicas(flat, 21_600, 2) / true)[0] < 0.8
