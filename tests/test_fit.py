@@ -224,6 +224,35 @@ def test_measured_counts_are_those_of_the_log():
     assert np.abs(counts[0] - counts[1]).max() <= 1
 
 
+def test_measured_counts_of_a_log_that_ends_inside_a_window():
+    """The 400 s that it covers have their own rate: as a count of 600 s, it would be a third too small."""
+    trace = sg.generate(tiny_pool(rate_rps=10.0), duration="7000s", seed=1)
+    pool = fit(trace, counts="measured", keep_ids=True)
+    traces = (trace, *(sg.generate(pool, duration="7000s", seed=seed) for seed in range(5)))
+    ends = [(t["arrival_us"] >= 6_600_000_000).sum() for t in traces]
+    assert np.mean(ends[1:]) == pytest.approx(ends[0], rel=0.1)  # a standard error is 1 %
+
+
+@pytest.mark.parametrize(
+    ("conversation", "turn"),
+    [
+        (np.zeros(600), np.arange(1, 601)),
+        (np.zeros(600), np.arange(5, 605)),
+        (np.arange(600) % 2, np.arange(600) // 2 + 1),
+        (np.arange(600), np.full(600, 3)),
+    ],
+    ids=["one", "one from before the log", "two", "one turn each"],
+)
+def test_conversations_that_tell_nothing_are_requests_like_others(conversation: np.ndarray, turn: np.ndarray):
+    columns = {"conversation": conversation.astype(np.int64), "turn": turn.astype(np.int32)}
+    trace = log_of(at_random(600), **columns)
+    pool, report = fit_with_report(trace)
+    assert not pool.turn_models
+    assert any("requests like others" in note for note in report.notes) == (len(np.unique(conversation)) < 600)
+    counts = [len(sg.generate(pool, duration="2h", seed=seed)) for seed in range(20)]
+    assert np.mean(counts) == pytest.approx(600, abs=5 * (600 / 20) ** 0.5)
+
+
 @pytest.mark.parametrize(("form", "most"), [("counts", 1e-6), ("knots", 0.02), ("parametric", 0.1), ("auto", 0.1)])
 def test_forms_of_lengths(form: Any, most: float):
     rng = np.random.default_rng(3)

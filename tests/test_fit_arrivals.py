@@ -118,6 +118,19 @@ def test_the_last_window_may_be_cut():
         window_rates(us, span_s=1000)
 
 
+def test_the_request_that_a_log_ends_with_makes_no_rate():
+    """It would be a million times the mean in the microsecond after the last whole window."""
+    us = np.append(np.sort(np.random.default_rng(7).integers(0, 7_200_000_000, 3600)), 7_200_000_000)
+    us[us < 3_600_000_000] //= 4
+    us.sort()
+    for span_s, windows in ((7200.000001, 12), (7220.0, 12), (7260.0, 13)):
+        rates = window_rates(us, span_s=span_s)
+        assert rates.windows == windows
+        assert rates.weight[0] > 0.9
+        assert rates.rps.max() < 8 * rates.mean_rps[0]
+        assert rates.own_rps[-1] < 1.1 * (1.0 if windows == 13 else 1.2) * rates.mean_rps[0]
+
+
 def test_facts_of_a_log():
     rng = np.random.default_rng(6)
     steady = np.sort(rng.uniform(0, 6_000e6, 5000)).astype(np.int64)

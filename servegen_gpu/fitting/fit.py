@@ -124,6 +124,7 @@ def fit_with_report(
     found = {field: every[field] for field in FIELDS[category]}  # lanes of tables are in this order
     values = scalar_values(found, category, len(trace))
     begins = np.asarray(trace["turn"]) == 1
+    begins = begins if begins.any() else ~begins
     who, step = _who(trace, values, begins, clients, most_latent, few, seed)
     notes += [*who.notes, *talks.notes, *_equal(found)]
     if few:
@@ -132,8 +133,10 @@ def fit_with_report(
     labelled = _with_client(trace, who.label)
     models, turn_facts = models_of(labelled) if talks.conversations else ({}, None)
     notes += [] if turn_facts is None else turn_facts.notes
+    if not models:  # then turns are requests like others
+        begins = np.ones(len(trace), np.bool_)
     first_us, first_client = np.asarray(trace["arrival_us"])[begins], who.client[begins]
-    by_clock = facts.requests > 2 and float(np.ptp(np.diff(first_us))) == 0
+    by_clock = len(first_us) > 2 and float(np.ptp(np.diff(first_us))) == 0
     each, shapes = _shapes(first_us, first_client, who, facts.tick_us, bursty=step == "ids" or by_clock)
     families = _families(first_us, first_client, who, each, shapes, facts.tick_us)
     # where blocks tell who goes on with whom, turns of conversations from before the log look like first ones
@@ -313,7 +316,7 @@ def _rates(
         rps = np.repeat(rates.mean_rps[:, None], rates.windows, axis=1)
     elif counts == "measured":
         rps = np.zeros((who.profiles, rates.windows))
-        rps[rates.client, rates.window] = rates.requests / rates.window_s
+        rps[rates.client, rates.window] = rates.own_rps
     else:
         rps = around.rps.copy()
     for profile, model in models.items():

@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 
 LEAST_WEIGHT = 0.2
 """Below this share of variance that is not chance, a constant rate says as much as rates by window."""
+LEAST_PART = 0.05
+"""Of a window: what is left behind the last whole one, to be a window of its own."""
 SURE = 3.0
 """Standard errors by which counts must vary more than by chance, for rates to vary."""
 
@@ -27,8 +29,11 @@ class WindowRates:
         Of each cell that has requests; ascending by client, then window.
     requests : int64[cells]
         What was counted in it.
+    own_rps : float64[cells]
+        Requests per second. What the log does not cover of the last window has the client's mean: a log often ends with
+        a request, which says little of the rate after it.
     rps : float64[cells]
-        Requests per second, shrunk to the client's mean.
+        The same, shrunk to the client's mean.
     mean_rps : float64[clients]
     weight : float64[clients]
         B, the share of the variance of counts that is not chance: a window's rate is mean + B (own - mean). 0 where the
@@ -36,28 +41,30 @@ class WindowRates:
     dispersion : float64[clients]
         Index of dispersion of the counts (variance / mean); NaN with fewer than two windows.
     window_s : float
-    windows : int
-        The last one may be cut by the end of the log.
+    exposure : float64[windows]
+        Part of each window that the log covers: all, but for the last one (`exposure_of`).
     """
 
     client: NDArray[np.int64]
     window: NDArray[np.int64]
     requests: NDArray[np.int64]
+    own_rps: Array
     rps: Array
     mean_rps: Array
     weight: Array
     dispersion: Array
     window_s: float
-    windows: int
+    exposure: Array
 
     @property
-    def elsewhere_rps(self) -> Array:
-        """Rates in windows without requests, float64[clients]."""
-        return self.mean_rps * (1.0 - self.weight)
+    def windows(self) -> int:
+        """How many there are."""
+        return len(self.exposure)
 
     def dense(self) -> Array:
         """All rates, float64[clients, windows]."""
-        rps = np.repeat(self.elsewhere_rps[:, None], self.windows, axis=1)
+        silent = 1.0 - self.weight[:, None] * np.minimum(self.exposure, 1.0)
+        rps: Array = self.mean_rps[:, None] * silent
         rps[self.client, self.window] = self.rps
         return rps
 
@@ -69,7 +76,8 @@ class WindowRates:
         Gaps in these times do not take a rate that changes, or a silence, for burstiness. Arrivals are from 0 on;
         `rps` may state other rates than these, float64[clients, windows].
         """
-        length_us = (self.dense() if rps is None else rps) / self.mean_rps[:, None] * (self.window_s * 1e6)
+        rates = self.dense() if rps is None else rps
+        length_us = rates / np.maximum(self.mean_rps, 1e-300)[:, None] * (self.window_s * 1e6)
         begin_us = np.cumsum(length_us, axis=1) - length_us
         window = windows_of(arrival_us, 0, self.window_s, self.windows)
         part = arrival_us / (self.window_s * 1e6) - window
@@ -82,8 +90,12 @@ def windows_of(arrival_us: NDArray[np.int64], begin_us: int, window_s: float, wi
     return window
 
 
-def exposure_of(windows: int, span_s: float, window_s: float) -> Array:
-    """Part of each window that the log covers, float64[windows]: all, but for the last one."""
+def exposure_of(span_s: float, window_s: float) -> Array:
+    """Part of each window that a log covers, float64[windows]: all, but for the last one.
+
+    What is left of the log behind the last whole window belongs to that one if it is hardly anything.
+    """
+    windows = max(int(np.ceil(span_s / window_s - LEAST_PART)), 1)
     exposure = np.ones(windows)
     exposure[-1] = span_s / window_s - (windows - 1)
     return exposure
@@ -128,7 +140,8 @@ def window_rates(
         raise OptionError("a span and windows above 0 s", f"{span_s:g} and {window_s:g} s", "change them")
     client = np.zeros(len(arrival_us), np.int64) if client is None else client.astype(np.int64, copy=False)
     clients = (int(client.max(initial=-1)) + 1) if clients is None else clients
-    windows = max(int(np.ceil(span_s / window_s - 1e-9)), 1)
+    exposure = exposure_of(span_s, window_s)
+    windows = len(exposure)
     window = windows_of(arrival_us, begin_us, window_s, windows)
     if len(arrival_us) and (window.min() < 0 or arrival_us.max() - begin_us > span_s * 1e6 + 1):
         at = (int(arrival_us.max()) - begin_us) / 1e6
@@ -136,7 +149,6 @@ def window_rates(
     cell, requests = _counted(client * windows + window, clients * windows)
     at_client, at_window = np.divmod(cell, windows)
 
-    exposure = exposure_of(windows, span_s, window_s)
     mean = np.bincount(at_client, weights=requests, minlength=clients) / exposure.sum()
     squares = np.bincount(at_client, weights=requests * (requests / exposure[at_window]), minlength=clients)
     dispersion = np.full(clients, np.nan)
@@ -144,10 +156,11 @@ def window_rates(
         there = mean > 0
         dispersion[there] = (squares[there] / mean[there] - mean[there] * exposure.sum()) / (windows - 1)
     weight = weight_of(dispersion, np.broadcast_to(np.asarray(chance, np.float64), (clients,)), mean, exposure)
-    own = requests / (exposure[at_window] * window_s)
+    unseen = np.maximum(1.0 - exposure, 0.0)[at_window]
+    own = (requests / np.maximum(exposure, 1.0)[at_window] + unseen * mean[at_client]) / window_s
     mean_rps = mean / window_s
     rps = mean_rps[at_client] + weight[at_client] * (own - mean_rps[at_client])
-    return WindowRates(at_client, at_window, requests, rps, mean_rps, weight, dispersion, window_s, windows)
+    return WindowRates(at_client, at_window, requests, own, rps, mean_rps, weight, dispersion, window_s, exposure)
 
 
 def _counted(cell: NDArray[np.int64], cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -45,7 +45,7 @@ def slow_rates(rates: WindowRates, exposure: Array, chance: Array) -> Array:
         expected = np.maximum(slow * exposure, 1e-9)[:, kept]
         dispersion = ((counts[mine][:, kept] - expected) ** 2 / expected).mean(axis=1)
         weight = weight_of(dispersion, chance[mine], expected.mean(axis=1), exposure[kept])[:, None]
-        own = counts[mine] / np.maximum(exposure, 1e-9)
+        own = counts[mine] / np.maximum(exposure, 1.0) + np.maximum(1.0 - exposure, 0.0) * slow
         rps[mine] = (slow + weight * (own - slow)) / rates.window_s
     if not kept.all():
         before = rps.sum(axis=1, keepdims=True)

@@ -84,7 +84,7 @@ def surroundings(
     found, common = None, 1.0
     every = window_rates(every_us, span_s=span_s, window_s=window_s)
     counts = np.bincount(every.window, every.requests, every.windows).astype(np.float64)
-    exposure = without_pauses(counts, exposure_of(every.windows, span_s, window_s))
+    exposure = without_pauses(counts, every.exposure)
     many = span_s >= MANY_WINDOWS * window_s
     if wanted:
         half = int(best_half_width(counts[None], exposure)[0]) if many else 0
@@ -151,7 +151,7 @@ def _common(
     if not client.any():
         return 1.0
     cells = int(span_s / cell_s)
-    windows = max(int(np.ceil(span_s / window_s)), 1)
+    windows = len(exposure_of(span_s, window_s))
     cell = np.minimum(arrival_us // round(cell_s * 1e6), cells - 1)
     window = windows_of(arrival_us, 0, window_s, windows)
     size = np.bincount(np.minimum((np.arange(cells) * cell_s // window_s).astype(np.int64), windows - 1))

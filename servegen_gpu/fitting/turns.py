@@ -14,7 +14,7 @@ from servegen_gpu.fitting.begun import Begun, begun_in
 from servegen_gpu.fitting.follow_ups import FEW, FollowUps, follow_ups
 from servegen_gpu.trace import Trace
 
-NEEDED = ("arrival_us", "conversation", "turn", "input_tokens", "new_tokens")
+UNKNOWN = "no conversation is known to begin and to end in the log: turns are requests like others"
 GOES_ON = 0.9
 """Share of later turns that hold the turn before and its answer, where contexts grow by their history."""
 NEAR = 0.5
@@ -96,7 +96,7 @@ def model_of(
     conversations = int((begun.turn == 2).sum())
     grows, why = _growth(begun) if growth == "auto" else (growth, "")
     if not conversations or not begun.ended:
-        return None, TurnFacts(0, begun.session_s, grows, 0.0, ("no conversations",))
+        return None, TurnFacts(0, begun.session_s, grows, 0.0, (UNKNOWN,))
     notes = [why] if why else []
     few = conversations < FEW
     found = follow_ups(begun.turn, begun.gap_s, begun.seen_s, 2 if few else None)
