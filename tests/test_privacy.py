@@ -15,6 +15,7 @@ from servegen_gpu.fitting.privacy import Behind, private
 from servegen_gpu.fitting.private_bins import merged_bins
 from servegen_gpu.fitting.private_clients import even_windows
 from servegen_gpu.fitting.private_draft import Draft
+from servegen_gpu.fitting.private_turns import private_model
 from servegen_gpu.request.families import GAMMA, NO_FAMILY
 from servegen_gpu.request.tables import Tables
 
@@ -208,6 +209,55 @@ def test_models_of_conversations_keep_no_single_count():
     made, suppressed = private(pool.with_conversations(stated), behind, LEAST)
     assert made.turn_models[0].turns is stated.turns
     assert len(suppressed.turn_notes) == 1
+
+
+def talking_log(hours: int) -> sg.Trace:
+    """A log with conversations that end after it does, so that numbers of turns are estimated and are no counts."""
+    turns = sg.TurnModel(
+        0.4, turns=sg.distributions.Pmf([2, 3, 4, 6, 9], [8, 4, 2, 1, 1]), gap_s=sg.distributions.LogNormal(60, 1)
+    )
+    pool = counted_pool()[0].with_conversations(turns)
+    return sg.generate(pool, duration=f"{hours}h", seed=4)
+
+
+@pytest.mark.parametrize("hours", [1, 12])
+def test_no_time_of_a_conversation_is_left(hours: int):
+    """Planted: the log's own times between turns and longest conversation, which a model without suppression has."""
+    trace = talking_log(hours)
+    order = np.lexsort((trace["turn"], trace["conversation"]))
+    same = np.diff(trace["conversation"][order]) == 0
+    gaps_s = np.diff(trace["arrival_us"][order])[same] / 1e6
+
+    def edges(pool: sg.ClientPool) -> np.ndarray:
+        gap = pool.turn_models[0].gap_s
+        known = gap.edges if isinstance(gap, sg.distributions.Histogram) else [gap.max]
+        return np.append(known, pool.turn_models[0].session_s)
+
+    open_pool, hidden = sg.fit(trace), sg.fit(trace, min_count=LEAST)
+    assert np.isin(edges(open_pool), gaps_s).any()
+    assert all(float(f"{edge:.1e}") == edge for edge in edges(hidden).tolist())
+    turns, gap = hidden.turn_models[0].turns, hidden.turn_models[0].gap_s
+    assert np.asarray(turns.weights).min() >= LEAST
+    assert not isinstance(gap, sg.distributions.Histogram) or np.asarray(gap.weights).min() >= LEAST
+    means = [model.mean_turns for model in (open_pool.turn_models[0], hidden.turn_models[0])]
+    assert means[1] == pytest.approx(means[0], rel=0.02)
+    assert hidden.turn_models[0].session_s >= open_pool.turn_models[0].session_s
+
+
+def test_models_of_few_conversations_have_rounded_values():
+    model = sg.TurnModel(
+        0.1,
+        turns=sg.distributions.Pmf([2, 7], [0.75, 0.25]),
+        gap_s=sg.distributions.Histogram([0.123456, 7.654321], [4]),
+        growth="history",
+        new_tokens=sg.distributions.Pmf([12, 918_273], [3, 1]),
+        session_s=1234.56,
+    )
+    made, notes = private_model(model, LEAST, conversations=4)
+    values = [distribution.value for distribution in (made.turns, made.gap_s, made.new_tokens)]
+    assert values == [3, 4, 200_000]
+    assert made.session_s == 1300
+    assert len(notes) == 3
 
 
 @pytest.mark.parametrize("least", [1, LEAST])

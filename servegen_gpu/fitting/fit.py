@@ -11,7 +11,7 @@ pool like any other.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,7 +33,7 @@ from servegen_gpu.fitting.report import FitReport
 from servegen_gpu.fitting.sessions import SessionFacts, block_tokens, with_sessions
 from servegen_gpu.fitting.surroundings import Surroundings, surroundings
 from servegen_gpu.fitting.times_of_day import kinds_in_time
-from servegen_gpu.fitting.turns import models_of
+from servegen_gpu.fitting.turns import TurnFacts, models_of
 from servegen_gpu.fitting.who import Who, latent, named_clients, one_client
 from servegen_gpu.options import integer
 from servegen_gpu.provenance import duration_of
@@ -183,7 +183,7 @@ def fit_with_report(
     if around.environment is not None and (models or step == "ids"):
         pool, moved = calibrated(pool, around.environment, np.asarray(trace["arrival_us"]), span_s)
         around = replace(around, environment=moved)
-    pool, hidden = private(pool, _behind(trace, who, tables, rate_rps.shape[1]), least)
+    pool, hidden = private(pool, _behind(trace, who, tables, rate_rps.shape[1], turn_facts), least)
     notes += hidden.notes() if least > 1 else ()
     report = FitReport(
         requests=len(trace),
@@ -198,7 +198,7 @@ def fit_with_report(
         dependence=who.dependence,
         energy=who.energy,
         lengths=_length_fits(found, who, forms),
-        sessions=_sessions(talks, models),
+        sessions=_sessions(talks, pool.turn_models),
         environment=_environment(around),
         window_weight=0.0 if steady else 1.0 if counts == "measured" else around.weight,
         suppressed=hidden.facts() if least > 1 else {},
@@ -325,12 +325,13 @@ def _rates(
     return rps
 
 
-def _behind(trace: Trace, who: Who, tables: FieldTables, windows: int) -> Behind:
+def _behind(trace: Trace, who: Who, tables: FieldTables, windows: int, turns: TurnFacts | None) -> Behind:
     """How many requests stand behind each part of the pool."""
     window = np.minimum(np.asarray(trace["arrival_us"]) // (WINDOW_S * 1_000_000), windows - 1)
     counted = np.bincount(who.label * windows + window, minlength=who.profiles * windows)
     clients = np.bincount(who.client, minlength=len(who.ids))
-    return Behind(tables.requests, counted.reshape(who.profiles, windows), clients)
+    conversations = turns.conversations if turns is not None else 0
+    return Behind(tables.requests, counted.reshape(who.profiles, windows), clients, conversations=conversations)
 
 
 def _clients(who: Who, keep_ids: bool) -> dict[str, Any]:
@@ -427,12 +428,12 @@ def _length_fits(found: Mapping[str, Any], who: Who, forms: Form | Mapping[str, 
     return tuple(fits)
 
 
-def _sessions(talks: SessionFacts, models: Mapping[int, TurnModel]) -> dict[str, Any]:
+def _sessions(talks: SessionFacts, models: Sequence[TurnModel]) -> dict[str, Any]:
     about: dict[str, Any] = {"found by": talks.found, "share": talks.share}
     if talks.match_share is not None and talks.chance is not None:
         about |= {"near copies": talks.match_share, "of them by chance": talks.chance}
     if models:
-        model = next(iter(models.values()))
+        model = models[0]
         about |= {"growth": model.growth, "mean turns": model.mean_turns, "longest s": model.session_s}
     return about
 

@@ -36,12 +36,15 @@ class Behind:
     users : int64[clients], optional
         How many of those whom the log names stand behind each client, if it names them and they are to be protected:
         a client then needs as many users as requests.
+    conversations : int
+        Conversations of the log that models of conversations rest on; 0 if there are none, or models are stated.
     """
 
     bins: NDArray[np.int64]
     windows: NDArray[np.int64]
     clients: NDArray[np.int64]
     users: NDArray[np.int64] | None = None
+    conversations: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def private(pool: ClientPool, behind: Behind, least: int = 10) -> tuple[ClientPo
     draft = with_groups(draft, pool.profile, pool.rate_factor, group) if small.any() else draft
     draft, window_count, in_windows = even_windows(draft, least)
     table, tables, bin_share = private_tables(draft, least)
-    turned = [private_model(model, least) for model in pool.turn_models]
+    turned = [private_model(model, least, behind.conversations) for model in pool.turn_models]
     changed: dict[str, Any] = dict(draft.rows)
     pool = replace(
         pool,
