@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.fitting.latent import first_blocks_of, latent_clients, shared_blocks
+from servegen_gpu.fitting.latent import first_blocks_of, latent_clients
+from servegen_gpu.fitting.prefixes import system_tokens
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.trace import Trace
 
 
 def known(n: int, seed: int = 1) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -87,7 +89,8 @@ def test_system_prompts_are_measured_in_blocks():
     first = first_blocks_of(hash_ids)
     assert first[:4].tolist() == [1, 5, 3_000, -1]
     label = np.tile([0, 1, 2, 3], 400)
-    assert shared_blocks(hash_ids, label, 5).tolist() == [3, 1, 0, 0, 0]
+    trace = Trace.trusted({"client": label, "hash_ids": hash_ids}, {})
+    assert system_tokens(trace, 16) == {0: 48, 1: 16}
     columns = {"input_tokens": np.full(1_600, 10), "output_tokens": np.full(1_600, 10)}
     latent = latent_clients(columns, first_blocks=first)
     assert sorted(latent.block.tolist()) == [-1, 1, 5]

@@ -172,3 +172,21 @@ def test_items_of_each_modality():
     assert means["image_count"] == pytest.approx([1.5, 0.5])
     assert means["image_tokens"] == pytest.approx([200, 100])
     assert means["audio_tokens"] == [0, 0]  # nobody has any
+
+
+def test_forms_of_few_parameters_end_where_enough_requests_are():
+    rng = np.random.default_rng(5)
+    value = np.append(np.ceil(rng.lognormal(6, 1, 2_000)), [1, 918_273]).astype(np.int64)
+    found = {"input_tokens": (np.arange(len(value)), value)}
+    label = np.arange(len(value)) % 2
+    for least in (1, 10):
+        tables = field_tables(found, label, 2, form="parametric", least=least).tables
+        for one in range(2):
+            mine = np.sort(value[label == one])
+            drawn = tables.table(one)[0]
+            assert mine[least - 1] <= drawn.min()
+            assert drawn.max() <= mine[-least]
+    cut = tally(value, label, 3).clipped(10)
+    assert cut.totals.tolist() == [1001, 1001, 0]
+    assert np.minimum(cut.counts[cut.offsets[:2]], cut.counts[cut.offsets[1:3] - 1]).min() >= 10
+    assert tally(np.array([7, 9, 11]), np.zeros(3, int), 1).clipped(10).values.tolist() == [9]

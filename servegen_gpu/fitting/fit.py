@@ -11,7 +11,7 @@ pool like any other.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,11 +25,11 @@ from servegen_gpu.clients.stated.turns import TurnModel
 from servegen_gpu.errors import OptionError
 from servegen_gpu.fitting.calibrate import calibrated
 from servegen_gpu.fitting.gaps import GapFamilies, GapShapes, cell_shapes, gap_families
-from servegen_gpu.fitting.lengths import FieldTables, Form, default_forms, field_tables, length_fit, scalar_values
+from servegen_gpu.fitting.lengths import FieldTables, Form, default_forms, field_tables, scalar_values
 from servegen_gpu.fitting.log_facts import LogFacts, log_facts
 from servegen_gpu.fitting.prefixes import system_tokens
 from servegen_gpu.fitting.privacy import Behind, private
-from servegen_gpu.fitting.report import FitReport
+from servegen_gpu.fitting.report import FitReport, environment_of, families_of, length_fits, sessions_of
 from servegen_gpu.fitting.sessions import SessionFacts, block_tokens, with_sessions
 from servegen_gpu.fitting.surroundings import Surroundings, surroundings
 from servegen_gpu.fitting.times_of_day import kinds_in_time
@@ -38,8 +38,8 @@ from servegen_gpu.fitting.who import Who, latent, named_clients, one_client
 from servegen_gpu.options import integer
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.columns import Ragged
-from servegen_gpu.request.families import FAMILY_NAMES, NO_FAMILY, family_of, settled
-from servegen_gpu.request.schema import FIELDS, KINDS, Kind
+from servegen_gpu.request.families import NO_FAMILY, family_of, settled
+from servegen_gpu.request.schema import FIELDS
 from servegen_gpu.trace import Trace, read_trace
 
 WINDOW_S = 600
@@ -164,7 +164,7 @@ def fit_with_report(
     window = np.asarray(trace["arrival_us"]) // (WINDOW_S * 1_000_000)
     kinds = kinds_in_time(values[:2, begins], window[begins], who.label[begins], who.profiles, around.rates.windows)
     kind = kinds[who.label, np.minimum(window, around.rates.windows - 1)]
-    tables = field_tables(drawn, kind, int(kinds.max()) + 1, form=forms)
+    tables = field_tables(drawn, kind, int(kinds.max()) + 1, form=forms, least=least)
     # nor does such a log tell when conversations began that last longer than a window
     steady = few or (talks.found == "blocks" and any(model.session_s > WINDOW_S for model in models.values()))
     rate_rps = _rates(around, {} if known.all() else models, who, counts, steady)
@@ -194,12 +194,12 @@ def fit_with_report(
         clients=len(pool),
         profiles=who.profiles,
         how=who.how,
-        **_families_of(families, who),
+        **families_of(families, who),
         dependence=who.dependence,
         energy=who.energy,
-        lengths=_length_fits(found, who, forms),
-        sessions=_sessions(talks, pool.turn_models),
-        environment=_environment(around),
+        lengths=length_fits(found, who, forms),
+        sessions=sessions_of(talks, pool.turn_models),
+        environment=environment_of(around),
         window_weight=0.0 if steady else 1.0 if counts == "measured" else around.weight,
         suppressed=hidden.facts() if least > 1 else {},
         notes=tuple(dict.fromkeys(notes)),
@@ -370,9 +370,7 @@ def _profiles(
         "occupancy": active.astype(np.float64),
         "table": np.where(active[..., None], row, -1).astype(np.int32),
         "correlations": np.empty(0) if who.spearman is None else who.spearman.reshape(-1, scalar, scalar),
-        "correlation": np.arange(who.profiles, dtype=np.int32)
-        if who.spearman is not None
-        else np.full(who.profiles, -1, np.int32),
+        "correlation": np.where(who.spearman is None, -1, np.arange(who.profiles)).astype(np.int32),
         "turn_models": tuple(different),
         "turn_model": np.array([place[id(models[p])] if p in models else -1 for p in range(who.profiles)], np.int32),
         "environments": (around.environment.environment,) if around.environment is not None else (),
@@ -405,43 +403,3 @@ def _system_tokens(trace: Trace, profiles: int) -> NDArray[np.int32]:
         for profile, tokens in system_tokens(trace, block_tokens(trace)).items():
             found[profile] = tokens
     return found
-
-
-def _families_of(families: GapFamilies, who: Who) -> dict[str, Any]:
-    """Clients by family, and how near their gaps are to it."""
-    code = families.family[who.profile]
-    counts = {FAMILY_NAMES[f]: int((code == f).sum()) for f in np.unique(code)}
-    ks = {
-        FAMILY_NAMES[f]: float(np.median(mine))
-        for f in np.unique(families.family)
-        if len(mine := families.ks[(families.family == f) & np.isfinite(families.ks)])
-    }
-    return {"families": counts, "family_ks": ks}
-
-
-def _length_fits(found: Mapping[str, Any], who: Who, forms: Form | Mapping[str, Form]) -> tuple[dict[str, Any], ...]:
-    fits = []
-    for field, (row, value) in found.items():
-        if KINDS[field] is Kind.ONCE and len(value):
-            form: Form = forms if isinstance(forms, str) else forms.get(field, "counts")
-            fits.append(vars(length_fit(value, who.label[row], who.profiles, form, field)))
-    return tuple(fits)
-
-
-def _sessions(talks: SessionFacts, models: Sequence[TurnModel]) -> dict[str, Any]:
-    about: dict[str, Any] = {"found by": talks.found, "share": talks.share}
-    if talks.match_share is not None and talks.chance is not None:
-        about |= {"near copies": talks.match_share, "of them by chance": talks.chance}
-    if models:
-        model = models[0]
-        about |= {"growth": model.growth, "mean turns": model.mean_turns, "longest s": model.session_s}
-    return about
-
-
-def _environment(around: Surroundings) -> dict[str, Any] | None:
-    if (found := around.environment) is None:
-        return None
-    about = {"variance": found.variance, "error": found.variance_error, "empty cells": found.environment.margin.zero}
-    octaves = {str(k): weight for k, weight in found.environment.octaves.items()}
-    more = {"cell s": found.environment.cell_s, "octaves": octaves, "common": around.common}
-    return about | more | {"margin from": found.margin_from}

@@ -23,8 +23,6 @@ FEWEST = 50
 """A cluster with fewer requests is given up."""
 BLOCK_SHARE = 0.02
 """Part of the requests that must share a first block for a latent client of their own."""
-SHARED = 0.9
-"""Part of the requests that a block of a system prompt has."""
 SAMPLE = 100_000
 START_SAMPLE, STARTS, STEPS = 10_000, 4, 30
 BLOCK_ROWS = 1 << 16
@@ -120,27 +118,6 @@ def first_blocks_of(hash_ids: Ragged) -> NDArray[np.int64]:
     first = np.full(len(hash_ids), -1, np.int64)
     first[some] = hash_ids.values[hash_ids.offsets[:-1][some]]
     return first
-
-
-def shared_blocks(hash_ids: Ragged, label: NDArray[np.integer], count: int, *, seed: int = 0) -> NDArray[np.int64]:
-    """How many leading blocks the requests of each label have in common, int64[count]: its system prompt.
-
-    A block belongs to it as long as nine tenths of the requests that have one more block go on with the same.
-    """
-    rows = sample_rows(len(hash_ids), SAMPLE, seed, ROW_LANE)
-    begin, length, own = hash_ids.offsets[:-1][rows], hash_ids.lengths[rows], np.asarray(label)[rows]
-    depth = np.zeros(count, np.int64)
-    for one in range(count):
-        at, left = begin[own == one], length[own == one]
-        while len(at):
-            at, left = at[left > 0], left[left > 0]
-            blocks, size = np.unique(hash_ids.values[at], return_counts=True)
-            if len(at) < FEWEST or size.max() < SHARED * len(at):
-                break
-            kept = hash_ids.values[at] == blocks[size.argmax()]
-            at, left = at[kept] + 1, left[kept] - 1
-            depth[one] += 1
-    return depth
 
 
 def features(columns: Mapping[str, Any]) -> NDArray[np.float64]:

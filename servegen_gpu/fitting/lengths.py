@@ -99,7 +99,7 @@ class FieldTables:
 
 
 def field_tables(
-    found: Found, label: NDArray[np.integer], count: int, *, form: Form | Mapping[str, Form] = "counts"
+    found: Found, label: NDArray[np.integer], count: int, *, form: Form | Mapping[str, Form] = "counts", least: int = 1
 ) -> FieldTables:
     """Tables of every field that was found, for every label.
 
@@ -113,6 +113,8 @@ def field_tables(
         Labels.
     form : Form, or mapping of field to Form
         Of lengths; shares and items are kept as counts, unless a mapping says otherwise.
+    least : int
+        Requests that must stand behind the least and the largest length of a form of few parameters.
     """
     label = np.asarray(label)
     parts: list[Tables] = []
@@ -124,8 +126,9 @@ def field_tables(
             own = form.get(field, "counts")
         counted = tally(value, label[row], count)
         counted = knots(counted) if own == "knots" else counted
-        parts.append(tables_of_tally(counted, "counts" if own == "knots" else own, field))
         stated = own in ("parametric", "exponential")
+        counted = counted.clipped(least) if stated else counted
+        parts.append(tables_of_tally(counted, "counts" if own == "knots" else own, field))
         requests.append(np.full(len(parts[-1].values), -1) if stated else counted.counts)
     row_of = np.arange(count)[:, None] + count * np.arange(len(parts))
     return FieldTables(Tables.join(parts), row_of.astype(np.int32), np.concatenate(requests))

@@ -95,12 +95,15 @@ def _prompts(trace: Trace) -> tuple[Ints, Ints]:
     begins = np.bincount(of[first], minlength=len(clients))
     ids = trace["hash_ids"].take(first)
     row = np.repeat(np.arange(len(first)), ids.lengths)
-    pairs = np.stack((of[first][row], ids.values))
-    order = np.lexsort(pairs[::-1])
+    place = np.arange(len(row)) - ids.offsets[row]
+    blocks = np.stack((of[first][row], place, ids.values))
+    order = np.lexsort(blocks[::-1])
     new = np.ones(len(order), np.bool_)
-    new[1:] = (np.diff(pairs[:, order], axis=1) != 0).any(axis=0)
+    new[1:] = (np.diff(blocks[:, order], axis=1) != 0).any(axis=0)
     at = np.flatnonzero(new)
     held = np.diff(np.append(at, len(order)))
-    whose = pairs[0, order[at]]
+    whose, place = blocks[:2, order[at]]
     common = (held >= NEARLY_ALL * begins[whose]) & (begins[whose] >= FEW)
-    return clients, np.bincount(whose[common], minlength=len(clients))
+    whose, place = whose[common], place[common]
+    leading = place == np.arange(len(whose)) - np.searchsorted(whose, whose)
+    return clients, np.bincount(whose[leading], minlength=len(clients))

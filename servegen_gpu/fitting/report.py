@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+
+from servegen_gpu.clients.stated.turns import TurnModel
+from servegen_gpu.fitting.gaps import GapFamilies
+from servegen_gpu.fitting.lengths import Form, length_fit
+from servegen_gpu.fitting.sessions import SessionFacts
+from servegen_gpu.fitting.surroundings import Surroundings
+from servegen_gpu.fitting.who import Who
+from servegen_gpu.request.families import FAMILY_NAMES
+from servegen_gpu.request.schema import KINDS, Kind
 
 
 @dataclass(frozen=True)
@@ -17,7 +29,7 @@ class FitReport:
     horizon_s : float
         Longest time about whose dispersion the log says something.
     step : str
-        Of the ladder: ``"mean rate"``, ``"ids"``, ``"latent clients"``.
+        Of the ladder: ``"mean rate"``, ``"ids"``, ``"latent clients"`` or ``"one client"``.
     clients, profiles : int
     how : str
         How clients were found.
@@ -96,3 +108,46 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{k}: {_short(v)}" for k, v in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def families_of(families: GapFamilies, who: Who) -> dict[str, Any]:
+    """Clients by family, and how near their gaps are to it."""
+    code = families.family[who.profile]
+    counts = {FAMILY_NAMES[f]: int((code == f).sum()) for f in np.unique(code)}
+    ks = {
+        FAMILY_NAMES[f]: float(np.median(mine))
+        for f in np.unique(families.family)
+        if len(mine := families.ks[(families.family == f) & np.isfinite(families.ks)])
+    }
+    return {"families": counts, "family_ks": ks}
+
+
+def length_fits(found: Mapping[str, Any], who: Who, forms: Form | Mapping[str, Form]) -> tuple[dict[str, Any], ...]:
+    """How near the lengths of each field are to their form."""
+    fits = []
+    for field, (row, value) in found.items():
+        if KINDS[field] is Kind.ONCE and len(value):
+            form: Form = forms if isinstance(forms, str) else forms.get(field, "counts")
+            fits.append(vars(length_fit(value, who.label[row], who.profiles, form, field)))
+    return tuple(fits)
+
+
+def sessions_of(talks: SessionFacts, models: Sequence[TurnModel]) -> dict[str, Any]:
+    """How conversations were found, and what they are like."""
+    about: dict[str, Any] = {"found by": talks.found, "share": talks.share}
+    if talks.match_share is not None and talks.chance is not None:
+        about |= {"near copies": talks.match_share, "of them by chance": talks.chance}
+    if models:
+        model = models[0]
+        about |= {"growth": model.growth, "mean turns": model.mean_turns, "longest s": model.session_s}
+    return about
+
+
+def environment_of(around: Surroundings) -> dict[str, Any] | None:
+    """The environment in a few numbers."""
+    if (found := around.environment) is None:
+        return None
+    about = {"variance": found.variance, "error": found.variance_error, "empty cells": found.environment.margin.zero}
+    octaves = {str(k): weight for k, weight in found.environment.octaves.items()}
+    more = {"cell s": found.environment.cell_s, "octaves": octaves, "common": around.common}
+    return about | more | {"margin from": found.margin_from}

@@ -78,6 +78,20 @@ class Tally:
         values = self.values[first] + np.rint(mean).astype(np.int64)
         return Tally(np.searchsorted(first, self.offsets), values, counts)
 
+    def clipped(self, least: int) -> Tally:
+        """With the least and the largest values of each label put together until `least` stand behind both ends.
+
+        Of a label with fewer than twice as many values, half of them stand behind each.
+        """
+        if least <= 1:
+            return self
+        enough = np.minimum(least, (self.totals + 1) // 2)[self.label]
+        starts, values = self.offsets[:-1], self.values
+        low = np.minimum.reduceat(np.where(self.before + self.counts >= enough, values, values.max()), starts)
+        high = np.maximum.reduceat(np.where(self.totals[self.label] - self.before >= enough, values, 0), starts)
+        cut = np.clip(values, low[self.label], high[self.label])
+        return Tally(self.offsets, cut, self.counts).merged(np.diff(cut, prepend=-1) != 0)
+
 
 def tally(values: NDArray[np.integer], label: NDArray[np.integer], count: int) -> Tally:
     """Count values by label.

@@ -92,7 +92,10 @@ def model_of(
     trace: Trace, *, session_s: float | None = None, growth: Growth | Literal["auto"] = "auto"
 ) -> tuple[TurnModel | None, TurnFacts]:
     """A model of the conversations of a trace, None if there are none, and what it rests on; see `fit_turns`."""
-    begun = begun_in(trace, session_s)
+    return _model(begun_in(trace, session_s), growth)
+
+
+def _model(begun: Begun, growth: Growth | Literal["auto"]) -> tuple[TurnModel | None, TurnFacts]:
     conversations = int((begun.turn == 2).sum())
     grows, why = _growth(begun) if growth == "auto" else (growth, "")
     if not conversations or not begun.ended:
@@ -129,10 +132,10 @@ def models_of(
     Clients have turns, times and growth in common. Where they converse to different degrees, as system prompts for one
     question each and agents do, each has a `share` of its own, drawn to the common one where a client has few requests.
     """
-    model, facts = model_of(trace, session_s=session_s, growth=growth)
+    begun = begun_in(trace, session_s)
+    model, facts = _model(begun, growth)
     if model is None:
         return {}, facts
-    begun = begun_in(trace, session_s)
     first = begun.turn == 1
     clients, of = np.unique(begun.client[first], return_inverse=True)
     begins = np.bincount(of)
