@@ -20,7 +20,7 @@ from scipy import stats
 
 import servegen_gpu as sg
 from servegen_gpu.cli import main
-from servegen_gpu.fitting.environment import kernels
+from servegen_gpu.fitting.octaves import kernels
 from servegen_gpu.law import environment as law
 from servegen_gpu.law.address import Purpose, derive_key, draw
 

@@ -12,7 +12,7 @@ from profiles import tiny_pool
 from scipy import stats
 
 import servegen_gpu as sg
-from servegen_gpu.fitting.environment import kernels
+from servegen_gpu.fitting.octaves import kernels
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.law.environment import BY_NUMBER, factors, process
 from servegen_gpu.packed import PackedWorkload, unpack_clock

@@ -13,8 +13,9 @@ from servegen_gpu.clients.stated.environment import Environment, Margin
 from servegen_gpu.errors import OptionError
 from servegen_gpu.fitting import margin as margins
 from servegen_gpu.fitting.count_law import count_covariance, count_probabilities, count_variance
-from servegen_gpu.fitting.environment import cell_counts, choose_cell, fit_environment, kernels, varies
+from servegen_gpu.fitting.environment import cell_counts, choose_cell, fit_environment, varies
 from servegen_gpu.fitting.gaps import cell_shapes
+from servegen_gpu.fitting.octaves import kernels
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.law.environment import factors, process
 

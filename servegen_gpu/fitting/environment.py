@@ -13,17 +13,17 @@ squares.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize, special
 
-from servegen_gpu.clients.stated.environment import Environment, Margin
+from servegen_gpu.clients.stated.environment import Environment
 from servegen_gpu.errors import OptionError
 from servegen_gpu.fitting.count_law import SETTLED, count_covariance, count_variance
 from servegen_gpu.fitting.margin import fit_margin, with_variance
+from servegen_gpu.fitting.octaves import BLOCKS, Link, kernels, mean_variance, octave_weights, over_cells, some_lags
 
 Array = NDArray[np.float64]
 
@@ -34,11 +34,7 @@ CELLS_S = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 25, 30, 40, 50, 60, 75, 100,
 FEWEST_REQUESTS = 250
 """Below it, the noise of a variance is larger than most variances."""
 FEWEST_CELLS = 64
-BLOCKS = 16
-"""Of a log, each of which is left out once for the errors of weights."""
 LAG_BINS_PER_OCTAVE = 4
-SURE = 2.0
-"""Standard errors that a weight must have to stay."""
 FALSE_ALARM = 1e-3
 """How often an environment is found where there is none."""
 LEAST_EXCESS = 0.05
@@ -46,7 +42,6 @@ LEAST_EXCESS = 0.05
 TREND_DEGREE = 5
 SLOWEST = 8
 """Half waves per log from which on variation is looked for: slower ones are a drift of the rate."""
-HERMITES, PHASES = 100, 64
 RIDGE, START_WEIGHT, LEAST_WEIGHT = 0.02, 0.02, 0.003
 """Of the search for octaves: pull to equal weights, what every octave starts with, and what is left out at its end."""
 MOST_MEAN_SHARE = 0.3
@@ -80,12 +75,12 @@ class EnvironmentFit:
     weight_errors: dict[int, float]
     margin_from: str
     notes: tuple[str, ...]
-    _link: _Link = field(repr=False)
+    _link: Link = field(repr=False)
 
     def window_variance(self, window_s: float) -> float:
         """Variance of the factor's mean over windows."""
         environment = self.environment
-        return _mean_variance(self._link, environment.octaves, max(round(window_s / environment.cell_s), 1))
+        return mean_variance(self._link, environment.octaves, max(round(window_s / environment.cell_s), 1))
 
     def dispersion(self, window_s: float, mean: float | Array, shape: float = 1.0) -> Array:
         """Index of dispersion of counts of windows, in which `mean` requests are expected, float64[means].
@@ -178,11 +173,11 @@ def fit_environment(
         )
     taken = 0.0
     for _ in range(3 if constant else 1):
-        link = _Link.of(margin)
-        found, errors = _weights(lags[1:], emp[1:] + taken, apart[:, 1:] + taken, link, octaves)
+        link = Link.of(margin)
+        found, errors = octave_weights(lags[1:], emp[1:] + taken, apart[:, 1:] + taken, link, octaves)
         if constant:
             # the log's mean is taken as that of the factor: what it varies by is missing from all covariances
-            taken = min(_mean_variance(link, found, cells), MOST_MEAN_SHARE * moment)
+            taken = min(mean_variance(link, found, cells), MOST_MEAN_SHARE * moment)
             margin = with_variance(fit.margin, moment + taken)
     dropped = [k for k in octaves if k not in found]
     if dropped:
@@ -196,7 +191,7 @@ def fit_environment(
         weight_errors=errors,
         margin_from=fit.how,
         notes=tuple(notes),
-        _link=_Link.of(margin),
+        _link=Link.of(margin),
     )
 
 
@@ -231,9 +226,6 @@ def varies(counts: NDArray[np.int64], base: Array, shape: float = 1.0, *, detren
         if chance_of_it < FALSE_ALARM / len(edges) and ratio > 1.0 + LEAST_EXCESS:
             return True
     return False
-
-
-# autocovariances
 
 
 def _autocovariances(
@@ -290,116 +282,6 @@ def _jackknife_error(apart: Array) -> float:
     return float(np.sqrt((BLOCKS - 1) / BLOCKS * ((apart - apart.mean()) ** 2).sum()))
 
 
-# octaves
-
-
-def kernels(lags: NDArray[np.int64], octaves: tuple[int, ...]) -> Array:
-    """Correlation of an octave's noise at lags of cells, float64[lags, octaves]: the law's, over all phases."""
-    found = np.empty((len(lags), len(octaves)))
-    for i, octave in enumerate(octaves):
-        step = 1 << octave
-        if step <= PHASES:
-            found[:, i] = _kernel(np.minimum(lags, 4 * step), step)
-        else:
-            fine = _kernel(np.arange(4 * PHASES + 1), PHASES)
-            found[:, i] = np.interp(lags / step, np.arange(4 * PHASES + 1) / PHASES, fine)
-    return found
-
-
-def _kernel(lags: NDArray[np.int64], step: int) -> Array:
-    at = np.arange(step)
-    b = _spline_weights((at + 0.5) / step)
-    later = at[None] + lags[:, None]
-    moved = later // step
-    c = b[:, later % step]
-    total = np.zeros(later.shape)
-    for m in range(4):
-        other = m - moved
-        inside = (other >= 0) & (other < 4)
-        total += np.where(inside, b[m][None] * np.take_along_axis(c, np.clip(other, 0, 3)[None], axis=0)[0], 0.0)
-    return np.asarray(total.mean(axis=1))
-
-
-def _spline_weights(f: Array) -> Array:
-    """Cubic B-spline weights, of squares that sum to 1, float64[4, f]."""
-    rest = 1.0 - f
-    b = np.stack((rest**3, (3.0 * f - 6.0) * f * f + 4.0, ((3.0 - 3.0 * f) * f + 3.0) * f + 1.0, f**3))
-    return np.asarray(b / np.sqrt((b * b).sum(axis=0)))
-
-
-def _weights(
-    lags: NDArray[np.int64], emp: Array, apart: Array, link: _Link, octaves: tuple[int, ...]
-) -> tuple[dict[int, float], dict[int, float]]:
-    """Weights of octaves, whose sum is 1, as far as they are sure, and their standard errors."""
-    spread = np.minimum(np.sqrt(np.diff(lags, prepend=lags[0] - 1)), 3.0)
-    cor, cor_apart = link.correlation(emp), link.correlation(apart)
-    kernel = kernels(lags, octaves)
-    kept = list(range(len(octaves)))
-    while True:
-        weights = _least_squares(kernel[:, kept], cor, spread)
-        left_out = np.stack([_least_squares(kernel[:, kept], row, spread) for row in cor_apart])
-        errors = np.sqrt((BLOCKS - 1) / BLOCKS * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
-        sure = weights / np.maximum(errors, 1e-12)
-        worst = int(np.argmin(sure))
-        if sure[worst] >= SURE or len(kept) == 1:
-            names = [octaves[i] for i in kept]
-            return dict(zip(names, weights.tolist(), strict=True)), dict(zip(names, errors.tolist(), strict=True))
-        del kept[worst]
-
-
-def _least_squares(kernel: Array, cor: Array, spread: Array) -> Array:
-    heavy = 100.0  # the sum is 1
-    left = np.vstack((kernel * spread[:, None], np.full((1, kernel.shape[1]), heavy)))
-    weights, _ = optimize.nnls(left, np.append(cor * spread, heavy))
-    total = float(weights.sum())
-    return np.asarray(weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Link:
-    """H: correlations of z to covariances of M, both ascending."""
-
-    cor: Array
-    cov: Array
-
-    @classmethod
-    def of(cls, margin: Margin) -> _Link:
-        share = (np.arange(20_000) + 0.5) / 20_000
-        z = special.ndtri(share)
-        factor = margin.quantile(share)
-        before, hermite = np.zeros_like(z), np.ones_like(z)
-        cor = np.concatenate((np.linspace(-1.0, 0.95, 196), 1.0 - np.geomspace(0.045, 1e-4, 30), [1.0]))
-        cov, power = np.zeros_like(cor), np.ones_like(cor)
-        for n in range(1, HERMITES + 1):
-            before, hermite = hermite, (z * hermite - np.sqrt(n - 1.0) * before) / np.sqrt(n)
-            power = power * cor
-            cov += (factor * hermite).mean() ** 2 * power
-        cov[-1] = margin.variance  # the series is never complete
-        return cls(cor, np.maximum.accumulate(cov))
-
-    def covariance(self, cor: Array) -> Array:
-        return np.asarray(np.interp(cor, self.cor, self.cov))
-
-    def correlation(self, cov: Array) -> Array:
-        """Covariances that chance made larger than any, or smaller, are cut."""
-        return np.asarray(np.interp(cov, self.cov, self.cor))
-
-
-def _mean_variance(link: _Link, octaves: Mapping[int, float], cells: int) -> float:
-    """Variance of the factor's mean over as many cells."""
-    lags = _some_lags(cells)
-    return _over_cells(link.covariance(kernels(lags, tuple(octaves)) @ np.array(list(octaves.values()))), lags, cells)
-
-
-def _some_lags(cells: int) -> NDArray[np.int64]:
-    return np.unique(np.rint(np.concatenate(([0], np.geomspace(1, max(cells, 1), 400)))).astype(np.int64))
-
-
-def _over_cells(covariance: Array, lags: NDArray[np.int64], cells: int) -> float:
-    every = np.interp(np.arange(cells), lags, covariance) * (1.0 - np.arange(cells) / cells)
-    return float((2.0 * every.sum() - every[0]) / cells)
-
-
 def with_window_variances(fit: EnvironmentFit, cells: NDArray[np.int64], variances: Array) -> EnvironmentFit:
     """The environment, moved until its means over windows have given variances, as nearly as octaves allow.
 
@@ -412,9 +294,9 @@ def with_window_variances(fit: EnvironmentFit, cells: NDArray[np.int64], varianc
         Above 0.
     """
     margin = with_variance(fit.environment.margin, float(variances[0]))
-    link = _Link.of(margin)
+    link = Link.of(margin)
     octaves = tuple(range(int(np.log2(cells[-1])) + 1))
-    lags = [_some_lags(int(n)) for n in cells]
+    lags = [some_lags(int(n)) for n in cells]
     kernel = [kernels(at, octaves) for at in lags]
 
     def weights(x: Array) -> Array:
@@ -423,7 +305,7 @@ def with_window_variances(fit: EnvironmentFit, cells: NDArray[np.int64], varianc
 
     def off(x: Array) -> Array:
         w = weights(x)
-        model = [_over_cells(link.covariance(k @ w), at, int(n)) for k, at, n in zip(kernel, lags, cells, strict=True)]
+        model = [over_cells(link.covariance(k @ w), at, int(n)) for k, at, n in zip(kernel, lags, cells, strict=True)]
         ridge = RIDGE * (x - x.mean())
         return np.concatenate((np.log(np.maximum(model, 1e-12) / variances), ridge))
 
