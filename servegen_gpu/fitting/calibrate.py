@@ -17,7 +17,7 @@ from servegen_gpu.fitting.environment import EnvironmentFit, with_window_varianc
 from servegen_gpu.pipeline import generate, stream
 
 REPLICAS, STEPS = 32, 3
-REQUESTS, MOST_REQUESTS, MOST_IN_STEP = 40_000, 1 << 19, 1 << 21
+REQUESTS, MOST_REQUESTS, MOST_IN_STEP = 40_000, 1 << 22, 1 << 21
 """Of a replica, at least and at most, and of all replicas of a step: a longer log is represented by its begin."""
 FEWEST_REPLICAS = 4
 LONGEST_PARTS = 32

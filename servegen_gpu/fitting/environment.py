@@ -43,7 +43,7 @@ TREND_DEGREE = 5
 SLOWEST = 8
 """Half waves per log from which on variation is looked for: slower ones are a drift of the rate."""
 RIDGE, START_WEIGHT, LEAST_WEIGHT = 0.02, 0.02, 0.003
-"""Of the search for octaves: pull to equal weights, what every octave starts with, and what is left out at its end."""
+"""Of the search for octaves: pull to what was found, what every octave starts with, and what is left out at its end."""
 MOST_MEAN_SHARE = 0.3
 """Of the variance: the most that the log's own mean may have taken away."""
 
@@ -295,7 +295,8 @@ def with_window_variances(fit: EnvironmentFit, cells: NDArray[np.int64], varianc
     """
     margin = with_variance(fit.environment.margin, float(variances[0]))
     link = Link.of(margin)
-    octaves = tuple(range(int(np.log2(cells[-1])) + 1))
+    # octaves that are slower than the longest window keep what they have
+    octaves = tuple(range(max(int(np.log2(cells[-1])), *fit.environment.octaves) + 1))
     lags = [some_lags(int(n)) for n in cells]
     kernel = [kernels(at, octaves) for at in lags]
 
@@ -306,7 +307,7 @@ def with_window_variances(fit: EnvironmentFit, cells: NDArray[np.int64], varianc
     def off(x: Array) -> Array:
         w = weights(x)
         model = [over_cells(link.covariance(k @ w), at, int(n)) for k, at, n in zip(kernel, lags, cells, strict=True)]
-        ridge = RIDGE * (x - x.mean())
+        ridge = RIDGE * (x - start)
         return np.concatenate((np.log(np.maximum(model, 1e-12) / variances), ridge))
 
     start = np.log([fit.environment.octaves.get(k, 0.0) + START_WEIGHT for k in octaves])
