@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.cli import reading, save
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
+
+if TYPE_CHECKING:
+    from servegen_gpu.comparing.comparison import Comparison
 
 MIN_COUNT = 10
 MOST_REPLICAS, FEWEST_REPLICAS, MOST_ROWS = 100, 5, 5_000_000
@@ -84,8 +87,7 @@ def run(options: argparse.Namespace) -> int:
     from servegen_gpu.clients.saved.profile import save_profile
     from servegen_gpu.fitting.fit import fit_with_report
 
-    if options.output is None and options.holdout is None:
-        raise OptionError("-o PROFILE, or --holdout", "neither", "say where the clients go")
+    _check(options)
     log = Trace.concat(list(reading.slabs(options.log, options)))
     keywords: dict[str, Any] = {
         "clients": options.clients,
@@ -108,18 +110,38 @@ def run(options: argparse.Namespace) -> int:
             names=names,
             keep_names=options.keep_names,
         )
-        if options.json:
-            print(json.dumps(report.describe(), indent=2))
-        elif not options.quiet:
+        if not options.json and not options.quiet:
             print(report)
-    if options.holdout is not None:
-        _hold_out(log, options, keywords)
+    found = _hold_out(log, options, keywords) if options.holdout is not None else None
+    if options.json:
+        fitted = {} if options.output is None else report.describe()
+        compared = {} if found is None else found.to_dict()
+        both = {"fit": fitted, "holdout": compared} if fitted and compared else fitted or compared
+        print(json.dumps(both, indent=2, allow_nan=False))
+    elif found is not None:
+        print(found.table())
     if options.output is not None and not options.quiet:
         print(
             f"{options.output}: {len(pool):,} clients; servegen-gpu generate {options.output} -o trace.parquet",
             file=sys.stderr,
         )
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what can be refused before the log is read and anything is written."""
+    from servegen_gpu.clients.saved.profile import check_target
+
+    if options.output is None and options.holdout is None:
+        raise OptionError("-o PROFILE, or --holdout", "neither", "say where the clients go")
+    if options.output in ("", "-"):
+        raise OptionError("a directory for the profile", repr(options.output), "name one: -o PROFILE")
+    if options.output is not None:
+        check_target(Path(options.output))
+    if options.holdout is not None and not 0 < options.holdout < 1:
+        raise OptionError("--holdout above 0 and below 1", f"{options.holdout:g}", "such as 0.5")
+    if options.replicas is not None and options.replicas < 1:
+        raise OptionError("--replicas of at least 1", f"{options.replicas}", "change --replicas")
 
 
 def _names(log: Trace, options: argparse.Namespace) -> list[str] | None:
@@ -131,13 +153,11 @@ def _names(log: Trace, options: argparse.Namespace) -> list[str] | None:
     return [str(names[client]) for client in np.unique(log["client"]).tolist()] if names else None
 
 
-def _hold_out(log: Trace, options: argparse.Namespace, keywords: dict[str, Any]) -> None:
-    """Fit a part, and print how like the rest its replicas are."""
+def _hold_out(log: Trace, options: argparse.Namespace, keywords: dict[str, Any]) -> Comparison:
+    """Fit a part, and say how like the rest its replicas are."""
     from servegen_gpu.comparing.compare import compare
     from servegen_gpu.fitting.fit import fit
 
-    if not 0 < options.holdout < 1:
-        raise OptionError("--holdout above 0 and below 1", f"{options.holdout:g}", "such as 0.5")
     arrival_us = log["arrival_us"]
     begin_us, end_us = int(arrival_us[0]), int(arrival_us[-1]) + 1
     cut_s = (begin_us + (end_us - begin_us) * options.holdout) / 1e6
@@ -147,5 +167,4 @@ def _hold_out(log: Trace, options: argparse.Namespace, keywords: dict[str, Any])
         raise OptionError("requests on both sides of --holdout", got, "change it, or give a longer log")
     pool = fit(first, min_count=1, **keywords)
     replicas = options.replicas or max(min(MOST_REPLICAS, MOST_ROWS // len(rest)), FEWEST_REPLICAS)
-    found = compare(rest, pool, naive=True, replicas=replicas)
-    print(found.to_json(indent=2) if options.json else found.table())
+    return compare(rest, pool, naive=True, replicas=replicas)

@@ -8,6 +8,7 @@ from typing import Any
 
 import servegen_gpu as sg
 from servegen_gpu.cli import pools
+from servegen_gpu.errors import OptionError
 
 
 def add(commands: Any) -> None:
@@ -37,6 +38,8 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    if options.output in ("", "-"):
+        raise OptionError("a directory for the profile", repr(options.output), "name one: -o DIRECTORY")
     pool, notes = pools.pool_of(options)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -200,7 +200,7 @@ def fit_with_report(
         lengths=length_fits(found, who, forms),
         sessions=sessions_of(talks, pool.turn_models),
         environment=environment_of(around),
-        window_weight=0.0 if steady else 1.0 if counts == "measured" else around.weight,
+        window_weight=0.0 if steady else 1.0 if counts == "measured" else _kept(around),
         suppressed=hidden.facts() if least > 1 else {},
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -305,6 +305,11 @@ def _families(
     order = np.argsort(each.gaps, kind="stable")
     first[who.profile[order]] = order
     return GapFamilies(families.family[first], families.shape[first], families.ks[first], families.gain[first])
+
+
+def _kept(around: Surroundings) -> float:
+    """Share of their own rate that windows keep, mean over requests: clients may change where their sum does not."""
+    return float(np.average(around.rates.weight, weights=around.rates.mean_rps))
 
 
 def _rates(

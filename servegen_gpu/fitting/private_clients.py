@@ -33,7 +33,9 @@ def groups_of(
     if total < least:
         what = "requests" if users is None else "requests and users"
         raise OptionError(
-            f"a log of at least {least:,} {what}", f"{total:,} in all", "lower min_count, or fit a longer log"
+            f"a log of at least {least:,} {what}",
+            f"{total:,} in all",
+            "lower min_count (--min-count), or fit a longer log",
         )
     small = standing < least
     group = np.full(len(standing), -1)

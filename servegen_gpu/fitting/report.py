@@ -47,7 +47,7 @@ class FitReport:
     environment : dict or None
         Variance with its standard error, octaves, cell, and where the margin comes from.
     window_weight : float
-        How much of a window's own rate is kept, the rest is the mean: of all clients together.
+        How much of a window's own rate is kept, the rest is the client's mean; the mean over requests.
     suppressed : dict
         What a least count took away (`Suppressed`); empty without one.
     notes : tuple of str
@@ -82,31 +82,42 @@ class FitReport:
             for name, count in self.families.items()
         )
         lines = [
-            f"{self.requests:,} requests in {self.span_s:,.0f} s; dispersion is known up to {self.horizon_s:,.0f} s",
+            f"{self.requests:,} request{'s' * (self.requests != 1)} in {self.span_s:,.0f} s; how counts vary is "
+            f"known for windows of up to {self.horizon_s:,.0f} s",
             f"  step         {self.step}: {self.how}",
-            f"  clients      {self.clients:,} on {self.profiles:,} profiles",
+            f"  clients      {self.clients:,}, of {self.profiles:,} kind{'s' * (self.profiles != 1)}",
             f"  gaps         {families}",
-            f"  rates        {self.window_weight:.0%} of a window's own rate, the rest the mean",
-            f"  dependence   {self.dependence}",
+            f"  rates        {self._rates()}",
+            f"  dependence   of lengths on each other: {self.dependence}",
         ]
         if self.energy:
-            lines.append("  energy       " + " · ".join(f"{name} {d:.4f}" for name, d in self.energy.items()))
+            lines.append(
+                "  energy       distance of lengths to the log: "
+                + " · ".join(f"{name} {d:.4f}" for name, d in self.energy.items())
+            )
         lines += [
-            f"  {one['field']:12} {one['form']}: KS {one['ks']:.3f}; half to half {one['ks_later']:.3f}, "
-            f"floor {one['floor']:.3f}"
+            f"  {one['field']:12} {one['form']}: KS distance {one['ks']:.3f} to the log; of a fit of one half to the "
+            f"other half {one['ks_later']:.3f}, of the halves to each other {one['floor']:.3f}"
             for one in self.lengths
         ]
-        lines.append("  sessions     " + ", ".join(f"{k} {_short(v)}" for k, v in self.sessions.items()))
+        lines.append("  sessions     " + ", ".join(f"{k}: {_short(v)}" for k, v in self.sessions.items()))
         if self.environment is None:
             lines.append("  environment  none")
         else:
-            lines.append("  environment  " + ", ".join(f"{k} {_short(v)}" for k, v in self.environment.items()))
+            lines.append("  environment  " + ", ".join(f"{k}: {_short(v)}" for k, v in self.environment.items()))
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def _rates(self) -> str:
+        if self.window_weight == 0:
+            return "constant: windows differ no more than by chance, or the log cannot tell"
+        if self.window_weight == 1:
+            return "of each window as counted"
+        return f"of each window {self.window_weight:.0%} as counted and the rest the client's mean, to take out chance"
 
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(f"{k}: {_short(v)}" for k, v in value.items())
+        return " ".join(f"{k} = {_short(v)}" for k, v in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -92,7 +92,7 @@ def save_profile(
     if names is not None and len(names) != len(pool):
         raise OptionError("a name for every client", f"{len(names):,} for {len(pool):,} clients", "fix names")
     path = Path(path)
-    _check_target(path)
+    check_target(path)
     with new_directory(path) as folder, explained(path):
         chosen = _write_data(folder, pool, layout)
         if keep_names and names is not None:
@@ -102,7 +102,7 @@ def save_profile(
         _check_written(folder, pool, chosen)
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Refuse to replace what is no profile."""
     if not os.path.lexists(path):
         return

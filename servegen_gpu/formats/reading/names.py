@@ -27,7 +27,9 @@ USUAL: dict[str, tuple[str, ...]] = {
         "output_len completion_len token_size output_size output_toks output_token_count completion_token_count "
         "n_output_tokens generation_tokens tokens_out out_tokens osl output completion response out"
     ),
-    "client": _words("client client_id user user_id tenant tenant_id customer customer_id account account_id"),
+    "client": _words(
+        "client client_id user user_id tenant tenant_id customer customer_id account account_id api_key api_key_id"
+    ),
     "session": _words("session session_id conversation conversation_id chat_id thread_id dialogue_id conv_id"),
     "reason_tokens": _words("reason_tokens reasoning_tokens reasoning_output_tokens thinking_tokens"),
     "hash_ids": _words("hash_ids block_hashes block_ids"),
