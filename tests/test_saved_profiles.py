@@ -485,3 +485,9 @@ def test_commands_refuse_in_words(tmp_path, capsys):
     assert main(["generate", str(tmp_path / "p"), "-o", str(tmp_path / "x.csv")]) == 2
     assert "copy it here as well" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p"]
+
+
+def test_a_saved_profile_gives_its_environment_to_other_pools(tmp_path):
+    moved = tiny_pool().with_environment(sg.Environment(sg.Margin.gamma(variance=0.4), {2: 1.0}))
+    moved.save(tmp_path / "mine")
+    assert tiny_pool().with_environment(str(tmp_path / "mine")).digest() == moved.digest()

@@ -55,7 +55,7 @@ def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
     parser.add_argument(
         "--environment",
         metavar="NAME|FILE|none",
-        help="a random factor on all rates: of a workload with one, or from the [environment] of a TOML file; or none",
+        help="a random factor on all rates: of a workload or saved profile with one, or of a TOML file; or none",
     )
     parser.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
 

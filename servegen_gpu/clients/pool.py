@@ -522,7 +522,7 @@ class ClientPool:
         Parameters
         ----------
         environment : Environment, str, path or None
-            An environment; the name of a built-in workload with one; a TOML file with the section ``[environment]``;
+            An environment; the name of a workload with one; a TOML file with ``[environment]``, or a saved profile;
             or None for none.
         clients : iterable of int, optional
             Ids of the clients that it moves; all others keep what moves them. All clients by default.

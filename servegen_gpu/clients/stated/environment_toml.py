@@ -67,7 +67,7 @@ def _margin(where: Where, value: Any) -> Margin:
 
 
 def environment(source: Environment | str | os.PathLike[str]) -> Environment:
-    """An environment by the name of a built-in workload, or from the section ``[environment]`` of a TOML file."""
+    """An environment by the name of a workload, or from ``[environment]`` of a TOML file or saved profile."""
     from servegen_gpu.clients.population.presets import PRESETS, built_in
 
     if isinstance(source, Environment):
@@ -78,7 +78,9 @@ def environment(source: Environment | str | os.PathLike[str]) -> Environment:
     known = {preset: found for preset in PRESETS if (found := built_in(preset).environment) is not None}
     if name in known:
         return known[name]
-    if isinstance(source, str) and not name.lower().endswith(".toml"):
+    if Path(name).is_dir():
+        name = os.path.join(name, "profile.toml")
+    elif isinstance(source, str) and not name.lower().endswith(".toml"):
         names = f" ({', '.join(known)})" if known else ""
         raise OptionError(f"a workload with an environment{names}, or a TOML file", repr(name)[:60], "choose another")
     table, where = read_toml(Path(name))
