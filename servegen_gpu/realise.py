@@ -44,6 +44,8 @@ def realised(packed: PackedWorkload, key: Key) -> PackedWorkload:
 
 
 def _realised(packed: PackedWorkload, environment: PackedEnvironment, key: Key) -> PackedWorkload:
+    if not len(packed.profile):  # all requests belong to conversations, or none do
+        return replace(packed, environment=None)
     row = environment.row[packed.profile]
     keeps = packed.count_rule[packed.profile] == CountRule.EXACT
     alone = np.where((row >= 0) & (environment.each[row] == BY_CLIENT), packed.client_id.astype(np.int64), -1)

@@ -178,3 +178,12 @@ def test_rate_and_dispersion_are_those_of_the_theory() -> None:
         if window > 1:
             assert not passes(dispersion_p(counts, window, 5.0, theory({0: 1.0})))
             assert not passes(dispersion_p(counts, window, 5.0, theory({6: 1.0})))
+
+
+def test_an_environment_moves_pools_where_all_requests_are_of_conversations():
+    turns = sg.TurnModel(1.0, turns=sg.distributions.Pmf([2, 4], [1, 1]), gap_s=sg.distributions.Constant(5))
+    moved = sg.Environment(sg.Margin.gamma(variance=0.4), {2: 1.0})
+    pool = sg.population("m-small", clients=20).with_conversations(turns).with_environment(moved)
+    trace = sg.generate(pool, rate=5, duration=600, seed=1)
+    assert len(trace) > 1000
+    assert (trace["conversation"] >= 0).all()
