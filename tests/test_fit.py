@@ -124,7 +124,7 @@ def test_a_gap_of_a_week_is_silent_and_does_not_look_bursty():
     trace = log_of(us, client=np.random.default_rng(2).integers(0, 9, len(us)))
     for log in (trace, without_ids(trace)):
         pool, report = fit_with_report(log)
-        assert report.window_weight > 0.98  # of clients, each of which has fewer requests than all have
+        assert report.window_weight > 0.95  # of clients, each of which has fewer requests than all have
         again = sg.generate(pool, duration=report.span_s, seed=1)["arrival_us"]
         silent = (again > 3 * HOUR_US) & (again < WEEK_US - HOUR_US)
         assert silent.mean() < 0.02
