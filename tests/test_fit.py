@@ -80,7 +80,7 @@ def test_who_sends_may_be_said():
     assert fit_with_report(trace, clients="ids")[1].step == "ids"
     assert fit_with_report(trace, clients="one")[1].step == "one client"
     assert fit_with_report(trace, clients="latent")[1].step == "latent clients"
-    with pytest.raises(OptionError, match="names its clients"):
+    with pytest.raises(OptionError, match="names several clients"):
         fit(without_ids(trace), clients="ids")
     for wrong in ({"clients": "some"}, {"counts": "exact"}, {"lengths_as": "normal"}):
         with pytest.raises(OptionError, match="among"):

@@ -182,7 +182,7 @@ def fit_environment(
     dropped = [k for k in octaves if k not in found]
     if dropped:
         steps = ", ".join(f"{cell_s * 2.0**k:g}" for k in dropped)
-        notes.append(f"Octaves with lattice steps of {steps} s have no weight that is sure.")
+        notes.append(f"variation over times of {steps} s cannot be told from chance and is left out of the environment")
     return EnvironmentFit(
         environment=Environment(margin, found, cell_s),
         variance=moment + taken,

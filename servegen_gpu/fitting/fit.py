@@ -112,6 +112,8 @@ def fit_with_report(
     """
     _check(clients, counts, lengths_as)
     least = integer("min_count", min_count, 2**31 - 1)
+    if least < 1:
+        raise OptionError("min_count of at least 1", f"{min_count}", "1 keeps all")
     if keep_ids and least > 1:
         raise OptionError("keep_ids with min_count=1", f"min_count {least:,}", "leave out one of them")
     trace, source = _log(log)
@@ -156,8 +158,6 @@ def fit_with_report(
     even_us = around.rates.even_us(first_us, who.profile[first_client], around.rps)
     families = _families(even_us, first_client, who, each, shapes, facts.tick_us)
     notes += around.notes
-    if around.environment is not None:
-        notes += around.environment.notes
     forms = default_forms(category) if lengths_as == "auto" else lengths_as
     grows = {model.growth for model in models.values()}
     drawn = _first_inputs(found, begins) if grows & {"history", "edit"} else found
@@ -183,6 +183,8 @@ def fit_with_report(
     if around.environment is not None and (models or step == "ids"):
         pool, moved = calibrated(pool, around.environment, np.asarray(trace["arrival_us"]), span_s)
         around = replace(around, environment=moved)
+    elif around.environment is not None:
+        notes += around.environment.notes
     pool, hidden = private(pool, _behind(trace, who, tables, rate_rps.shape[1], turn_facts), least)
     notes += hidden.notes() if least > 1 else ()
     report = FitReport(
@@ -268,8 +270,9 @@ def _who(
     """Clients, and the step of the ladder."""
     named = "client" in trace.columns and len(trace) > 0
     several = named and int(trace["client"].min()) != int(trace["client"].max())
-    if clients == "ids" and not named:
-        raise OptionError("a log that names its clients", "one without a column client", "name it: --client NAME")
+    if clients == "ids" and not several:
+        got = "one client in all rows" if named else "one without a column client"
+        raise OptionError("a log that names several clients", got, "name their column: --client NAME")
     if few:
         return one_client(len(trace), "few requests"), "mean rate"
     if clients == "ids" or (clients == "auto" and several):

@@ -104,8 +104,18 @@ class FitReport:
         if self.environment is None:
             lines.append("  environment  none")
         else:
-            lines.append("  environment  " + ", ".join(f"{k}: {_short(v)}" for k, v in self.environment.items()))
+            lines.append(f"  environment  {self._moved(self.environment)}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    @staticmethod
+    def _moved(about: dict[str, Any]) -> str:
+        scales = " · ".join(
+            f"{weight:.0%} over {about['cell s'] * 2.0 ** int(k):g} s" for k, weight in about["octaves"].items()
+        )
+        return (
+            f"a random factor on all rates with a variance of {about['variance']:.3g} (± {about['error']:.2g}), 0 in "
+            f"{about['empty cells']:.0%} of cells of {about['cell s']:g} s; {scales}"
+        )
 
     def _rates(self) -> str:
         if self.window_weight == 0:
