@@ -18,12 +18,15 @@ from common import add_json, write_json
 import servegen_gpu as sg
 from servegen_gpu.comparing.figures import Figures, figures_of
 from servegen_gpu.comparing.floors import Floor
+from servegen_gpu.fitting.sessions import block_tokens
+from servegen_gpu.prefixes.lru import cache_sizes, lru_curve
 from servegen_gpu.serving.server import Server
-from servegen_gpu.serving.simulate import instances_needed, instances_needed_each
+from servegen_gpu.serving.simulate import instances_needed_each
 
 IDC = ("idc_1s", "idc_10s", "idc_60s", "idc_600s")
 PEAKS = ("peak_1s", "peak_10s", "peak_60s")
 OTHERS = ("gap_cv", "empty_1s", "match_share", "input_idc_1s", "input_idc_10s", "input_idc_60s")
+CACHE_REPLICAS, SHORTEST_HALF_S = 20, 300
 SLO_S = 2.0
 WITHIN, SERVERS_WITHIN = 0.20, 0.25
 Model = Callable[[int], sg.Trace]
@@ -105,9 +108,9 @@ def faults(found: dict[str, float], log: Figures, floor: Floor, needed: float | 
     wrong = [
         f"{name} {found[name]:.3g}, log {log[name]:.3g}"
         for name in IDC[:3]
-        if abs(found[name] / log[name] - 1) > WITHIN
+        if name in log and abs(found[name] / log[name] - 1) > WITHIN
     ]
-    for name in (IDC[3], *PEAKS):
+    for name in [one for one in (IDC[3], *PEAKS) if one in log]:
         interval = floor.interval(name)
         if not interval.low <= found[name] <= interval.high:
             wrong.append(f"{name} {found[name]:.3g}, not in {interval.low:.3g} to {interval.high:.3g}")
@@ -131,19 +134,34 @@ def half_to_half(log: sg.Trace, replicas: int) -> tuple[float, float]:
     return off(made), off(own)
 
 
+def caches(log: sg.Trace, replicas: int) -> dict[str, list[float]]:
+    """Hit shares of LRU caches, of the log and on average of replicas of its fit."""
+    pool, report = sg.fit_with_report(log)
+    made = [sg.generate(pool, duration=report.span_s, replica=r) for r in range(replicas)]
+    sizes, block = cache_sizes(log, 5), block_tokens(log)
+    curves = [lru_curve(one.with_hash_ids(block, system_tokens=pool.system_prompts()), sizes) for one in made]
+    both = {"log": lru_curve(log, sizes), "fit": np.mean(curves, axis=0)}
+    return {name: np.round(curve, 4).tolist() for name, curve in both.items()}
+
+
 def rows(log: sg.Trace, replicas: int) -> Iterator[dict[str, Any]]:
     """A line for the log and for every model."""
     figures = figures_of(log)
-    floor, needed = Floor(figures), float(instances_needed(log, Server(), slo_ttft_s=SLO_S))
+    floor, instances = Floor(figures), float(instances_needed_each([log], Server(), slo_ttft_s=SLO_S)[0])
+    needed = instances if np.isfinite(instances) else None  # where not even 64 would do
     names = [name for name in (*IDC, *PEAKS, *OTHERS) if name in figures]
     yield {"case": "log", **{name: round(figures[name], 4) for name in names}, "instances": needed}
     for name, model in models(log).items():
-        found = seen([model(r) for r in range(replicas)], True)
+        found = seen([model(r) for r in range(replicas)], needed is not None)
         yield {
             "case": name,
             **{key: round(value, 4) for key, value in found.items()},
             "faults": faults(found, figures, floor, needed),
         }
+    if "hash_ids" in log:
+        yield {"case": "hits of LRU caches of five sizes", **caches(log, min(replicas, CACHE_REPLICAS))}
+    if IDC[2] not in figures or figures.seen.seconds < 2 * SHORTEST_HALF_S:
+        return
     fitted, own = half_to_half(log, replicas)
     yield {"case": "fit of the first half, to the second", "mean_ln_ratio": round(fitted, 3), "floor": round(own, 3)}
 

@@ -90,16 +90,9 @@ def test_lengths_of_halves(log):
     assert energy_distance(points[0], points[2]) <= energy_distance(points[1], points[2]) + 0.005
 
 
-def test_caches_of_an_agent_log():
+def test_caches_of_an_agent_log(likeness):
     """Blocks found by LRU caches of five sizes, within .02."""
-    from servegen_gpu.fitting.sessions import block_tokens
-    from servegen_gpu.prefixes.lru import cache_sizes, lru_curve
-
     trace = sg.read_trace(MOONCAKE)
-    pool, report = sg.fit_with_report(trace)
-    assert report.tick_s == 3
-    prompts = dict(zip(pool.client_ids.tolist(), pool.system_tokens[pool.profile].tolist(), strict=True))
-    made = [sg.generate(pool, duration=report.span_s, replica=r) for r in range(12)]
-    sizes, block = cache_sizes(trace, 5), block_tokens(trace)
-    curves = [lru_curve(one.with_hash_ids(block, system_tokens=prompts), sizes) for one in made]
-    assert np.abs(np.mean(curves, axis=0) - lru_curve(trace, sizes)).max() <= 0.02
+    assert sg.fit_with_report(trace)[1].tick_s == 3
+    found = likeness.caches(trace, 12)
+    assert np.abs(np.array(found["fit"]) - found["log"]).max() <= 0.02
