@@ -45,6 +45,11 @@ from servegen_gpu.prefixes import hash_slabs as hash_slabs
 from servegen_gpu.prefixes import prefix_hits as prefix_hits
 from servegen_gpu.prefixes.dense import dense_ids as dense_ids
 from servegen_gpu.provenance import __version__ as __version__
+from servegen_gpu.reducing.metrics import metric as metric
+from servegen_gpu.reducing.metrics import metrics as metrics
+from servegen_gpu.reducing.reduce import reduce as reduce
+from servegen_gpu.reducing.reduction import Reduction as Reduction
+from servegen_gpu.reducing.replicas import reduce_replicas as reduce_replicas
 from servegen_gpu.request.columns import Ragged as Ragged
 from servegen_gpu.rules import DEPENDENCE_KINDS as DEPENDENCE_KINDS
 from servegen_gpu.scaling import between as between

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,8 +21,23 @@ BLOCK = 1 << 16
 T = TypeVar("T")
 
 
+_own = threading.local()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread for all that this thread does: others do the same beside it."""
+    before, _own.alone = getattr(_own, "alone", False), True
+    try:
+        yield
+    finally:
+        _own.alone = before
+
+
 def thread_count() -> int:
-    """Processors that this process may use, or ``SERVEGEN_GPU_THREADS``."""
+    """Processors that this process may use, or ``SERVEGEN_GPU_THREADS``; 1 inside `single_threaded`."""
+    if getattr(_own, "alone", False):
+        return 1
     wanted = os.environ.get("SERVEGEN_GPU_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)

@@ -48,6 +48,8 @@ class Backend(ABC):
         Categories of which `sample_beside` may be called.
     stays : bool
         Whether columns are left on a device, as `on_device` says.
+    shared : bool
+        Whether several threads may sample with it at once.
     """
 
     name: ClassVar[str]
@@ -55,6 +57,7 @@ class Backend(ABC):
     joined_slab_requests: ClassVar[int | None] = None
     interleaves: ClassVar[frozenset[str]] = frozenset()
     stays: bool = False
+    shared: ClassVar[bool] = False
 
     @abstractmethod
     def bytes_per_request(self, category: str) -> int:

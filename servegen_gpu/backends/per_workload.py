@@ -33,10 +33,13 @@ class PerWorkload(Generic[Kept]):
 
     def find(self, packed: PackedWorkload) -> Kept | None:
         """What is kept of a workload, which becomes the last that was used."""
-        for ref in tuple(self._kept):
-            if ref() is packed and (kept := self._kept.pop(ref, None)) is not None:
+        refs = tuple(self._kept)
+        for ref in refs:
+            if ref() is not packed or (kept := self._kept.get(ref)) is None:
+                continue
+            if ref is not refs[-1] and self._kept.pop(ref, None) is not None:
                 self._kept[ref] = kept
-                return kept
+            return kept
         return None
 
     def keep(self, packed: PackedWorkload, kept: Kept) -> None:

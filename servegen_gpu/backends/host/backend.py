@@ -24,6 +24,7 @@ class NumpyBackend(Backend):
     """Samples slabs with NumPy."""
 
     name = "numpy"
+    shared = True
 
     def __init__(self) -> None:
         self._surveyor = Surveyor()

@@ -81,6 +81,7 @@ class NativeBackend(Backend):
     """
 
     name = "native"
+    shared = True
     joined_slab_requests = 1 << 26
     """Scratch does not grow with a slab, so that a trace in memory is best made in one."""
 

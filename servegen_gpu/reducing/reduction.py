@@ -1,0 +1,167 @@
+"""What a reduction is. Whole numbers only, so that slabs, shares, backends and their order change no bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.request.columns import Ragged
+
+State = Mapping[str, Any]
+"""Integer arrays by name. While slabs are reduced they are of the library that made the columns; then of NumPy."""
+
+Rows = Mapping[str, Any]
+"""Columns of requests by name: arrays of NumPy or CuPy, or `Ragged` of them."""
+
+
+def added(a: State, b: State) -> State:
+    """The sum of two states, array by array."""
+    return {name: a[name] + b[name] for name in a}
+
+
+def numbers(state: State) -> dict[str, float]:
+    """The arrays of a state that are single numbers, as figures by their own names."""
+    return {name: float(value) for name, value in state.items() if np.ndim(value) == 0}
+
+
+def nothing(xp: Any) -> State:
+    """No state yet: the first step's is taken as it is."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Binned:
+    """Says of a reduction that its state is `of` rows: backends add such loads up without columns, all in one pass.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        ``"requests"``, or columns of whole numbers with one value a request (of lists: the sum of their items).
+    width_us, bins : int
+        Bins of equal length from the start of the trace.
+    """
+
+    columns: tuple[str, ...]
+    width_us: int
+    bins: int
+
+    def nothing(self, xp: Any) -> State:
+        """The state of no rows: of every column int64[bins + 1], whose last number is what arrives behind the bins."""
+        return {name: xp.zeros(self.bins + 1, np.int64) for name in self.columns}
+
+    def of(self, xp: Any, rows: Rows) -> State:
+        """The state of some rows."""
+        at = xp.minimum(rows["arrival_us"] // self.width_us, self.bins)
+        return {name: _sums(xp, rows, name, at, self.bins + 1) for name in self.columns}
+
+
+def _sums(xp: Any, rows: Rows, name: str, at: Any, bins: int) -> Any:
+    if name == "requests":
+        return xp.bincount(at, minlength=bins)
+    column = rows[name]
+    if isinstance(column, Ragged):
+        at, column = xp.repeat(at, column.lengths), column.values
+    return xp.bincount(at, weights=column, minlength=bins).astype(np.int64)  # exact: sums are below 2**53
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A figure of a trace that needs no trace.
+
+    Attributes
+    ----------
+    name : str
+        Of its state among others.
+    init : function of xp
+        The state of no requests; `nothing` where a step's state has the same shape whatever the rows.
+    step : function of xp and columns
+        The state of some rows, with arrays of `xp`: NumPy, or CuPy where columns stay on a device. Integers only.
+    merge : function of two states
+        The state of both; `added` by default. It must not matter how rows are grouped.
+    figures : function of a state
+        Names to numbers; by default every single number of the state under its own name.
+    ordered : bool
+        Whether rows must come in order of arrival, and states be merged in that order. Others may come in any order,
+        which is faster.
+    binned : Binned, optional
+        What the state is, where it is the load of bins.
+
+    Examples
+    --------
+    >>> long = Reduction("long", step=lambda xp, rows: {"long": (rows["input_tokens"] > 4096).sum()})
+    >>> sg.reduce(pool, [long], rate=100).figures()
+    """
+
+    name: str
+    init: Callable[[Any], State] = nothing
+    step: Callable[[Any, Rows], State] = lambda xp, rows: {}
+    merge: Callable[[State, State], State] = added
+    figures: Callable[[State], dict[str, float]] = numbers
+    ordered: bool = False
+    binned: Binned | None = None
+
+
+class Reduced(dict[str, State]):
+    """States by the names of their reductions.
+
+    Parameters
+    ----------
+    reductions : iterable of Reduction
+    states : iterable of dict
+        Of each of them, int64 arrays of NumPy.
+    """
+
+    def __init__(self, reductions: Iterable[Reduction], states: Iterable[State]) -> None:
+        self.reductions = tuple(reductions)
+        super().__init__(zip((r.name for r in self.reductions), states, strict=True))
+
+    def figures(self) -> dict[str, float]:
+        """All figures of all states."""
+        found: dict[str, float] = {}
+        for reduction in self.reductions:
+            found |= reduction.figures(self[reduction.name])
+        return found
+
+
+def checked(reductions: Reduction | Iterable[Reduction]) -> tuple[Reduction, ...]:
+    """Reductions as a tuple; refuses what is none, none at all, and two of a name."""
+    found = (reductions,) if isinstance(reductions, Reduction) else tuple(reductions)
+    for one in found:
+        if not isinstance(one, Reduction):
+            raise OptionError("reductions", repr(one)[:60], "make one with metric(name, span_s), or Reduction(…)")
+    names = [one.name for one in found]
+    if not names or len(set(names)) < len(names):
+        raise OptionError("one reduction or more, each with a name of its own", repr(names), "name them apart")
+    return found
+
+
+def over(reductions: tuple[Reduction, ...], slabs: Iterable[tuple[Any, Rows]]) -> Iterator[State]:
+    """The states of reductions over slabs, each with the library of its arrays: int64 of NumPy."""
+    states: list[State | None] = [None] * len(reductions)
+    xp: Any = np
+    for xp, rows in slabs:
+        for i, reduction in enumerate(reductions):
+            states[i] = _merged(reduction, states[i] or reduction.init(xp), reduction.step(xp, rows))
+    for reduction, state in zip(reductions, states, strict=True):
+        yield on_host(reduction, state if state is not None else reduction.init(xp))
+
+
+def _merged(reduction: Reduction, before: State, more: State) -> State:
+    return reduction.merge(before, more) if before else more
+
+
+def on_host(reduction: Reduction, state: State) -> dict[str, NDArray[np.int64]]:
+    """A state in NumPy's int64; refuses other numbers than whole ones."""
+    found = {}
+    for name, value in state.items():
+        array = np.asarray(value.get() if hasattr(value, "get") else value)
+        if array.dtype.kind not in "iub":
+            fix = "add whole numbers up: sums of others would hang on the order of the rows"
+            raise OptionError("integers in a state", f"{array.dtype} in {name!r} of {reduction.name!r}", fix)
+        found[name] = array.astype(np.int64)
+    return found

@@ -1,0 +1,101 @@
+"""Many replicas of a workload, reduced on all threads: one after another comes out, and no row of any is kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import islice
+from typing import TypedDict, Unpack
+
+from servegen_gpu import options
+from servegen_gpu.blocks import single_threaded, thread_count
+from servegen_gpu.cutting import Over
+from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import derive_key
+from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.pipeline import Workload, stream
+from servegen_gpu.reducing.reduce import reduced
+from servegen_gpu.reducing.reduction import Reduced, Reduction, checked
+
+AHEAD = 4
+"""Replicas a thread that are reduced before somebody asks for them."""
+
+
+class Sampling(TypedDict, total=False):
+    """Keywords of `stream` for a packed workload, but for seed and replica."""
+
+    requests: int | None
+    max_input: int | None
+    max_output: int | None
+    over: Over
+    backend: str
+    memory: float | str
+
+
+def reduce_replicas(
+    packed: PackedWorkload,
+    reductions: Reduction | Iterable[Reduction],
+    seed: int = 0,
+    replicas: Iterable[int] = range(100),
+    threads: int | None = None,
+    **keywords: Unpack[Sampling],
+) -> Iterator[Reduced]:
+    """The states of reductions over each of many replicas, in their order; memory does not grow with their number.
+
+    Parameters
+    ----------
+    packed : PackedWorkload
+        Such as ``stream(pool, rate=100).packed``.
+    reductions : Reduction, or iterable of Reduction
+    seed : int
+    replicas : iterable of int
+        Replica r is that of ``generate(packed, seed=seed, replica=r)``.
+    threads : int, optional
+        Replicas at a time; by default one a processor on the host, and one on a device.
+    **keywords
+        Of `stream`: requests, max_input, max_output, over, backend, memory (of all replicas that are made at a time).
+
+    Raises
+    ------
+    OptionError
+        As `reduce`, at once; or if a replica is out of range.
+    """
+    asked = checked(reductions)
+    workload = stream(packed, seed=seed, **keywords)
+    count = _threads(workload, threads)
+    workload = replace(workload, max_requests=max(workload.max_requests // count, options.MIN_SLAB_REQUESTS))
+    return _each(workload, asked, seed, iter(replicas), count)
+
+
+def _threads(workload: Workload, threads: int | None) -> int:
+    if threads is None:
+        return thread_count() if workload.backend.shared else 1
+    if isinstance(threads, bool) or not hasattr(threads, "__index__") or not 1 <= threads <= 1024:
+        raise OptionError("threads from 1 to 1024", repr(threads), "change threads")
+    return int(threads) if workload.backend.shared else 1
+
+
+def _each(
+    workload: Workload, asked: tuple[Reduction, ...], seed: int, replicas: Iterator[int], threads: int
+) -> Iterator[Reduced]:
+    def one(replica: int) -> Reduced:
+        key = derive_key(seed, options.integer("replica", replica, 2**32 - 1))
+        with single_threaded() if workload.backend.shared else nullcontext():
+            return reduced(replace(workload, key=key), asked)
+
+    if threads == 1:
+        yield from map(one, replicas)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="servegen_gpu_replicas") as pool:
+        ahead: deque[Future[Reduced]] = deque(pool.submit(one, r) for r in islice(replicas, AHEAD * threads))
+        try:
+            while ahead:
+                found = ahead.popleft().result()
+                ahead.extend(pool.submit(one, r) for r in islice(replicas, 1))
+                yield found
+        finally:
+            for future in ahead:
+                future.cancel()
