@@ -70,8 +70,7 @@ class Study:
         if kind != "montecarlo":
             raise OptionError("a study of replicas", f"one of kind {kind} in {os.fspath(path)}", "give another file")
         metrics, vary = settings.get("metrics"), settings.get("vary") or {}
-        known = isinstance(metrics, list) and isinstance(vary, dict)
-        names = [*AXES, *vary, *metrics] if known else None
+        names = [*AXES, *vary, *metrics] if isinstance(metrics, list) and isinstance(vary, dict) else None
         numbers = [table[name].dtype.kind for name in table]
         if list(table.columns) != names or numbers != [*"ii", *"f" * (len(numbers) - 2)]:
             got = f"columns {', '.join(map(str, table.columns))[:80]} in {os.fspath(path)}"
