@@ -1,0 +1,1 @@
+"""Pictures of a trace with matplotlib, after the figures of the paper."""

@@ -1,0 +1,159 @@
+"""What all pictures share: size, colours, line styles, and matplotlib itself, which only this module imports.
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart, ordered so that neighbours differ in grey, too.
+Lines differ in dashes and markers as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from servegen_gpu.errors import OptionError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_IN, HEIGHT_IN = 4.6, 3.0
+"""Of a picture with one panel: its text can be read at the width of a phone."""
+PANEL_IN = 1.9
+"""Height of each of several panels."""
+
+GREY, PALE = "#666666", "#bbbbbb"
+BAND = 0.18
+"""Opacity of bands."""
+SHADES = "cividis"
+"""Colour map of two-dimensional histograms: its lightness rises evenly."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a curve looks."""
+
+    color: str
+    dashes: Any
+    marker: str
+
+    def curve(self, **more: Any) -> dict[str, Any]:
+        """Keywords of ``Axes.plot`` for a line."""
+        return {"color": self.color, "linestyle": self.dashes, "linewidth": 1.6} | more
+
+    def points(self, **more: Any) -> dict[str, Any]:
+        """Keywords of ``Axes.plot`` for markers alone."""
+        return {"color": self.color, "linestyle": "none", "marker": self.marker, "markersize": 4} | more
+
+
+LINES = (
+    Line("#000000", "solid", "o"),
+    Line("#D55E00", (0, (5, 2)), "s"),
+    Line("#0072B2", (0, (1.5, 1.5)), "^"),
+    Line("#E69F00", (0, (7, 2, 1.5, 2)), "D"),
+    Line("#009E73", (0, (3, 1, 1, 1, 1, 1)), "v"),
+    Line("#56B4E9", (0, (10, 3)), "P"),
+    Line("#CC79A7", (0, (2, 4)), "X"),
+)
+"""Curves of a panel, in order."""
+
+SETTINGS: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "white",
+    "axes.edgecolor": GREY,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "legend.handlelength": 2.6,
+    "figure.facecolor": "white",
+    "figure.dpi": 110,
+    "savefig.facecolor": "white",
+    "text.parse_math": False,
+    "text.usetex": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "servegen_gpu",
+    "path.simplify": True,
+}
+
+
+def require_matplotlib() -> Any:
+    """The module ``matplotlib``.
+
+    Raises
+    ------
+    OptionError
+        If it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        fix = 'install it: pip install "servegen-gpu[plot]"'
+        raise OptionError("matplotlib for pictures", f"{type(error).__name__}: {error}", fix) from error
+    return matplotlib
+
+
+@contextmanager
+def sheet(panels: int = 1, height_in: float | None = None, *, share_x: bool = True) -> Iterator[tuple[Figure, Any]]:
+    """A figure in the house's style, and its axes: one, or an array of panels below each other.
+
+    >>> with sheet() as (figure, axes):
+    ...     axes.plot(x, y, **LINES[0].curve())
+    """
+    matplotlib = require_matplotlib()
+    from matplotlib.figure import Figure
+
+    height = height_in or (HEIGHT_IN if panels == 1 else PANEL_IN * panels + 0.3)
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
+        axes = figure.subplots(panels, 1, sharex=share_x, squeeze=True)
+        yield figure, axes
+
+
+def legend(axes: Axes, **more: Any) -> None:
+    """A legend, if there is anything to explain."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**({"loc": "best"} | more))
+
+
+def svg_of(figure: Figure) -> str:
+    """A figure as SVG: the same bytes each time, without a date, document type or address."""
+    matplotlib = require_matplotlib()
+    out = io.StringIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+
+
+def png_of(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as PNG."""
+    matplotlib = require_matplotlib()
+    out = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    return out.getvalue()
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as the address of an image that needs no file: SVG in base64."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg_of(figure).encode()).decode()

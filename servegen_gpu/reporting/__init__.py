@@ -1,0 +1,1 @@
+"""Reports as pages that are complete in themselves: numbers, pictures, and where they come from."""
