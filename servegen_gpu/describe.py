@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
-from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, microseconds
+from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, Timeline, microseconds
 
 QUANTILES = (0.5, 0.9, 0.99)
 SHARES = (1, 5, 10, 20)
@@ -45,6 +45,87 @@ class _Tally:
         return {"mean": mean} | quantiles | {"max": float(self.values[-1])}
 
 
+class Seen:
+    """What is counted of a trace, slab by slab.
+
+    Attributes
+    ----------
+    timeline : Timeline
+        Requests over time.
+    """
+
+    def __init__(self) -> None:
+        self._tallies: dict[str, _Tally] = {}
+        self._clients = _Tally()
+        self._gaps = Gaps(microseconds(BURST_WINDOW_S))
+        self._provenance: dict[str, Any] = {}
+        self._last_us = 0
+        self.timeline = Timeline()
+        self.rows = 0
+
+    def add(self, slab: Trace) -> None:
+        """Count the next slab."""
+        self._provenance = dict(slab.provenance)
+        for name in slab:
+            column = slab[name]
+            if name == "arrival_us":
+                continue
+            if isinstance(column, Ragged):
+                self._tallies.setdefault(f"{name} per request", _Tally()).add(column.lengths)
+                column = column.values
+            if name == "client":
+                self._clients.add(column)
+            elif name not in IDENTITIES:
+                self._tallies.setdefault(name, _Tally()).add(column)
+        if len(slab):
+            self.rows += len(slab)
+            self._last_us = int(slab["arrival_us"][-1])
+            self._gaps.add(slab["arrival_us"])
+            self.timeline.add(slab["arrival_us"])
+
+    @property
+    def duration_s(self) -> float:
+        """What the trace states, or the time of its last request."""
+        return duration_of(self._provenance) or self._last_us / 1e6
+
+    def busiest(self, number: int) -> list[tuple[int, float]]:
+        """The clients with most requests: ids and shares of all requests, busiest first."""
+        order = np.argsort(-self._clients.counts, kind="stable")[:number]
+        return [(int(self._clients.values[i]), float(self._clients.counts[i] / self.rows)) for i in order]
+
+    def token_lengths(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Values of each column of tokens, ascending, and how often each occurred."""
+        some = {name: tally for name, tally in self._tallies.items() if name.endswith("_tokens")}
+        return {name: (tally.values, tally.counts) for name, tally in some.items()}
+
+    def figures(self) -> dict[str, Any]:
+        """See `describe_trace`."""
+        busiest = np.cumsum(np.sort(self._clients.counts)[::-1])
+        cvs = self._gaps.cvs()
+        cvs = cvs[~np.isnan(cvs)]
+        duration_s = self.duration_s
+        return {
+            "requests": self.rows,
+            "duration_s": duration_s,
+            "rate_rps": self.rows / duration_s if duration_s else 0.0,
+            "clients": len(busiest),
+            "share_of_top": {str(n): float(busiest[min(n, len(busiest)) - 1] / self.rows) for n in SHARES}
+            if len(busiest)
+            else {},
+            "median_5_minute_cv": float(np.median(cvs)) if len(cvs) else None,
+            "lengths": {name: tally.summary() for name, tally in self._tallies.items()},
+            "provenance": self._provenance,
+        }
+
+
+def see(slabs: Iterable[Trace]) -> Seen:
+    """Count all slabs of a trace, in order of time."""
+    seen = Seen()
+    for slab in slabs:
+        seen.add(slab)
+    return seen
+
+
 def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
     """Figures of a trace.
 
@@ -60,42 +141,7 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
         CV of inter-arrival times in windows of five minutes, length quantiles (of lists: items per request, and
         lengths of items), and provenance.
     """
-    tallies: dict[str, _Tally] = {}
-    gaps, rows, last_us = Gaps(microseconds(BURST_WINDOW_S)), 0, 0
-    provenance: dict[str, Any] = {}
-    for slab in slabs:
-        provenance = dict(slab.provenance)
-        for name in slab:
-            column = slab[name]
-            if name == "arrival_us":
-                continue
-            if isinstance(column, Ragged):
-                tallies.setdefault(f"{name} per request", _Tally()).add(column.lengths)
-                column = column.values
-            if name in IDENTITIES:
-                continue
-            tallies.setdefault(name, _Tally()).add(column)
-        if len(slab):
-            rows += len(slab)
-            last_us = int(slab["arrival_us"][-1])
-            gaps.add(slab["arrival_us"])
-    clients = tallies.pop("client", _Tally())
-    busiest = np.cumsum(np.sort(clients.counts)[::-1])
-    cvs = gaps.cvs()
-    cvs = cvs[~np.isnan(cvs)]
-    duration_s = duration_of(provenance) or last_us / 1e6
-    return {
-        "requests": rows,
-        "duration_s": duration_s,
-        "rate_rps": rows / duration_s if duration_s else 0.0,
-        "clients": len(busiest),
-        "share_of_top": {str(n): float(busiest[min(n, len(busiest)) - 1] / rows) for n in SHARES}
-        if len(busiest)
-        else {},
-        "median_5_minute_cv": float(np.median(cvs)) if len(cvs) else None,
-        "lengths": {name: tally.summary() for name, tally in tallies.items()},
-        "provenance": provenance,
-    }
+    return see(slabs).figures()
 
 
 def format_trace_description(description: dict[str, Any]) -> str:

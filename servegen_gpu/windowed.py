@@ -221,6 +221,43 @@ class Gaps:
         return cv
 
 
+class Timeline:
+    """Requests over time in bins of equal width, which double whenever a trace outgrows them.
+
+    Attributes
+    ----------
+    bin_us : int
+        Width of a bin, microseconds.
+    requests : int64[4096]
+        Number of requests of each bin, counted from time 0.
+    """
+
+    def __init__(self) -> None:
+        self.bin_us = 1
+        self.requests = np.zeros(4096, np.int64)
+
+    def add(self, arrival_us: NDArray[np.int64]) -> None:
+        """Count the arrivals of a slab, int64[n], ascending, at least one."""
+        size = len(self.requests)
+        while arrival_us[-1] // self.bin_us >= size:
+            self.bin_us *= 2
+            self.requests[: size // 2] = self.requests.reshape(-1, 2).sum(axis=1)
+            self.requests[size // 2 :] = 0
+        self.requests += np.bincount(arrival_us // self.bin_us, minlength=size)
+
+    def until(self, end_s: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Edges of the bins up to a time, seconds, float64[n + 1], and their requests; the last bin ends there.
+
+        Requests after `end_s` are in the last bin.
+        """
+        bins = min(max(1, -(-round(end_s * 1e6) // self.bin_us)), len(self.requests))
+        requests = self.requests[:bins].copy()
+        requests[-1] += self.requests[bins:].sum()
+        edges_s = np.arange(bins + 1, dtype=np.float64) * (self.bin_us / 1e6)
+        edges_s[-1] = end_s
+        return edges_s, requests
+
+
 def slabs_of(trace: Slabs) -> Iterator[Trace]:
     """The slabs of a trace, its only one if it is whole."""
     if isinstance(trace, Trace):

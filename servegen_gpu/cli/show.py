@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ def add(commands: Any) -> None:
     )
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
+    show.add_argument(
+        "--plot", action=argparse.BooleanOptionalAction, help="small pictures (default: where a terminal shows them)"
+    )
     reading.add(show, "--output")
 
     built_in = commands.add_parser(
@@ -51,7 +55,8 @@ def add(commands: Any) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.clients.describe.describe import describe_pool, format_description
     from servegen_gpu.clients.saved.profile import is_profile, read_about
-    from servegen_gpu.describe import describe_trace, format_trace_description
+    from servegen_gpu.describe import format_trace_description, see
+    from servegen_gpu.plotting import terminal
 
     own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
     saved = own and is_profile(options.workload)
@@ -62,7 +67,9 @@ def _inspect(options: argparse.Namespace) -> int:
                 f"the trace {options.workload!r}",
                 "leave them out, or name ServeGen's data directory with --profiles",
             )
-        figures, text = describe_trace(reading.slabs(options.workload, options)), format_trace_description
+        seen = see(reading.slabs(options.workload, options))
+        figures, text = seen.figures(), format_trace_description
+        pictures = partial(terminal.of_trace, seen, options.top)
     elif own and not saved and options.workload not in sg.PRESETS:
         raise OptionError(
             "a trace, or a workload",
@@ -74,6 +81,7 @@ def _inspect(options: argparse.Namespace) -> int:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         figures, text = describe_pool(pool, top=options.top), format_description
+        pictures = partial(terminal.of_pool, pool, figures["top"])
         if about := read_about(options.workload) if saved else {}:
             figures["fit"] = about
         elif own and not saved:
@@ -82,6 +90,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
             figures["origins"] = origins(preset_text(options.workload))
     print(json.dumps(figures, indent=2) if options.json else text(figures))
+    if not options.json and (sys.stdout.isatty() if options.plot is None else options.plot):
+        print("\n".join(["", *pictures(terminal.style_of(sys.stdout))]))
     return 0
 
 

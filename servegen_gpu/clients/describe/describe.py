@@ -11,7 +11,7 @@ from servegen_gpu.clients.describe.cdfs import cdfs_of, skew_of
 from servegen_gpu.clients.describe.figures import STATISTICS
 from servegen_gpu.clients.pool import DAY_S, ClientPool
 from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES
-from servegen_gpu.request.schema import KINDS, Kind
+from servegen_gpu.request.schema import KINDS, Field, Kind
 
 SHARES = (1, 5, 10, 20)
 PARTS = (0.01, 0.05, 0.1, 0.5)
@@ -41,8 +41,7 @@ def describe_pool(pool: ClientPool, top: int = 10) -> dict[str, Any]:
         of conversations, and how many clients follow each; ``environments`` has the random factors on rates, and how
         many clients each moves.
     """
-    factor = np.bincount(pool.profile, weights=pool.rate_factor, minlength=len(pool.rate_rps))
-    weight = factor[:, None] * pool.rate_rps * pool.window_s
+    weight = _requests(pool)
     total = float(weight.sum())
     skew = skew_of(pool)
     by_family = np.bincount(pool.family.ravel(), weights=weight.ravel(), minlength=len(FAMILY_NAMES))
@@ -86,22 +85,45 @@ def _ratio(part: float, total: float) -> float:
 
 def _lengths(pool: ClientPool, weight: NDArray[np.float64]) -> dict[str, dict[str, float] | None]:
     """Summary of each field; `weight` is requests, float64[profiles, windows]."""
+    summaries: dict[str, dict[str, float] | None] = {}
+    for field, (values, weights) in _values(pool, weight).items():
+        summaries[field.name] = _summary(values, weights, moments=True, unit=field.unit) if len(values) else None
+    return summaries
+
+
+def _values(pool: ClientPool, weight: NDArray[np.float64]) -> dict[Field, tuple[NDArray[Any], NDArray[np.float64]]]:
+    """Values of each field and their expected number, in no order; empty arrays where a pool has none."""
     active = weight > 0
     rows, requests = pool.table[active], weight[active]
     table_mean = pool.tables.means
-    summaries: dict[str, dict[str, float] | None] = {}
     counts = {items.item: items.count.lane for items in pool.schema.items}
+    found = {}
     for field in pool.schema.fields:
         each = table_mean[rows[:, counts[field]]] if field in counts else 1.0
         of_table = np.bincount(rows[:, field.lane], weights=requests * each, minlength=len(pool.tables))
         used = np.flatnonzero(of_table)
-        if not len(used):
-            summaries[field.name] = None
-            continue
         tables = pool.tables.select(used)
-        weights = tables.widths().astype(np.float64) * np.repeat(of_table[used], np.diff(tables.offsets))
-        summaries[field.name] = _summary(tables.values, weights, moments=True, unit=field.unit)
-    return summaries
+        found[field] = (
+            tables.values,
+            tables.widths().astype(np.float64) * np.repeat(of_table[used], np.diff(tables.offsets)),
+        )
+    return found
+
+
+def token_lengths(pool: ClientPool) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Values of each field in tokens, and their expected number over the span of a pool, in no order."""
+    values = _values(pool, _requests(pool))
+    return {
+        field.name: (tokens / field.unit, number)
+        for field, (tokens, number) in values.items()
+        if field.kind in (Kind.ONCE, Kind.ITEM)
+    }
+
+
+def _requests(pool: ClientPool) -> NDArray[np.float64]:
+    """Expected requests of each profile and window, float64[profiles, windows]."""
+    factor = np.bincount(pool.profile, weights=pool.rate_factor, minlength=len(pool.rate_rps))
+    return np.asarray(factor[:, None] * pool.rate_rps * pool.window_s)
 
 
 def _across(pool: ClientPool) -> dict[str, dict[str, dict[str, float]]]:
