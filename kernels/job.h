@@ -58,13 +58,17 @@ struct SgJob {
     const int32_t* stop;  // not 0 when the work is to be given up; or null
 };
 
+// How a request finds its instance: the order of ROUTINGS in servegen_gpu/serving/job.py.
+enum Routing : int64_t { LEAST_LOADED = 0, ROUND_ROBIN = 1, SESSION_AFFINE = 2 };
+
 // Requests in order of arrival and the instances that serve them, as servegen_gpu/serving/job.py has them.
 struct SgServing {
     const int64_t* arrival_ns;
     const int32_t *input_tokens, *output_tokens;
-    const int64_t* work_ns;
+    const int64_t *reserved_tokens, *work_ns;
+    const int32_t* session;                  // below 0: none; read where routing is session-affine
     int64_t *wait_ns, *ttft_ns, *decode_ns;  // of every request, to be found
-    int64_t requests, instances, round_robin;
+    int64_t requests, sessions, instances, routing, decode_only;
     int64_t step_ps, prefill_ps, decode_ps;
     int64_t step_tokens, max_sequences, kv_tokens;
     const int32_t* stop;

@@ -44,13 +44,9 @@ class Instance {
 
     int64_t running() const { return static_cast<int64_t>(decoding.size() + ready.size()) + (begun != NONE); }
 
-    int64_t reserved(int64_t request) const {
-        return int64_t{job.input_tokens[request]} + job.output_tokens[request];
-    }
-
     bool admits() const {
         if (waiting.empty() || running() >= job.max_sequences) return false;
-        return running() == 0 || kv_tokens + reserved(waiting.front()) <= job.kv_tokens;
+        return running() == 0 || kv_tokens + job.reserved_tokens[waiting.front()] <= job.kv_tokens;
     }
 
     // As much of the input as the budget allows; how much that is.
@@ -67,19 +63,21 @@ class Instance {
     void step(int64_t end_ns) {
         if (++looks % LOOK_AT_STOP == 0 && job.stop && *static_cast<const volatile int32_t*>(job.stop))
             throw Interrupted();
-        const int64_t batch = static_cast<int64_t>(decoding.size()), budget = job.step_tokens - batch;
-        int64_t left = budget;
+        int64_t batch = static_cast<int64_t>(decoding.size()), left = job.step_tokens - batch, tokens = 0;
         ready.clear();
-        if (left > 0 && begun != NONE) left -= prefill(left);
+        if (left > 0 && begun != NONE) tokens = prefill(left);
+        left -= tokens;
         while (left > 0 && admits()) {
             begun = waiting.front();
             waiting.pop_front();
             input_left = job.input_tokens[begun];
-            kv_tokens += reserved(begun);
+            kv_tokens += job.reserved_tokens[begun];
             job.wait_ns[begun] = clock_ns - job.arrival_ns[begun];
-            left -= prefill(left);
+            const int64_t taken = prefill(left);
+            tokens += taken;
+            batch += job.decode_only;
+            left -= taken + job.decode_only;
         }
-        const int64_t tokens = std::max(budget, int64_t{0}) - std::max(left, int64_t{0});
         const int64_t duration_ns = (job.step_ps + job.prefill_ps * tokens + job.decode_ps * batch + 500) / 1000;
         int64_t alike = 1;  // until a last token, steps without input do not differ
         if (tokens == 0 && ready.empty())
@@ -98,28 +96,44 @@ class Instance {
             std::pop_heap(decoding.begin(), decoding.end(), std::greater<>());
             decoding.pop_back();
             job.decode_ns[request] = clock_ns - job.arrival_ns[request] - job.ttft_ns[request];
-            kv_tokens -= reserved(request);
+            kv_tokens -= job.reserved_tokens[request];
             work_ns -= job.work_ns[request];
             ending_ns += job.work_ns[request];
         }
     }
 };
 
-// The times of all requests.
+// The instance with the least work outstanding at a time, the first of several.
+inline int64_t least_loaded(std::vector<Instance>& instances, int64_t now_ns) {
+    int64_t chosen = 0, least_ns = INT64_MAX;
+    for (size_t k = 0; k < instances.size(); ++k) {
+        instances[k].run_until(now_ns);
+        const int64_t outstanding_ns = instances[k].outstanding_ns(now_ns);
+        if (outstanding_ns >= least_ns) continue;
+        least_ns = outstanding_ns;
+        chosen = static_cast<int64_t>(k);
+    }
+    return chosen;
+}
+
+// The times of all requests. Instances do not know of each other, so only those that a router looks at are run up to now.
 inline void serve(const SgServing& job) {
+    constexpr int32_t NOWHERE = -1;
     std::vector<Instance> instances(job.instances, Instance(job));
+    std::vector<int32_t> home(job.sessions, NOWHERE);
     for (int64_t request = 0; request < job.requests; ++request) {
         const int64_t now_ns = job.arrival_ns[request];
-        Instance* chosen = nullptr;
-        int64_t least_ns = INT64_MAX;
-        for (Instance& instance : instances) {
-            instance.run_until(now_ns);
-            const int64_t outstanding_ns = instance.outstanding_ns(now_ns);
-            if (outstanding_ns >= least_ns) continue;
-            least_ns = outstanding_ns;
-            chosen = &instance;
-        }
-        (job.round_robin ? instances[request % job.instances] : *chosen).take(request);
+        const int32_t session = job.routing == SESSION_AFFINE ? job.session[request] : NOWHERE;
+        int64_t chosen;
+        if (job.routing == ROUND_ROBIN)
+            chosen = request % job.instances;
+        else if (session >= 0 && home[session] != NOWHERE)
+            chosen = home[session];
+        else
+            chosen = least_loaded(instances, now_ns);
+        if (session >= 0) home[session] = static_cast<int32_t>(chosen);
+        instances[chosen].run_until(now_ns);
+        instances[chosen].take(request);
     }
     for (Instance& instance : instances) instance.run_until(INT64_MAX);
 }

@@ -23,7 +23,7 @@ import servegen_gpu as sg
 from servegen_gpu.backends.native.library import serving as struct_of
 from servegen_gpu.errors import OptionError
 from servegen_gpu.serving import compiled, simulate, stepwise
-from servegen_gpu.serving.job import Job, Times, job_of
+from servegen_gpu.serving.job import ROUTINGS, Job, Times, job_of
 from servegen_gpu.serving.server import PARAMETERS, Server
 from servegen_gpu.serving.simulate import instances_needed, instances_needed_each
 
@@ -35,9 +35,11 @@ def in_c(job: Job) -> Times:
     return compiled.serve(library(), job)
 
 
-def trace_of(arrival_us: Any, inputs: Any, outputs: Any) -> sg.Trace:
+def trace_of(arrival_us: Any, inputs: Any, outputs: Any, conversation: Any = None) -> sg.Trace:
     columns = {"arrival_us": (arrival_us, np.int64), "input_tokens": (inputs, np.int32)}
     columns["output_tokens"] = (outputs, np.int32)
+    if conversation is not None:
+        columns["conversation"] = (conversation, np.int64)
     return sg.Trace({name: np.array(values, kind) for name, (values, kind) in columns.items()})
 
 
@@ -57,16 +59,21 @@ SERVERS = st.builds(
     kv_tokens=st.integers(1, 300),
 )
 REQUESTS = st.lists(
-    st.tuples(st.sampled_from([0, 1, 700, 12_000, 90_000, 5_000_000]), st.integers(0, 90), st.integers(0, 30)),
+    st.tuples(
+        *(st.sampled_from([0, 1, 700, 12_000, 90_000, 5_000_000]), st.integers(0, 90), st.integers(0, 30)),
+        st.integers(-2, 4),
+    ),
     max_size=60,
 )
 
 
 @settings(max_examples=400, deadline=None)
-@given(SERVERS, REQUESTS, st.integers(1, 5), st.sampled_from(["least-loaded", "round-robin"]))
-def test_compiled_code_has_the_times_of_the_oracle(server, requests, instances, routing):
-    gaps, inputs, outputs = zip(*requests, strict=True) if requests else ((), (), ())
-    job = job_of(trace_of(np.cumsum(gaps), inputs, outputs), server, instances, routing)
+@given(SERVERS, REQUESTS, st.integers(1, 5), st.sampled_from(ROUTINGS), st.booleans())
+def test_compiled_code_has_the_times_of_the_oracle(server, requests, instances, routing, decode_only):
+    gaps, inputs, outputs, conversation = zip(*requests, strict=True) if requests else ((), (), (), ())
+    inputs = np.zeros(len(gaps)) if decode_only else inputs
+    job = job_of(trace_of(np.cumsum(gaps), inputs, outputs, conversation), server, instances, routing)
+    job = replace(job, decode_only=decode_only)
     assert same(in_c(job), stepwise.serve(job))
 
 
@@ -143,7 +150,7 @@ PLANTED = {
     "prefill before decode": ("job.step_tokens - len(decoding), 0", "job.step_tokens, 0"),
     "a batch that is not bounded": (" and len(self.running) < self.job.max_sequences", ""),
     "no cache": ("if self.running and self.kv_tokens + request", "if 0 and request"),
-    "output not reserved": ("inputs + outputs, work", "inputs, work"),
+    "output not reserved": ("row, arrival_ns, reserved,", "row, arrival_ns, inputs,"),
     "work over before its time": ("if self.clock_ns > now_ns else 0", "if False else 0"),
     "rounded down": ("duration_ps + 500", "duration_ps"),
     "two decode at the price of one": ("decode_ps * len(decoding)", "decode_ps * bool(decoding)"),
@@ -239,7 +246,7 @@ def test_a_batch_is_as_many_servers():
 @settings(max_examples=200, deadline=None)
 @given(SERVERS, REQUESTS.filter(bool))
 def test_capacities_hold_and_requests_begin_in_order(server, requests):
-    gaps, inputs, outputs = map(np.array, zip(*requests, strict=True))
+    gaps, inputs, outputs, _ = map(np.array, zip(*requests, strict=True))
     job = job_of(trace_of(np.cumsum(gaps), inputs, outputs), server, 1, "least-loaded")
     times = in_c(job)
     begin_ns = job.arrival_ns + times.wait_ns
@@ -251,7 +258,7 @@ def test_capacities_hold_and_requests_begin_in_order(server, requests):
         there = (begin_ns <= now_ns) & (now_ns < end_ns)
         assert there.sum() <= server.max_sequences
         assert there.sum() == 1 or (inputs + outputs)[there].sum() <= server.kv_tokens
-    alone = [in_c(job_of(trace_of([0], [i], [o]), server, 1, "least-loaded")).ttft_ns[0] for _, i, o in requests]
+    alone = [in_c(job_of(trace_of([0], [i], [o]), server, 1, "least-loaded")).ttft_ns[0] for _, i, o, _ in requests]
     roundings_ns = inputs + 1  # half a nanosecond a step, and chunks that are cut elsewhere
     assert (times.ttft_ns - times.wait_ns + roundings_ns >= alone).all()
 

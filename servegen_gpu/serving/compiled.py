@@ -7,15 +7,15 @@ import ctypes
 import numpy as np
 
 from servegen_gpu.backends.native.library import Library, serving
-from servegen_gpu.serving.job import Job, Times
+from servegen_gpu.serving.job import ROUTINGS, Job, Times
 
 
 def serve(library: Library, job: Job) -> Times:
     """The times of all requests of a job."""
     stop = np.zeros(1, np.int32)
     wait_ns, ttft_ns, decode_ns = (np.empty(len(job), np.int64) for _ in range(3))
-    values = {name: getattr(job, name) for name in vars(job) if name != "routing"}
     filled = {"wait_ns": wait_ns, "ttft_ns": ttft_ns, "decode_ns": decode_ns, "stop": stop}
-    of_library = serving({**values, **filled, "requests": len(job), "round_robin": job.routing == "round-robin"})
+    counts = {"requests": len(job), "sessions": int(job.session.max(initial=-1)) + 1}
+    of_library = serving({**vars(job), **filled, **counts, "routing": ROUTINGS.index(job.routing)})
     library.call("sg_serve", ctypes.byref(of_library), stop=stop)
     return Times(wait_ns, ttft_ns, decode_ns)

@@ -6,7 +6,7 @@ Durations of a step are computed in picoseconds and rounded to nanoseconds, half
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.serving.server import Server
 from servegen_gpu.trace import Trace
 
-Routing = Literal["least-loaded", "round-robin"]
-ROUTINGS: tuple[Routing, ...] = ("least-loaded", "round-robin")
+Routing = Literal["least-loaded", "round-robin", "session-affine"]
+ROUTINGS: tuple[Routing, ...] = ("least-loaded", "round-robin", "session-affine")
+"""In the order of their numbers in kernels/job.h."""
 MOST_INSTANCES = 1 << 16
 LATEST_NS = 2.0**62
 
@@ -29,19 +30,27 @@ class Job:
     ----------
     arrival_ns : int64[n]
     input_tokens, output_tokens : int32[n]
-        The output as it is reserved; a request of none still gets one token.
+        Input to prefill, and output to make; a request of none still gets one token.
+    reserved_tokens : int64[n]
+        Of the KV cache, from the begin of a request to its end.
     work_ns : int64[n]
         What the request adds to the work of its instance, as the router sees it.
+    session : int32[n]
+        Sessions from 0, below 0 for requests that stand alone; empty where the routing asks nothing of them.
     step_ps, prefill_ps, decode_ps : int
         Of a step, of an input token, of a sequence that decodes.
     step_tokens, max_sequences, kv_tokens, instances : int
-    routing : {"least-loaded", "round-robin"}
+    routing : {"least-loaded", "round-robin", "session-affine"}
+    decode_only : bool
+        Input was prefilled elsewhere: a request decodes, and takes its token of the budget, from its first step on.
     """
 
     arrival_ns: NDArray[np.int64]
     input_tokens: NDArray[np.int32]
     output_tokens: NDArray[np.int32]
+    reserved_tokens: NDArray[np.int64]
     work_ns: NDArray[np.int64]
+    session: NDArray[np.int32]
     step_ps: int
     prefill_ps: int
     decode_ps: int
@@ -50,6 +59,7 @@ class Job:
     kv_tokens: int
     instances: int
     routing: Routing
+    decode_only: bool = False
 
     def __len__(self) -> int:
         return len(self.arrival_ns)
@@ -65,8 +75,8 @@ class Times:
     decode_ns: NDArray[np.int64]
 
 
-def job_of(trace: Trace, server: Server, instances: int, routing: Routing) -> Job:
-    """The job of serving a trace.
+def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefix_cache: bool = False) -> Job:
+    """The job of serving a trace; as for `simulate`.
 
     Raises
     ------
@@ -77,22 +87,30 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing) -> Jo
         raise OptionError(f"instances from 1 to {MOST_INSTANCES}", repr(instances), "change instances")
     if routing not in ROUTINGS:
         raise OptionError(f"routing among {', '.join(ROUTINGS)}", repr(routing), "choose one of them")
-    for name in ("arrival_us", "input_tokens", "output_tokens"):
+    if prefix_cache and routing != "session-affine":
+        raise OptionError("prefix_cache with session-affine routing", f"{routing!r}", "change routing")
+    needed = ["arrival_us", "input_tokens", "output_tokens"]
+    needed += ["conversation"] if routing == "session-affine" else []
+    needed += ["new_tokens"] if prefix_cache else []
+    for name in needed:
         if name not in trace:
-            raise OptionError("a trace with arrival_us, input_tokens and output_tokens", f"none of {name}", "add it")
+            raise OptionError(f"a trace with {', '.join(needed)}", f"none of {name}", "add it")
     arrival_us, inputs, outputs = trace["arrival_us"], trace["input_tokens"], trace["output_tokens"]
-    tokens = np.maximum(outputs, 1, dtype=np.float64)
-    work_s = inputs * float(server.prefill_s_per_token) + tokens * float(server.decode_s_per_sequence)
+    session = _sessions(trace["conversation"]) if routing == "session-affine" else np.empty(0, np.int32)
+    prefilled = np.where(_goes_on(session), trace["new_tokens"], inputs) if prefix_cache else inputs
+    work_s = _work_s(server, prefilled, outputs)
     if len(trace):
-        steps = inputs.sum(dtype=np.float64) + tokens.sum()  # each has a token or more
+        steps = prefilled.sum(dtype=np.float64) + np.maximum(outputs, 1, dtype=np.float64).sum()  # a token or more each
         latest_ns = 1e3 * float(arrival_us[-1]) + 1e9 * (steps * server.step_s + work_s.sum()) + steps
         if latest_ns >= LATEST_NS:
             raise OptionError("work of less than 146 years", f"up to {latest_ns:.3g} ns", "serve a part of the trace")
     return Job(
         arrival_us * 1000,
-        np.asarray(inputs, np.int32),
+        np.asarray(prefilled, np.int32),
         np.asarray(outputs, np.int32),
+        np.add(inputs, outputs, dtype=np.int64),
         np.rint(1e9 * work_s).astype(np.int64),
+        session,
         round(server.step_s * 1e12),
         round(server.prefill_s_per_token * 1e12),
         round(server.decode_s_per_sequence * 1e12),
@@ -102,3 +120,22 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing) -> Jo
         int(instances),
         routing,
     )
+
+
+def _work_s(server: Server, inputs: NDArray[Any], outputs: NDArray[Any]) -> NDArray[np.float64]:
+    """The whole time of requests but for that of the steps themselves."""
+    tokens = np.maximum(outputs, 1, dtype=np.float64)
+    return np.asarray(inputs * float(server.prefill_s_per_token) + tokens * float(server.decode_s_per_sequence))
+
+
+def _sessions(conversation: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Conversations numbered from 0; those of requests that stand alone are below 0 and stay so."""
+    known, numbers = np.unique(conversation, return_inverse=True)
+    return (numbers - np.searchsorted(known, 0)).astype(np.int32)
+
+
+def _goes_on(session: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether an earlier request is of the same session."""
+    goes_on = session >= 0
+    goes_on[np.unique(session, return_index=True)[1]] = False
+    return goes_on

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -39,11 +39,19 @@ class Served:
     tbt_s: NDArray[np.float64]
 
 
-def simulate(trace: Trace, server: Server, instances: int = 1, routing: Routing = "least-loaded") -> Served:
+def simulate(
+    trace: Trace,
+    server: Server,
+    instances: int = 1,
+    routing: Routing = "least-loaded",
+    *,
+    prefix_cache: bool = False,
+) -> Served:
     """Serve a trace by a number of equal instances.
 
     Each request goes to one instance when it arrives: to that with the least work outstanding (of requests that have
-    not ended, their whole time for input and output), the first of several; or in turn. There it waits behind those
+    not ended, their whole time for input and output), the first of several; or in turn; or, if it goes on with a
+    conversation, to the instance of the earlier turns, and else to the least loaded. There it waits behind those
     that came before. A step lasts as `Server` says; sequences that decode come first, then input that was begun, then
     requests that wait, as far as the token budget, the number of sequences and the KV cache allow. Input may take
     several steps; with the last of its input a request has its first token at the end of the step.
@@ -53,11 +61,14 @@ def simulate(trace: Trace, server: Server, instances: int = 1, routing: Routing 
     Parameters
     ----------
     trace : Trace
-        With ``arrival_us``, ``input_tokens`` and ``output_tokens``.
+        With ``arrival_us``, ``input_tokens`` and ``output_tokens``; for session-affine routing ``conversation``.
     server : Server
     instances : int
         1 to 65,536.
-    routing : {"least-loaded", "round-robin"}
+    routing : {"least-loaded", "round-robin", "session-affine"}
+    prefix_cache : bool
+        With session-affine routing: the instance still holds the history, so that a turn whose conversation was seen
+        prefills its ``new_tokens`` alone. Nothing is ever evicted: this bounds what such a cache can do.
 
     Returns
     -------
@@ -68,7 +79,7 @@ def simulate(trace: Trace, server: Server, instances: int = 1, routing: Routing 
     OptionError
         If the trace lacks a column, an option is out of its range, or the work may take 146 years.
     """
-    return _served(job_of(trace, server, instances, routing), _library())
+    return _served(job_of(trace, server, instances, routing, prefix_cache), _library())
 
 
 def instances_needed(
@@ -172,10 +183,11 @@ def _needed(
         raise OptionError(f"most from 1 to {MOST_INSTANCES}", repr(most), "change most")
     if not len(trace):
         raise OptionError("a trace with requests", "an empty one", "generate a longer one")
+    job = job_of(trace, server, 1, routing)
     fails, meets = 0, most + 1
     while meets - fails > 1:
         middle = (fails + meets) // 2
-        if objective.met_by(_served(job_of(trace, server, middle, routing), library)):
+        if objective.met_by(_served(replace(job, instances=middle), library)):
             meets = middle
         else:
             fails = middle

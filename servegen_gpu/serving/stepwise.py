@@ -59,6 +59,9 @@ class _Instance:
             request.input_left -= tokens
             budget -= tokens
             prefilled += tokens
+            if job.decode_only:
+                decoding.append(request)
+                budget -= 1
             if budget <= 0:
                 break
         duration_ps = job.step_ps + job.prefill_ps * prefilled + job.decode_ps * len(decoding)
@@ -97,20 +100,18 @@ class _Instance:
 def serve(job: Job) -> Times:
     """The times of all requests of a job."""
     instances = [_Instance(job) for _ in range(job.instances)]
+    columns = (job.arrival_ns, job.reserved_tokens, job.work_ns, job.input_tokens, job.output_tokens)
     requests = [
-        _Request(row, arrival, inputs + outputs, work, inputs, max(outputs, 1))
-        for row, (arrival, inputs, outputs, work) in enumerate(
-            zip(*(c.tolist() for c in (job.arrival_ns, job.input_tokens, job.output_tokens, job.work_ns)), strict=True)
+        _Request(row, arrival_ns, reserved, work_ns, inputs, max(outputs, 1))
+        for row, (arrival_ns, reserved, work_ns, inputs, outputs) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
         )
     ]
+    homes: dict[int, int] = {}
     for request in requests:
         for instance in instances:
             instance.run_until(request.arrival_ns)
-        if job.routing == "round-robin":
-            instances[request.row % job.instances].take(request)
-        else:
-            outstanding_ns = [instance.outstanding_ns(request.arrival_ns) for instance in instances]
-            instances[outstanding_ns.index(min(outstanding_ns))].take(request)
+        instances[_chosen(job, request, instances, homes)].take(request)
     for instance in instances:
         instance.run_until(float("inf"))
     begun, first, last = (
@@ -118,3 +119,14 @@ def serve(job: Job) -> Times:
         for name in ("begun_ns", "first_ns", "last_ns")
     )
     return Times(begun - job.arrival_ns, first - job.arrival_ns, last - first)
+
+
+def _chosen(job: Job, request: _Request, instances: list[_Instance], homes: dict[int, int]) -> int:
+    """Number of the instance that a request goes to; homes are those of sessions that were seen."""
+    if job.routing == "round-robin":
+        return request.row % job.instances
+    outstanding_ns = [instance.outstanding_ns(request.arrival_ns) for instance in instances]
+    least_loaded = outstanding_ns.index(min(outstanding_ns))
+    if job.routing == "least-loaded" or job.session[request.row] < 0:
+        return least_loaded
+    return homes.setdefault(int(job.session[request.row]), least_loaded)

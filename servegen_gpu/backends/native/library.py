@@ -116,8 +116,10 @@ _GRID: tuple[tuple[str, Any], ...] = (
 _SERVING: tuple[tuple[str, Any], ...] = (
     ("arrival_ns", np.int64),
     *((name, np.int32) for name in ("input_tokens", "output_tokens")),
-    *((name, np.int64) for name in ("work_ns", "wait_ns", "ttft_ns", "decode_ns")),
-    *((name, ctypes.c_int64) for name in ("requests", "instances", "round_robin")),
+    *((name, np.int64) for name in ("reserved_tokens", "work_ns")),
+    ("session", np.int32),
+    *((name, np.int64) for name in ("wait_ns", "ttft_ns", "decode_ns")),
+    *((name, ctypes.c_int64) for name in ("requests", "sessions", "instances", "routing", "decode_only")),
     *((name, ctypes.c_int64) for name in ("step_ps", "prefill_ps", "decode_ps")),
     *((name, ctypes.c_int64) for name in ("step_tokens", "max_sequences", "kv_tokens")),
     ("stop", np.int32),
