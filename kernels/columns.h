@@ -138,16 +138,6 @@ class Sorting {
         });
     }
 
-    // The first time at or after an instant, which is hardly ever far from the first of them: steps double, then halve.
-    static const uint32_t* up_to(const uint32_t* a, const uint32_t* end, int64_t at) {
-        if (a == end || at <= int64_t{a[0]}) return a;
-        if (at > int64_t{end[-1]}) return end;
-        const uint32_t time = static_cast<uint32_t>(at);
-        int64_t step = 1;
-        while (step < end - a && a[step] < time) step *= 2;
-        return std::lower_bound(a + step / 2, std::min(a + step, end), time);
-    }
-
     void write_chunk(int64_t c, Range chunk, const SgOut& out, Worker& worker) {
         const std::vector<int64_t>& begins = drawn_.bin_begins;
         const int64_t row = begins[chunk.begin], count = begins[chunk.end] - row;

@@ -44,6 +44,16 @@ struct Drawn {
 // Two sums of ticks together, never beyond the window's: a renewal cell stays at its end.
 inline int64_t join(int64_t before, int64_t ticks) { return before + std::min(ticks, WINDOW_TICKS - before); }
 
+// The first time at or after an instant, which is hardly ever far from the first of them: steps double, then halve.
+inline const uint32_t* up_to(const uint32_t* a, const uint32_t* end, int64_t at) {
+    if (a == end || at <= int64_t{a[0]}) return a;
+    if (at > int64_t{end[-1]}) return end;
+    const uint32_t time = static_cast<uint32_t>(at);
+    int64_t step = 1;
+    while (step < end - a && a[step] < time) step *= 2;
+    return std::lower_bound(a + step / 2, std::min(a + step, end), time);
+}
+
 class Drawing {
   public:
     Drawing(const SgStrips& strips, const SgJob& job) : strips_(strips), job_(job), threads_(threads_of(job)) {

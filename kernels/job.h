@@ -185,6 +185,15 @@ struct SgLanes {
     const int32_t* turn;
 };
 
+// Bins of equal length to which requests and the values of fields are added, by lane; a null has no sums. What comes
+// behind the last one is added to one more. servegen_gpu/backends/native/library.py has the same fields in the same order.
+struct SgLoads {
+    int64_t offset_us;  // added to every time
+    int64_t width_us, bins;
+    int64_t* requests;
+    int64_t* field[SG_MAX_FIELDS];
+};
+
 // Records by bin of time: `time >> shift` is the bin, `first` the one that records begin with.
 struct SgBins {
     uint32_t* records;
@@ -232,6 +241,8 @@ struct SgStrips {
     // draws the fields and writes a record of every request to the place its bin has reached
     void (*records)(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,
                     uint32_t* next);
+    // draws the fields and adds them to their bins
+    void (*loads)(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgLoads& loads);
     // sorts `count` records from `begin` on by time, and what is due, and writes the rows of the records; what is due
     // only gets its places. Scratch: two words a row
     void (*columns)(const SgJob& job, const SgFields& fields, const SgBins& bins, int64_t begin, int64_t count,

@@ -5,6 +5,7 @@
 #include "columns.h"
 #include "draw.h"
 #include "cells.h"
+#include "loads.h"
 #include "serving.h"
 #include "turns.h"
 
@@ -81,6 +82,19 @@ SG_EXPORT int64_t sg_draw(const SgStrips* strips, const SgJob* job, const Runs* 
         if (count > MAX_REQUESTS) return TOO_MANY;
         *handle = sorting.release();
         return count;
+    });
+}
+
+// Adds the requests of the cells, or of some runs of them, to bins. `lanes`: the fields that are drawn, ascending.
+SG_EXPORT int64_t sg_loads(const SgStrips* strips, const SgJob* job, const Runs* runs, const SgLoads* loads,
+                           const int32_t* lanes, int64_t count) {
+    return guarded([&]() -> int64_t {
+        SgFields fields = {};
+        for (; fields.count < count; ++fields.count) fields.lane[fields.count] = lanes[fields.count];
+        Drawing drawing(*strips, *job);
+        const Drawn drawn = runs ? drawing.known(*runs) : drawing.whole();
+        add_loads(*strips, *job, drawn, fields, *loads);
+        return drawn.count();
     });
 }
 

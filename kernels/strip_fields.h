@@ -190,7 +190,9 @@ static void draw_values(const SgJob& job, const SgFields& fields, FieldStrip& s,
             s.word[OUTPUT][i] = static_cast<uint32_t>(output);
         }
     }
-    if (ratio > 0) {
+    bool has_ratio = false;
+    for (int k = 0; k < fields.count; ++k) has_ratio |= ratio > 0 && fields.lane[k] == ratio;
+    if (has_ratio) {
         for (int i = 0; i < whole; ++i) {
             const int32_t output = static_cast<int32_t>(s.word[OUTPUT][i]), share = static_cast<int32_t>(s.word[ratio][i]);
             s.word[ratio][i] = static_cast<uint32_t>(reason_tokens(output, share));
@@ -198,16 +200,9 @@ static void draw_values(const SgJob& job, const SgFields& fields, FieldStrip& s,
     }
 }
 
-static void write_records(const SgJob& job, const SgFields& fields, FieldStrip& s, Key key, const SgBins& bins,
-                          uint32_t* next) {
-    draw_values(job, fields, s, key, nullptr);
-    with_width(fields, [&](auto width) { scatter(width, s, fields, bins, next); });
-    s.n = 0;
-}
-
-static void records(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,
-                    uint32_t* next) {
-    const Key key = key_of(job);
+// work(strip) for all strips of runs of requests; it leaves the strip's lanes to be filled again.
+template <class Work>
+static void in_strips(const SgJob& job, const SgRun* runs, int64_t count, const Work& work) {
     FieldStrip s;
     s.n = 0;
     memset(s.at.detail, 0, sizeof s.at.detail);
@@ -236,10 +231,49 @@ static void records(const SgJob& job, const SgFields& fields, const SgRun* runs,
             s.mixing = a == 0 || s.mixing == mixing ? mixing : SEVERAL;
             s.n += n;
             done += static_cast<uint32_t>(n);
-            if (s.n == STRIP) write_records(job, fields, s, key, bins, next);
+            if (s.n < STRIP) continue;
+            work(s);
+            s.n = 0;
         }
     }
-    if (s.n) write_records(job, fields, s, key, bins, next);
+    if (s.n) work(s);
+}
+
+static void records(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgBins& bins,
+                    uint32_t* next) {
+    const Key key = key_of(job);
+    in_strips(job, runs, count, [&](FieldStrip& s) {
+        draw_values(job, fields, s, key, nullptr);
+        with_width(fields, [&](auto width) { scatter(width, s, fields, bins, next); });
+    });
+}
+
+static void add(const FieldStrip& s, const SgFields& fields, const SgLoads& loads, double per_us) {
+    alignas(64) int64_t bin[STRIP];
+    for (int i = 0; i < s.n; ++i) {
+        const int64_t us = s.us[i] + loads.offset_us;
+        int64_t at = static_cast<int64_t>(static_cast<double>(us) * per_us);  // one off at most
+        at -= at * loads.width_us > us;
+        at += (at + 1) * loads.width_us <= us;
+        bin[i] = at < loads.bins ? at : loads.bins;
+    }
+    if (loads.requests)
+        for (int i = 0; i < s.n; ++i) ++loads.requests[bin[i]];
+    for (int k = 0; k < fields.count; ++k) {
+        int64_t* sums = loads.field[fields.lane[k]];
+        if (!sums) continue;
+        const uint32_t* value = s.word[fields.lane[k]];
+        for (int i = 0; i < s.n; ++i) sums[bin[i]] += static_cast<int32_t>(value[i]);
+    }
+}
+
+static void loads(const SgJob& job, const SgFields& fields, const SgRun* runs, int64_t count, const SgLoads& loads) {
+    const Key key = key_of(job);
+    const double per_us = 1.0 / static_cast<double>(loads.width_us);
+    in_strips(job, runs, count, [&](FieldStrip& s) {
+        if (fields.count) draw_values(job, fields, s, key, nullptr);
+        add(s, fields, loads, per_us);
+    });
 }
 
 }  // namespace SG_NAMESPACE

@@ -10,7 +10,7 @@
 
 namespace SG_NAMESPACE {
 
-extern const SgStrips strips = {gaps,        ticks,      times,     records,     columns,     items,      cells,
+extern const SgStrips strips = {gaps,        ticks,      times,     records,     loads,       columns,    items,   cells,
                                  turn_counts, turn_words, turn_gaps, turn_fields, session_ids, sort_words, function};
 
 }  // namespace SG_NAMESPACE

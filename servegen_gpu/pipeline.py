@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -96,6 +96,17 @@ class Workload:
         """Sample all of it into memory; in slabs as large as the budget allows where the backend gains by that."""
         slabs = list(self.cut(self._slabs(self.backend.joined_slab_requests)))
         return slabs[0] if len(slabs) == 1 else Trace.concat(slabs)
+
+    def bins(self, columns: Collection[str]) -> bool:
+        """Whether `add_loads` may be called: rows are made by the backend alone, and it can bin these columns."""
+        alone = self.packed.conversations is None and self.cut == UNCUT
+        return alone and self.backend.bins(self.packed, columns)
+
+    def add_loads(self, width_us: int, loads: Mapping[str, NDArray[np.int64]]) -> None:
+        """Add requests and tokens to bins of time; see `Backend.add_loads`."""
+        packed = realised(self.packed, self.key)
+        for slab in plan(packed, self.max_requests, share_us(self.packed, self.shard), self.backend.slab_requests):
+            self.backend.add_loads(packed, self.key, slab, width_us, loads)
 
     def _slabs(self, slab_requests: int | None) -> Iterator[Trace]:
         first_row, packed, span_us = 0, realised(self.packed, self.key), share_us(self.packed, self.shard)

@@ -13,8 +13,11 @@ Columns (n rows): ``arrival_us`` int64[n] from the start of the packed span; ``c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key
@@ -87,6 +90,27 @@ class Backend(ABC):
         """
         for slab in slabs:
             yield self.sample_slab(packed, key, slab)
+
+    def bins(self, packed: PackedWorkload, columns: Collection[str]) -> bool:
+        """Whether `add_loads` may be called for these columns of a workload; by default it may not."""
+        return False
+
+    def add_loads(
+        self, packed: PackedWorkload, key: Key, slab: Slab, width_us: int, loads: Mapping[str, NDArray[np.int64]]
+    ) -> None:
+        """Add the slab's requests and tokens to bins of time, without rows; where `bins` says that it can.
+
+        Parameters
+        ----------
+        packed : PackedWorkload
+        key : tuple of int
+        slab : Slab
+        width_us : int
+            Length of the bins, which adjoin from the begin of the packed span.
+        loads : mapping of str to int64[bins + 1]
+            By column, and ``requests``; what comes behind the last bin is added to one more number.
+        """
+        raise AssertionError(f"backend {self.name!r} does not bin {', '.join(loads)} of {packed.category} requests")
 
     def first_turns_at_once(self, max_requests: int) -> int:
         """How many conversations a slab of `sample_turns` may begin, where so many requests may be alive at once."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Unpack
 
@@ -14,9 +15,9 @@ from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Options, Workload, stream
-from servegen_gpu.reducing.reduction import Reduced, Reduction, Rows, checked, over
+from servegen_gpu.reducing.reduction import Binned, Reduced, Reduction, Rows, checked, over
 from servegen_gpu.trace import Trace
-from servegen_gpu.windowed import slabs_of
+from servegen_gpu.windowed import MAX_WINDOWS, slabs_of
 
 Source = ClientPool | PackedWorkload | Workload | Trace | Iterable[Trace]
 
@@ -53,7 +54,22 @@ def reduce(source: Source, reductions: Reduction | Iterable[Reduction], **keywor
 
 def reduced(source: Workload | Trace | Iterable[Trace], asked: tuple[Reduction, ...]) -> Reduced:
     """The same, of what is checked."""
+    if isinstance(source, Workload) and (grid := _grid(asked)) and source.bins(grid.columns):
+        loads = grid.nothing(np)
+        source.add_loads(grid.width_us, loads)
+        return Reduced(asked, (one.binned.among(loads, grid.width_us) for one in asked if one.binned))
     return Reduced(asked, over(asked, _slabs(source)))
+
+
+def _grid(asked: tuple[Reduction, ...]) -> Binned | None:
+    """Bins that are parts of the bins of all reductions; None if one has none, or they would be too many."""
+    binned = [one.binned for one in asked if one.binned]
+    if len(binned) < len(asked):
+        return None
+    width_us = math.gcd(*(one.width_us for one in binned if one.bins)) or 1
+    bins = max(one.width_us * one.bins for one in binned) // width_us
+    columns = dict.fromkeys(name for one in binned for name in one.columns)
+    return Binned(tuple(columns), width_us, bins) if bins <= MAX_WINDOWS else None
 
 
 def _slabs(source: Workload | Trace | Iterable[Trace]) -> Iterator[tuple[Any, Rows]]:

@@ -59,6 +59,15 @@ class Binned:
         at = xp.minimum(rows["arrival_us"] // self.width_us, self.bins)
         return {name: _sums(xp, rows, name, at, self.bins + 1) for name in self.columns}
 
+    def among(self, finer: Mapping[str, NDArray[np.int64]], width_us: int) -> State:
+        """The state from loads of finer bins, `width_us` long, which reach at least as far."""
+        each, found = self.width_us // width_us, {}
+        for name in self.columns:
+            inside = finer[name][: self.bins * each]
+            load = inside.reshape(self.bins, each).sum(axis=1) if each > 1 else inside
+            found[name] = np.append(load, finer[name].sum() - inside.sum())
+        return found
+
 
 def _sums(xp: Any, rows: Rows, name: str, at: Any, bins: int) -> Any:
     if name == "requests":

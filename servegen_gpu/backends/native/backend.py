@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from servegen_gpu.backends.native.library import (
     MAX_FIELDS,
     PAD,
     Library,
+    Loads,
     NoRoomForId,
     Out,
     address,
@@ -43,7 +44,7 @@ from servegen_gpu.law.variates import dispersion
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.plan import Slab, clock_tables
 from servegen_gpu.request.columns import Columns, Ragged
-from servegen_gpu.request.schema import MODALITIES, of
+from servegen_gpu.request.schema import INPUT, MODALITIES, OUTPUT, of
 from servegen_gpu.request.turn_rows import TurnRows, in_order, turn_row
 from servegen_gpu.rules import CountRule
 
@@ -123,6 +124,36 @@ class NativeBackend(Backend):
             session_ids(packed.stream, client, window_of(packed, arrival_us), ordinal)  # says which
             raise
 
+    def bins(self, packed: PackedWorkload, columns: Collection[str]) -> bool:
+        """Whether the columns are requests, or fields that no item of a request changes."""
+        schema = packed.schema
+        known = {f.column for f in schema.scalars if f.column} | {"requests"}
+        if schema.items:
+            known -= {"output_tokens"} if packed.limited else set()
+        return known.issuperset(columns)
+
+    def add_loads(
+        self, packed: PackedWorkload, key: Key, slab: Slab, width_us: int, loads: Mapping[str, NDArray[np.int64]]
+    ) -> None:
+        """Add the slab's requests and tokens to bins of time."""
+        state, chosen = self._state(packed, key, slab)
+        task, offset_us, stop = _task(packed, slab, state)
+        fields = (ctypes.c_void_p * MAX_FIELDS)()
+        wanted = {f.lane: loads[f.column] for f in packed.schema.scalars if f.column in loads}
+        for lane, sums in wanted.items():
+            fields[lane] = address(sums)
+        into = Loads(
+            offset_us=offset_us,
+            width_us=width_us,
+            bins=len(next(iter(loads.values()))) - 1,
+            requests=address(loads["requests"]) if "requests" in loads else None,
+            field=fields,
+        )
+        lanes = np.array(_with_what_they_need(packed, set(wanted)), np.int32)
+        known = None if chosen is None else ctypes.byref(_runs(chosen))
+        arguments = ctypes.byref(task), known, ctypes.byref(into), lanes, ctypes.c_int64(len(lanes))
+        self.library.call("sg_loads", *arguments, stop=stop)
+
     def first_turns_at_once(self, max_requests: int) -> int:
         """How many conversations a slab may begin: only the times of first turns are kept of all of them."""
         return max_requests
@@ -160,17 +191,14 @@ class NativeBackend(Backend):
     ) -> Iterator[LibraryDraw]:
         """What a function draws of a slab; arrays that the library points into live as long."""
         state, runs = self._state(packed, key, slab)
-        first = (packed.first_window + int(slab.windows[0])) * packed.window_us
-        last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
-        base, stop = max(first, slab.from_us), np.zeros(1, np.int32)
-        task = job(_job(packed, state) | _slab(packed, state, base, min(slab.to_us, last) - base) | {"stop": stop})
+        task, offset_us, stop = _task(packed, slab, state)
         handle, known = ctypes.c_void_p(), None if runs is None else ctypes.byref(_runs(runs))
         more: tuple[Any, ...] = ()
         if span_us is not None:
-            turns, names = turns_of(packed, state.cells, span_us, base - packed.start_us), sessions_of(state.cells)
+            turns, names = turns_of(packed, state.cells, span_us, offset_us), sessions_of(state.cells)
             more = (ctypes.byref(turns), ctypes.byref(names), ctypes.c_int64(not packed.schema.items))
         count = self.library.call(function, ctypes.byref(task), known, *more, ctypes.byref(handle), stop=stop)
-        yield LibraryDraw(handle, count, state, base - packed.start_us, stop)
+        yield LibraryDraw(handle, count, state, offset_us, stop)
 
     def _state(self, packed: PackedWorkload, key: Key, slab: Slab) -> tuple[CellState, Runs | None]:
         """The slab's cells, and which of their runs are to be drawn; None for all requests."""
@@ -337,6 +365,20 @@ def _beside(names: Any, columns: dict[str, NDArray[Any]], due: NDArray[np.void])
     }
 
 
-def _slab(packed: PackedWorkload, state: CellState, base_us: int, span_us: int) -> dict[str, Any]:
-    """Times count from `base_us` on the absolute axis."""
-    return {"origin_us": state.cells.window * packed.window_us - base_us, "span_us": span_us}
+def _task(packed: PackedWorkload, slab: Slab, state: CellState) -> tuple[Any, int, NDArray[np.int32]]:
+    """The job of a slab, from when on its times count (since the begin of the packed span), and its flag to stop."""
+    first = (packed.first_window + int(slab.windows[0])) * packed.window_us
+    last = (packed.first_window + int(slab.windows[-1]) + 1) * packed.window_us
+    base, stop = max(first, slab.from_us), np.zeros(1, np.int32)
+    times = {"origin_us": state.cells.window * packed.window_us - base, "span_us": min(slab.to_us, last) - base}
+    return job(_job(packed, state) | times | {"stop": stop}), base - packed.start_us, stop
+
+
+def _with_what_they_need(packed: PackedWorkload, lanes: set[int]) -> list[int]:
+    """Fields that are drawn for some of them, ascending: a share needs its output, and limits both sides."""
+    schema = packed.schema
+    if schema.ratio and schema.ratio.lane in lanes:
+        lanes = lanes | {OUTPUT}
+    if packed.limited and not schema.items and lanes & {INPUT, OUTPUT}:
+        lanes = lanes | {INPUT, OUTPUT}
+    return sorted(lanes)

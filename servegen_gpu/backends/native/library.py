@@ -153,6 +153,16 @@ class Out(ctypes.Structure):
     )
 
 
+class Loads(ctypes.Structure):
+    """SgLoads in kernels/job.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("offset_us", "width_us", "bins")),
+        ("requests", _POINTERS),
+        ("field", _POINTERS * MAX_FIELDS),
+    )
+
+
 def job(values: Mapping[str, Any]) -> Any:
     """An SgJob, with nulls and zeros for what is not given; it keeps the arrays it points into alive."""
     return _filled(Job, _JOB, values)
@@ -223,6 +233,7 @@ class Library:
         self._c.sg_take.restype = ctypes.c_void_p
         for name in (
             "sg_draw",
+            "sg_loads",
             "sg_cells",
             "sg_cell_rows",
             "sg_has_items",
