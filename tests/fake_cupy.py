@@ -21,8 +21,8 @@ from fake_memory import POISON, Memory, OutOfMemoryError
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 FUNCTIONS = (
-    *("arange", "argsort", "concatenate", "copyto", "cumsum", "diff", "flatnonzero", "full", "maximum", "minimum"),
-    *("searchsorted", "where", "zeros"),
+    *("arange", "argsort", "bincount", "concatenate", "copyto", "cumsum", "diff", "flatnonzero", "full", "maximum"),
+    *("minimum", "ones", "searchsorted", "stack", "unique", "where", "zeros"),
 )
 """Functions of NumPy that CuPy has too and that we use."""
 
@@ -175,6 +175,8 @@ class StandIn:
         def call(*given: Any, **named: Any) -> Any:
             hosts = [self.host_of(value) for value in given]
             found = function(*hosts, **{key: self.host_of(value) for key, value in named.items()})
+            if isinstance(found, tuple):
+                return tuple(map(self.made, found))
             return None if found is None else self.made(found)
 
         return call

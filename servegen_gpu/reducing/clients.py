@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from servegen_gpu.errors import OptionError
 from servegen_gpu.reducing.loads import Figures
-from servegen_gpu.reducing.reduction import Reduction, Rows, State
+from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of
 
 
 def by_client(figures: Figures, name: str = "clients") -> Reduction:
@@ -27,16 +26,11 @@ def _nobody(xp: Any) -> State:
 
 
 def _counted(xp: Any, rows: Rows) -> State:
-    if "client" not in rows:
-        raise OptionError("a trace with clients", f"columns {', '.join(rows)}", "ask for figures without clients")
-    client, requests = xp.unique(rows["client"], return_counts=True)
+    client, requests = xp.unique(column_of(rows, "client"), return_counts=True)
     return {"client": client.astype(np.int64), "requests": requests.astype(np.int64)}
 
 
 def _together(a: State, b: State) -> State:
-    # states are small: they are merged on the host
-    host = [{name: x.get() if hasattr(x, "get") else x for name, x in state.items()} for state in (a, b)]
-    client, at = np.unique(np.concatenate([one["client"] for one in host]), return_inverse=True)
-    requests = np.zeros(len(client), np.int64)
-    np.add.at(requests, at, np.concatenate([one["requests"] for one in host]))
+    client, at = np.unique(np.concatenate((a["client"], b["client"])), return_inverse=True)
+    requests = np.bincount(at, np.concatenate((a["requests"], b["requests"])), len(client)).astype(np.int64)
     return {"client": client, "requests": requests}

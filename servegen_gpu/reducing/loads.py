@@ -63,16 +63,6 @@ def totals(columns: Sequence[str], figures: Figures, name: str = "totals") -> Re
     return Reduction(name, binned.nothing, binned.of, figures=figures, binned=binned)
 
 
-def peak(load: NDArray[np.int64]) -> float:
-    """The largest of bins."""
-    return float(load.max())
-
-
-def quantile(load: NDArray[np.int64], p: float) -> float:
-    """A quantile of bins, 0 to 1; linear between order statistics."""
-    return float(np.quantile(load, p))
-
-
 def index_of_dispersion(load: NDArray[np.int64], requests: NDArray[np.int64] | None = None) -> float:
     """Variance of bins over their mean; of tokens over tokens per request, too, so that Poisson counts have about 1.
 

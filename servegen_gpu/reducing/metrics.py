@@ -1,39 +1,83 @@
-"""Figures by their names: the load of bins, lengths, clients.
+"""Figures by their names: loads of bins, lengths, gaps, clients, requests in flight, waiting times.
 
 COLUMN is ``requests`` or a column of tokens, W a length in seconds, Q a percentage:
 
 - ``COLUMN``, ``COLUMN_mean``: of the whole trace, and by request; ``rate_rps``
 - ``COLUMN_peak_Ws``, ``COLUMN_mean_Ws``, ``COLUMN_pQ_Ws``: the largest, mean and quantile of bins of W seconds
 - ``COLUMN_idc_Ws``: index of dispersion of such bins, of tokens over tokens per request
+- ``COLUMN_pQ``: quantile of the tokens of requests, or of the items of lists
+- ``gap_cv``, ``gap_pQ_s``, ``client_gap_pQ_s``: inter-arrival times of the trace, and of every client by itself
 - ``top_client_share``, ``top_N_share``: share of the largest client, or of the N largest
+- ``concurrency_peak|mean|pQ``, ``kv_tokens_peak|mean|pQ``: in flight at instants, if service takes as long as assumed
+- ``ttft_pQ``, ``wait_pQ``, ``tbt_pQ``: seconds, under a server that is assumed; ``instances`` that meet its objective
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from servegen_gpu.errors import OptionError
 from servegen_gpu.reducing.clients import by_client, top_share
-from servegen_gpu.reducing.loads import Figures, index_of_dispersion, loads, peak, quantile, totals
+from servegen_gpu.reducing.histograms import client_gaps, gap_cv, gaps, lengths, quantile_of
+from servegen_gpu.reducing.in_flight import ServiceTime, in_flight, levels
+from servegen_gpu.reducing.loads import index_of_dispersion, loads, totals
 from servegen_gpu.reducing.reduction import Reduction, State
+from servegen_gpu.reducing.served import arrivals, served_by, trace_of
 from servegen_gpu.request.schema import COLUMNS
+from servegen_gpu.serving.server import Server
+from servegen_gpu.serving.simulate import instances_needed_each
 
 Figure = Callable[[State], float]
 
 GRAMMAR = (
-    "COLUMN, COLUMN_mean, COLUMN_peak_10s, COLUMN_mean_10s, COLUMN_p99_10s, COLUMN_idc_60s "
-    f"(COLUMN: requests, {', '.join(COLUMNS)}), rate_rps, top_client_share, top_5_share"
+    "COLUMN, COLUMN_mean, COLUMN_peak_10s, COLUMN_mean_10s, COLUMN_p99_10s, COLUMN_idc_60s, COLUMN_p99 "
+    f"(COLUMN: requests, {', '.join(COLUMNS)}), rate_rps, gap_cv, gap_p99_s, client_gap_p99_s, top_client_share, "
+    "top_5_share, concurrency_peak, kv_tokens_peak (or _mean, _p99), ttft_p99, wait_p99, tbt_p99, instances"
 )
 _COLUMN = "|".join(("requests", *COLUMNS))
 _NUMBER = r"\d+(?:\.\d+)?"
 _PATTERNS = {
     "total": re.compile(rf"({_COLUMN})(_mean)?"),
     "load": re.compile(rf"({_COLUMN})_(peak|mean|idc|p{_NUMBER})_({_NUMBER})s"),
+    "length": re.compile(rf"({'|'.join(COLUMNS)})_p({_NUMBER})"),
+    "gap": re.compile(rf"(client_)?gap_p({_NUMBER})_s"),
     "top": re.compile(r"top_(client|[1-9]\d*)_share"),
+    "in_flight": re.compile(rf"(concurrency|kv_tokens)_(peak|mean|p{_NUMBER})"),
+    "served": re.compile(rf"(ttft|wait|tbt)_p({_NUMBER})"),
 }
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What figures of service assume: nothing of it is in a trace.
+
+    Attributes
+    ----------
+    server : Server
+    instances : int
+        That serve the trace, for ``ttft_p99`` and the like.
+    slo_ttft_s, slo_tbt_s, level
+        Objective of ``instances``; see `servegen_gpu.serving.simulate.instances_needed`.
+    service : ServiceTime, optional
+        How long requests are in flight; by default as long as one that is alone on the server.
+    every_s : float
+        Time between the instants at which requests in flight are counted.
+    """
+
+    server: Server = field(default_factory=Server)
+    instances: int = 1
+    slo_ttft_s: float = 2.0
+    slo_tbt_s: float | None = None
+    level: float = 0.99
+    service: ServiceTime | None = None
+    every_s: float = 1.0
 
 
 class Wanted(NamedTuple):
@@ -48,12 +92,12 @@ class Wanted(NamedTuple):
     figure : function of a state
     """
 
-    source: tuple[str | float, ...]
+    source: tuple[str, ...]
     columns: tuple[str, ...]
     figure: Figure
 
 
-def metric(name: str, span_s: float) -> Reduction:
+def metric(name: str, span_s: float, assumed: Assumed | None = None) -> Reduction:
     """The reduction that gives one figure, under its name.
 
     Parameters
@@ -62,40 +106,66 @@ def metric(name: str, span_s: float) -> Reduction:
         As above, such as ``"output_tokens_peak_10s"``.
     span_s : float
         Length of the trace.
+    assumed : Assumed, optional
 
     Raises
     ------
     OptionError
         If there is no such figure, or its bins are longer than the trace.
     """
-    return metrics((name,), span_s)[0]
+    return metrics((name,), span_s, assumed)[0]
 
 
-def metrics(names: Iterable[str], span_s: float) -> tuple[Reduction, ...]:
-    """Reductions that give all of some figures: those of one state share it."""
-    by_source: dict[tuple[str | float, ...], dict[str, Wanted]] = {}
+def metrics(names: Iterable[str], span_s: float, assumed: Assumed | None = None) -> tuple[Reduction, ...]:
+    """Reductions that give all of some figures, with the parameters of `metric`: those of one state share it."""
+    by_source: dict[tuple[str, ...], dict[str, Wanted]] = {}
+    assumed = assumed or Assumed()
     for name in names:
-        wanted = _wanted(name, span_s)
+        wanted = _wanted(name, span_s, assumed)
         by_source.setdefault(wanted.source, {})[name] = wanted
-    return tuple(_reduction(source, wanted, span_s) for source, wanted in by_source.items())
+    return tuple(_reduction(source, wanted, span_s, assumed) for source, wanted in by_source.items())
 
 
-def _wanted(name: str, span_s: float) -> Wanted:
-    if match := _PATTERNS["total"].fullmatch(name):
-        column = match[1]
-        if not match[2]:
-            return Wanted(("totals",), (column,), lambda state: float(state[column].sum()))
-        return Wanted(("totals",), ("requests", column), partial(_by_request, column))
+def _wanted(name: str, span_s: float, assumed: Assumed) -> Wanted:
+    kind, match = next(((k, m) for k, p in _PATTERNS.items() if (m := p.fullmatch(str(name)))), ("", None))
+    if match is None:
+        return _plain(name, span_s, assumed)
+    a, b = match[1], match[2] if len(match.groups()) > 1 else ""
+    if kind == "total":
+        if b:
+            return Wanted(("totals",), ("requests", a), partial(_by_request, a))
+        return Wanted(("totals",), (a,), lambda state: float(state[a].sum()))
+    if kind == "load":
+        needs = (a, "requests") if b == "idc" else (a,)
+        return Wanted(("loads", match[3]), needs, partial(_of_load, a, b))
+    if kind == "length":
+        return Wanted(("lengths", a), (), lambda state: quantile_of(state["counts"], _share(b, name)))
+    if kind == "gap":
+        source = "client_gaps" if a else "gaps"
+        return Wanted((source,), (), lambda state: quantile_of(state["counts"], _share(b, name)) / 1e6)
+    if kind == "top":
+        return Wanted(("clients",), (), lambda state: top_share(state, 1 if a == "client" else int(a)))
+    if kind == "in_flight":
+        what = "requests" if a == "concurrency" else "tokens"
+        return Wanted(("in_flight",), (), lambda state: _of(levels(state, what), b))
+    share = _share(b, name)
+    return Wanted(("served",), (), lambda state: served_by(state, assumed.server, assumed.instances, a, share))
+
+
+def _plain(name: str, span_s: float, assumed: Assumed) -> Wanted:
     if name == "rate_rps":
         return Wanted(("totals",), ("requests",), lambda state: float(state["requests"].sum()) / span_s)
-    if match := _PATTERNS["load"].fullmatch(name):
-        column, kind, width = match[1], match[2], float(match[3])
-        needs = (column, "requests") if kind == "idc" else (column,)
-        return Wanted(("loads", width), needs, partial(_of_load, column, kind))
-    if match := _PATTERNS["top"].fullmatch(name):
-        largest = 1 if match[1] == "client" else int(match[1])
-        return Wanted(("clients",), (), lambda state: top_share(state, largest))
+    if name == "gap_cv":
+        return Wanted(("gaps",), (), gap_cv)
+    if name == "instances":
+        return Wanted(("served",), (), partial(_instances, assumed))
     raise OptionError(f"a figure among {GRAMMAR}", repr(name), "choose one of them")
+
+
+def _share(percent: str, name: str) -> float:
+    if float(percent) > 100:
+        raise OptionError("a quantile of p0 to p100", repr(name), "change it")
+    return float(percent) / 100
 
 
 def _by_request(column: str, state: State) -> float:
@@ -105,27 +175,43 @@ def _by_request(column: str, state: State) -> float:
 
 def _of_load(column: str, kind: str, state: State) -> float:
     load = state[column][:-1]
-    if kind == "peak":
-        return peak(load)
-    if kind == "mean":
-        return float(load.mean())
     if kind == "idc":
         return index_of_dispersion(load, None if column == "requests" else state["requests"][:-1])
-    return quantile(load, float(kind[1:]) / 100)
+    return _of(load, kind)
 
 
-def _reduction(source: tuple[str | float, ...], wanted: dict[str, Wanted], span_s: float) -> Reduction:
+def _of(numbers: NDArray[np.int64], kind: str) -> float:
+    """Peak, mean or quantile; linear between order statistics."""
+    if kind in ("peak", "mean"):
+        return float(numbers.max() if kind == "peak" else numbers.mean())
+    return float(np.quantile(numbers, _share(kind[1:], kind)))
+
+
+def _instances(assumed: Assumed, state: State) -> float:
+    objective = assumed.slo_ttft_s, assumed.level, assumed.slo_tbt_s
+    return float(instances_needed_each([trace_of(state)], assumed.server, *objective)[0])
+
+
+def _reduction(source: tuple[str, ...], wanted: dict[str, Wanted], span_s: float, assumed: Assumed) -> Reduction:
     columns = tuple(dict.fromkeys(column for one in wanted.values() for column in one.columns))
 
     def figures(state: State) -> dict[str, float]:
         return {name: one.figure(state) for name, one in wanted.items()}
 
-    return _of_source(source, columns, figures, span_s)
-
-
-def _of_source(source: tuple[str | float, ...], columns: tuple[str, ...], figures: Figures, span_s: float) -> Reduction:
-    if source[0] == "totals":
-        return totals(columns, figures)
-    if source[0] == "loads":
-        return loads(columns, float(source[1]), span_s, figures)
-    return by_client(figures)
+    match source:
+        case ("totals",):
+            return totals(columns, figures)
+        case ("loads", width):
+            return loads(columns, float(width), span_s, figures)
+        case ("lengths", column):
+            return lengths(column, figures)
+        case ("gaps",):
+            return gaps(figures)
+        case ("client_gaps",):
+            return client_gaps(figures)
+        case ("clients",):
+            return by_client(figures)
+        case ("in_flight",):
+            service = assumed.service or ServiceTime.of(assumed.server)
+            return in_flight(service, assumed.every_s, span_s, figures)
+    return arrivals(figures)

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
 
+from servegen_gpu.backends.cuda.driver import import_cupy
 from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.cutting import UNCUT
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Options, Workload, stream
 from servegen_gpu.reducing.reduction import Binned, Reduced, Reduction, Rows, checked, over
+from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import MAX_WINDOWS, slabs_of
 
@@ -73,5 +77,19 @@ def _grid(asked: tuple[Reduction, ...]) -> Binned | None:
 
 
 def _slabs(source: Workload | Trace | Iterable[Trace]) -> Iterator[tuple[Any, Rows]]:
-    for slab in slabs_of(source):
-        yield np, slab.columns
+    for slab in slabs_of(_where_it_is_made(source) if isinstance(source, Workload) else source):
+        yield _library_of(slab.columns), slab.columns
+
+
+def _where_it_is_made(workload: Workload) -> Workload:
+    """The workload with columns that stay on its device, if it has one and nothing is done to them on the host."""
+    on_host = workload.packed.conversations is not None or workload.cut != UNCUT or workload.backend.stays
+    if on_host or workload.backend.name != "cupy":
+        return workload
+    return replace(workload, backend=workload.backend.on_device())
+
+
+def _library_of(rows: Rows) -> Any:
+    """NumPy, or what its arrays say they are of: CuPy."""
+    column = next(iter(rows.values()))
+    return np if isinstance(column, np.ndarray | Ragged) else import_cupy()

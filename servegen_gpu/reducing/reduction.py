@@ -13,7 +13,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Ragged
 
 State = Mapping[str, Any]
-"""Integer arrays by name. While slabs are reduced they are of the library that made the columns; then of NumPy."""
+"""Integer arrays by name: of NumPy, but for what a step makes on a device."""
 
 Rows = Mapping[str, Any]
 """Columns of requests by name: arrays of NumPy or CuPy, or `Ragged` of them."""
@@ -55,9 +55,16 @@ class Binned:
         return {name: xp.zeros(self.bins + 1, np.int64) for name in self.columns}
 
     def of(self, xp: Any, rows: Rows) -> State:
-        """The state of some rows."""
-        at = xp.minimum(rows["arrival_us"] // self.width_us, self.bins)
-        return {name: _sums(xp, rows, name, at, self.bins + 1) for name in self.columns}
+        """The state of some rows, in order of arrival."""
+        found, at_us = self.nothing(xp), rows["arrival_us"]
+        if not len(at_us):
+            return found
+        first, last = (min(int(at_us[at]) // self.width_us, self.bins) for at in (0, -1))
+        before = xp.searchsorted(at_us, xp.arange(first + 1, last + 1) * self.width_us)  # rows before a bin's end
+        before = xp.concatenate((xp.zeros(1, np.int64), before, xp.asarray([len(at_us)])))
+        for name, load in found.items():
+            load[first : last + 1] = xp.diff(_running(xp, rows, name, before))
+        return found
 
     def among(self, finer: Mapping[str, NDArray[np.int64]], width_us: int) -> State:
         """The state from loads of finer bins, `width_us` long, which reach at least as far."""
@@ -69,13 +76,21 @@ class Binned:
         return found
 
 
-def _sums(xp: Any, rows: Rows, name: str, at: Any, bins: int) -> Any:
+def _running(xp: Any, rows: Rows, name: str, before: Any) -> Any:
+    """Requests, or tokens of a column, before some rows."""
     if name == "requests":
-        return xp.bincount(at, minlength=bins)
-    column = rows[name]
+        return before
+    column = column_of(rows, name)
     if isinstance(column, Ragged):
-        at, column = xp.repeat(at, column.lengths), column.values
-    return xp.bincount(at, weights=column, minlength=bins).astype(np.int64)  # exact: sums are below 2**53
+        before, column = column.offsets[before], column.values
+    return xp.concatenate((xp.zeros(1, np.int64), xp.cumsum(column, dtype=np.int64)))[before]
+
+
+def column_of(rows: Rows, column: str) -> Any:
+    """A column, or an error that names it."""
+    if column not in rows:
+        raise OptionError(f"a trace with {column}", f"columns {', '.join(rows)}", "ask for another figure")
+    return rows[column]
 
 
 @dataclass(frozen=True)
@@ -86,17 +101,16 @@ class Reduction:
     ----------
     name : str
         Of its state among others.
-    init : function of xp
-        The state of no requests; `nothing` where a step's state has the same shape whatever the rows.
-    step : function of xp and columns
-        The state of some rows, with arrays of `xp`: NumPy, or CuPy where columns stay on a device. Integers only.
+    init : function of a library
+        The state of no requests; `nothing` where that of any rows will do.
+    step : function of a library and columns
+        The state of some rows, which are in order of arrival. Arrays are of that library: CuPy where columns stay on a
+        device, or else NumPy. Integers only.
     merge : function of two states
-        The state of both; `added` by default. It must not matter how rows are grouped.
+        The state of both, of which the first is of earlier rows; `added` by default. It must not matter how rows are
+        grouped. Arrays are NumPy's.
     figures : function of a state
         Names to numbers; by default every single number of the state under its own name.
-    ordered : bool
-        Whether rows must come in order of arrival, and states be merged in that order. Others may come in any order,
-        which is faster.
     binned : Binned, optional
         What the state is, where it is the load of bins.
 
@@ -111,7 +125,6 @@ class Reduction:
     step: Callable[[Any, Rows], State] = lambda xp, rows: {}
     merge: Callable[[State, State], State] = added
     figures: Callable[[State], dict[str, float]] = numbers
-    ordered: bool = False
     binned: Binned | None = None
 
 
@@ -150,21 +163,16 @@ def checked(reductions: Reduction | Iterable[Reduction]) -> tuple[Reduction, ...
 
 
 def over(reductions: tuple[Reduction, ...], slabs: Iterable[tuple[Any, Rows]]) -> Iterator[State]:
-    """The states of reductions over slabs, each with the library of its arrays: int64 of NumPy."""
-    states: list[State | None] = [None] * len(reductions)
-    xp: Any = np
+    """The states of reductions over slabs, each with the library of its arrays."""
+    states = [on_host(one, one.init(np)) for one in reductions]
     for xp, rows in slabs:
-        for i, reduction in enumerate(reductions):
-            states[i] = _merged(reduction, states[i] or reduction.init(xp), reduction.step(xp, rows))
-    for reduction, state in zip(reductions, states, strict=True):
-        yield on_host(reduction, state if state is not None else reduction.init(xp))
+        for i, one in enumerate(reductions):
+            more = on_host(one, one.step(xp, rows))
+            states[i] = one.merge(states[i], more) if states[i] else more
+    yield from states
 
 
-def _merged(reduction: Reduction, before: State, more: State) -> State:
-    return reduction.merge(before, more) if before else more
-
-
-def on_host(reduction: Reduction, state: State) -> dict[str, NDArray[np.int64]]:
+def on_host(reduction: Reduction, state: State) -> State:
     """A state in NumPy's int64; refuses other numbers than whole ones."""
     found = {}
     for name, value in state.items():
@@ -172,5 +180,5 @@ def on_host(reduction: Reduction, state: State) -> dict[str, NDArray[np.int64]]:
         if array.dtype.kind not in "iub":
             fix = "add whole numbers up: sums of others would hang on the order of the rows"
             raise OptionError("integers in a state", f"{array.dtype} in {name!r} of {reduction.name!r}", fix)
-        found[name] = array.astype(np.int64)
+        found[name] = array.astype(np.int64, copy=False)
     return found
