@@ -195,6 +195,28 @@ def test_slabs_stay_on_the_device(cupy: Any) -> None:
     assert slabs[0]["arrival_us"].__dlpack_device__() == (2, CupyBackend().device.number)
 
 
+@pytest.mark.parametrize("category", ["reason", "multimodal"])
+def test_reductions_leave_rows_on_the_device(cupy: Any, category: str) -> None:
+    where: list[Any] = []
+
+    def long(xp: Any, rows: Any) -> dict[str, Any]:
+        where.append((xp, type(rows["input_tokens"])))
+        return {"long": (rows["input_tokens"] > 1000).sum()}
+
+    names = ("input_tokens_peak_10s", "output_tokens_p90", "gap_cv", "client_gap_p50_s", "top_client_share")
+    more = ("image_tokens_p50", "image_tokens_mean") if category == "multimodal" else ("concurrency_peak", "wait_p50")
+    asked = (*sg.metrics(names + more, 1800), sg.Reduction("long", step=long))
+    pool = tiny_pool(category, 5, rate_rps=3.0)
+    budget = 4096 * CupyBackend().bytes_per_request(category)
+    found = sg.reduce(pool, asked, duration=1800, backend="cupy", memory=budget)
+    assert len(where) > 1
+    assert set(where) == {(cupy, cupy.ndarray)}
+    expected = sg.reduce(sg.generate(pool, duration=1800, backend="numpy"), asked)
+    for name, state in expected.items():
+        for key, values in state.items():
+            np.testing.assert_array_equal(found[name][key], values, f"{name} {key}")
+
+
 def test_torch_takes_a_column_without_a_copy(cupy: Any) -> None:
     torch = pytest.importorskip("torch")
     (slab, *_) = sg.stream(tiny_pool(), backend="cupy", device=True, duration=1800)

@@ -135,20 +135,21 @@ def _wanted(name: str, span_s: float, assumed: Assumed) -> Wanted:
         if b:
             return Wanted(("totals",), ("requests", a), partial(_by_request, a))
         return Wanted(("totals",), (a,), lambda state: float(state[a].sum()))
-    if kind == "load":
-        needs = (a, "requests") if b == "idc" else (a,)
-        return Wanted(("loads", match[3]), needs, partial(_of_load, a, b))
-    if kind == "length":
-        return Wanted(("lengths", a), (), lambda state: quantile_of(state["counts"], _share(b, name)))
-    if kind == "gap":
-        source = "client_gaps" if a else "gaps"
-        return Wanted((source,), (), lambda state: quantile_of(state["counts"], _share(b, name)) / 1e6)
     if kind == "top":
         return Wanted(("clients",), (), lambda state: top_share(state, 1 if a == "client" else int(a)))
+    if kind == "load" and b == "idc":
+        return Wanted(("loads", match[3]), (a, "requests"), partial(_dispersion, a))
+    if kind == "load":
+        of = _statistic(b, name)
+        return Wanted(("loads", match[3]), (a,), lambda state: of(state[a][:-1]))
     if kind == "in_flight":
-        what = "requests" if a == "concurrency" else "tokens"
-        return Wanted(("in_flight",), (), lambda state: _of(levels(state, what), b))
+        of, what = _statistic(b, name), "requests" if a == "concurrency" else "tokens"
+        return Wanted(("in_flight",), (), lambda state: of(levels(state, what)))
     share = _share(b, name)
+    if kind == "length":
+        return Wanted(("lengths", a), (), lambda state: quantile_of(state["counts"], share))
+    if kind == "gap":
+        return Wanted((f"{a or ''}gaps",), (), lambda state: quantile_of(state["counts"], share) / 1e6)
     return Wanted(("served",), (), lambda state: served_by(state, assumed.server, assumed.instances, a, share))
 
 
@@ -173,18 +174,16 @@ def _by_request(column: str, state: State) -> float:
     return float(state[column].sum()) / requests if requests else float("nan")
 
 
-def _of_load(column: str, kind: str, state: State) -> float:
-    load = state[column][:-1]
-    if kind == "idc":
-        return index_of_dispersion(load, None if column == "requests" else state["requests"][:-1])
-    return _of(load, kind)
+def _dispersion(column: str, state: State) -> float:
+    return index_of_dispersion(state[column][:-1], None if column == "requests" else state["requests"][:-1])
 
 
-def _of(numbers: NDArray[np.int64], kind: str) -> float:
-    """Peak, mean or quantile; linear between order statistics."""
+def _statistic(kind: str, name: str) -> Callable[[NDArray[np.int64]], float]:
+    """Peak, mean or quantile of some numbers; quantiles are linear between order statistics."""
     if kind in ("peak", "mean"):
-        return float(numbers.max() if kind == "peak" else numbers.mean())
-    return float(np.quantile(numbers, _share(kind[1:], kind)))
+        return lambda numbers: float(numbers.max() if kind == "peak" else numbers.mean())
+    share = _share(kind.removeprefix("p"), name)
+    return lambda numbers: float(np.quantile(numbers, share))
 
 
 def _instances(assumed: Assumed, state: State) -> float:

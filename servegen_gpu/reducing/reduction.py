@@ -142,6 +142,10 @@ class Reduced(dict[str, State]):
         self.reductions = tuple(reductions)
         super().__init__(zip((r.name for r in self.reductions), states, strict=True))
 
+    def merged(self, later: Reduced) -> Reduced:
+        """The states of both, of which the other is of later rows: the next share of a trace."""
+        return Reduced(self.reductions, (r.merge(self[r.name], later[r.name]) for r in self.reductions))
+
     def figures(self) -> dict[str, float]:
         """All figures of all states."""
         found: dict[str, float] = {}
