@@ -23,9 +23,9 @@ def table(c: Comparison) -> str:
         if row.group != group:
             group = row.group
             lines.append(group)
-        cells = [_number(row.log), _interval(row), _number(row.other)]
+        cells = [number(row.log), _interval(row), number(row.other)]
         cells += [_range(row.spread)] * several + [row.verdict]
-        cells += [_number(row.naive), row.naive_verdict] * naive
+        cells += [number(row.naive), row.naive_verdict] * naive
         lines.append("  " + _label(row).ljust(label) + _cells(cells, widths))
     lines.append("")
     error = c.dispersion_error
@@ -63,7 +63,7 @@ def _cells(cells: list[str], widths: list[int]) -> str:
     return "".join(" " + cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three or four digits that matter."""
     if value is None or not math.isfinite(value):
         return ""
@@ -81,10 +81,10 @@ def _number(value: float | None) -> str:
 def _range(ends: tuple[float, float] | None) -> str:
     if ends is None or not all(map(math.isfinite, ends)):
         return ""
-    return f"{_number(ends[0])} – {_number(ends[1])}"
+    return f"{number(ends[0])} – {number(ends[1])}"
 
 
 def _interval(row: Row) -> str:
     if row.kind in ("ks", "energy") and row.floor is not None:
-        return f"≤ {_number(row.floor[1])}" if math.isfinite(row.floor[1]) else ""
+        return f"≤ {number(row.floor[1])}" if math.isfinite(row.floor[1]) else ""
     return _range(row.floor)

@@ -62,6 +62,7 @@ class Purpose(IntEnum):
     DESCRIPTION = 9  # draws from distributions over clients: four to an ordinal, of no client and no window
     POPULATION = 10  # what a client is like, by its id: words 0 and 1; item: which of its choices
     ENVIRONMENT = 11  # what clients share: window: octave; stream: whose; four normals to an ordinal; turn 1: a phase
+    STUDY = 12  # parameters of a study's draws: ordinal: the draw; client: CRC-32 of the parameter's name
 
 
 def derive_key(seed: int, replica: int = 0) -> Key:

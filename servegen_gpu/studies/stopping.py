@@ -49,7 +49,7 @@ class Precision:
     relative: float
 
     def __str__(self) -> str:
-        return f"{self.metric}:{self.relative:.10g}" if self.metric else f"{self.relative:.10g}"
+        return f"{self.metric}:{100 * self.relative:.10g}%" if self.metric else f"{100 * self.relative:.10g}%"
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ class Verdict:
             least = f"at least {self.rule.share:.6g} of replicas have {side}"
             return f"{least}: {self.answer or 'undecided'} (share {value:.4f}, {low:.4f} to {high:.4f})"
         reach = relative_reach(self.interval)
-        reached = f"{reach:.2%}" if math.isfinite(reach) else "not known yet"
-        return f"mean of {self.metric} to ±{self.rule.relative:.4g}: {'yes' if self.met else 'no'} (±{reached})"
+        reached = f"±{100 * reach:.2g} %" if math.isfinite(reach) else "not known yet"
+        return f"mean of {self.metric} to ±{100 * self.rule.relative:.4g} %: {'yes' if self.met else 'no'} ({reached})"
 
 
 def relative_reach(interval: Interval) -> float:
