@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.stated.diurnal import settled
 from servegen_gpu.request.families import EXPONENTIAL, FAMILIES, GAMMA, LOGNORMAL, WEIBULL, family_of
+from servegen_gpu.studies.changed import changed
 
 KNOTS = 1 << 13
 
@@ -33,7 +33,7 @@ def burstier(pool: ClientPool, factor: float) -> ClientPool:
         if mine.any():
             least, most = family_of(code).shape_range
             shape[mine] = np.clip(settled(change(shape[mine], factor)), least, most)
-    return replace(pool, family=family, shape=shape, cv=pool.cv * factor)
+    return changed(pool, family=family, shape=shape, cv=pool.cv * factor)
 
 
 def _gamma(shape: NDArray[np.float64], factor: float) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.request.schema import Kind
 from servegen_gpu.request.tables import Tables
+from servegen_gpu.studies.changed import changed
 
 if TYPE_CHECKING:
     from servegen_gpu.clients.stated.turns import TurnModel
@@ -45,7 +46,7 @@ def relengthened(pool: ClientPool, scale: float, tail: float) -> ClientPool:
         table[..., lengths.lanes] = np.where(tokens < 0, -1, tokens + len(tables))
         longer = Tables.join([tables, longer])
     models = tuple(_with_longer_turns(model, scale, tail) for model in pool.turn_models)
-    return replace(pool, tables=longer, table=table, turn_models=models)
+    return changed(pool, tables=longer, table=table, turn_models=models)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,9 @@ def _of(
 ) -> _Lengths:
     with np.errstate(divide="ignore"):
         log_value = np.maximum(np.log(tables.values.astype(np.float64)), -1e6)
-    return _Lengths(tables, lanes, tokens, shared, longest, tables.widths() * 2.0**-32, log_value)
+    return _Lengths(
+        tables, lanes, tokens, shared, longest, np.ldexp(tables.widths().astype(np.float64), -32), log_value
+    )
 
 
 def _longer(lengths: _Lengths, scale: float, tail: float) -> Tables:
@@ -148,6 +151,6 @@ def _with_longer_turns(model: TurnModel, scale: float, tail: float) -> TurnModel
         return model
     whole = np.ones(1, np.bool_)
     longer = _longer(_of(new, [0], whole, False, new.largest.astype(np.float64)), scale, tail)
-    changed = copy.copy(model)
-    changed.__dict__["tables"] = replace(model.tables, new=longer)
-    return changed
+    other = copy.copy(model)
+    other.__dict__["tables"] = replace(model.tables, new=longer)
+    return other

@@ -57,7 +57,7 @@ PARAMETERS: Mapping[str, _Known] = {
     "top_share": _Known(1e-6, 1.0 - 1e-6, who.own_top_share),
     "conversation_share": _Known(0.0, 1.0, who.own_conversation_share),
 }
-"""Parameters by name, in the order in which they are applied."""
+"""Parameters by name."""
 
 
 @dataclass(frozen=True)
@@ -211,16 +211,16 @@ def applied(pool: ClientPool, values: Mapping[str, float], key: Key | None = Non
         _check_name(name)
     value = {name: _checked(name, values[name]) for name in PARAMETERS if name in values}
     factor = value.get("rate", 1.0) * value.get("growth", 1.0)
+    # lengths first: what they need of a pool is kept for the next call
+    pool = relengthened(pool, value.get("length_scale", 1.0), value.get("length_tail", 1.0))
+    pool = burstier(pool, value.get("burstiness", 1.0))
     if "clients" in value:
         pool = who.drawn(pool, value["clients"], derive_key(0) if key is None else key)
     if "top_share" in value:
         pool = who.with_top_share(pool, value["top_share"])
     if "conversation_share" in value:
         pool = who.with_conversation_share(pool, value["conversation_share"])
-    pool = who.grown(pool, value.get("growth", 1.0))
-    pool = burstier(pool, value.get("burstiness", 1.0))
-    pool = relengthened(pool, value.get("length_scale", 1.0), value.get("length_tail", 1.0))
-    return Applied(pool, factor)
+    return Applied(who.grown(pool, value.get("growth", 1.0)), factor)
 
 
 def scaled_rate(rate: Any, factor: float, scale: float | None = None, peak: float | None = None) -> Rate:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
+from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool, order_free_sum
 from servegen_gpu.clients.stated.turns import TurnModel
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, Purpose, draw
 from servegen_gpu.law.variates import uniform52
+from servegen_gpu.studies.changed import changed
 
 TOP = 10
 WHO = 64
@@ -25,7 +25,7 @@ WHO = 64
 
 def mean_rps(pool: ClientPool) -> NDArray[np.float64]:
     """Mean rate of every client over the data, float64[clients]."""
-    return np.asarray(pool.rate_factor * pool.rate_rps.mean(axis=1)[pool.profile])
+    return np.asarray(pool.rate_factor * (order_free_sum(pool.rate_rps.T) / pool.windows)[pool.profile])
 
 
 def drawn(pool: ClientPool, factor: float, key: Key) -> ClientPool:
@@ -43,7 +43,7 @@ def drawn(pool: ClientPool, factor: float, key: Key) -> ClientPool:
         raise OptionError("a pool with requests, to draw its clients", "silence throughout", "give another pool")
     source = active[np.minimum((uniform52(np, words[0], words[1]) * len(active)).astype(np.int64), len(active) - 1)]
     total = math.fsum(rate.tolist()) / math.fsum(rate[source].tolist())
-    return replace(pool, client_ids=ids, profile=pool.profile[source], rate_factor=pool.rate_factor[source] * total)
+    return changed(pool, client_ids=ids, profile=pool.profile[source], rate_factor=pool.rate_factor[source] * total)
 
 
 def grown(pool: ClientPool, growth: float) -> ClientPool:
@@ -61,7 +61,7 @@ def grown(pool: ClientPool, growth: float) -> ClientPool:
         most = MAX_CLIENT_ID // step
         got = f"{growth:g} with client ids up to {step - 1:,}"
         raise OptionError(f"growth up to {most}, so that new clients have ids below 2**31", got, "renumber the clients")
-    return replace(
+    return changed(
         pool,
         client_ids=(pool.client_ids + step * np.arange(len(parts))[:, None]).ravel(),
         profile=np.tile(pool.profile, len(parts)),
@@ -80,7 +80,7 @@ def with_top_share(pool: ClientPool, share: float) -> ClientPool:
     top, own = _top(pool)
     factor = np.full(len(pool), (1.0 - share) / (1.0 - own))
     factor[top] = share / own
-    return replace(pool, rate_factor=pool.rate_factor * factor)
+    return changed(pool, rate_factor=pool.rate_factor * factor)
 
 
 def _top(pool: ClientPool) -> tuple[NDArray[np.intp], float]:
@@ -91,7 +91,9 @@ def _top(pool: ClientPool) -> tuple[NDArray[np.intp], float]:
             f"{np.count_nonzero(rate)} in {pool.name}",
             "leave out top_share",
         )
-    top = np.argsort(-rate, kind="stable")[:TOP]
+    least = np.partition(rate, -TOP)[-TOP]
+    largest = np.flatnonzero(rate >= least)
+    top = largest[np.argsort(-rate[largest], kind="stable")[:TOP]]  # of equals those with the smaller ids
     return top, math.fsum(rate[top].tolist()) / math.fsum(rate.tolist())
 
 
@@ -99,7 +101,7 @@ def own_conversation_share(pool: ClientPool) -> float:
     """Share of the requests that belong to conversations, over the data."""
     shares = np.array([*(model.share for model in pool.turn_models), 0.0])[pool.turn_model[pool.profile]]  # -1 is last
     rate = mean_rps(pool)
-    own = float(rate @ shares) / max(float(rate.sum()), 1e-300)
+    own = math.fsum((rate * shares).tolist()) / max(math.fsum(rate.tolist()), 1e-300)
     if own <= 0:
         raise OptionError(
             "a pool with conversations, for their share of the requests",
@@ -120,11 +122,11 @@ def with_conversation_share(pool: ClientPool, share: float) -> ClientPool:
             f"{share:g} in {pool.name}, whose own is {own:.4g}",
             "lower it",
         )
-    return replace(pool, turn_models=tuple(_with_share(model, share / own) for model in pool.turn_models))
+    return changed(pool, turn_models=tuple(_with_share(model, share / own) for model in pool.turn_models))
 
 
 def _with_share(model: TurnModel, factor: float) -> TurnModel:
     """The model with another share; its tables, which took time to make, hold for it too."""
-    changed = copy.copy(model)
-    object.__setattr__(changed, "share", min(model.share * factor, 1.0))
-    return changed
+    new = copy.copy(model)
+    object.__setattr__(new, "share", min(model.share * factor, 1.0))
+    return new
