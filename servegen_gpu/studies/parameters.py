@@ -19,7 +19,7 @@ differ by what the values do, and by nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -157,11 +157,10 @@ def own_value(pool: ClientPool, name: str) -> float:
     return PARAMETERS[name].own(pool)
 
 
-def check_vary(pool: ClientPool, parameters: Iterable[Parameter]) -> None:
+def check_vary(pool: ClientPool, parameters: Sequence[Parameter]) -> None:
     """Refuse parameters that a pool does not carry, and ends of ranges that it cannot reach: see `applied`."""
-    for one in parameters:
-        for end in {one.low, one.high}:
-            applied(pool, {one.name: end})
+    for end in ("low", "high"):
+        applied(pool, {one.name: getattr(one, end) for one in parameters})
 
 
 class Applied(NamedTuple):

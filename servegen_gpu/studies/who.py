@@ -76,7 +76,7 @@ def own_top_share(pool: ClientPool) -> float:
 
 
 def with_top_share(pool: ClientPool, share: float) -> ClientPool:
-    """The ten largest clients send a share of all requests: they keep their proportions, and all others theirs."""
+    """The ten clients that are the largest now send a share of all requests, in the proportions that they have."""
     top, own = _top(pool)
     factor = np.full(len(pool), (1.0 - share) / (1.0 - own))
     factor[top] = share / own
