@@ -106,6 +106,13 @@ class Parameter:
             middle = self.low + (self.high - self.low) * u
         return np.asarray(np.clip(middle, self.low, self.high))
 
+    def place(self, value: float) -> float:
+        """The inverse of `at`; of what is outside, the nearer end."""
+        low, high, value = self.low, self.high, min(max(value, self.low), self.high)
+        if low == high:
+            return 0.5
+        return math.log(value / low) / math.log(high / low) if self.scale == "log" else (value - low) / (high - low)
+
     def __str__(self) -> str:
         return f"{self.name}={self.low:.10g}:{self.high:.10g}" + (":log" if self.scale == "log" else "")
 
