@@ -1,4 +1,4 @@
-"""The commands that show what there is: ``inspect``, ``presets``, ``formats`` and ``backends``."""
+"""The commands that show what there is: ``inspect``, ``presets``, ``servers``, ``formats`` and ``backends``."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ def add(commands: Any) -> None:
     built_in.add_argument("action", nargs="?", choices=("list", "show"), default="list")
     built_in.add_argument("name", nargs="?", help="which one to show")
     built_in.add_argument("--json", action="store_true", help="the list as JSON")
+
+    served = commands.add_parser(
+        "servers",
+        help="the built-in profiles of servers",
+        description="List the built-in profiles of servers, or print one as TOML, to copy and edit.",
+        usage="servegen-gpu servers [show NAME]",
+    )
+    served.set_defaults(run=_servers)
+    served.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    served.add_argument("name", nargs="?", help="which one to show")
+    served.add_argument("--json", action="store_true", help="the list as JSON, with the origin of every number")
 
     known = commands.add_parser("formats", help="files of other programs that can be written, and who reads them")
     known.set_defaults(run=_formats)
@@ -110,6 +121,33 @@ def _presets(options: argparse.Namespace) -> int:
         print(f"{'name':12} {'category':11} {'clients':>8} {'req/s':>8}  what it is")
         for row in rows:
             print(f"{row['name']:12} {row['category']:11} {row['clients']:8,} {row['rate_rps']:8,.2f}  {row['what']}")
+    return 0
+
+
+def _servers(options: argparse.Namespace) -> int:
+    from servegen_gpu.serving.profiles import SERVERS, WORDS, load_server, profile_text
+    from servegen_gpu.serving.server import PARAMETERS
+
+    if options.action == "show":
+        if options.name not in SERVERS:
+            load_server(options.name or "")  # its message has all names
+        print(profile_text(options.name), end="")
+        return 0
+    servers = [load_server(name) for name in SERVERS]
+    if options.json:
+        rows = [
+            {name: getattr(server, name) for name in (*WORDS, *PARAMETERS)}
+            | {"origins": {name: server.origin(name) for name in PARAMETERS}}
+            for server in servers
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
+    print(f"{'name':22} {'step ms':>8} {'us/input':>9} {'us/seq.':>8} {'tokens':>7} {'KV tokens':>10}  what it is")
+    for server in servers:
+        times = f"{server.step_s * 1e3:8.2f} {server.prefill_s_per_token * 1e6:9.1f}"
+        times += f" {server.decode_s_per_sequence * 1e6:8.1f}"
+        what = f"{server.model} on {server.hardware}"
+        print(f"{server.name:22} {times} {server.step_tokens:7,} {server.kv_tokens:10,}  {what}")
     return 0
 
 

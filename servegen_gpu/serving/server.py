@@ -37,6 +37,8 @@ class Server:
     origins : mapping of str to str
         Where a parameter is from: a text that begins with ``published``, ``fitted`` or ``assumed``. What is not named
         is assumed.
+    name, model, hardware : str
+        What it is a model of.
 
     Raises
     ------
@@ -51,6 +53,9 @@ class Server:
     max_sequences: int = 256
     kv_tokens: int = 400_000
     origins: Mapping[str, str] = field(default_factory=dict, hash=False)
+    name: str = ""
+    model: str = ""
+    hardware: str = ""
 
     def __post_init__(self) -> None:
         self._check_time("step_s", 1e-9, LONGEST_STEP_S)
@@ -82,4 +87,4 @@ class Server:
             raise OptionError(f"{name} as an integer from 1 to {most}", repr(value), f"change {name}")
 
 
-PARAMETERS = tuple(name for name in Server.__dataclass_fields__ if name != "origins")
+PARAMETERS = tuple(name for name, known in Server.__dataclass_fields__.items() if known.type in ("float", "int"))
