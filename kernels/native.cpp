@@ -270,3 +270,12 @@ SG_EXPORT int64_t sg_serve(const SgStrips*, const SgServing* job) {
         return 0;
     });
 }
+
+// When requests leave workers that take them first come, first served.
+SG_EXPORT int64_t sg_queue(const SgStrips*, const int64_t* ready_ns, const int64_t* service_ns, int64_t requests,
+                           int64_t workers, int64_t* end_ns) {
+    return guarded([&]() -> int64_t {
+        queue(ready_ns, service_ns, requests, workers, end_ns);
+        return 0;
+    });
+}

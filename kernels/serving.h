@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
+#include <queue>
 #include <utility>
 #include <vector>
 
@@ -136,4 +137,14 @@ inline void serve(const SgServing& job) {
         instances[chosen].take(request);
     }
     for (Instance& instance : instances) instance.run_until(INT64_MAX);
+}
+
+// When requests leave workers that take them first come, first served: a heap of when workers are free.
+inline void queue(const int64_t* ready_ns, const int64_t* service_ns, int64_t requests, int64_t workers, int64_t* end_ns) {
+    std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> free_ns({}, std::vector<int64_t>(workers));
+    for (int64_t request = 0; request < requests; ++request) {
+        end_ns[request] = std::max(ready_ns[request], free_ns.top()) + service_ns[request];
+        free_ns.pop();
+        free_ns.push(end_ns[request]);
+    }
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from native import library
 from profiles import REPOSITORY
 from scipy import stats
+from served import REQUESTS, SERVERS, TINY, Serve, in_c, same, trace_of
 
 import servegen_gpu as sg
 from servegen_gpu.backends.native.library import serving as struct_of
@@ -28,43 +28,7 @@ from servegen_gpu.serving.server import PARAMETERS, Server
 from servegen_gpu.serving.simulate import instances_needed, instances_needed_each
 
 AZURE = REPOSITORY.parent / "shared" / "data" / "traces" / "azure-2023-code.csv"
-Serve = Callable[[Job], Times]
-
-
-def in_c(job: Job) -> Times:
-    return compiled.serve(library(), job)
-
-
-def trace_of(arrival_us: Any, inputs: Any, outputs: Any, conversation: Any = None) -> sg.Trace:
-    columns = {"arrival_us": (arrival_us, np.int64), "input_tokens": (inputs, np.int32)}
-    columns["output_tokens"] = (outputs, np.int32)
-    if conversation is not None:
-        columns["conversation"] = (conversation, np.int64)
-    return sg.Trace({name: np.array(values, kind) for name, (values, kind) in columns.items()})
-
-
-def same(a: Times, b: Times) -> bool:
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in vars(a))
-
-
 # --- compiled code against the oracle
-
-SERVERS = st.builds(
-    Server,
-    step_s=st.sampled_from([1e-9, 0.0004567891234, 0.012, 1.5]),
-    prefill_s_per_token=st.sampled_from([0.0, 1e-10, 1 / 12_000, 0.3]),
-    decode_s_per_sequence=st.sampled_from([0.0, 0.00015, 0.2]),
-    step_tokens=st.integers(1, 40),
-    max_sequences=st.integers(1, 12),
-    kv_tokens=st.integers(1, 300),
-)
-REQUESTS = st.lists(
-    st.tuples(
-        *(st.sampled_from([0, 1, 700, 12_000, 90_000, 5_000_000]), st.integers(0, 90), st.integers(0, 30)),
-        st.integers(-2, 4),
-    ),
-    max_size=60,
-)
 
 
 @settings(max_examples=400, deadline=None)
@@ -90,7 +54,6 @@ def test_compiled_code_has_the_times_of_the_oracle_under_load(instances, kv_toke
 
 # --- by hand
 
-TINY = Server(0.010, 0.001, 0.002, step_tokens=4, max_sequences=8, kv_tokens=1000)
 BY_HAND: dict[str, tuple[Server, int, list[tuple[int, int, int]], list[tuple[float, float, float]]]] = {
     # server, instances, (arrival ms, input, output) of each request, (wait, TTFT, first to last token) in ms
     "alone: chunks of 4, 4 and 1, then two steps of decoding": (TINY, 1, [(5, 9, 3)], [(0, 14 + 14 + 11, 24)]),
@@ -328,11 +291,12 @@ def test_replicas_are_searched_as_one_by_one(monkeypatch):
 
 def test_without_a_library_plain_python_serves(monkeypatch):
     trace = bursty(3, 800)
-    due = simulate._served(job_of(trace, Server(), 2, "least-loaded"), library())
+    library()
+    due = simulate.simulate(trace, Server(), 2)
     monkeypatch.setattr(simulate, "find_library", lambda: None)
     monkeypatch.setattr(compiled, "serve", None)
     found = simulate.simulate(trace, Server(), 2)
-    assert all(np.array_equal(getattr(found, name), getattr(due, name)) for name in vars(due))
+    assert all(np.array_equal(getattr(found, name), getattr(due, name)) for name in ("ttft_s", "wait_s", "tbt_s"))
 
 
 @pytest.mark.skipif(not AZURE.is_file(), reason="no Azure trace")

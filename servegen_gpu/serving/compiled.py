@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegen_gpu.backends.native.library import Library, serving
 from servegen_gpu.serving.job import ROUTINGS, Job, Times
@@ -19,3 +20,13 @@ def serve(library: Library, job: Job) -> Times:
     of_library = serving({**vars(job), **filled, **counts, "routing": ROUTINGS.index(job.routing)})
     library.call("sg_serve", ctypes.byref(of_library), stop=stop)
     return Times(wait_ns, ttft_ns, decode_ns)
+
+
+def queue(
+    library: Library, ready_ns: NDArray[np.int64], service_ns: NDArray[np.int64], workers: int
+) -> NDArray[np.int64]:
+    """When requests leave workers that take them first come, first served."""
+    end_ns = np.empty(len(ready_ns), np.int64)
+    counts = ctypes.c_int64(len(ready_ns)), ctypes.c_int64(workers)
+    library.call("sg_queue", np.ascontiguousarray(ready_ns), np.ascontiguousarray(service_ns), *counts, end_ns)
+    return end_ns

@@ -5,7 +5,7 @@ Durations of a step are computed in picoseconds and rounded to nanoseconds, half
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -64,6 +64,17 @@ class Job:
     def __len__(self) -> int:
         return len(self.arrival_ns)
 
+    def rows(self, index: NDArray[np.intp]) -> Job:
+        """Some requests of the job, in another order."""
+        columns: dict[str, Any] = {
+            name: column[index] for name, column in vars(self).items() if isinstance(column, np.ndarray) and len(column)
+        }
+        return replace(self, **columns)
+
+    def on(self, server: Server) -> Job:
+        """The job on other instances."""
+        return replace(self, **_parameters(server))
+
 
 @dataclass(frozen=True)
 class Times:
@@ -73,6 +84,10 @@ class Times:
     wait_ns: NDArray[np.int64]
     ttft_ns: NDArray[np.int64]
     decode_ns: NDArray[np.int64]
+
+    def rows(self, index: NDArray[np.intp]) -> Times:
+        """The times of some requests, in another order."""
+        return Times(self.wait_ns[index], self.ttft_ns[index], self.decode_ns[index])
 
 
 def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefix_cache: bool = False) -> Job:
@@ -101,9 +116,7 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
     work_s = _work_s(server, prefilled, outputs)
     if len(trace):
         steps = prefilled.sum(dtype=np.float64) + np.maximum(outputs, 1, dtype=np.float64).sum()  # a token or more each
-        latest_ns = 1e3 * float(arrival_us[-1]) + 1e9 * (steps * server.step_s + work_s.sum()) + steps
-        if latest_ns >= LATEST_NS:
-            raise OptionError("work of less than 146 years", f"up to {latest_ns:.3g} ns", "serve a part of the trace")
+        check_latest(1e3 * float(arrival_us[-1]) + 1e9 * (steps * server.step_s + work_s.sum()) + steps)
     return Job(
         arrival_us * 1000,
         np.asarray(prefilled, np.int32),
@@ -111,15 +124,36 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
         np.add(inputs, outputs, dtype=np.int64),
         np.rint(1e9 * work_s).astype(np.int64),
         session,
-        round(server.step_s * 1e12),
-        round(server.prefill_s_per_token * 1e12),
-        round(server.decode_s_per_sequence * 1e12),
-        int(server.step_tokens),
-        int(server.max_sequences),
-        int(server.kv_tokens),
-        int(instances),
-        routing,
+        **_parameters(server),
+        instances=int(instances),
+        routing=routing,
     )
+
+
+def alone_ns(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Time to first token, and from there to the last one, of requests each alone with an instance: int64[n] ns."""
+    chunks, rest = np.divmod(job.input_tokens.astype(np.int64), job.step_tokens)
+    full_ns, rest_ns = ((job.step_ps + job.prefill_ps * tokens + 500) // 1000 for tokens in (job.step_tokens, rest))
+    ttft_ns = chunks * full_ns + np.where((rest > 0) | (chunks == 0), rest_ns, 0)
+    decode_ns = (np.maximum(job.output_tokens, 1) - 1).astype(np.int64) * ((job.step_ps + job.decode_ps + 500) // 1000)
+    return ttft_ns, decode_ns
+
+
+def check_latest(latest_ns: float) -> None:
+    """Refuse what may not end in time: sums of two such times still are 64-bit numbers."""
+    if latest_ns >= LATEST_NS:
+        raise OptionError("work of less than 146 years", f"up to {latest_ns:.3g} ns", "serve a part of the trace")
+
+
+def _parameters(server: Server) -> dict[str, Any]:
+    return {
+        "step_ps": round(server.step_s * 1e12),
+        "prefill_ps": round(server.prefill_s_per_token * 1e12),
+        "decode_ps": round(server.decode_s_per_sequence * 1e12),
+        "step_tokens": int(server.step_tokens),
+        "max_sequences": int(server.max_sequences),
+        "kv_tokens": int(server.kv_tokens),
+    }
 
 
 def _work_s(server: Server, inputs: NDArray[Any], outputs: NDArray[Any]) -> NDArray[np.float64]:

@@ -10,6 +10,8 @@ from servegen_gpu.errors import OptionError
 
 LONGEST_STEP_S, LONGEST_TOKEN_S, LARGEST_BATCH = 1e3, 1.0, 10**6
 """Bounds under which the duration of any step is a 64-bit number of picoseconds."""
+LONGEST_MOVE_S = 1e-3
+"""Of a token that is downloaded, normalised, encoded or moved: 2**31 of them are 64-bit picoseconds."""
 
 ORIGINS = ("published", "fitted", "assumed")
 
@@ -58,12 +60,12 @@ class Server:
     hardware: str = ""
 
     def __post_init__(self) -> None:
-        self._check_time("step_s", 1e-9, LONGEST_STEP_S)
-        self._check_time("prefill_s_per_token", 0.0, LONGEST_TOKEN_S)
-        self._check_time("decode_s_per_sequence", 0.0, LONGEST_TOKEN_S)
-        self._check_number("step_tokens", LARGEST_BATCH)
-        self._check_number("max_sequences", LARGEST_BATCH)
-        self._check_number("kv_tokens", 2**62)
+        check_time(self, "step_s", 1e-9, LONGEST_STEP_S)
+        check_time(self, "prefill_s_per_token", 0.0, LONGEST_TOKEN_S)
+        check_time(self, "decode_s_per_sequence", 0.0, LONGEST_TOKEN_S)
+        check_number(self, "step_tokens", LARGEST_BATCH)
+        check_number(self, "max_sequences", LARGEST_BATCH)
+        check_number(self, "kv_tokens", 2**62)
         for name, origin in self.origins.items():
             if name not in PARAMETERS:
                 raise OptionError(f"origins of {', '.join(PARAMETERS)}", repr(name), "name a parameter")
@@ -75,16 +77,20 @@ class Server:
         """Where a parameter is from."""
         return self.origins.get(parameter, "assumed")
 
-    def _check_time(self, name: str, least: float, most: float) -> None:
-        value = getattr(self, name)
-        known = isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or not math.isfinite(value) or not least <= value <= most:
-            raise OptionError(f"{name} from {least:g} to {most:g} s", repr(value), f"change {name}")
 
-    def _check_number(self, name: str, most: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
-            raise OptionError(f"{name} as an integer from 1 to {most}", repr(value), f"change {name}")
+def check_time(of: object, name: str, least: float, most: float) -> None:
+    """Refuse an attribute that is no time between bounds, in seconds."""
+    value = getattr(of, name)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not math.isfinite(value) or not least <= value <= most:
+        raise OptionError(f"{name} from {least:g} to {most:g} s", repr(value), f"change {name}")
+
+
+def check_number(of: object, name: str, most: int) -> None:
+    """Refuse an attribute that is no whole number from 1."""
+    value = getattr(of, name)
+    if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
+        raise OptionError(f"{name} as an integer from 1 to {most}", repr(value), f"change {name}")
 
 
 PARAMETERS = tuple(name for name, known in Server.__dataclass_fields__.items() if known.type in ("float", "int"))

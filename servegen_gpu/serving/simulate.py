@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,11 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.native.library import Library, find_library, load_library
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.errors import OptionError
-from servegen_gpu.serving import compiled, stepwise
-from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, Times, job_of
+from servegen_gpu.serving import compiled, split, stepwise
+from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, alone_ns, job_of
 from servegen_gpu.serving.server import Server
+from servegen_gpu.serving.split import Split
+from servegen_gpu.serving.stages import Stages, pass_through
 from servegen_gpu.trace import Trace
 
 
@@ -32,20 +36,31 @@ class Served:
         From arrival to the begin of the step with its first input tokens.
     tbt_s : float64[n]
         Mean time between its output tokens; 0 where there is one.
+    stages : mapping of str to float64[n]
+        If there are stages before prefill: how long each held the request, its queue included.
     """
 
     ttft_s: NDArray[np.float64]
     wait_s: NDArray[np.float64]
     tbt_s: NDArray[np.float64]
+    stages: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, NDArray[np.float64]]:
+        """Parts of `ttft_s`: of stages ``download_s``, ``normalise_s``, ``encode_s``; ``queue_s``, ``prefill_s``."""
+        held_s = {f"{name}_s": held for name, held in self.stages.items()}
+        before_s = sum(held_s.values(), np.zeros(len(self.wait_s)))
+        return held_s | {"queue_s": self.wait_s - before_s, "prefill_s": self.ttft_s - self.wait_s}
 
 
 def simulate(
     trace: Trace,
     server: Server,
-    instances: int = 1,
+    instances: int | Split = 1,
     routing: Routing = "least-loaded",
     *,
     prefix_cache: bool = False,
+    stages: Stages | None = None,
 ) -> Served:
     """Serve a trace by a number of equal instances.
 
@@ -58,17 +73,23 @@ def simulate(
 
     Compiled code and plain Python give the same bits; the latter serves where there is no compiled library.
 
+    Not modelled: attention over long inputs takes no longer a token; a sequence costs the same at any context; nothing
+    is preempted or swapped, because a request reserves its whole KV cache before it begins; launches and tokenisers.
+
     Parameters
     ----------
     trace : Trace
         With ``arrival_us``, ``input_tokens`` and ``output_tokens``; for session-affine routing ``conversation``.
     server : Server
-    instances : int
-        1 to 65,536.
+    instances : int or Split
+        1 to 65,536; or how many prefill and how many decode.
     routing : {"least-loaded", "round-robin", "session-affine"}
+        Of a split, among those that prefill and among those that decode.
     prefix_cache : bool
         With session-affine routing: the instance still holds the history, so that a turn whose conversation was seen
         prefills its ``new_tokens`` alone. Nothing is ever evicted: this bounds what such a cache can do.
+    stages : Stages, optional
+        What items of multimodal input go through before they are routed.
 
     Returns
     -------
@@ -79,7 +100,8 @@ def simulate(
     OptionError
         If the trace lacks a column, an option is out of its range, or the work may take 146 years.
     """
-    return _served(job_of(trace, server, instances, routing, prefix_cache), _library())
+    arriving = job_of(trace, server, 1 if isinstance(instances, Split) else instances, routing, prefix_cache)
+    return _served(*_staged(trace, arriving, stages, _library()), server, instances, _library())
 
 
 def instances_needed(
@@ -116,12 +138,12 @@ def instances_needed(
     Raises
     ------
     OptionError
-        If `most` do not meet it, the trace is empty, or as `simulate`.
+        If no number of instances meets it, `most` do not, the trace is empty, or as `simulate`.
     """
-    needed = _needed(trace, server, _Objective(slo_ttft_s, level, slo_tbt_s), most, routing, _library())
+    objective = _Objective(slo_ttft_s, level, slo_tbt_s)
+    needed = _needed(trace, server, objective, most, routing, _library())
     if needed == math.inf:
-        expected = f"an objective that {most} instances meet"
-        raise OptionError(expected, f"TTFT of {slo_ttft_s} s and TBT of {slo_tbt_s} s at {level}", "relax it")
+        objective.refuse(job_of(trace, server, 1, routing), most)
     return int(needed)
 
 
@@ -171,9 +193,27 @@ class _Objective:
                 raise OptionError(bounds, repr(value), f"change {name}")
 
     def met_by(self, served: Served) -> bool:
-        if np.quantile(served.ttft_s, self.level) > self.slo_ttft_s:
+        return self.met(served.ttft_s, served.tbt_s)
+
+    def met(self, ttft_s: NDArray[np.float64], tbt_s: NDArray[np.float64]) -> bool:
+        if np.quantile(ttft_s, self.level) > self.slo_ttft_s:
             return False
-        return self.slo_tbt_s is None or bool(np.quantile(served.tbt_s, self.level) <= self.slo_tbt_s)
+        return self.slo_tbt_s is None or bool(np.quantile(tbt_s, self.level) <= self.slo_tbt_s)
+
+    def refuse(self, job: Job, most: int) -> NoReturn:
+        """Say that `most` instances do not meet it, and whether any number would."""
+        asked = f"a TTFT of {self.slo_ttft_s} s"
+        asked += "" if self.slo_tbt_s is None else f" and a TBT of {self.slo_tbt_s} s"
+        asked += f" at {self.level}"
+        ttft_ns, decode_ns = alone_ns(job)
+        ttft_s, tbt_s = ttft_ns / 1e9, decode_ns / _gaps(job) / 1e9
+        if not self.met(ttft_s, tbt_s):
+            alone = [float(np.quantile(times, self.level)) for times in (ttft_s, tbt_s)]
+            got = f"{asked}, where requests alone with an instance have {alone[0]:.4g} s and {alone[1]:.4g} s"
+            raise OptionError(
+                "an objective that some number of instances meets", got, "relax it, or take a faster server"
+            )
+        raise OptionError(f"an objective that {most} instances meet", asked, "relax it, or allow more with most")
 
 
 def _needed(
@@ -187,7 +227,7 @@ def _needed(
     fails, meets = 0, most + 1
     while meets - fails > 1:
         middle = (fails + meets) // 2
-        if objective.met_by(_served(replace(job, instances=middle), library)):
+        if objective.met_by(_served(job, {}, server, middle, library)):
             meets = middle
         else:
             fails = middle
@@ -199,7 +239,43 @@ def _library() -> Library | None:
     return None if find_library() is None else load_library()
 
 
-def _served(job: Job, library: Library | None) -> Served:
-    times: Times = stepwise.serve(job) if library is None else compiled.serve(library, job)
-    between = np.maximum(job.output_tokens.astype(np.int64) - 1, 1)
-    return Served(times.ttft_ns / 1e9, times.wait_ns / 1e9, times.decode_ns / between / 1e9)
+def _gaps(job: Job) -> NDArray[np.int64]:
+    """How many times between tokens a request has; 1 where it has none, for it is divided by."""
+    return np.maximum(job.output_tokens.astype(np.int64) - 1, 1)
+
+
+def _staged(
+    trace: Trace, job: Job, stages: Stages | None, library: Library | None
+) -> tuple[Job, dict[str, NDArray[np.int64]]]:
+    """The job of requests as they leave the stages before prefill, and how long each stage held them."""
+    if stages is None:
+        return job, {}
+    queue = stepwise.queue if library is None else partial(compiled.queue, library)
+    held_ns = pass_through(trace, stages, queue)
+    return replace(job, arrival_ns=job.arrival_ns + sum(held_ns.values())), held_ns
+
+
+def _served(
+    job: Job,
+    held_ns: Mapping[str, NDArray[np.int64]],
+    server: Server,
+    instances: int | Split,
+    library: Library | None,
+) -> Served:
+    """What becomes of the requests of a job, which may come in any order."""
+    serve_one = stepwise.serve if library is None else partial(compiled.serve, library)
+    order = np.argsort(job.arrival_ns, kind="stable") if held_ns else None
+    ordered = job if order is None else job.rows(order)
+    if isinstance(instances, Split):
+        times = split.serve(ordered, server, instances, serve_one)
+    else:
+        times = serve_one(replace(ordered, instances=int(instances)))
+    if order is not None:
+        times = times.rows(np.argsort(order))
+    before_ns = sum(held_ns.values(), np.zeros(1, np.int64))
+    return Served(
+        (times.ttft_ns + before_ns) / 1e9,
+        (times.wait_ns + before_ns) / 1e9,
+        times.decode_ns / _gaps(job) / 1e9,
+        {name: held / 1e9 for name, held in held_ns.items()},
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegen_gpu.serving.job import Job, Times
 
@@ -130,3 +132,13 @@ def _chosen(job: Job, request: _Request, instances: list[_Instance], homes: dict
     if job.routing == "least-loaded" or job.session[request.row] < 0:
         return least_loaded
     return homes.setdefault(int(job.session[request.row]), least_loaded)
+
+
+def queue(ready_ns: NDArray[np.int64], service_ns: NDArray[np.int64], workers: int) -> NDArray[np.int64]:
+    """When requests leave workers that take them first come, first served."""
+    free_ns = [0] * workers
+    end_ns = []
+    for ready, service in zip(ready_ns.tolist(), service_ns.tolist(), strict=True):
+        end_ns.append(max(ready, free_ns[0]) + service)
+        heapq.heapreplace(free_ns, end_ns[-1])
+    return np.array(end_ns, np.int64)

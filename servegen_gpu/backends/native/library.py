@@ -249,6 +249,7 @@ class Library:
             "sg_courses",
             "sg_ordered",
             "sg_serve",
+            "sg_queue",
         ):
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
