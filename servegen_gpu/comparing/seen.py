@@ -143,7 +143,7 @@ class Seen:
             column = slab[name]
             if isinstance(column, Ragged):
                 items = column.lengths
-                sums |= {f"with {name}": items > 0, f"items {name}": items}
+                sums |= {name: column.sums(), f"with {name}": items > 0, f"items {name}": items}
                 self.lengths.setdefault(f"{name} per request", Counts()).add(items)
                 column = column.values
             self.lengths.setdefault(name, Counts()).add(column)

@@ -23,8 +23,8 @@ def table(c: Comparison) -> str:
         if row.group != group:
             group = row.group
             lines.append(group)
-        cells = [number(row.log), _interval(row), number(row.other)]
-        cells += [_range(row.spread)] * several + [row.verdict]
+        cells = [number(row.log), interval(row), number(row.other)]
+        cells += [span(row.spread)] * several + [row.verdict]
         cells += [number(row.naive), row.naive_verdict] * naive
         lines.append("  " + _label(row).ljust(label) + _cells(cells, widths))
     lines.append("")
@@ -78,13 +78,15 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) >= 0.01 or abs(value) < 5e-6 else f"{value:.5f}".rstrip("0")
 
 
-def _range(ends: tuple[float, float] | None) -> str:
+def span(ends: tuple[float, float] | None) -> str:
+    """Both ends of a range; empty without one."""
     if ends is None or not all(map(math.isfinite, ends)):
         return ""
     return f"{number(ends[0])} – {number(ends[1])}"
 
 
-def _interval(row: Row) -> str:
+def interval(row: Row) -> str:
+    """What the log's own chance allows."""
     if row.kind in ("ks", "energy") and row.floor is not None:
         return f"≤ {number(row.floor[1])}" if math.isfinite(row.floor[1]) else ""
-    return _range(row.floor)
+    return span(row.floor)
