@@ -12,6 +12,7 @@ from servegen_gpu.comparing.seen import Seen
 from servegen_gpu.windowed import MIN_GAPS
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 LADDER_S = (1, 2, 5, 10, 30, 60, 300, 600, 3600, 21_600, 86_400, 604_800)
 """Lengths of windows."""
@@ -19,6 +20,8 @@ MOST_WINDOWS = 300
 POINTS = 240
 """Points of a distribution function."""
 CELLS_PER_DECADE = 12
+JOINED = PAIR_BINS // 4
+"""Bins of pairs that a cell of a picture has."""
 
 
 def log_cells(low: float, high: float, whole: bool) -> Floats:
@@ -34,7 +37,7 @@ def log_cells(low: float, high: float, whole: bool) -> Floats:
 
 
 def density(points: Points | tuple[Floats, NDArray[np.int64]], edges: Floats) -> Floats:
-    """Share of values by decade in each cell, float64[edges - 1]: what lies below a curve of it on a logarithmic axis."""
+    """Share of values by decade in each cell, float64[edges - 1]; on a logarithmic axis, areas are shares."""
     values, counts = points
     found = np.bincount(np.searchsorted(edges, values, side="right"), counts, len(edges) + 1)[1 : len(edges)]
     return np.asarray(found / counts.sum() / np.diff(np.log10(edges)))
@@ -92,7 +95,7 @@ class Windows:
 
     def mean(self, name: str) -> Floats:
         """Mean of a column by window; NaN without requests."""
-        return _ratio(self.sums[name], self.sums["requests"])
+        return ratio(self.sums[name], self.sums["requests"])
 
     @property
     def gap_cv(self) -> Floats:
@@ -102,12 +105,13 @@ class Windows:
 
 def gap_cv(n: Floats, total: Floats, squares: Floats) -> Floats:
     """CV of inter-arrival times, of their number, sum and sum of squares; NaN where there are fewer than 30."""
-    mean = _ratio(total, n)
-    found = _ratio(np.sqrt(np.maximum(_ratio(squares, n) - mean**2, 0)), mean)
+    mean = ratio(total, n)
+    found = ratio(np.sqrt(np.maximum(ratio(squares, n) - mean**2, 0)), mean)
     return np.where(n >= MIN_GAPS, found, np.nan)
 
 
-def _ratio(top: Floats, bottom: Floats) -> Floats:
+def ratio(top: Floats, bottom: Floats) -> Floats:
+    """One by the other; NaN where that is 0."""
     return np.asarray(np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0))
 
 
@@ -118,7 +122,7 @@ def windows(seen: Seen, window_s: int) -> Windows:
     count = max(len(cells["requests"]) // size, 1)
     sums = {name: np.add.reduceat(x, np.arange(0, len(x), size))[:count] for name, x in cells.items()}
     length_s = size * seen.cell_s
-    return Windows(length_s, np.arange(count) * float(length_s), sums)
+    return Windows(length_s, np.arange(count, dtype=np.float64) * length_s, sums)
 
 
 def window_for(seen: Seen, most: int = MOST_WINDOWS, requests: float = 0) -> int:
@@ -130,31 +134,29 @@ def window_for(seen: Seen, most: int = MOST_WINDOWS, requests: float = 0) -> int
     return LADDER_S[-1]
 
 
-def shaded(pairs: NDArray[np.int64], per_octave: int = 4) -> tuple[Floats, NDArray[np.int64]]:
-    """Edges of cells in tokens, and a smaller histogram of pairs, int64[cells, cells], without what is empty above."""
-    step = PAIR_BINS // per_octave
-    side = PAIR_SIDE // step
-    square = pairs.reshape(side, step, side, step).sum(axis=(1, 3))
+def shaded(pairs: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """Edges of cells of a quarter of an octave, tokens, and a histogram of pairs, int64[cells, cells], in them.
+
+    What is empty above is left out.
+    """
+    side = PAIR_SIDE // JOINED
+    square = pairs.reshape(side, JOINED, side, JOINED).sum(axis=(1, 3))
     there = np.flatnonzero(square.any(axis=0) | square.any(axis=1))
     count = int(there[-1]) + 1 if len(there) else 1
-    return np.exp2(np.arange(count + 1) / per_octave) - 1, square[:count, :count]
+    return np.exp2(np.arange(count + 1) * (JOINED / PAIR_BINS)) - 1, square[:count, :count]
 
 
-def quantiles_by_row(pairs: NDArray[np.int64], p: tuple[float, ...], least: int = 20) -> tuple[Floats, Floats]:
-    """Quantiles of the second length for each cell of the first, from a histogram of pairs.
+def quantiles_by_cell(pairs: NDArray[np.int64], p: tuple[float, ...], least: int = 20) -> tuple[Floats, Floats]:
+    """Quantiles of the second length for cells of the first, from a histogram of pairs.
 
     Returns
     -------
-    float64[rows], float64[p, rows]
+    float64[cells], float64[p, cells]
         Middles of the first length's cells that hold at least so many pairs, tokens; and quantiles, tokens.
     """
     edges, square = shaded(pairs)
-    rows = np.flatnonzero(square.sum(axis=1) >= least)
-    fine = pairs.reshape(PAIR_SIDE, PAIR_SIDE)
-    step = PAIR_SIDE // (PAIR_SIDE // (PAIR_BINS // 4))
-    found = np.zeros((len(p), len(rows)))
-    for at, row in enumerate(rows):
-        running = np.cumsum(fine[row * step : (row + 1) * step].sum(axis=0))
-        bins = np.searchsorted(running, np.array(p) * running[-1])
-        found[:, at] = np.exp2((bins + 0.5) / PAIR_BINS) - 1
-    return np.sqrt((edges[rows] + 1) * (edges[rows + 1] + 1)) - 1, found
+    cells = np.flatnonzero(square.sum(axis=1) >= least)
+    running = np.cumsum(pairs.reshape(-1, JOINED, PAIR_SIDE).sum(axis=1)[cells], axis=1)
+    found = [np.argmax(running >= share * running[:, -1:], axis=1) for share in p]
+    middles = np.sqrt((edges[cells] + 1) * (edges[cells + 1] + 1)) - 1
+    return middles, np.exp2((np.array(found) + 0.5) / PAIR_BINS) - 1

@@ -58,15 +58,15 @@ def gap_families(gaps: Counts) -> tuple[Family, ...]:
     power = _weibull_shape(x, weight, log_mean)
     scale = float((weight @ x**power) ** (1 / power))
     laws: list[tuple[str, str, Callable[[Floats], Floats]]] = [
-        ("exponential", f"mean {mean:.3g} s", lambda at: -np.expm1(-at / mean)),
-        ("gamma", f"shape {shape:.3g}", lambda at: special.gammainc(shape, at * shape / mean)),
-        ("weibull", f"shape {power:.3g}", lambda at: -np.expm1(-((at / scale) ** power))),
+        ("exponential", f"mean {mean:.3g} s", lambda at: np.asarray(-np.expm1(-at / mean))),
+        ("gamma", f"shape {shape:.3g}", lambda at: np.asarray(special.gammainc(shape, at * shape / mean), np.float64)),
+        ("weibull", f"shape {power:.3g}", lambda at: np.asarray(-np.expm1(-((at / scale) ** power)))),
     ]
     return tuple(Family(name, about, law, _ks(law, x, weight)) for name, about, law in laws)
 
 
 def length_family(lengths: Counts, name: str) -> Family | None:
-    """A family of lengths in tokens: exponential for outputs, Pareto and log-normal together for inputs and reasoning.
+    """A family of lengths in tokens: exponential for outputs and answers, Pareto and log-normal together for others.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def length_family(lengths: Counts, name: str) -> Family | None:
     if len(values) < 10:
         return None
     x, weight = values.astype(np.float64), counts / counts.sum()
-    if name in ("input_tokens", "reason_tokens"):
+    if name not in ("output_tokens", "answer_tokens"):
         from servegen_gpu.clients.stated.distributions import LogNormal, Mixture, Pareto
         from servegen_gpu.fitting.mixture import fit_mixture
 

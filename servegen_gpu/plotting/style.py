@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WIDTH_IN, HEIGHT_IN = 4.6, 3.0
 """Of a picture with one panel: its text can be read at the width of a phone."""
 PANEL_IN = 1.9
-"""Height of each of several panels."""
+"""Height of each row of panels, if there are several."""
 
 GREY, PALE = "#666666", "#bbbbbb"
 BAND = 0.18
@@ -112,8 +112,8 @@ def require_matplotlib() -> Any:
 
 
 @contextmanager
-def sheet(panels: int = 1, height_in: float | None = None, *, share_x: bool = True) -> Iterator[tuple[Figure, Any]]:
-    """A figure in the house's style, and its axes: one, or an array of panels below each other.
+def sheet(panels: int = 1, columns: int = 1, *, share_x: bool = True) -> Iterator[tuple[Figure, Any]]:
+    """A figure in the house's style, and its axes: one, or an array of panels, row by row.
 
     >>> with sheet() as (figure, axes):
     ...     axes.plot(x, y, **LINES[0].curve())
@@ -121,11 +121,12 @@ def sheet(panels: int = 1, height_in: float | None = None, *, share_x: bool = Tr
     matplotlib = require_matplotlib()
     from matplotlib.figure import Figure
 
-    height = height_in or (HEIGHT_IN if panels == 1 else PANEL_IN * panels + 0.3)
+    rows = -(-panels // columns)
+    height = HEIGHT_IN if rows == 1 else PANEL_IN * rows + 0.2
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
-        axes = figure.subplots(panels, 1, sharex=share_x, squeeze=True)
-        yield figure, axes
+        axes = figure.subplots(rows, columns, sharex=share_x)
+        yield figure, axes.ravel() if panels > 1 else axes
 
 
 def legend(axes: Axes, **more: Any) -> None:
