@@ -60,7 +60,7 @@ def gaps(sides: Sides) -> Drawing | None:
         cv = np.sqrt(max(squares / n - mean**2, 0)) / mean if mean else float("nan")
         zero = 1 - _positive(side)[1].sum() / max(side.data.seen.gaps.points()[1].sum(), 1)
         ties = f"; {zero:.1%} are 0" if zero > 0.0005 else ""
-        return f"mean {time_text(mean)}, CV {number(cv)}{ties}." if mean else ""
+        return f"Mean {time_text(mean)}, CV {number(cv)}{ties}." if mean else ""
 
     fits = "; ".join(f"{family.name} ({family.about}) KS {number(family.ks)}" for family in fitted)
     return Drawing(
@@ -168,10 +168,10 @@ def scatter(sides: Sides) -> Drawing | None:
                 some = seen.sums["requests"] > 0
                 x, y = seen.rate_rps[some], seen.mean(name)[some]
                 rho = _rank_correlation(x, y)
-                begin = f"windows of {time_text(seen.window_s)}, CV of rates {number(_cv(seen.rate_rps))}"
-                said.setdefault(side, [begin]).append(
-                    f"rank correlation of rate and mean {COLUMNS[name]} {number(rho)}"
-                )
+                words = said.setdefault(side, [f"windows of {time_text(seen.window_s)}"])
+                if len(words) == 1:
+                    words.append(f"CV of rates {number(_cv(seen.rate_rps))}")
+                words.append(f"rank correlation of rate and mean {COLUMNS[name]} {number(rho)}")
                 every = -(-len(x) // MOST_DOTS)
                 dots = line.points(markersize=2.5, alpha=0.45, markeredgewidth=0, rasterized=True)
                 axes.plot(x[::every], y[::every], label=side.label, **dots)

@@ -72,7 +72,7 @@ def spread(sides: Sides) -> Drawing | None:
                 axes.step(*curves.cdf((values, weights)), where="post", label=side.label, **line.curve())
                 middle = values[np.searchsorted(np.cumsum(weights), weights.sum() / 2)]
                 said.setdefault(side, []).append(f"{label.split(',')[0]} {number(float(middle))}")
-            log_axis(axes, "x")
+            log_axis(axes, "x", ticks=4)
             share_axis(axes.yaxis)
             axes.set(title=label, ylim=(0, 1.05))
         for axes in panels[len(kinds) :]:

@@ -32,7 +32,7 @@ def log_cells(low: float, high: float, whole: bool) -> Floats:
     decades = np.log10(max(high, low * 1.01) / low)
     edges = np.geomspace(low, high, max(int(np.ceil(decades * CELLS_PER_DECADE)), 1) + 1)
     if whole:
-        return np.asarray(np.unique(np.append(np.floor(edges), np.floor(high) + 1)) - 0.5)
+        return np.asarray(np.unique(np.append(np.floor(edges[:-1]), np.floor(high) + 1)) - 0.5)
     return np.append(edges[:-1], np.nextafter(high, np.inf))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,18 +81,37 @@ def time_text(seconds: float) -> str:
     return f"{number(seconds / size) if seconds / size % 1 > 1e-9 else round(seconds / size)} {unit}"
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], kind: str = "") -> None:
-    """A logarithmic axis with decades labelled: as numbers, as ``"time"`` (in seconds) or as ``"share"``."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def log_axis(axes: Axes, which: Literal["x", "y"], kind: str = "", ticks: int = 7) -> None:
+    """A logarithmic axis with decades labelled: as numbers, as ``"time"`` (in seconds) or as ``"share"``.
 
-    axes.set(**{f"{which}scale": "log"})
+    Call it when all is drawn: an axis of few decades has more labels, and one of less than half a decade is linear.
+    """
     axis: Any = axes.xaxis if which == "x" else axes.yaxis
-    locator: Any = LogLocator
-    words = {"time": _decade_s, "share": lambda share: f"{100 * share:.6g} %"}
-    said = words.get(kind, short)
-    axis.set_major_locator(locator(base=10, numticks=7))
+    axes.set(**{f"{which}scale": "log"})
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if high < 4 * low and kind != "share":
+        axes.set(**{f"{which}scale": "linear"})
+        count_axis(axis)
+        return
+    log_labels(axis, {"time": _decade_s, "share": lambda share: f"{100 * share:.6g} %"}.get(kind, short), ticks)
+    if high < 40 * low:
+        axis.set_major_locator(_locator(subs=(1, 2, 5)))
+
+
+def log_labels(axis: Any, said: Callable[[float], str] = short, ticks: int = 7) -> None:
+    """Labels of decades in plain text."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_locator(_locator(numticks=ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: said(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _locator(**more: Any) -> Any:
+    from matplotlib.ticker import LogLocator
+
+    kind: Any = LogLocator  # whose initialiser has no types
+    return kind(base=10, **more)
 
 
 def _decade_s(seconds: float) -> str:

@@ -16,6 +16,7 @@ from servegen_gpu.plotting.drawing import (
     by_side,
     from_zero,
     log_axis,
+    log_labels,
     sentence,
     share_axis,
     styles,
@@ -94,12 +95,13 @@ def _zero(points: Points) -> float:
 
 def _summary(points: Points) -> str:
     values, counts = points
-    share = np.cumsum(counts) / counts.sum()
-    middle, high, most = (int(values[min(np.searchsorted(share, p), len(values) - 1)]) for p in (0.5, 0.99, 1))
+    share: NDArray[np.float64] = np.cumsum(counts) / counts.sum()
+    at = np.searchsorted(share, (0.5, 0.99, 1.0)).clip(max=len(values) - 1)
+    middle, high, most = values[at].tolist()
     mean = float(values @ counts / counts.sum())
     none = _zero(points)
     zero = f", {none:.1%} are 0" if none else ""
-    return f"mean {number(mean)}, median {middle:,}, P99 {high:,}, largest {most:,} tokens{zero}."
+    return f"Mean {number(mean)}, median {middle:,}, P99 {high:,}, largest {most:,} tokens{zero}."
 
 
 def pairs(sides: Sides) -> Drawing | None:
@@ -129,7 +131,7 @@ def _pairs(sides: Sides, squares: dict[Side, NDArray[np.int64]], title: str, lab
                     alpha=0.75,
                     rasterized=True,
                 )
-                figure.colorbar(shade, ax=axes, label="requests")
+                log_labels(figure.colorbar(shade, ax=axes, label="requests").ax.yaxis, ticks=5)
             axes.plot(1 + middles, 1 + middle, **line.curve(linewidth=2), label=f"median{_of(side, sides)}")
             for edge, name in ((low, f"5 and 95 %{_of(side, sides)}"), (high, None)):
                 thin = line.curve(linewidth=1, label=name)
@@ -165,7 +167,7 @@ def reasoning(sides: Sides) -> Drawing | None:
                 axes.stairs(shares, edges, fill=True, color=PALE)
             axes.stairs(shares, edges, color=line.color, linestyle=line.dashes, linewidth=1.4, label=side.label)
             mean = float(steps @ counts / counts.sum() / RATIO_STEPS)
-            said[side] = f"mean share {mean:.1%}; " + _answers(side)
+            said[side] = f"Mean share {mean:.1%}; " + _answers(side)
         share_axis(axes.xaxis)
         share_axis(axes.yaxis)
         axes.set(title="Reasoning in the output", xlabel="reasoning, share of the output", ylabel="share of requests")
