@@ -9,8 +9,6 @@ import ctypes
 import functools
 import os
 import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from typing import Any
 
 import cuda_ptx
 import numpy as np
+from built import compiled
 
 from servegen_gpu.backends.cuda.job import BLOCK, THREADS, TOGETHER, words
 from servegen_gpu.backends.cuda.tables import WorkloadTables
@@ -41,24 +40,20 @@ samples its two streams in threads of their own."""
 @functools.cache
 def library() -> ctypes.CDLL:
     """slab.cu for the host."""
-    assert COMPILER
-    with tempfile.TemporaryDirectory(prefix="servegen_gpu-test-") as folder:
-        target = Path(folder, "slab.so")
-        flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-        subprocess.run([COMPILER, *flags, "-I", KERNELS, HERE / "cuda_host.cpp", "-o", target], check=True)
-        loaded = ctypes.CDLL(str(target))
-    return typed(loaded)
+    return typed(on_host("slab", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"))
 
 
 @functools.cache
 def probes() -> ctypes.CDLL:
     """slab.cu and the probes of bench/ for the host."""
+    return on_host("probes", "-O1", "-ffp-contract=off", "-DPROBES")
+
+
+def on_host(kind: str, *flags: str) -> ctypes.CDLL:
+    """What g++ makes of cuda_host.cpp, which includes slab.cu, with these flags."""
     assert COMPILER
-    with tempfile.TemporaryDirectory(prefix="servegen_gpu-test-") as folder:
-        target = Path(folder, "probes.so")
-        flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-DPROBES"]
-        subprocess.run([COMPILER, *flags, "-I", KERNELS, HERE / "cuda_host.cpp", "-o", target], check=True)
-        return ctypes.CDLL(str(target))
+    command = [COMPILER, "-std=c++17", *flags, "-I", str(KERNELS)]
+    return ctypes.CDLL(str(compiled(kind, command, HERE / "cuda_host.cpp")))
 
 
 def typed(loaded: ctypes.CDLL) -> ctypes.CDLL:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from built import folder
 
 import servegen_gpu as sg
 from servegen_gpu import Trace
@@ -23,9 +23,8 @@ def _library_path() -> Path | str:
     """The library, or why there is none."""
     if found := find_library():
         return found
-    folder = tempfile.mkdtemp(prefix="servegen_gpu-tests-")
     try:
-        return build_into(Path(folder))
+        return build_into(folder())
     except BuildError as error:
         return str(error)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,9 @@ def test_ticks_are_those_of_numpy() -> None:
 
 
 @pytest.fixture(scope="module")
-def contracted(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def contracted() -> ctypes.CDLL:
     """The kernels with multiply-adds of one rounding: what ``--fmad=true`` makes of them."""
-    target = tmp_path_factory.mktemp("contracted") / "slab.so"
-    flags = ["-std=c++17", "-O2", "-mfma", "-ffp-contract=fast", "-shared", "-fPIC"]
-    source = cuda_host.HERE / "cuda_host.cpp"
-    subprocess.run([str(COMPILER), *flags, "-I", cuda_host.KERNELS, source, "-o", target], check=True)
-    return cuda_host.typed(ctypes.CDLL(str(target)))
+    return cuda_host.typed(cuda_host.on_host("contracted", "-O2", "-mfma", "-ffp-contract=fast"))
 
 
 @pytest.mark.skipif(

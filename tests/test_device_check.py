@@ -16,7 +16,9 @@ from typing import Any
 
 import fake_cupy
 import pytest
+from built import with_native
 from cuda_host import COMPILER
+from native import library
 from profiles import REPOSITORY
 from test_cuda_sort import nvcc_in
 
@@ -38,14 +40,23 @@ runpy.run_path(script, run_name="__main__")
 """A script as `python script --help` runs it where the package is not installed."""
 
 
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with CuPy for child processes, an nvcc, and a cache that has the compiled kernels."""
+    folder = tmp_path_factory.mktemp("machine")
+    fake_cupy.for_children(folder / "children")
+    nvcc_in(folder)
+    with_native(folder / "cache", library().path)
+    return folder
+
+
 @pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def played(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two devices and an nvcc that the host plays, for child processes too."""
     fake_cupy.install(monkeypatch, devices=2)
-    fake_cupy.for_children(tmp_path / "children")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "children"))
-    monkeypatch.setenv("NVCC", str(nvcc_in(tmp_path)))
-    monkeypatch.setenv("SERVEGEN_GPU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(machine / "children"))
+    monkeypatch.setenv("NVCC", str(machine / "nvcc"))
+    monkeypatch.setenv("SERVEGEN_GPU_CACHE", str(machine / "cache"))
     monkeypatch.setenv("SERVEGEN_GPU_SORT", "auto")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Container, Sequence
 from pathlib import Path
+
+from built import compiled
 
 from ptx.compile import ptx_of
 from ptx.parse import Variable
@@ -46,14 +47,12 @@ class PtxModule:
     ) -> None:
         assert COMPILER
         text, self.kernels = translate(ptx, contractible=contractible, only=only)
+        path = compiled("ptx", [COMPILER, *FLAGS, f"-O{optimize}", "-I", str(HERE)], text)
         with tempfile.TemporaryDirectory(prefix="servegen_gpu-test-") as folder:
-            source, target = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
-            source.write_text(text)
-            flags = (*FLAGS, f"-O{optimize}", "-shared", "-fPIC", "-I", HERE)
-            subprocess.run([COMPILER, *flags, source, "-o", target], check=True)
-            self._library = ctypes.CDLL(str(target))
+            # the machine is a global of the library, so that every module has one of its own
+            self._library = ctypes.CDLL(shutil.copy(path, Path(folder, "kernels.so")))
         self._library.ptx_failure.restype = ctypes.c_char_p
-        self._lock = threading.Lock()  # the machine is a global of the library
+        self._lock = threading.Lock()  # for the one machine
 
     def launch(
         self, kernel: str, grid: Dim, block: Dim, arguments: Sequence[Argument], *,
