@@ -12,7 +12,7 @@ import servegen_gpu as sg
 from servegen_gpu.cli import main
 from servegen_gpu.describe import see
 from servegen_gpu.plotting import terminal
-from servegen_gpu.plotting.time_axis import duration_text, nice_bin_s
+from servegen_gpu.plotting.words import duration_text, nice_bin_s
 from servegen_gpu.windowed import Timeline
 
 BLOCKS = terminal.Style(80)

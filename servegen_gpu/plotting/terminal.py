@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.plotting.time_axis import duration_text, nice_bin_s
+from servegen_gpu.plotting.words import duration_text, nice_bin_s
 
 if TYPE_CHECKING:
     from servegen_gpu.clients.pool import ClientPool

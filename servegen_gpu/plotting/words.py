@@ -1,4 +1,4 @@
-"""Steps of time that people count in, and their names."""
+"""Numbers and times in words: for pictures, and what is said of them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def duration_text(seconds: float) -> str:
         if abs(seconds) >= 2 * unit_s or (abs(seconds) >= unit_s and math.isclose(seconds % unit_s, 0.0)):
             return f"{seconds / unit_s:.4g} {name}"
     return f"{seconds:.4g} s"
+
+
+def number(value: float) -> str:
+    """A number of about four digits: 0.1234, 12.34, 1,234, 12,340,000."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,276 @@
+"""Pictures of studies with matplotlib: distributions, convergence, fans, tornadoes, planes of effects, decisions.
+
+Every function takes plain arrays and gives a figure; the words for those who do not see it are in
+`servegen_gpu.reporting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegen_gpu.plotting.style import BAND, GREY, LINES, PALE, legend, sheet
+from servegen_gpu.plotting.words import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+MAIN, OTHER = LINES[2], LINES[1]
+ROW_IN = 0.3
+"""Height of a row of bars."""
+LONGEST_NAME = 30
+
+
+class Level(NamedTuple):
+    """A value with its name and the ends of its interval; infinite where there is none."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+def distribution(values: Floats, levels: Sequence[Level], label: str) -> Figure:
+    """Histogram of replicas, float64[n], with quantiles and their intervals."""
+    with sheet() as (figure, axes):
+        edges = _edges(values)
+        axes.hist(values, bins=edges, color=PALE, edgecolor=GREY, linewidth=0.6)
+        for line, level in zip(LINES[1:], levels, strict=False):
+            low, high = max(level.low, edges[0]), min(level.high, edges[-1])
+            axes.axvspan(low, high, color=line.color, alpha=BAND, linewidth=0)
+            axes.axvline(level.value, label=f"{level.name}: {number(level.value)}", **line.curve())
+        axes.set(xlabel=label, ylabel="replicas")
+        _room_for_legend(axes)
+        legend(axes, loc="upper right")
+    return figure
+
+
+def _edges(values: Floats) -> Floats:
+    """Edges of equally wide bins: as many as the spread and number of values carry, 5 to 50."""
+    low, high = float(values.min()), float(values.max())
+    if not high > low:
+        return np.array([low - 0.5, low + 0.5])
+    upper, lower = np.quantile(values, (0.75, 0.25))
+    width = float(2 * (upper - lower) / len(values) ** (1 / 3)) or (high - low) / 10
+    return np.linspace(low, high, min(max(int(np.ceil((high - low) / width)), 5), 50) + 1)
+
+
+def convergence(units: Floats, mean: Floats, half_width: Floats, label: str, unit: str) -> Figure:
+    """Running mean with its interval, over the number of replicas or draws, float64[n] each."""
+    with sheet() as (figure, axes):
+        band = f"interval, now ± {number(half_width[-1])}"
+        axes.fill_between(units, mean - half_width, mean + half_width, color=MAIN.color, alpha=BAND, label=band)
+        axes.plot(units, mean, label=f"mean, now {number(mean[-1])}", **MAIN.curve(linestyle="solid"))
+        # the first few intervals are so wide that they would hide all others
+        settled = slice(min(len(mean) // 20, len(mean) - 1), None)
+        low, high = float((mean - half_width)[settled].min()), float((mean + half_width)[settled].max())
+        if high > low:
+            axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
+        axes.set(xlabel=unit, ylabel=f"mean of {label}" if len(label) < 34 else f"mean of\n{label}")
+        legend(axes, loc="upper right")
+    return figure
+
+
+def fan(time_s: NDArray[Any], quantiles: Mapping[float, NDArray[Any]], label: str) -> Figure:
+    """Quantiles over time: pairs around the median as bands that darken inwards.
+
+    Parameters
+    ----------
+    time_s : float64[n]
+    quantiles : mapping from levels (0 to 1) to float64[n]
+    label : str
+        Of what.
+    """
+    levels = sorted(quantiles)
+    pairs = [(low, high) for low, high in zip(levels, reversed(levels), strict=True) if low < high]
+    with sheet() as (figure, axes):
+        at, unit = _clock(time_s)
+        for low, high in pairs:
+            band = {"color": MAIN.color, "alpha": 0.22, "linewidth": 0.5, "label": f"{low:.4g} to {high:.4g} quantile"}
+            axes.fill_between(at, quantiles[low], quantiles[high], **band)
+        if 0.5 in quantiles:
+            axes.plot(at, quantiles[0.5], label="median", **LINES[0].curve(linewidth=1.1))
+        axes.set(xlabel=f"time, {unit}", ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0)
+        _room_for_legend(axes)
+        legend(axes, loc="upper right", ncols=2)
+    return figure
+
+
+def shares(names: Sequence[str], parameters: Floats) -> Figure:
+    """How much of the variance of each metric is that of parameters, float64[n, 3]: shares, and ends of intervals."""
+    value, low, high = parameters.T
+    with _rows(len(names)) as (figure, axes):
+        at = np.arange(len(names))
+        axes.barh(at, value, color=MAIN.color, label="parameters")
+        axes.barh(at, 1 - value, left=value, color="white", hatch="///", edgecolor=GREY, label="chance in replicas")
+        _whiskers(axes, at, value, low, high)
+        _named(axes, names)
+        axes.set(xlabel="share of the variance", xlim=(0, 1))
+        _legend_below(figure, axes)
+    return figure
+
+
+def tornado(names: Sequence[str], low: Sequence[Level], high: Sequence[Level], base: float, label: str) -> Figure:
+    """What a metric becomes at either end of each parameter.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Parameters, the first on top.
+    low, high : sequence of Level
+        The metric where the parameter is at its lower and upper end, with intervals.
+    base : float
+        The metric where none is changed.
+    label : str
+        Of the metric.
+    """
+    with _rows(len(names)) as (figure, axes):
+        at = np.arange(len(names))
+        for levels, name, fill in (
+            (low, "lower end", {"color": "white", "hatch": "///"}),
+            (high, "upper end", {"color": MAIN.color}),
+        ):
+            value = np.array([level.value for level in levels])
+            axes.barh(at, value - base, left=base, height=0.62, linewidth=0.8, edgecolor=GREY, label=name, **fill)
+            _whiskers(axes, at, value, *np.array([level[2:] for level in levels]).T)
+        axes.axvline(base, color="black", linewidth=1)
+        _named(axes, names)
+        axes.set(xlabel=label)
+        _legend_below(figure, axes)
+    return figure
+
+
+def morris_plane(names: Sequence[str], mu_star: Sequence[Level], sigma: Floats, label: str) -> Figure:
+    """Mean size of elementary effects, with intervals, against their spread."""
+    largest = max(max(level.value for level in mu_star), float(sigma.max(initial=0)))
+    with sheet(height_in=3.0 + 0.2 * ((len(names) + 2) // 2)) as (figure, axes):
+        most = largest * 1.15 or 1.0
+        axes.plot([0, most], [0, most], color=GREY, linewidth=1, linestyle="dotted", label="sigma = mu*")
+        for at, (name, level) in enumerate(zip(names, mu_star, strict=True)):
+            line = LINES[at % len(LINES)]
+            value, low, high = np.array([level[1:]]).T
+            _whiskers(axes, sigma[at : at + 1], value, low, high, line.color)
+            axes.plot(level.value, sigma[at], label=_short(name), **line.points(markersize=6))
+        axes.set(xlabel=f"mu*: mean size of effects on\n{label}", ylabel="sigma: spread of effects")
+        axes.set_xlim(0, most)
+        axes.set_ylim(0, most)
+        _legend_below(figure, axes)
+    return figure
+
+
+def sobol(names: Sequence[str], first: Sequence[Level], total: Sequence[Level], label: str) -> Figure:
+    """First-order and total indices of each parameter with their intervals."""
+    with _rows(len(names), ROW_IN * 1.5) as (figure, axes):
+        at = np.arange(len(names))
+        for levels, shift, name, fill in (
+            (first, -0.2, "first order: alone", {"color": MAIN.color}),
+            (total, 0.2, "total: with interactions", {"color": "white", "hatch": "///"}),
+        ):
+            value = np.array([level.value for level in levels])
+            axes.barh(at + shift, value, height=0.38, edgecolor=GREY, linewidth=0.8, label=name, **fill)
+            _whiskers(axes, at + shift, value, *np.array([level[2:] for level in levels]).T)
+        _named(axes, names)
+        axes.set(xlabel=f"share of the variance of\n{label}")
+        axes.axvline(0, color="black", linewidth=0.8)
+        _legend_below(figure, axes)
+    return figure
+
+
+def needed_over_time(
+    edges_s: Floats, quantiles: tuple[Floats, Floats, Floats], lines: Mapping[str, float], label: str, band: str
+) -> Figure:
+    """Instances that are needed in each interval of time, with the range over replicas, and levels to compare with.
+
+    Parameters
+    ----------
+    edges_s : float64[n + 1]
+    quantiles : (low, median, high), float64[n] each
+    lines : mapping of str to float
+        Horizontal lines by name.
+    label, band : str
+        Of the vertical axis, and of the range.
+    """
+    low, median, high = quantiles
+    with sheet() as (figure, axes):
+        at, unit = _clock(edges_s)
+        if (high > low).any():
+            axes.stairs(high, at, baseline=low, fill=True, color=MAIN.color, alpha=BAND, label=band)
+        axes.stairs(median, at, baseline=None, label="median", **MAIN.curve(linestyle="solid"))
+        for line, (name, value) in zip((LINES[0], LINES[1], LINES[4], LINES[6]), lines.items(), strict=False):
+            curve = line.curve() if line.dashes != "solid" else line.curve(linestyle="dashed")
+            axes.axhline(value, label=f"{name}: {number(value)}", **curve)
+        axes.set(xlabel=f"time, {unit}", ylabel=label)
+        axes.set_ylim(0, 1.5 * max(float(high.max(initial=0)), *lines.values(), 1.0))
+        axes.margins(x=0)
+        legend(axes, loc="upper right", ncols=2)
+    return figure
+
+
+def chance_of_missing(
+    instances: NDArray[np.int64], sides: Mapping[str, tuple[Floats, Floats, Floats]], decision: int | None, aim: float
+) -> Figure:
+    """Probability that so many instances miss the objective: by side its value and the ends of its interval."""
+    with sheet() as (figure, axes):
+        for line, (name, (value, low, high)) in zip((MAIN, OTHER), sides.items(), strict=False):
+            axes.fill_between(instances, low, high, color=line.color, alpha=BAND, linewidth=0)
+            axes.plot(instances, value, label=name, **line.curve(marker=line.marker, markersize=4))
+        axes.axhline(aim, color=GREY, linewidth=1, linestyle="dotted", label=f"accepted: {aim:.3g}")
+        if decision is not None:
+            axes.axvline(decision, color="black", linewidth=1, label=f"decision: {decision:,}")
+        axes.set(xlabel="instances", ylabel="probability of missing", ylim=(-0.02, 1.02))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        legend(axes, loc="upper right")
+    return figure
+
+
+def _rows(rows: int, row_in: float = ROW_IN) -> AbstractContextManager[tuple[Figure, Any]]:
+    """A sheet with room for so many rows of bars."""
+    return sheet(height_in=1.3 + row_in * max(rows, 2))
+
+
+def _whiskers(axes: Axes, at: Any, value: Floats, low: Floats, high: Floats, color: str = "black") -> None:
+    """Intervals of bars, where they are known."""
+    known = np.isfinite(value) & np.isfinite(low) & np.isfinite(high) & (high > low)
+    if known.any():
+        reach = np.maximum([(value - low)[known], (high - value)[known]], 0)
+        axes.errorbar(value[known], at[known], xerr=reach, fmt="none", ecolor=color, capsize=3, linewidth=1)
+
+
+def _named(axes: Axes, names: Sequence[str]) -> None:
+    """Names of rows, the first on top."""
+    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    """A legend where no bar can be."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
+
+
+def _room_for_legend(axes: Axes) -> None:
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.3 * (high - low))
+
+
+def _clock(time_s: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Times in seconds, minutes, hours or days, whichever gives short numbers."""
+    last = float(time_s[-1])
+    for unit_s, name in ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if last >= 2 * unit_s:
+            return time_s / unit_s, name
+    return time_s, "seconds"

@@ -1,0 +1,61 @@
+"""Studies as parts of a page: what was found, in words, pictures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.reporting.page import Section
+from servegen_gpu.reporting.parts import table as table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LONGEST_SETTING = 400
+SHOWN_ELSEWHERE = ("bins",)
+"""Settings that are data for pictures."""
+
+
+def study_sections(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) -> list[Section]:
+    """What `read_study` gives, as sections of a page.
+
+    Parameters
+    ----------
+    kind : {"montecarlo", "sensitivity", "provision"}
+    settings : mapping
+    table : DataFrame
+
+    Raises
+    ------
+    OptionError
+        For another kind, or if matplotlib is not installed.
+    """
+    from servegen_gpu.reporting.replicas import replica_sections
+
+    makers = {"montecarlo": replica_sections}
+    if kind not in makers:
+        raise OptionError(f"a study of kind {', '.join(makers)}", repr(kind)[:60], "give another file")
+    return [*makers[kind](settings, table), Section("How it was made", settings_table(settings))]
+
+
+def settings_table(settings: Mapping[str, Any]) -> str:
+    """All settings of a study but those that pictures show."""
+    rows = [[name, _plain(value)] for name, value in settings.items() if name not in SHOWN_ELSEWHERE]
+    return table_of(("setting", "value"), rows, caption="Settings of the study", long=1)
+
+
+def _plain(value: Any) -> str:
+    """A setting on one line, cut where it is long."""
+    text = _words(value)
+    return text if len(text) <= LONGEST_SETTING else text[: LONGEST_SETTING - 1] + "…"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    return f"{value:,.10g}" if isinstance(value, float) else str(value)
