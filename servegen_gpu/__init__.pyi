@@ -57,11 +57,11 @@ from servegen_gpu.scaling import rescale as rescale
 from servegen_gpu.scaling import thin as thin
 from servegen_gpu.schedules import Schedule as Schedule
 from servegen_gpu.schedules import read_schedule as read_schedule
-from servegen_gpu.studies.monte_carlo import monte_carlo as monte_carlo
-from servegen_gpu.studies.study import Study as Study
 from servegen_gpu.serving.profiles import load_server as load_server
 from servegen_gpu.serving.server import Server as Server
 from servegen_gpu.serving.simulate import simulate as simulate
+from servegen_gpu.studies.monte_carlo import monte_carlo as monte_carlo
+from servegen_gpu.studies.study import Study as Study
 from servegen_gpu.trace import Trace as Trace
 from servegen_gpu.trace import read_trace as read_trace
 from servegen_gpu.validating import validate as validate

@@ -112,7 +112,9 @@ def require_matplotlib() -> Any:
 
 
 @contextmanager
-def sheet(panels: int = 1, columns: int = 1, *, share_x: bool = True) -> Iterator[tuple[Figure, Any]]:
+def sheet(
+    panels: int = 1, columns: int = 1, *, share_x: bool = True, height_in: float | None = None
+) -> Iterator[tuple[Figure, Any]]:
     """A figure in the house's style, and its axes: one, or an array of panels, row by row.
 
     >>> with sheet() as (figure, axes):
@@ -122,7 +124,7 @@ def sheet(panels: int = 1, columns: int = 1, *, share_x: bool = True) -> Iterato
     from matplotlib.figure import Figure
 
     rows = -(-panels // columns)
-    height = HEIGHT_IN if rows == 1 else PANEL_IN * rows + 0.2
+    height = height_in or (HEIGHT_IN if rows == 1 else PANEL_IN * rows + 0.2)
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
         axes = figure.subplots(rows, columns, sharex=share_x)
