@@ -22,8 +22,8 @@ SAYS = {
         "mean, sigma their spread, which is large where effects are not linear or hang on other parameters."
     ),
     "sobol": (
-        "Shares of the variance: first is what a parameter explains alone, total (bars) what it has part in; the rest of "
-        "total comes from interactions."
+        "Shares of the variance: first is what a parameter explains alone, total (bars) what it has part in; the rest "
+        "of total comes from interactions."
     ),
 }
 HEADS = {
