@@ -83,7 +83,9 @@ def _running(xp: Any, rows: Rows, name: str, before: Any) -> Any:
     column = column_of(rows, name)
     if isinstance(column, Ragged):
         before, column = column.offsets[before], column.values
-    return xp.concatenate((xp.zeros(1, np.int64), xp.cumsum(column, dtype=np.int64)))[before]
+    if not len(column):
+        return xp.zeros(len(before), np.int64)
+    return xp.where(before > 0, xp.cumsum(column, dtype=np.int64)[before - 1], 0)
 
 
 def column_of(rows: Rows, column: str) -> Any:
