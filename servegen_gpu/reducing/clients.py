@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from servegen_gpu.reducing.loads import Figures
-from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of
+from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, numbers
 
 
-def by_client(figures: Figures, name: str = "clients") -> Reduction:
+def by_client(figures: Figures = numbers, name: str = "clients") -> Reduction:
     """Requests by client: ``client`` int64[clients], ascending, those that sent any; ``requests`` int64[clients]."""
     return Reduction(name, _nobody, _counted, _together, figures)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.comparing.histograms import GAP_BITS, gap_bin, gap_of_bin
 from servegen_gpu.reducing.loads import Figures
-from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of
+from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, numbers
 from servegen_gpu.request.columns import Ragged
 
 BINS = 45 << GAP_BITS
@@ -21,7 +21,7 @@ BINS = 45 << GAP_BITS
 _LOW_BITS = 16
 
 
-def lengths(column: str, figures: Figures, name: str = "") -> Reduction:
+def lengths(column: str, figures: Figures = numbers, name: str = "") -> Reduction:
     """Histogram of a column of tokens: ``counts`` int64[bins]; of lists, of their items."""
 
     def step(xp: Any, rows: Rows) -> State:
@@ -31,7 +31,7 @@ def lengths(column: str, figures: Figures, name: str = "") -> Reduction:
     return Reduction(name or f"lengths_{column}", _no_counts, step, figures=figures)
 
 
-def gaps(figures: Figures, name: str = "gaps") -> Reduction:
+def gaps(figures: Figures = numbers, name: str = "gaps") -> Reduction:
     """Inter-arrival times of the whole trace.
 
     The state has ``counts`` int64[bins], ``squares`` int64[3] (of gaps as two digits: sums of high², high · low and
@@ -58,7 +58,7 @@ def gaps(figures: Figures, name: str = "gaps") -> Reduction:
     return Reduction(name, none, step, merge, figures)
 
 
-def client_gaps(figures: Figures, name: str = "client_gaps") -> Reduction:
+def client_gaps(figures: Figures = numbers, name: str = "client_gaps") -> Reduction:
     """Inter-arrival times of every client by itself, all in one histogram.
 
     The state has ``counts`` int64[bins]; and ``client``, ``first_us`` and ``last_us``, int64[clients].

@@ -10,7 +10,7 @@ import numpy as np
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.reducing.loads import Figures, bins_in
-from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of
+from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, numbers
 from servegen_gpu.serving.server import Server
 
 
@@ -50,7 +50,7 @@ class ServiceTime:
 
 
 def in_flight(
-    service: ServiceTime, every_s: float, span_s: float, figures: Figures, name: str = "in_flight"
+    service: ServiceTime, every_s: float, span_s: float, figures: Figures = numbers, name: str = "in_flight"
 ) -> Reduction:
     """Requests that are in flight at instants, and their tokens.
 

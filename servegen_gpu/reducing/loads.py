@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 
 from servegen_gpu.comparing.measures import dispersion
 from servegen_gpu.errors import OptionError
-from servegen_gpu.reducing.reduction import Binned, Reduction, State
+from servegen_gpu.reducing.reduction import Binned, Reduction, State, numbers
 from servegen_gpu.windowed import MAX_WINDOWS, microseconds
 
 Figures = Callable[[State], dict[str, float]]
 
 
-def loads(
-    columns: Sequence[str], bin_s: float, span_s: float, figures: Figures | None = None, name: str = ""
-) -> Reduction:
+def loads(columns: Sequence[str], bin_s: float, span_s: float, figures: Figures = numbers, name: str = "") -> Reduction:
     """Requests and tokens by bin; bins adjoin from the start of the trace, and only whole ones count.
 
     Parameters
@@ -42,8 +40,6 @@ def loads(
     """
     binned = Binned(tuple(columns), *bins_in(bin_s, span_s))
     name = name or f"loads_{bin_s:g}s"
-    if figures is None:
-        return Reduction(name, binned.nothing, binned.of, binned=binned)
     return Reduction(name, binned.nothing, binned.of, figures=figures, binned=binned)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -131,13 +132,13 @@ class Reduction:
 
 
 class Reduced(dict[str, State]):
-    """States by the names of their reductions.
+    """States by the names of their reductions, int64 arrays of NumPy.
 
     Parameters
     ----------
     reductions : iterable of Reduction
     states : iterable of dict
-        Of each of them, int64 arrays of NumPy.
+        Of each of them.
     """
 
     def __init__(self, reductions: Iterable[Reduction], states: Iterable[State]) -> None:
@@ -150,10 +151,12 @@ class Reduced(dict[str, State]):
 
     def figures(self) -> dict[str, float]:
         """All figures of all states."""
-        found: dict[str, float] = {}
-        for reduction in self.reductions:
-            found |= reduction.figures(self[reduction.name])
-        return found
+        return {name: value for found in self.by_reduction.values() for name, value in found.items()}
+
+    @cached_property
+    def by_reduction(self) -> dict[str, dict[str, float]]:
+        """Figures by the name of their reduction, computed once; of replicas on the threads that reduce them."""
+        return {one.name: one.figures(self[one.name]) for one in self.reductions}
 
 
 def checked(reductions: Reduction | Iterable[Reduction]) -> tuple[Reduction, ...]:

@@ -43,7 +43,9 @@ def reduce_replicas(
     threads: int | None = None,
     **keywords: Unpack[Sampling],
 ) -> Iterator[Reduced]:
-    """The states of reductions over each of many replicas, in their order; memory does not grow with their number.
+    """The states of reductions over each of many replicas, in their order, and their figures.
+
+    Memory does not grow with the number of replicas: a few are made ahead of what was taken.
 
     Parameters
     ----------
@@ -84,7 +86,9 @@ def _each(
     def one(replica: int) -> Reduced:
         key = derive_key(seed, options.integer("replica", replica, 2**32 - 1))
         with single_threaded() if workload.backend.shared else nullcontext():
-            return reduced(replace(workload, key=key), asked)
+            found = reduced(replace(workload, key=key), asked)
+            _ = found.by_reduction  # a server may have been simulated for them
+        return found
 
     if threads == 1:
         yield from map(one, replicas)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from servegen_gpu.reducing.loads import Figures
-from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of
+from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, numbers
 from servegen_gpu.serving.server import Server
 from servegen_gpu.serving.simulate import simulate
 from servegen_gpu.trace import Trace
@@ -15,7 +15,7 @@ from servegen_gpu.trace import Trace
 COLUMNS = ("arrival_us", "input_tokens", "output_tokens")
 
 
-def arrivals(figures: Figures, name: str = "served") -> Reduction:
+def arrivals(figures: Figures = numbers, name: str = "served") -> Reduction:
     """What a server needs of requests, for `servegen_gpu.serving`: the columns ``arrival_us`` and tokens, int64[n]."""
 
     def none(xp: Any) -> State:

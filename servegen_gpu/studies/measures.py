@@ -89,7 +89,7 @@ class Measures:
             yield self._measured(reduce(trace, self.reductions), found)
 
     def _measured(self, reduced: Reduced, found: Mapping[str, dict[str, float]]) -> Measured:
-        by_reduction = {one.name: one.figures(reduced[one.name]) for one in reduced.reductions}
+        by_reduction = reduced.by_reduction
         flat = {name: value for figures in by_reduction.values() for name, value in figures.items()}
         figures: dict[str, float] = {}
         for metric in self.asked:
