@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from servegen_gpu.disk import explained, hidden_beside
 from servegen_gpu.errors import OptionError
 from servegen_gpu.studies.source import REPLICAS_OF_A_DRAW
 from servegen_gpu.studies.study import AXES, Study
@@ -103,9 +104,15 @@ class Records:
         ------
         OptionError
             If the file is anything else, or a study with other settings: the error names them.
+        OutputError
+            If there is no file, and none can be made.
         """
         records = cls(tuple(settings["vary"]))
-        if not path.exists():
+        if not os.path.lexists(path):
+            with explained(path):  # now, not after hours
+                probe = hidden_beside(path)
+                probe.touch()
+                probe.unlink()
             return records
         study = Study.read(path)
         if differences := _differences(study.settings, settings):
@@ -130,8 +137,9 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
     """Settings that differ, in words."""
     ours = json.loads(json.dumps(here))
     keys = [key for key in dict.fromkeys([*ours, *there]) if key not in NOT_COMPARED]
+    words = {"asked": "metrics"}
     return [
-        f"{key} {_short(there.get(key))} there, {_short(ours.get(key))} here"
+        f"{words.get(key, key)} {_short(there.get(key))} there, {_short(ours.get(key))} here"
         for key in keys
         if there.get(key) != ours.get(key)
     ]
