@@ -220,7 +220,7 @@ class Verdict:
             least = f"at least {self.rule.share:.6g} of replicas have {side}"
             return f"{least}: {self.answer or 'undecided'} (share {value:.4f}, {low:.4f} to {high:.4f})"
         reach = relative_reach(self.interval)
-        reached = f"±{100 * reach:.2g} %" if math.isfinite(reach) else "not known yet"
+        reached = f"±{100 * reach:.2g} %" if reach < 10 else "not known yet"
         return f"mean of {self.metric} to ±{100 * self.rule.relative:.4g} %: {'yes' if self.met else 'no'} ({reached})"
 
 
