@@ -194,7 +194,9 @@ class _Run:
                     return self._study()
             return self._study()
         except KeyboardInterrupt:
-            if not done:
+            replicas, draws = self.settings["replicas"], self.settings["draws"]
+            self.counts = {draw: min(self.records.count(draw), replicas) for draw in self.records.rows if draw < draws}
+            if not any(self.counts.values()):
                 raise
             raise Interrupted(self._study(), most) from None
         finally:

