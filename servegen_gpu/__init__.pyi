@@ -61,6 +61,9 @@ from servegen_gpu.serving.profiles import load_server as load_server
 from servegen_gpu.serving.server import Server as Server
 from servegen_gpu.serving.simulate import simulate as simulate
 from servegen_gpu.studies.monte_carlo import monte_carlo as monte_carlo
+from servegen_gpu.studies.parameters import Parameter as Parameter
+from servegen_gpu.studies.sensitivity import Sensitivity as Sensitivity
+from servegen_gpu.studies.sensitivity import sensitivity as sensitivity
 from servegen_gpu.studies.study import Study as Study
 from servegen_gpu.trace import Trace as Trace
 from servegen_gpu.trace import read_trace as read_trace

@@ -46,7 +46,19 @@ def _fail(message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from servegen_gpu.cli import compare, convert, fit, generate, join, montecarlo, save, scale, show, validate
+    from servegen_gpu.cli import (
+        compare,
+        convert,
+        fit,
+        generate,
+        join,
+        montecarlo,
+        save,
+        scale,
+        sensitivity,
+        show,
+        validate,
+    )
     from servegen_gpu.provenance import VERSION
 
     parser = argparse.ArgumentParser(
@@ -54,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"servegen-gpu {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (generate, fit, compare, convert, validate, join, scale, save, montecarlo, show):
+    for command in (generate, fit, compare, convert, validate, join, scale, save, montecarlo, sensitivity, show):
         command.add(commands)
     return parser

@@ -137,6 +137,15 @@ class Sensitivity:
         """Names of the varied parameters."""
         return tuple(self.settings["vary"])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and rows, in terms that JSON has; None for what is not finite."""
+        rows = self.table.to_dict(orient="records")
+        finite = [
+            {str(key): value if isinstance(value, str) or np.isfinite(value) else None for key, value in row.items()}
+            for row in rows
+        ]
+        return {"settings": dict(self.settings), "rows": finite}
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write it to a Parquet file with the settings in its metadata."""
         write_study(path, "sensitivity", self.settings, self.table)
