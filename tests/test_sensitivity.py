@@ -105,8 +105,8 @@ def test_resamples_are_of_all_alike():
 
 def test_total_tokens_are_rate_times_length():
     """A workload whose answer is known: of the product, on the same points, and so in closed form."""
-    found = sg.sensitivity(POOL, VARY, "input_tokens", "sobol", samples=32, replicas=2, seed=3, **SHORT)
-    places = sobol.points(2, 32, seed=3)
+    found = sg.sensitivity(POOL, VARY, "input_tokens", "sobol", samples=16, replicas=2, seed=3, **SHORT)
+    places = sobol.points(2, 16, seed=3)
     product = (0.5 + places[:, 0]) * (0.5 + 1.5 * places[:, 1])
     known = sobol.figures(product[:, None], 2, seed=3, confidence=0.95)
     for name in ("first", "total"):
@@ -115,10 +115,10 @@ def test_total_tokens_are_rate_times_length():
     # Var(XY) = Vx my² + Vy mx² + Vx Vy, of uniforms of mean 1 and 1.25
     vx, vy, mx, my = 1 / 12, 1.5**2 / 12, 1.0, 1.25
     parts = np.array([vx * my**2, vy * mx**2, vx * vy])
-    places = sobol.points(2, 4096, seed=3)
+    places = sobol.points(2, 512, seed=3)
     found = sobol.figures((0.5 + places[:, :1]) * (0.5 + 1.5 * places[:, 1:]), 2, seed=3, confidence=0.95)
-    np.testing.assert_allclose(found["first"][0], parts[:2] / parts.sum(), atol=0.02)
-    np.testing.assert_allclose(found["total"][0], (parts[:2] + parts[2]) / parts.sum(), atol=0.02)
+    np.testing.assert_allclose(found["first"][0], parts[:2] / parts.sum(), atol=0.03)
+    np.testing.assert_allclose(found["total"][0], (parts[:2] + parts[2]) / parts.sum(), atol=0.03)
 
 
 def test_methods_agree_about_a_workload():
@@ -167,8 +167,8 @@ def test_shares_have_their_own_base():
 
 def test_noise_is_what_common_numbers_leave():
     source = Source(POOL, 20, {"duration": "2m", "counts": "renewal"}, {}, tuple(parse_vary(VARY)), 0)
-    measures = measures_of("requests_peak_10s", 120)
-    values = np.column_stack((np.linspace(0.9, 1.1, 12), np.ones(12)))
+    measures = measures_of("requests", 120)
+    values = np.column_stack((np.linspace(0.95, 1.05, 12), np.ones(12)))
     common = run(source, measures, values, 8).y
     apart = np.concatenate(
         [
@@ -176,7 +176,7 @@ def test_noise_is_what_common_numbers_leave():
             for seed, point in enumerate(values)
         ]
     )
-    assert noise_share(apart)[0] > 2 * noise_share(common)[0] > 0
+    assert noise_share(apart)[0] > 5 * noise_share(common)[0] > 0
     # a known one: 12 points of variance 4, residuals of variance 8 in means of 8, and a replica's own beside
     rng = np.random.default_rng(5)
     known = rng.normal(0, 2, (4000, 1, 1)) + rng.normal(0, 9, (1, 1, 8)) + rng.normal(0, 8**0.5, (4000, 1, 8))

@@ -8,6 +8,7 @@ of its package: the build hook of the wheel loads it by path.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -73,6 +74,12 @@ def library_name(kernels: Path) -> str:
     return f"_native-{content.hexdigest()[:16]}{SUFFIX}"
 
 
+@functools.cache
+def own_name() -> str:
+    """The name of the library of our own sources, which are read once: every workload asks for it."""
+    return library_name(kernels_dir())
+
+
 def compiler() -> list[str]:
     """The C++ compiler and its first arguments: ``$CXX``, or the first of c++, g++ and clang++."""
     wanted = shlex.split(os.environ.get("CXX", ""))
@@ -131,7 +138,7 @@ def cached_library(cache: Path) -> Path:
         key = repr((cxx, made.st_size, made.st_mtime_ns))
     except (BuildError, OSError):
         key = "no compiler"
-    return cache / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}" / library_name(kernels_dir())
+    return cache / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}" / own_name()
 
 
 def build_into(cache: Path) -> Path:

@@ -20,8 +20,7 @@ from servegen_gpu.backends.native.build import (
     BuildError,
     build_into,
     cached_library,
-    kernels_dir,
-    library_name,
+    own_name,
 )
 from servegen_gpu.cache_dir import cache_dir
 from servegen_gpu.errors import OptionError
@@ -337,7 +336,7 @@ in_children(_worker.cache_clear)
 
 def packaged_library() -> Path:
     """Where a wheel has the library."""
-    return Path(__file__).with_name(library_name(kernels_dir()))
+    return Path(__file__).with_name(own_name())
 
 
 def find_library() -> Path | None:
