@@ -124,6 +124,20 @@ def test_growth_adds_clients_and_leaves_the_old_ones_their_requests():
     assert (old["input_tokens"] == before["input_tokens"]).all()
 
 
+def test_more_clients_are_smoother_than_larger_ones():
+    """New clients leave the dispersion in every second as it is; old ones that send more are burstier in it."""
+    pool = sg.pool([sg.client(rate=2, arrivals="gamma", cv=4, input_tokens=9, output_tokens=9, count=3)])
+
+    def dispersion(**values):
+        changed, factor = applied(pool, values)
+        trace = sg.generate(changed, rate=scaled_rate(None, factor), duration="2h")
+        per_second = np.bincount(trace["arrival_us"] // 1_000_000, minlength=7200)
+        return per_second.var() / per_second.mean()
+
+    assert dispersion(growth=8) == pytest.approx(dispersion(), rel=0.1)
+    assert dispersion(rate=8) > 1.5 * dispersion()
+
+
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
 @pytest.mark.parametrize("factor", [0.5, 1.3])
 def test_burstiness_multiplies_cvs(pool, factor):

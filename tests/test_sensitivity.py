@@ -185,6 +185,13 @@ def test_noise_is_what_common_numbers_leave():
     assert np.isnan(noise_share(np.ones((3, 1, 4)))).all()
 
 
+def test_a_fault_says_where_it_is():
+    pool = sg.pool([sg.client(rate={"0h": 1, "1h": 0}, input_tokens=9, output_tokens=9) for _ in range(2)])
+    pool = sg.join([pool, sg.pool([sg.client(rate={"0h": 0, "1h": 1}, input_tokens=9, output_tokens=9)])])
+    with pytest.raises(sg.RateError, match=r"nobody active in the windows starting at .* \(at clients 0\.1\)"):
+        sg.sensitivity(pool, "clients=0.1:1", "requests", rate=9, duration="2h", replicas=1)
+
+
 def test_files_hold_all_of_it(tmp_path):
     found = sg.sensitivity(POOL, VARY, "requests", replicas=2, **SHORT)
     found.write(tmp_path / "s.parquet")

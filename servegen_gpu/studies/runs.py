@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.blocks import single_threaded, thread_count
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.studies.measures import Measures
 from servegen_gpu.studies.source import Source
 
@@ -58,9 +58,13 @@ def run(
 
     def one(point: NDArray[np.float64]) -> list[dict[str, float]]:
         by_name = dict(zip((each.name for each in source.parameters), point.tolist(), strict=True))
-        with single_threaded():
-            packed = source.packed(by_name, 0)
-            return [each.figures for each in measures.over(packed, source.seed, range(replicas), 1, sampling)]
+        try:
+            with single_threaded():
+                packed = source.packed(by_name, 0)
+                return [each.figures for each in measures.over(packed, source.seed, range(replicas), 1, sampling)]
+        except ServeGenError as error:
+            where = ", ".join(f"{name} {value:g}" for name, value in by_name.items())
+            raise type(error)(error.expected, f"{error.got} (at {where})", error.fix) from error
 
     found: list[list[dict[str, float]]] = []
     with ThreadPoolExecutor(workers, thread_name_prefix="servegen_gpu_points") as pool:

@@ -191,7 +191,8 @@ def sensitivity(
     """What metrics of a workload depend on, over ranges of its parameters.
 
     All points have the same random numbers, replica by replica, and metrics are means over replicas: so chance hardly
-    moves one point against another. What is left of it is estimated, as ``noise_share`` of the table.
+    moves one point against another. What is left of it is estimated, as ``noise_share`` of the table. Clients of
+    ``clients`` are drawn once, by the seed.
 
     Parameters
     ----------
