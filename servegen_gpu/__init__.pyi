@@ -57,6 +57,7 @@ from servegen_gpu.scaling import rescale as rescale
 from servegen_gpu.scaling import thin as thin
 from servegen_gpu.schedules import Schedule as Schedule
 from servegen_gpu.schedules import read_schedule as read_schedule
+from servegen_gpu.serving.measured import fit_server as fit_server
 from servegen_gpu.serving.profiles import load_server as load_server
 from servegen_gpu.serving.server import Server as Server
 from servegen_gpu.serving.simulate import simulate as simulate
@@ -65,6 +66,8 @@ from servegen_gpu.studies.parameters import Parameter as Parameter
 from servegen_gpu.studies.sensitivity import Sensitivity as Sensitivity
 from servegen_gpu.studies.sensitivity import sensitivity as sensitivity
 from servegen_gpu.studies.study import Study as Study
+from servegen_gpu.serving.split import Split as Split
+from servegen_gpu.serving.stages import Stages as Stages
 from servegen_gpu.trace import Trace as Trace
 from servegen_gpu.trace import read_trace as read_trace
 from servegen_gpu.validating import validate as validate
