@@ -156,3 +156,13 @@ def controlled_mean(units: NDArray[np.float64], controls: NDArray[np.float64], c
     error = float(rest @ rest) / freedom * (1 / n + float(off @ inverse @ off))
     half = t_quantile(0.5 + confidence / 2, freedom) * math.sqrt(error)
     return Controlled(Interval(mean, mean - half, mean + half), 1 - error / (variance / n))
+
+
+def share_interval(hits: int, n: int, confidence: float) -> Interval:
+    """A share of units, with the interval of Clopper and Pearson (Biometrika 26, 1934), which is never too short."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
+    return Interval(hits / n, low, high)
