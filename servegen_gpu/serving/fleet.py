@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, job_of
 from servegen_gpu.serving.objective import Objective
 from servegen_gpu.serving.server import Server
-from servegen_gpu.serving.simulate import Served, served
+from servegen_gpu.serving.simulate import Served, serves
 from servegen_gpu.trace import Trace
 
 LEAD_S = 60.0
@@ -36,13 +38,17 @@ class Fleet:
     objective: Objective
     routing: Routing
 
+    @cached_property
+    def _serves(self) -> Callable[[Job], Served]:
+        return serves()
+
     def job(self, trace: Trace) -> Job:
         """The job of serving a trace by one instance."""
         return job_of(trace, self.server, 1, self.routing)
 
     def serve(self, job: Job, instances: int, counted_from: int = 0) -> Served:
         """Requests from a row on, of all that are served."""
-        found = served(replace(job, instances=instances))
+        found = self._serves(replace(job, instances=instances))
         return Served(**{name: times[counted_from:] for name, times in vars(found).items()})
 
     def fewest(self, job: Job, first: int = 1, counted_from: int = 0) -> float:
@@ -81,7 +87,9 @@ class Fleet:
 
 def rows_of(job: Job, low: int, high: int) -> Job:
     """Some requests of a job, as they are."""
-    columns = {name: value[low:high] for name, value in vars(job).items() if isinstance(value, np.ndarray)}
+    columns: dict[str, Any] = {
+        name: value[low:high] for name, value in vars(job).items() if isinstance(value, np.ndarray)
+    }
     return replace(job, **columns)
 
 
