@@ -65,6 +65,8 @@ from servegen_gpu.studies.monte_carlo import monte_carlo as monte_carlo
 from servegen_gpu.studies.parameters import Parameter as Parameter
 from servegen_gpu.studies.sensitivity import Sensitivity as Sensitivity
 from servegen_gpu.studies.sensitivity import sensitivity as sensitivity
+from servegen_gpu.studies.provision import provision as provision
+from servegen_gpu.studies.provisioned import Provision as Provision
 from servegen_gpu.studies.study import Study as Study
 from servegen_gpu.serving.split import Split as Split
 from servegen_gpu.serving.stages import Stages as Stages

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, job_of
 from servegen_gpu.serving.objective import Objective
 from servegen_gpu.serving.server import Server
-from servegen_gpu.serving.simulate import Served, serves
+from servegen_gpu.serving.simulate import Served, alone, serves
 from servegen_gpu.trace import Trace
 
 LEAD_S = 60.0
@@ -38,18 +37,18 @@ class Fleet:
     objective: Objective
     routing: Routing
 
-    @cached_property
-    def _serves(self) -> Callable[[Job], Served]:
-        return serves()
-
     def job(self, trace: Trace) -> Job:
         """The job of serving a trace by one instance."""
         return job_of(trace, self.server, 1, self.routing)
 
-    def serve(self, job: Job, instances: int, counted_from: int = 0) -> Served:
-        """Requests from a row on, of all that are served."""
-        found = self._serves(replace(job, instances=instances))
-        return Served(**{name: times[counted_from:] for name, times in vars(found).items()})
+    def holds(self, job: Job, instances: int, counted_from: int = 0) -> bool:
+        """Whether so many instances hold the objective, for requests from a row on of all that are served."""
+        served = self._serve(job, instances)
+        return self.objective.met(served.ttft_s[counted_from:], served.tbt_s[counted_from:])
+
+    @cached_property
+    def _serve(self) -> Callable[[Job, int], Served]:
+        return serves(self.server)
 
     def fewest(self, job: Job, first: int = 1, counted_from: int = 0) -> float:
         """The fewest instances that hold the objective; infinite if no number does, 0 without requests that count.
@@ -61,36 +60,20 @@ class Fleet:
             return 0
         most = min(len(job), MOST_INSTANCES)
         return _least(
-            lambda n: self.objective.met_by(self.serve(job, n, counted_from)),
+            lambda instances: self.holds(job, instances, counted_from),
             min(max(first, 1), most),
             most,
-            lambda: self.objective.met_by(self.alone(job, counted_from)),
+            lambda: self.objective.met(*(times[counted_from:] for times in alone(job))),
         )
-
-    def alone(self, job: Job, counted_from: int = 0) -> Served:
-        """What each request would see on an instance of its own: one instance, and nobody there when it comes."""
-        tokens = np.maximum(job.output_tokens, 1, dtype=np.int64)
-        steps = job.input_tokens + tokens
-        longest_ps = job.prefill_ps * job.input_tokens.astype(np.int64) + job.decode_ps * tokens + job.step_ps * steps
-        longest_ns = longest_ps // 1000 + steps + 1
-        return self.serve(replace(job, arrival_ns=np.cumsum(longest_ns) - longest_ns), 1, counted_from)
 
     def by_window(self, job: Job, begins_ns: NDArray[np.int64], first: int) -> Iterator[float]:
         """`fewest` for each window, of which the next begins where one ends; the last ends with the job."""
         rows = [*np.searchsorted(job.arrival_ns, begins_ns).tolist(), len(job)]
         leads = np.searchsorted(job.arrival_ns, begins_ns - round(LEAD_S * 1e9)).tolist()
         for lead, low, high in zip(leads, rows[:-1], rows[1:], strict=True):
-            found = self.fewest(rows_of(job, lead, high), first, low - lead) if high > low else 0
+            found = self.fewest(job.rows(np.arange(lead, high)), first, low - lead) if high > low else 0
             first = int(found) if 0 < found < math.inf else first
             yield found
-
-
-def rows_of(job: Job, low: int, high: int) -> Job:
-    """Some requests of a job, as they are."""
-    columns: dict[str, Any] = {
-        name: value[low:high] for name, value in vars(job).items() if isinstance(value, np.ndarray)
-    }
-    return replace(job, **columns)
 
 
 def _least(holds: Callable[[int], bool], first: int, most: int, attainable: Callable[[], bool]) -> float:

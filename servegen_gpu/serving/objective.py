@@ -10,14 +10,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
-
-if TYPE_CHECKING:
-    from servegen_gpu.serving.simulate import Served
 
 UNITS_S = {"s": 1.0, "ms": 1e-3}
 BOUNDED = ("ttft", "tbt")
@@ -42,30 +40,53 @@ class Objective:
     tbt_s: float | None
     level: float
 
+    def __post_init__(self) -> None:
+        for name, most in (("ttft_s", math.inf), ("tbt_s", math.inf), ("level", 1.0)):
+            value = getattr(self, name)
+            if value is None and name != "level":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+                raise OptionError(f"{name} above 0{' and up to 1' if most == 1 else ''}", repr(value), f"change {name}")
+        if self.ttft_s is None and self.tbt_s is None:
+            raise OptionError("a bound of ttft or tbt", "none", "such as ttft=2s")
+
     def __str__(self) -> str:
-        bounds = ((self.ttft_s, "TTFT"), (self.tbt_s, "mean TBT"))
-        words = [f"{name} of at most {bound:g} s" for bound, name in bounds if bound is not None]
-        return f"P{100 * self.level:g} {' and '.join(words)}"
-
-    def reached(self, served: Served) -> tuple[float, float]:
-        """The quantiles of TTFT and TBT, in seconds."""
-        ttft_s, tbt_s = (float(np.quantile(times, self.level)) for times in (served.ttft_s, served.tbt_s))
-        return ttft_s, tbt_s
-
-    def met_by(self, served: Served) -> bool:
-        """Whether both quantiles keep to their bounds."""
-        return all(value <= bound for value, bound in zip(self.reached(served), self.bounds, strict=True))
-
-    def attainment(self, served: Served) -> float:
-        """Share of the requests that keep to both bounds, each by itself."""
-        ttft_s, tbt_s = self.bounds
-        return float(((served.ttft_s <= ttft_s) & (served.tbt_s <= tbt_s)).mean())
+        bounds = ((self.ttft_s, "TTFT"), (self.tbt_s, "TBT"))
+        words = [f"a {name} of {bound} s" for bound, name in bounds if bound is not None]
+        return f"{' and '.join(words)} at {self.level}"
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Bounds of TTFT and TBT in seconds, infinite where there is none."""
         ttft_s, tbt_s = (math.inf if bound is None else bound for bound in (self.ttft_s, self.tbt_s))
         return ttft_s, tbt_s
+
+    def reached(self, ttft_s: NDArray[np.float64], tbt_s: NDArray[np.float64]) -> tuple[float, float]:
+        """The quantiles of both times, in seconds."""
+        return float(np.quantile(ttft_s, self.level)), float(np.quantile(tbt_s, self.level))
+
+    def met(self, ttft_s: NDArray[np.float64], tbt_s: NDArray[np.float64]) -> bool:
+        """Whether the quantiles keep to their bounds; that of TTFT decides first, for it mostly does."""
+        both = zip((ttft_s, tbt_s), self.bounds, strict=True)
+        return all(bound == math.inf or float(np.quantile(times, self.level)) <= bound for times, bound in both)
+
+    def attainment(self, ttft_s: NDArray[np.float64], tbt_s: NDArray[np.float64]) -> float:
+        """Share of the requests that keep to both bounds, each by itself."""
+        return float(((ttft_s <= self.bounds[0]) & (tbt_s <= self.bounds[1])).mean())
+
+    def refuse(self, alone_s: tuple[float, float]) -> NoReturn:
+        """Say that no number of instances meets it: requests alone with an instance have worse quantiles."""
+        asked = ((self.ttft_s, "ttft"), (self.tbt_s, "tbt"))
+        least = [
+            f"{name}={math.ceil(reached * 1e4) / 10:g}ms"
+            for (bound, name), reached in zip(asked, alone_s, strict=True)
+            if bound is not None and reached > bound
+        ]
+        raise OptionError(
+            "an objective that some number of instances meets",
+            f"{self}, where requests alone with an instance have {alone_s[0]:.4g} s and {alone_s[1]:.4g} s",
+            f"relax it to {','.join(least)} at least, or take a faster server",
+        )
 
 
 def parse_objective(slo: str | Mapping[str, Any] | Objective, at: str | float = "p99") -> Objective:
@@ -99,8 +120,6 @@ def parse_objective(slo: str | Mapping[str, Any] | Objective, at: str | float = 
         raise OptionError("an objective such as ttft=2.25s,tbt=500ms", repr(slo)[:60], "change slo")
     if unknown := [name for name in bounds if name not in BOUNDED]:
         raise OptionError(f"bounds of {' and '.join(BOUNDED)}", repr(unknown[0]), "name one of them")
-    if not bounds:
-        raise OptionError("a bound of ttft or tbt", "none", "such as ttft=2s")
     return Objective(bounds.get("ttft"), bounds.get("tbt"), _level(at))
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from servegen_gpu.blocks import thread_count
 from servegen_gpu.errors import OptionError
 from servegen_gpu.serving import compiled, split, stepwise
 from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, alone_ns, job_of
+from servegen_gpu.serving.objective import Objective
 from servegen_gpu.serving.server import Server
 from servegen_gpu.serving.split import Split
 from servegen_gpu.serving.stages import Stages, pass_through
@@ -140,10 +140,14 @@ def instances_needed(
     OptionError
         If no number of instances meets it, `most` do not, the trace is empty, or as `simulate`.
     """
-    objective = _Objective(slo_ttft_s, level, slo_tbt_s)
+    objective = Objective(slo_ttft_s, slo_tbt_s, level)
     needed = _needed(trace, server, objective, most, routing, _library())
     if needed == math.inf:
-        objective.refuse(job_of(trace, server, 1, routing), most)
+        alone_s = alone(job_of(trace, server, 1, routing))
+        if not objective.met(*alone_s):
+            objective.refuse(objective.reached(*alone_s))
+        expected = f"an objective that {most} instances meet"
+        raise OptionError(expected, str(objective), "relax it, or allow more with most")
     return int(needed)
 
 
@@ -163,7 +167,7 @@ def instances_needed_each(
     float64[replicas]
         Whole numbers, in order; infinity where `most` do not meet the objective, so that quantiles stay right.
     """
-    library, objective = _library(), _Objective(slo_ttft_s, level, slo_tbt_s)
+    library, objective = _library(), Objective(slo_ttft_s, slo_tbt_s, level)
 
     def needed(trace: Trace) -> float:
         return _needed(trace, server, objective, most, routing, library)
@@ -177,47 +181,20 @@ def instances_needed_each(
     return np.fromiter(all_of_them(), np.float64)
 
 
-@dataclass(frozen=True)
-class _Objective:
-    slo_ttft_s: float
-    level: float
-    slo_tbt_s: float | None
+def serves(server: Server) -> Callable[[Job, int | Split], Served]:
+    """What serves jobs of a server, by so many instances. It takes milliseconds to find: keep it for many jobs."""
+    library = _library()
+    return lambda job, instances: _served(job, {}, server, instances, library)
 
-    def __post_init__(self) -> None:
-        for name, most in (("slo_ttft_s", math.inf), ("level", 1.0), ("slo_tbt_s", math.inf)):
-            value = getattr(self, name)
-            if name == "slo_tbt_s" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-                bounds = f"{name} above 0" + (" and up to 1" if most == 1 else "")
-                raise OptionError(bounds, repr(value), f"change {name}")
 
-    def met_by(self, served: Served) -> bool:
-        return self.met(served.ttft_s, served.tbt_s)
-
-    def met(self, ttft_s: NDArray[np.float64], tbt_s: NDArray[np.float64]) -> bool:
-        if np.quantile(ttft_s, self.level) > self.slo_ttft_s:
-            return False
-        return self.slo_tbt_s is None or bool(np.quantile(tbt_s, self.level) <= self.slo_tbt_s)
-
-    def refuse(self, job: Job, most: int) -> NoReturn:
-        """Say that `most` instances do not meet it, and whether any number would."""
-        asked = f"a TTFT of {self.slo_ttft_s} s"
-        asked += "" if self.slo_tbt_s is None else f" and a TBT of {self.slo_tbt_s} s"
-        asked += f" at {self.level}"
-        ttft_ns, decode_ns = alone_ns(job)
-        ttft_s, tbt_s = ttft_ns / 1e9, decode_ns / _gaps(job) / 1e9
-        if not self.met(ttft_s, tbt_s):
-            alone = [float(np.quantile(times, self.level)) for times in (ttft_s, tbt_s)]
-            got = f"{asked}, where requests alone with an instance have {alone[0]:.4g} s and {alone[1]:.4g} s"
-            raise OptionError(
-                "an objective that some number of instances meets", got, "relax it, or take a faster server"
-            )
-        raise OptionError(f"an objective that {most} instances meet", asked, "relax it, or allow more with most")
+def alone(job: Job) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times to first token and mean times between tokens of requests each alone with an instance, float64[n] s."""
+    ttft_ns, decode_ns = alone_ns(job)
+    return ttft_ns / 1e9, decode_ns / _gaps(job) / 1e9
 
 
 def _needed(
-    trace: Trace, server: Server, objective: _Objective, most: int, routing: Routing, library: Library | None
+    trace: Trace, server: Server, objective: Objective, most: int, routing: Routing, library: Library | None
 ) -> float:
     if isinstance(most, bool) or not hasattr(most, "__index__") or not 1 <= most <= MOST_INSTANCES:
         raise OptionError(f"most from 1 to {MOST_INSTANCES}", repr(most), "change most")
@@ -227,7 +204,8 @@ def _needed(
     fails, meets = 0, most + 1
     while meets - fails > 1:
         middle = (fails + meets) // 2
-        if objective.met_by(_served(job, {}, server, middle, library)):
+        served = _served(job, {}, server, middle, library)
+        if objective.met(served.ttft_s, served.tbt_s):
             meets = middle
         else:
             fails = middle
