@@ -55,9 +55,10 @@ def compare(
 
     Parameters
     ----------
-    log : Trace, its slabs, or path
-        The reference. Slabs may come from an iterable of traces or a `Workload`.
-    other : Trace, slabs, path, ClientPool, or iterable of these
+    log : Trace, its slabs, path, or Figures
+        The reference. Slabs may come from an iterable of traces or a `Workload`; `Figures` are those of a trace that
+        was read before.
+    other : Trace, slabs, path, Figures, ClientPool, or iterable of these
         What is held against it: a trace, or replicas of a model, of which means count (medians of peaks). In an
         iterable of traces each that begins with row 0 is a trace, and those with later rows continue it. A pool is
         sampled for as long as the log lasts, with counts that are random (``renewal``).
@@ -84,10 +85,10 @@ def compare(
     replicas, seed = options.integer("replicas", replicas, 10_000), options.integer("seed", seed, 2**64 - 1)
     if not replicas:
         raise OptionError("replicas of at least 1", "0", "change replicas")
-    if naive and isinstance(log, Iterator):
+    if naive and isinstance(log, Iterator | Figures):
         fix = "give the trace, or its path"
-        raise OptionError("a log that can be read twice with naive", "an iterator of slabs", fix)
-    ours = figures_of(_opened(log))
+        raise OptionError("a log that can be read twice with naive", f"{type(log).__name__}", fix)
+    ours = log if isinstance(log, Figures) else figures_of(_opened(log))
     if ours.seen.rows < 2 or not ours.seen.end_us:
         raise OptionError(
             f"a log of at least two requests at different times, better {FEWEST_REQUESTS} and more",
@@ -136,6 +137,8 @@ def _traces(other: Any, log: Figures, replicas: int, seed: int) -> Iterator[Figu
     """Figures of the traces of the other side, one after the other."""
     if isinstance(other, ClientPool):
         yield from _sampled(other, log, replicas, seed)
+    elif isinstance(other, Figures):
+        yield Figures(other.seen, log.blocks)
     elif isinstance(other, Trace | Workload | str | os.PathLike):
         yield figures_of(_opened(other), like=log)
     elif not isinstance(other, Iterable):

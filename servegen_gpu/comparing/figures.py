@@ -145,8 +145,11 @@ def figures_of(trace: Slabs, *, like: Figures | None = None) -> Figures:
     >>> found["idc_10s"], found["peak_60s"], dict(found.values)
     """
     seen = seen_of(trace)
-    if like is not None:
-        return Figures(seen, like.blocks)
+    return figures_of_seen(seen) if like is None else Figures(seen, like.blocks)
+
+
+def figures_of_seen(seen: Seen) -> Figures:
+    """Figures of what was kept of a trace with requests."""
     distinct = len(np.unique(seen.blocks[0].values))
     return Figures(seen, np.maximum(np.rint(np.array(CACHE_SHARES) * distinct), 1).astype(np.int64))
 

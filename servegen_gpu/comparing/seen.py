@@ -202,6 +202,11 @@ class Seen:
         return self._stride > 1
 
     @property
+    def talks_sampled(self) -> bool:
+        """Whether some conversations were left out of those that are kept."""
+        return self._mask > 0
+
+    @property
     def cells(self) -> dict[str, NDArray[np.float64]]:
         """Sums by whole cell; a part of one at the end is left out, unless there is no other."""
         whole = max(self.end_us // (self.cell_s * 1_000_000), 1)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -45,8 +45,11 @@ class Plots:
     or matplotlib is missing.
     """
 
-    def __init__(self, source: Source | Pictured, against: Source | Pictured | None = None) -> None:
+    def __init__(
+        self, source: Source | Pictured, against: Source | Pictured | None = None, names: Sequence[str] = ()
+    ) -> None:
         self._sources = [source] if against is None else [source, against]
+        self._names = list(names)
 
     def __repr__(self) -> str:
         return f"<Plots: {', '.join(DRAWN)}>"
@@ -55,7 +58,7 @@ class Plots:
     def sides(self) -> tuple[Side, ...]:
         """What is drawn."""
         kept = [source if isinstance(source, Pictured) else pictured(source) for source in self._sources]
-        names = [data.seen.name for data in kept]
+        names = self._names or [data.seen.name for data in kept]
         if len(set(names)) < len(names):
             names = [f"{name} ({which})" for name, which in zip(names, ("first", "second"), strict=False)]
         return tuple(map(Side, names, kept))
