@@ -24,7 +24,7 @@ from servegen_gpu.plotting.drawing import (
 from servegen_gpu.plotting.families import gap_families
 from servegen_gpu.plotting.style import LINES, PALE, legend, sheet
 
-MOST_DOTS = 3000
+MOST_DOTS = 2000
 SCATTER_S = 3
 """Windows of the scatter of rates and lengths, as in Fig. 19 of the paper."""
 COLUMNS = {"input_tokens": "input", "output_tokens": "output"}
@@ -68,7 +68,7 @@ def gaps(sides: Sides) -> Drawing | None:
         figure,
         "Histogram of inter-arrival times on a logarithmic axis"
         + (", with exponential, Gamma and Weibull densities fitted to it." if fitted else ", one for each trace."),
-        by_side(sides, says) + (f" Fitted to all of them: {fits}." if fits else ""),
+        by_side(sides, says) + (f"\nFitted to all of them: {fits}." if fits else ""),
     )
 
 
@@ -172,15 +172,17 @@ def scatter(sides: Sides) -> Drawing | None:
                 if len(words) == 1:
                     words.append(f"CV of rates {number(_cv(seen.rate_rps))}")
                 words.append(f"rank correlation of rate and mean {COLUMNS[name]} {number(rho)}")
-                every = -(-len(x) // MOST_DOTS)
+                every = -(-len(x) * len(sides) // MOST_DOTS)
                 dots = line.points(markersize=2.5, alpha=0.45, markeredgewidth=0, rasterized=True)
+                if side is not sides[0]:
+                    dots |= {"markersize": 3.5, "alpha": 0.7, "markeredgewidth": 0.6, "markerfacecolor": "none"}
                 axes.plot(x[::every], y[::every], label=side.label, **dots)
             log_axis(axes, "y")
             axes.set(ylabel=f"mean {COLUMNS[name]}, tokens")
         np.atleast_1d(panels)[0].set_title("Rates and mean lengths in short windows")
         axes.set_xlabel("requests/s")
         if len(sides) > 1:
-            legend(axes, markerscale=2)
+            legend(axes, markerscale=1.6)
     return Drawing(
         "Rates and mean lengths in short windows",
         figure,

@@ -20,11 +20,12 @@ from servegen_gpu.plotting.drawing import (
     time_text,
     unit_of,
 )
-from servegen_gpu.plotting.style import LINES, legend, sheet
+from servegen_gpu.plotting.style import LINES, legend, legend_below, sheet
 
 TOP = 4
 """Largest clients that are drawn alone (Fig. 6 and 12 of the paper)."""
 MOST_REQUESTS = 0.9
+UNITS = {"rate_rps": " requests/s", "cv": "", "input": " tokens", "output": " tokens"}
 
 
 def skew(sides: Sides) -> Drawing | None:
@@ -57,7 +58,7 @@ def spread(sides: Sides) -> Drawing | None:
     there = {side: totals for side in sides if (totals := _totals(side)) is not None}
     if not there:
         return None
-    kinds = {"rate_rps": "rate, requests/s", "cv": "CV of gaps", "input": "mean input", "output": "mean output"}
+    kinds = {"rate_rps": "rate", "cv": "CV of gaps", "input": "mean input", "output": "mean output"}
     kinds = {name: label for name, label in kinds.items() if any(name in totals for totals in there.values())}
     said: dict[Side, list[str]] = {}
     with sheet(4, 2, share_x=False) as (figure, panels):
@@ -71,12 +72,13 @@ def spread(sides: Sides) -> Drawing | None:
                 values, weights = totals[name][some][order], totals["requests"][some][order]
                 axes.step(*curves.cdf((values, weights)), where="post", label=side.label, **line.curve())
                 middle = values[np.searchsorted(np.cumsum(weights), weights.sum() / 2)]
-                said.setdefault(side, []).append(f"{label.split(',')[0]} {number(float(middle))}")
+                said.setdefault(side, []).append(f"{label} {number(float(middle))}{UNITS[name]}")
             log_axis(axes, "x", ticks=4)
             share_axis(axes.yaxis)
-            axes.set(title=label, ylim=(0, 1.05))
+            axes.set(title=label[0].upper() + label[1:], xlabel=UNITS[name].strip(), ylim=(0, 1.05))
         for axes in panels[len(kinds) :]:
             axes.set_visible(False)
+        figure.supylabel("share of requests from clients up to", fontsize=9)
         if len(sides) > 1:
             legend(panels[0])
     alt = (
@@ -129,14 +131,15 @@ def top(sides: Sides) -> Drawing | None:
             from_zero(axes)
             count_axis(axes.yaxis)
         panels[-1].set_xlabel(unit)
-        legend(panels[0], ncols=2)
+        legend_below(figure, panels[0])
     share = kept.totals()["requests"][largest] / side.data.rows
     named = [f"client {kept.ids[c]} sends {part:.1%}" for c, part in zip(largest, share, strict=True)]
+    whose = f" of {side.name}" if len(sides) > 1 else ""
     return Drawing(
-        "The largest clients",
+        f"The largest clients{whose}",
         figure,
         "Panels over time, with a line for each of the largest clients: rate, CV of inter-arrival times, mean lengths.",
-        sentence([*named, f"bins of {time_text(kept.bin_s)}"]),
+        f"{side.name}: " * (len(sides) > 1) + sentence([*named, f"bins of {time_text(kept.bin_s)}"]),
     )
 
 

@@ -61,9 +61,9 @@ def styles(sides: Sides) -> list[tuple[Side, Line]]:
 
 
 def by_side(sides: Sides, says: Any) -> str:
-    """What a function says of each side, with names where there are two."""
+    """What a function says of each side, a line for each, with names where there are two."""
     said = [(side, text) for side in sides if (text := says(side))]
-    return " ".join(f"{side.name}: {text}" if len(sides) > 1 else text for side, text in said)
+    return "\n".join(f"{side.name}: {text}" if len(sides) > 1 else text for side, text in said)
 
 
 def short(value: float) -> str:

@@ -22,7 +22,7 @@ from servegen_gpu.plotting.drawing import (
     styles,
 )
 from servegen_gpu.plotting.families import length_family
-from servegen_gpu.plotting.style import LINES, PALE, SHADES, legend, sheet
+from servegen_gpu.plotting.style import LINES, PALE, SHADES, legend, legend_below, sheet
 
 NAMES = {
     "input_tokens": "Input",
@@ -82,7 +82,7 @@ def lengths(sides: Sides, name: str = "input_tokens") -> Drawing | None:
 
     caption = by_side(sides, says)
     if family is not None:
-        caption += f" Fitted: {family.name} ({family.about}), KS {number(family.ks)}."
+        caption += f"\nFitted: {family.name} ({family.about}), KS {number(family.ks)}."
     alt = "Two panels with tokens on a logarithmic axis: a histogram, and the share of requests that are longer"
     return Drawing(NAMES[name], figure, alt + (f", with a fitted {family.name}." if family else "."), caption)
 
@@ -133,15 +133,14 @@ def _pairs(sides: Sides, squares: dict[Side, NDArray[np.int64]], title: str, lab
                 )
                 log_labels(figure.colorbar(shade, ax=axes, label="requests").ax.yaxis, ticks=5)
             axes.plot(1 + middles, 1 + middle, **line.curve(linewidth=2), label=f"median{_of(side, sides)}")
-            for edge, name in ((low, f"5 and 95 %{_of(side, sides)}"), (high, None)):
-                thin = line.curve(linewidth=1, label=name)
-                axes.plot(1 + middles, 1 + edge, **thin)
+            for edge, name in ((low, "5 and 95 %" if len(sides) == 1 else None), (high, None)):
+                axes.plot(1 + middles, 1 + edge, **line.curve(linewidth=1, label=name))
             if len(middles):
                 said[side] = f"median {labels[1].split(',')[0]} {number(middle.min())} to {number(middle.max())} tokens"
         log_axis(axes, "x")
         log_axis(axes, "y")
         axes.set(title=title, xlabel=f"1 + {labels[0]}", ylabel=f"1 + {labels[1]}")
-        legend(axes, loc="lower right")
+        legend_below(figure, axes)
     alt = f"Two-dimensional histogram of {title.lower()} on logarithmic axes, with lines for the median and 90 %."
     return Drawing(title, figure, alt, by_side(sides, lambda side: sentence([said.get(side, "")])))
 

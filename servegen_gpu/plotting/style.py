@@ -137,6 +137,14 @@ def legend(axes: Axes, **more: Any) -> None:
         axes.legend(**({"loc": "best"} | more))
 
 
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """The legend of some axes below all of them, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        columns = 2 if sum(map(len, labels)) > 40 or len(labels) == 4 else len(labels)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
 def svg_of(figure: Figure) -> str:
     """A figure as SVG: the same bytes each time, without a date, document type or address."""
     matplotlib = require_matplotlib()

@@ -48,6 +48,11 @@ td.fair::before { content: "\\25CF\\00A0"; color: #e69f00; }
 td.good::before { content: "\\25CB\\00A0"; color: #0072b2; }
 pre { overflow-x: auto; padding: .7rem .9rem; background: var(--tint); font-size: .85rem; white-space: pre-wrap; }
 footer { margin-top: 2.5rem; font-size: .88rem; }
+@media (max-width: 40rem) {
+  table { font-size: .85rem; } th, td { padding: .25rem .4rem; }
+  td.left, th.left { white-space: normal; min-width: 6.5rem; } td.text { min-width: 10rem; }
+  td.left:first-child, th.left:first-child { position: sticky; left: 0; }
+  td.left:first-child { background: var(--paper); } }
 @media print { nav { display: none; } figure, tr { break-inside: avoid; } }
 """
 

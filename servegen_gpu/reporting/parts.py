@@ -87,11 +87,12 @@ def picture(figure: Figure, alt: str, caption: str = "") -> str:
     alt : str
         What it shows in words, with its main numbers, for those who do not see it.
     caption : str
-        Below it, for all.
+        Below it, for all; lines stay apart.
     """
     from servegen_gpu.plotting.style import data_uri
 
-    below = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
+    lines = "<br>".join(map(escaped, caption.splitlines()))
+    below = f"<figcaption>{lines}</figcaption>" if caption else ""
     width, height = (round(float(side) * 96) for side in figure.get_size_inches())
     image = f'<img src="{data_uri(figure)}" alt="{escaped(alt)}" width="{width}" height="{height}">'
     return f"<figure>{image}{below}</figure>"
