@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         generate,
         join,
         montecarlo,
+        report,
         save,
         scale,
         sensitivity,
@@ -66,6 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"servegen-gpu {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (generate, fit, compare, convert, validate, join, scale, save, montecarlo, sensitivity, show):
+    for command in (
+        generate,
+        fit,
+        compare,
+        convert,
+        validate,
+        join,
+        scale,
+        save,
+        montecarlo,
+        sensitivity,
+        report,
+        show,
+    ):
         command.add(commands)
     return parser

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from servegen_gpu.cli import reading
 from servegen_gpu.errors import OptionError
-from servegen_gpu.trace import Trace
 
 OUTPUTS = (".json", ".svg", ".csv", ".txt")
 
@@ -58,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(f"an output that ends in {', '.join(OUTPUTS)}", repr(wrong[0]), "change --output")
     only = [name.strip() for names in options.only or () for name in names.split(",")] or None
     chosen(only)  # before files are read
-    files = [_File(path, options) for path in (options.log, *options.others)]
+    files = [reading.File(path, options) for path in (options.log, *options.others)]
     found = compare(files[0], files[1:], naive=options.naive, only=only, replicas=options.replicas)
     for path in options.output:
         suffix = Path(path).suffix.lower()
@@ -66,18 +64,6 @@ def run(options: argparse.Namespace) -> int:
             sink.write(_as(found, suffix).encode())
     print(found.to_json(indent=2) if options.json else found.table())
     return 0
-
-
-class _File:
-    """A trace in a file, read anew whenever it is iterated over; how it was read is said once."""
-
-    def __init__(self, path: str, options: argparse.Namespace) -> None:
-        self.path, self.options = path, argparse.Namespace(**vars(options))
-
-    def __iter__(self) -> Iterator[Trace]:
-        found = reading.slabs(self.path, self.options)
-        self.options.quiet = True
-        return found
 
 
 def _as(found: Any, suffix: str) -> str:

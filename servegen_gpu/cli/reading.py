@@ -60,6 +60,19 @@ def slabs(path: str, options: argparse.Namespace) -> Iterator[Trace]:
     return found
 
 
+class File:
+    """A trace in a file, read anew whenever it is iterated over; how it was read is said once."""
+
+    def __init__(self, path: str, options: argparse.Namespace) -> None:
+        self.path, self.options = path, argparse.Namespace(**vars(options))
+        self.name = Path(path).name or path
+
+    def __iter__(self) -> Iterator[Trace]:
+        found = slabs(self.path, self.options)
+        self.options.quiet = True
+        return found
+
+
 def keep_names(options: argparse.Namespace, output: str) -> tuple[str, ...]:
     """Write what ids of clients and sessions are called in the file that was read, beside the `output` if it is a file.
 

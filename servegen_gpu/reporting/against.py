@@ -26,20 +26,22 @@ def comparison_section(found: Comparison, names: tuple[str, str]) -> Section:
     if "other" in error:
         halves = f"; the reference's halves differ by {error['halves']:.2f}" if "halves" in error else ""
         said.append(f"Mean |ln ratio| of the dispersion of requests: {error['other']:.2f}{halves}.")
-    head = ["figure", names[0], "its chance", names[1], "verdict"]
+    head = ["figure", "verdict", names[0], "its chance", names[1]]
     rows: list[list[str]] = []
     group = ""
     for row in found.rows:
         if row.group != group:
             group = row.group
             rows.append([group])
-        rows.append([_label(row), number(row.log), interval(row), number(row.other), SAID[row.verdict]])
+        rows.append([_label(row), SAID[row.verdict], number(row.log), interval(row), number(row.other)])
     caption = "Figures of both traces; its chance is where the reference itself would be, or how far away"
     why = sorted({f"{row.why}: no verdict on {_those(found, row.why)}." for row in found.rows if row.why})
     meaning = [f"{SAID[verdict]}: {text}." for verdict, text in MEANING.items()]
     return Section(
         "Comparison",
-        paragraph(" ".join(said)) + table(head, rows, caption=caption) + bullets([*meaning, *why, *found.notes]),
+        paragraph(" ".join(said))
+        + table(head, rows, caption=caption, left=2)
+        + bullets([*meaning, *why, *found.notes]),
     )
 
 

@@ -26,13 +26,15 @@ from servegen_gpu.reporting.against import comparison_section
 from servegen_gpu.reporting.page import Section, page
 from servegen_gpu.reporting.parts import paragraph
 from servegen_gpu.reporting.traces import notes, trace_sections
+from servegen_gpu.studies.file import STUDY_KEY, read_study
+from servegen_gpu.studies.study import Study
 from servegen_gpu.trace import Trace
 
 Source = Trace | Iterable[Trace] | str | os.PathLike[str] | ClientPool | PackedWorkload
 
 
 def report(
-    source: Source, path: str | os.PathLike[str], *, against: Source | None = None, **sampling: Unpack[Options]
+    source: Source | Study, path: str | os.PathLike[str], *, against: Source | None = None, **sampling: Unpack[Options]
 ) -> Path:
     """Write a page with numbers and pictures of a trace or of a study, complete in itself.
 
@@ -41,12 +43,12 @@ def report(
 
     Parameters
     ----------
-    source : Trace, its slabs in order of time, path, ClientPool or PackedWorkload
+    source : Trace, its slabs in order of time, path, ClientPool, PackedWorkload or Study
         A path is that of a trace, whoever wrote it, or of a study. Pools are sampled. A `Workload` is a pool's slabs.
     path : path
         Of the page, which appears complete or not at all.
     against : the same, optional
-        A pool is sampled for as long as the source lasts, with random counts.
+        A pool is sampled for as long as the source lasts, with counts that are random unless `counts` says otherwise.
     **sampling
         Of pools: `rate`, `duration`, `seed` and what else `servegen_gpu.stream` takes.
 
@@ -66,11 +68,11 @@ def report(
     >>> sg.report("log.csv", "report.html", against=sg.fit("log.csv"))
     """
     require_matplotlib()
-    if is_study(source):
+    if isinstance(source, Study) or is_study(source):
         if against is not None:
-            got = f"{source} and another one"
+            got = "a study and another one"
             raise OptionError("a trace or a pool to hold against another", got, "leave against out for a study")
-        text = _study_page(Path(str(source)))
+        text = _study_page(source)
     else:
         if sampling and not any(isinstance(each, ClientPool | PackedWorkload) for each in (source, against)):
             got = f"{', '.join(sampling)} with {type(source).__name__}"
@@ -91,20 +93,20 @@ def is_study(source: Any) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from servegen_gpu.studies.file import STUDY_KEY
-
     try:
         return STUDY_KEY in (pq.read_schema(source).metadata or {})
     except (pa.ArrowException, OSError):
         return False  # whoever reads it as a trace says what is wrong
 
 
-def _study_page(path: Path) -> str:
+def _study_page(source: Any) -> str:
+    """The page of a study, or of its file."""
     from servegen_gpu.reporting.studies import study_sections
-    from servegen_gpu.studies.file import read_study
 
-    kind, settings, table = read_study(path)
-    return page(f"{path.name}: {kind}", study_sections(kind, settings, table))
+    if isinstance(source, Study):
+        return page(repr(source)[1:-1], study_sections("montecarlo", source.settings, source.table))
+    kind, settings, table = read_study(source)
+    return page(f"{Path(source).name}: {kind}", study_sections(kind, settings, table))
 
 
 def _trace_page(source: Source, against: Source | None, sampling: Options) -> str:
@@ -112,7 +114,7 @@ def _trace_page(source: Source, against: Source | None, sampling: Options) -> st
     names = [_name(source, first)]
     kept = [first]
     if against is not None:
-        lasting: Options = {"seed": sampling.get("seed", 0), "counts": "renewal", "empty": "skip"}
+        lasting: Options = {"counts": "renewal", "empty": "skip", **sampling}
         if first.seen.seconds:
             lasting["duration"] = first.seen.seconds
         other, more = _kept(against, lasting)

@@ -1,0 +1,84 @@
+"""The command ``report``: a trace, a workload or a study as a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import servegen_gpu as sg
+from servegen_gpu.cli import pools, reading, sampling
+from servegen_gpu.errors import OptionError
+
+OUTPUTS = (".html", ".htm")
+NO_CHOICE = {"counts": "auto", "empty": "error"}
+"""Defaults that leave the choice to `report`."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers of the program."""
+    made = commands.add_parser(
+        "report",
+        help="a page with numbers and pictures",
+        description="Write a page with numbers and pictures of a trace, a workload or a study: one file that needs no "
+        "network. Pictures need matplotlib.",
+        usage="servegen-gpu report TRACE|WORKLOAD|STUDY [--against OTHER] -o PAGE.html [options]; --help lists them",
+    )
+    made.set_defaults(run=run)
+    pools.add(
+        made,
+        "a trace file, a directory of parts, a study's file, or a workload: its name, a TOML file of your own clients, "
+        "a saved profile",
+    )
+    made.add_argument("--against", metavar="OTHER", help="a trace or a workload to hold against it")
+    made.add_argument("-o", "--output", required=True, metavar="PAGE", help="the page, .html")
+    sampling.add(made, duration="1h")
+    made.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
+    made.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    reading.add(made)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from servegen_gpu.reporting.report import is_study, report
+
+    begun = time.perf_counter()
+    if not options.output.lower().endswith(OUTPUTS):
+        raise OptionError("an output that ends in .html", repr(options.output), "change --output")
+    study = is_study(options.workload)
+    source = options.workload if study else _source(options)
+    other = None
+    if options.against is not None:
+        other = _source(argparse.Namespace(**vars(options) | {"workload": options.against, "population": None}))
+    stated = {}
+    if isinstance(source, sg.ClientPool) or isinstance(other, sg.ClientPool):
+        found = sampling.keywords(options) | {"replica": options.replica}
+        stated = {name: value for name, value in found.items() if value not in (None, NO_CHOICE.get(name))}
+    path = report(source, options.output, against=other, **stated)
+    if not options.quiet:
+        size = path.stat().st_size / 1e6
+        print(f"{path}: {size:.1f} MB; {time.perf_counter() - begun:.2f} s")
+    return 0
+
+
+def _source(options: argparse.Namespace) -> Any:
+    """A trace in a file, or the pool that is asked for."""
+    from servegen_gpu.clients.saved.profile import is_profile
+
+    own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
+    if own and not is_profile(options.workload):
+        if Path(options.workload).exists():
+            return reading.File(options.workload, options)
+        if options.workload not in sg.PRESETS:
+            raise OptionError(
+                "a trace, a study, or a workload",
+                f"{options.workload!r}: no such file, nor one of {', '.join(sg.PRESETS)}",
+                "check the path, or name ServeGen's data directory with --profiles",
+            )
+    pool, notes = pools.pool_of(options)
+    if not options.quiet:
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+    return pool
