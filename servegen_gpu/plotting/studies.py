@@ -118,29 +118,30 @@ def shares(names: Sequence[str], parameters: Floats) -> Figure:
     return figure
 
 
-def tornado(names: Sequence[str], low: Sequence[Level], high: Sequence[Level], base: float, label: str) -> Figure:
+def tornado(names: Sequence[str], low: Floats, high: Floats, base: float, label: str) -> Figure:
     """What a metric becomes at either end of each parameter.
 
     Parameters
     ----------
     names : sequence of str
         Parameters, the first on top.
-    low, high : sequence of Level
-        The metric where the parameter is at its lower and upper end, with intervals.
+    low : float64[n]
+        The metric where the parameter is at its lower end.
+    high : float64[n, 3]
+        The metric where it is at its upper end, and the ends of an interval.
     base : float
         The metric where none is changed.
     label : str
         Of the metric.
     """
-    with _rows(len(names)) as (figure, axes):
+    with _rows(len(names), ROW_IN * 1.3) as (figure, axes):
         at = np.arange(len(names))
-        for levels, name, fill in (
+        for value, name, fill in (
             (low, "lower end", {"color": "white", "hatch": "///"}),
-            (high, "upper end", {"color": MAIN.color}),
+            (high[:, 0], "upper end", {"color": MAIN.color}),
         ):
-            value = np.array([level.value for level in levels])
             axes.barh(at, value - base, left=base, height=0.62, linewidth=0.8, edgecolor=GREY, label=name, **fill)
-            _whiskers(axes, at, value, *np.array([level[2:] for level in levels]).T)
+        _whiskers(axes, at, *high.T)
         axes.axvline(base, color="black", linewidth=1)
         _named(axes, names)
         axes.set(xlabel=label)
@@ -148,17 +149,17 @@ def tornado(names: Sequence[str], low: Sequence[Level], high: Sequence[Level], b
     return figure
 
 
-def morris_plane(names: Sequence[str], mu_star: Sequence[Level], sigma: Floats, label: str) -> Figure:
+def morris_plane(mu_star: Sequence[Level], sigma: Floats, label: str) -> Figure:
     """Mean size of elementary effects, with intervals, against their spread."""
     largest = max(max(level.value for level in mu_star), float(sigma.max(initial=0)))
-    with sheet(height_in=3.0 + 0.2 * ((len(names) + 2) // 2)) as (figure, axes):
+    with sheet(height_in=3.0 + 0.2 * ((len(mu_star) + 2) // 2)) as (figure, axes):
         most = largest * 1.15 or 1.0
         axes.plot([0, most], [0, most], color=GREY, linewidth=1, linestyle="dotted", label="sigma = mu*")
-        for at, (name, level) in enumerate(zip(names, mu_star, strict=True)):
+        for at, level in enumerate(mu_star):
             line = LINES[at % len(LINES)]
             value, low, high = np.array([level[1:]]).T
             _whiskers(axes, sigma[at : at + 1], value, low, high, line.color)
-            axes.plot(level.value, sigma[at], label=_short(name), **line.points(markersize=6))
+            axes.plot(level.value, sigma[at], label=_short(level.name), **line.points(markersize=6))
         axes.set(xlabel=f"mu*: mean size of effects on\n{label}", ylabel="sigma: spread of effects")
         axes.set_xlim(0, most)
         axes.set_ylim(0, most)
@@ -168,7 +169,7 @@ def morris_plane(names: Sequence[str], mu_star: Sequence[Level], sigma: Floats, 
 
 def sobol(names: Sequence[str], first: Sequence[Level], total: Sequence[Level], label: str) -> Figure:
     """First-order and total indices of each parameter with their intervals."""
-    with _rows(len(names), ROW_IN * 1.5) as (figure, axes):
+    with _rows(len(names), ROW_IN * 1.6) as (figure, axes):
         at = np.arange(len(names))
         for levels, shift, name, fill in (
             (first, -0.2, "first order: alone", {"color": MAIN.color}),
@@ -252,7 +253,7 @@ def _named(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return name if "\n" in name or len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:

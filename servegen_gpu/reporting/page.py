@@ -41,7 +41,7 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(
 th { font-weight: 600; background: var(--tint); }
 th.left, td.left { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
-tr.group td { font-weight: 600; background: var(--tint); text-align: left; }
+tr.group td { font-weight: 600; background: var(--tint); text-align: left; white-space: normal; }
 td.bad { font-weight: 700; }
 td.bad::before { content: "\\25B2\\00A0"; color: #d55e00; }
 td.fair::before { content: "\\25CF\\00A0"; color: #e69f00; }

@@ -31,9 +31,11 @@ def study_sections(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) 
     OptionError
         For another kind, or if matplotlib is not installed.
     """
+    from servegen_gpu.reporting.decision import decision_sections
+    from servegen_gpu.reporting.effects import effect_sections
     from servegen_gpu.reporting.replicas import replica_sections
 
-    makers = {"montecarlo": replica_sections}
+    makers = {"montecarlo": replica_sections, "sensitivity": effect_sections, "provision": decision_sections}
     if kind not in makers:
         raise OptionError(f"a study of kind {', '.join(makers)}", repr(kind)[:60], "give another file")
     return [*makers[kind](settings, table), Section("How it was made", settings_table(settings))]
