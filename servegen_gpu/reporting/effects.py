@@ -12,7 +12,7 @@ from servegen_gpu.plotting import studies as draw
 from servegen_gpu.plotting.studies import Level
 from servegen_gpu.plotting.words import number
 from servegen_gpu.reporting.page import Section
-from servegen_gpu.reporting.parts import paragraph, picture
+from servegen_gpu.reporting.parts import paragraph, picture, pictures
 from servegen_gpu.reporting.parts import table as table_of
 from servegen_gpu.reporting.words import label_of, with_interval
 from servegen_gpu.studies.intervals import Interval
@@ -32,7 +32,7 @@ def effect_sections(settings: Mapping[str, Any], table: pd.DataFrame) -> list[Se
         rows = table[table["metric"] == metric]
         order = rows[METHODS[study.method].size].abs().sort_values(ascending=False, na_position="last", kind="stable")
         rows = rows.reindex(order.index)
-        said = makers[study.method](metric, rows) + _figures(study, metric, rows)
+        said = pictures([makers[study.method](metric, rows), _figures(study, metric, rows)])
         label = label_of(metric)
         made.append(Section(label[0].upper() + label[1:], said + paragraph(_noise(rows))))
     return made
@@ -59,7 +59,7 @@ def _found(study: Sensitivity) -> str:
         )
     head = ("metric", "parameter that matters most", _title(study, size), "noise")
     points = f"{study.settings['points']:,} points of {study.settings['replicas']:,} replicas each"
-    return paragraph(f"{SAYS[study.method]} {points}.") + table_of(head, rows, caption="Largest effects", left=2)
+    return paragraph(f"{SAYS[study.method].replace(' (bars)', '')} {points}.") + table_of(head, rows, caption="Largest effects", left=2)
 
 
 def _title(study: Sensitivity, figure: str) -> str:

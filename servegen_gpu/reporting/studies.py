@@ -31,14 +31,24 @@ def study_sections(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) 
     OptionError
         For another kind, or if matplotlib is not installed.
     """
-    from servegen_gpu.reporting.decision import decision_sections
-    from servegen_gpu.reporting.effects import effect_sections
-    from servegen_gpu.reporting.replicas import replica_sections
+    made = _found(kind, settings, table)
+    return [*made, Section("How it was made", settings_table(settings))]
 
-    makers = {"montecarlo": replica_sections, "sensitivity": effect_sections, "provision": decision_sections}
-    if kind not in makers:
-        raise OptionError(f"a study of kind {', '.join(makers)}", repr(kind)[:60], "give another file")
-    return [*makers[kind](settings, table), Section("How it was made", settings_table(settings))]
+
+def _found(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) -> list[Section]:
+    if kind == "montecarlo":
+        from servegen_gpu.reporting.replicas import replica_sections
+
+        return replica_sections(settings, table)
+    if kind == "sensitivity":
+        from servegen_gpu.reporting.effects import effect_sections
+
+        return effect_sections(settings, table)
+    if kind == "provision":
+        from servegen_gpu.reporting.decision import decision_sections
+
+        return decision_sections(settings, table)
+    raise OptionError("a study of kind montecarlo, sensitivity or provision", repr(kind)[:60], "give another file")
 
 
 def settings_table(settings: Mapping[str, Any]) -> str:
