@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.plotting.style import BAND, GREY, LINES, PALE, legend, sheet
-from servegen_gpu.plotting.words import number
+from servegen_gpu.plotting.words import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,44 +186,51 @@ def sobol(names: Sequence[str], first: Sequence[Level], total: Sequence[Level], 
 
 
 def needed_over_time(
-    edges_s: Floats, quantiles: tuple[Floats, Floats, Floats], lines: Mapping[str, float], label: str, band: str
+    edges_s: Floats, median: Floats, high: Floats, naive: Floats | None, lines: Mapping[str, float], band: str
 ) -> Figure:
-    """Instances that are needed in each interval of time, with the range over replicas, and levels to compare with.
+    """Instances that are needed in each window of time.
 
     Parameters
     ----------
     edges_s : float64[n + 1]
-    quantiles : (low, median, high), float64[n] each
+    median, high : float64[n]
+        Of replicas: half of them need no more, and so many as `band` says.
+    naive : float64[n], optional
+        As `high`, of the naive baseline.
     lines : mapping of str to float
-        Horizontal lines by name.
-    label, band : str
-        Of the vertical axis, and of the range.
+        Levels to compare with, by name; finite.
+    band : str
+        What `high` is, in words.
     """
-    low, median, high = quantiles
     with sheet() as (figure, axes):
         at, unit = _clock(edges_s)
-        if (high > low).any():
-            axes.stairs(high, at, baseline=low, fill=True, color=MAIN.color, alpha=BAND, label=band)
-        axes.stairs(median, at, baseline=None, label="median", **MAIN.curve(linestyle="solid"))
-        for line, (name, value) in zip((LINES[0], LINES[1], LINES[4], LINES[6]), lines.items(), strict=False):
-            curve = line.curve() if line.dashes != "solid" else line.curve(linestyle="dashed")
-            axes.axhline(value, label=f"{name}: {number(value)}", **curve)
-        axes.set(xlabel=f"time, {unit}", ylabel=label)
-        axes.set_ylim(0, 1.5 * max(float(high.max(initial=0)), *lines.values(), 1.0))
+        if (high > median).any():
+            axes.stairs(high, at, baseline=median, fill=True, color=MAIN.color, alpha=BAND, label="half of replicas to")
+        axes.stairs(high, at, baseline=None, label=band, **MAIN.curve(linestyle="solid"))
+        if naive is not None:
+            axes.stairs(naive, at, baseline=None, label=f"naive, {band}", **OTHER.curve())
+        for line, (name, value) in zip((LINES[0], LINES[4], LINES[6]), lines.items(), strict=False):
+            dashes = (0, (6, 3)) if line.dashes == "solid" else line.dashes
+            axes.axhline(value, label=f"{name}: {number(value)}", **line.curve(linestyle=dashes, linewidth=1.2))
+        axes.set(xlabel=f"time, {unit}", ylabel="instances")
+        known = [float(np.nanmax(x, initial=0)) for x in (high, naive) if x is not None]
+        axes.set_ylim(0, 1.6 * max(*known, *lines.values(), 1.0))
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0)
         legend(axes, loc="upper right", ncols=2)
     return figure
 
 
 def chance_of_missing(
-    instances: NDArray[np.int64], sides: Mapping[str, tuple[Floats, Floats, Floats]], decision: int | None, aim: float
+    instances: NDArray[np.int64], sides: Mapping[str, Floats], decision: int | None, accepted: float
 ) -> Figure:
-    """Probability that so many instances miss the objective: by side its value and the ends of its interval."""
+    """Probability that so many instances miss the objective: float64[n, 3] by side, value and ends of an interval."""
     with sheet() as (figure, axes):
-        for line, (name, (value, low, high)) in zip((MAIN, OTHER), sides.items(), strict=False):
+        for line, (name, chance) in zip((MAIN, OTHER), sides.items(), strict=False):
+            value, low, high = chance.T
             axes.fill_between(instances, low, high, color=line.color, alpha=BAND, linewidth=0)
             axes.plot(instances, value, label=name, **line.curve(marker=line.marker, markersize=4))
-        axes.axhline(aim, color=GREY, linewidth=1, linestyle="dotted", label=f"accepted: {aim:.3g}")
+        axes.axhline(accepted, color=GREY, linewidth=1, linestyle="dotted", label=f"accepted: {percent(accepted)}")
         if decision is not None:
             axes.axvline(decision, color="black", linewidth=1, label=f"decision: {decision:,}")
         axes.set(xlabel="instances", ylabel="probability of missing", ylim=(-0.02, 1.02))

@@ -33,3 +33,8 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share as a percentage: 12 %."""
+    return f"{100 * share:.{digits}f} %" if math.isfinite(share) else number(share)

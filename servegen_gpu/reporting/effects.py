@@ -10,7 +10,7 @@ import numpy as np
 
 from servegen_gpu.plotting import studies as draw
 from servegen_gpu.plotting.studies import Level
-from servegen_gpu.plotting.words import number
+from servegen_gpu.plotting.words import number, percent
 from servegen_gpu.reporting.page import Section
 from servegen_gpu.reporting.parts import paragraph, picture, pictures
 from servegen_gpu.reporting.parts import table as table_of
@@ -59,7 +59,9 @@ def _found(study: Sensitivity) -> str:
         )
     head = ("metric", "parameter that matters most", _title(study, size), "noise")
     points = f"{study.settings['points']:,} points of {study.settings['replicas']:,} replicas each"
-    return paragraph(f"{SAYS[study.method].replace(' (bars)', '')} {points}.") + table_of(head, rows, caption="Largest effects", left=2)
+    return paragraph(f"{SAYS[study.method].replace(' (bars)', '')} {points}.") + table_of(
+        head, rows, caption="Largest effects", left=2
+    )
 
 
 def _title(study: Sensitivity, figure: str) -> str:
@@ -71,7 +73,7 @@ def _interval(row: pd.Series[Any], figure: str) -> Interval:
 
 
 def _share(row: pd.Series[Any]) -> str:
-    return f"{row['noise_share']:.2%}" if math.isfinite(row["noise_share"]) else "unknown"
+    return percent(row["noise_share"], 2) if math.isfinite(row["noise_share"]) else "unknown"
 
 
 def _noise(rows: pd.DataFrame) -> str:
@@ -90,7 +92,7 @@ def _figures(study: Sensitivity, metric: str, rows: pd.DataFrame) -> str:
             cells[-1].append(with_interval(_interval(row, name)) if name in WITH_INTERVAL else number(float(row[name])))
     head = ("parameter", *(title for title, _ in HEADS[study.method]))
     level = study.settings.get("confidence", 0.95)
-    return table_of(head, cells, caption=f"{label_of(metric)}, with intervals of {level:.4g} confidence")
+    return table_of(head, cells, caption=f"{label_of(metric)}, with intervals of {percent(level)} confidence")
 
 
 def _levels(rows: pd.DataFrame, figure: str) -> list[Level]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.plotting import studies as draw
 from servegen_gpu.plotting.studies import Level
-from servegen_gpu.plotting.words import number
+from servegen_gpu.plotting.words import number, percent
 from servegen_gpu.reporting.page import Section
 from servegen_gpu.reporting.parts import bullets, paragraph, picture, pictures
 from servegen_gpu.reporting.parts import table as table_of
@@ -67,7 +67,7 @@ def _found(study: Study, summary: pd.DataFrame) -> str:
             rows.append(["mean with control variates", *map(number, interval_of(row, "controlled"))])
         rows.append(["standard deviation", number(row["sd"]), "", ""])
         rows += [[f"quantile {p} %", *map(number, interval_of(row, f"p{p}"))] for p in QUANTILES]
-    caption = f"Intervals of {study.confidence:.4g} confidence each; ∞ where replicas are too few for an end"
+    caption = f"Intervals of {percent(study.confidence)} confidence each; ∞ where replicas are too few for an end"
     return paragraph(said) + table_of(("", "value", "from", "to"), rows, caption=caption)
 
 
@@ -90,7 +90,8 @@ def _shares(summary: pd.DataFrame) -> str:
     shares = [interval_of(row, "parameter_share") for _, row in known.iterrows()]
     names = [label_of(str(name)) for name in known.index]
     said = "; ".join(
-        f"{name} {one.value:.0%} ({one.low:.0%} to {one.high:.0%})" for name, one in zip(names, shares, strict=True)
+        f"{name} {percent(one.value)} ({percent(one.low)} to {percent(one.high)})"
+        for name, one in zip(names, shares, strict=True)
     )
     alt = f"Share of the variance over replicas that is of the parameters; the rest is chance: {said}."
     caption = "Whiskers: intervals of the share of the parameters."
@@ -102,7 +103,7 @@ def _enough(study: Study, summary: pd.DataFrame) -> str:
     said = [f"{verdict}." for verdict in study.verdicts()]
     reduced = summary["variance_reduction"].dropna()
     if len(reduced):
-        each = ", ".join(f"{label_of(str(name))} {part:.1%}" for name, part in reduced.items())
+        each = ", ".join(f"{label_of(str(name))} {percent(part, 1)}" for name, part in reduced.items())
         said.append(f"Control variates take away of the variance of means: {each}.")
     return bullets(said) + pictures([_convergence(study, name) for name in study.metrics[:MOST_PICTURES]])
 
@@ -120,7 +121,7 @@ def _convergence(study: Study, name: str) -> str:
     if not len(n):
         return paragraph(f"{label}: an interval takes two replicas at least.")
     unit = "draws of parameters" if study.parameters else "replicas"
-    part = f" ({half[-1] / abs(mean[-1]):.2%})" if mean[-1] else ""
+    part = f" ({percent(half[-1] / abs(mean[-1]), 2)})" if mean[-1] else ""
     at = int(np.searchsorted(n, n[-1] / 2))
     now = f"{number(mean[-1])} ± {number(half[-1])}{part}"
     alt = (
