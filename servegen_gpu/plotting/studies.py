@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.plotting.drawing import count_axis, share_axis, unit_of
 from servegen_gpu.plotting.style import BAND, GREY, LINES, PALE, legend, sheet
 from servegen_gpu.plotting.words import number, percent
 
@@ -46,6 +47,7 @@ def distribution(values: Floats, levels: Sequence[Level], label: str) -> Figure:
             axes.axvspan(low, high, color=line.color, alpha=BAND, linewidth=0)
             axes.axvline(level.value, label=f"{level.name}: {number(level.value)}", **line.curve())
         axes.set(xlabel=label, ylabel="replicas")
+        count_axis(axes.xaxis)
         _room_for_legend(axes)
         legend(axes, loc="upper right")
     return figure
@@ -72,6 +74,7 @@ def convergence(units: Floats, mean: Floats, half_width: Floats, label: str, uni
         low, high = float((mean - half_width)[settled].min()), float((mean + half_width)[settled].max())
         if high > low:
             axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
+        count_axis(axes.yaxis)
         axes.set(xlabel=unit, ylabel=f"mean of {label}" if len(label) < 34 else f"mean of\n{label}")
         legend(axes, loc="upper right")
     return figure
@@ -90,13 +93,15 @@ def fan(time_s: NDArray[Any], quantiles: Mapping[float, NDArray[Any]], label: st
     levels = sorted(quantiles)
     pairs = [(low, high) for low, high in zip(levels, reversed(levels), strict=True) if low < high]
     with sheet() as (figure, axes):
-        at, unit = _clock(time_s)
+        unit_s, unit = unit_of(float(time_s[-1]))
+        at = time_s / unit_s
         for low, high in pairs:
             band = {"color": MAIN.color, "alpha": 0.22, "linewidth": 0.5, "label": f"{low:.4g} to {high:.4g} quantile"}
             axes.fill_between(at, quantiles[low], quantiles[high], **band)
         if 0.5 in quantiles:
             axes.plot(at, quantiles[0.5], label="median", **LINES[0].curve(linewidth=1.1))
         axes.set(xlabel=f"time, {unit}", ylabel=label)
+        count_axis(axes.yaxis)
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
         _room_for_legend(axes)
@@ -114,6 +119,7 @@ def shares(names: Sequence[str], parameters: Floats) -> Figure:
         _whiskers(axes, at, value, low, high)
         _named(axes, names)
         axes.set(xlabel="share of the variance", xlim=(0, 1))
+        share_axis(axes.xaxis)
         _legend_below(figure, axes)
     return figure
 
@@ -145,6 +151,7 @@ def tornado(names: Sequence[str], low: Floats, high: Floats, base: float, label:
         axes.axvline(base, color="black", linewidth=1)
         _named(axes, names)
         axes.set(xlabel=label)
+        count_axis(axes.xaxis)
         _legend_below(figure, axes)
     return figure
 
@@ -161,6 +168,8 @@ def morris_plane(mu_star: Sequence[Level], sigma: Floats, label: str) -> Figure:
             _whiskers(axes, sigma[at : at + 1], value, low, high, line.color)
             axes.plot(level.value, sigma[at], label=_short(level.name), **line.points(markersize=6))
         axes.set(xlabel=f"mu*: mean size of effects on\n{label}", ylabel="sigma: spread of effects")
+        count_axis(axes.xaxis)
+        count_axis(axes.yaxis)
         axes.set_xlim(0, most)
         axes.set_ylim(0, most)
         _legend_below(figure, axes)
@@ -180,6 +189,7 @@ def sobol(names: Sequence[str], first: Sequence[Level], total: Sequence[Level], 
             _whiskers(axes, at + shift, value, *np.array([level[2:] for level in levels]).T)
         _named(axes, names)
         axes.set(xlabel=f"share of the variance of\n{label}")
+        share_axis(axes.xaxis)
         axes.axvline(0, color="black", linewidth=0.8)
         _legend_below(figure, axes)
     return figure
@@ -203,9 +213,10 @@ def needed_over_time(
         What `high` is, in words.
     """
     with sheet() as (figure, axes):
-        at, unit = _clock(edges_s)
+        unit_s, unit = unit_of(float(edges_s[-1]))
+        at = edges_s / unit_s
         if (high > median).any():
-            axes.stairs(high, at, baseline=median, fill=True, color=MAIN.color, alpha=BAND, label="half of replicas to")
+            axes.stairs(high, at, baseline=median, fill=True, color=MAIN.color, alpha=BAND, label=f"50 % to {band}")
         axes.stairs(high, at, baseline=None, label=band, **MAIN.curve(linestyle="solid"))
         if naive is not None:
             axes.stairs(naive, at, baseline=None, label=f"naive, {band}", **OTHER.curve())
@@ -234,6 +245,7 @@ def chance_of_missing(
         if decision is not None:
             axes.axvline(decision, color="black", linewidth=1, label=f"decision: {decision:,}")
         axes.set(xlabel="instances", ylabel="probability of missing", ylim=(-0.02, 1.02))
+        share_axis(axes.yaxis)
         axes.xaxis.get_major_locator().set_params(integer=True)
         legend(axes, loc="upper right")
     return figure
@@ -273,12 +285,3 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 def _room_for_legend(axes: Axes) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.3 * (high - low))
-
-
-def _clock(time_s: NDArray[Any]) -> tuple[NDArray[Any], str]:
-    """Times in seconds, minutes, hours or days, whichever gives short numbers."""
-    last = float(time_s[-1])
-    for unit_s, name in ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if last >= 2 * unit_s:
-            return time_s / unit_s, name
-    return time_s, "seconds"

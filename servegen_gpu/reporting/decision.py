@@ -122,7 +122,7 @@ def _over_time(study: Provision) -> str:
     naive = _finite(windows.loc[windows["source"] == "naive", "p95"])
     levels = {"all of the time": "instances", "mean": "mean", "busiest window": "peak"}
     lines = {name: _needed(study, figure).value for name, figure in levels.items()}
-    shown = {name: value for name, value in lines.items() if math.isfinite(value)}
+    shown = {name: value for name, value in lines.items() if name != "busiest window" and math.isfinite(value)}
     band = f"{percent(LEVEL)} of replicas" if _several(study) else "the trace"
     figure = draw.needed_over_time(
         np.append(start_s, start_s[-1] + length_s[-1]),
@@ -169,13 +169,13 @@ def _misses(study: Provision) -> str:
     sides = {f"for {SOURCES[source]}": of for source, of in by_source.items()}
     figure = draw.chance_of_missing(instances, sides, decision, 1 - LEVEL)
     said = "; ".join(
-        f"{n:,}: {percent(p, 1)} ({percent(low, 1)} to {percent(high, 1)})"
+        f"{n:,}: {percent(p, 1)} ({100 * low:.1f} to {100 * high:.1f})"
         for n, (p, low, high) in zip(instances.tolist(), by_source[study.sources[0]].tolist(), strict=True)
         if 0 < p < 1 or n == decision
     )
     alt = f"Probability that so many instances miss the objective for {SOURCES[study.sources[0]]}: {said}."
     rows = [
-        [f"{n:,}", *(f"{percent(p, 1)} ({percent(low, 1)} to {percent(high, 1)})" for p, low, high in of)]
+        [f"{n:,}", *(f"{percent(p, 1)} ({100 * low:.1f} to {100 * high:.1f})" for p, low, high in of)]
         for n, of in zip(instances.tolist(), np.stack(list(by_source.values()), axis=1).tolist(), strict=True)
     ]
     head = ("instances", *(SOURCES[source] for source in study.sources))
