@@ -146,7 +146,8 @@ class Study:
             else:
                 found = clustered_quantile_interval(sample, percent / 100, confidence)
             row |= _ends(f"p{percent}", found)
-        held = controlled_mean(units, np.stack([control.mean(axis=1) for control in controls], axis=1), confidence)
+        known = np.array([control.mean(axis=1) for control in controls]).reshape(len(controls), len(units)).T
+        held = controlled_mean(units, known, confidence)
         nothing = Interval(*[float("nan")] * 3)
         row |= _ends("controlled", held.mean if held else nothing)
         row["variance_reduction"] = held.reduction if held else float("nan")
