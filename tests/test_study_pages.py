@@ -1,0 +1,237 @@
+"""Pages of studies: what they say in words is what NumPy says of the table, whatever files are called."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.plotting.words import number
+from servegen_gpu.reporting.page import Section, page
+from servegen_gpu.reporting.studies import study_sections
+from servegen_gpu.reporting.words import label_of
+from servegen_gpu.studies.intervals import mean_interval, quantile_interval
+
+pytest.importorskip("matplotlib")
+
+EVIL = '<script>alert("x")</script>'
+SERVER = {
+    "name": EVIL,
+    "model": "m",
+    "hardware": "h",
+    "parameters": {
+        "step_s": {"value": 0.014, "origin": "published: a paper"},
+        "kv_tokens": {"value": 400_000, "origin": "assumed"},
+    },
+}
+
+
+def said(sections: list[Section]) -> dict[str, str]:
+    """Text of every section, with the alternatives of its pictures, by title."""
+    found = {}
+    for one in sections:
+        alts = " ".join(re.findall(r'alt="([^"]*)"', one.html))
+        text = re.sub(r"<[^>]*>", " ", re.sub(r"</(td|th|p|li|caption)>", " | ", one.html))
+        found[one.title] = html.unescape(f"{alts} {text}")
+    return found
+
+
+def replicas(vary: bool = False, until: bool = False) -> tuple[dict[str, Any], pd.DataFrame]:
+    rng = np.random.default_rng(1)
+    draws, each = (40, 5) if vary else (1, 200)
+    draw = np.repeat(np.arange(draws), each)
+    rate = rng.uniform(0.8, 1.2, draws)[draw]
+    columns: dict[str, Any] = {"draw": draw, "replica": draw * 65_536 + np.tile(np.arange(each), draws)}
+    columns |= {"rate": rate} if vary else {}
+    columns["requests_peak_10s"] = rng.poisson(400 * rate).astype(np.float64)
+    columns["gap_cv"] = np.where(rng.uniform(size=len(draw)) < 0.05, np.nan, rng.gamma(50, 0.02, len(draw)))
+    settings = {
+        **{"workload": EVIL, "duration_s": 3600.0, "seed": 0, "metrics": ["requests_peak_10s", "gap_cv"]},
+        **{"controls": [], "vary": {"rate": [0.8, 1.2, "linear"]} if vary else {}, "replicas": each, "draws": draws},
+        **{"until": ["requests_peak_10s:20%"] if until else [], "confidence": 0.95},
+    }
+    return settings, pd.DataFrame(columns)
+
+
+def test_replicas_in_words_are_those_of_the_table():
+    settings, table = replicas()
+    text = said(study_sections("montecarlo", settings, table))
+    peak = table["requests_peak_10s"].to_numpy()
+    assert f"above {number(np.quantile(peak, 0.5))} in half of them" in text["What was found"]
+    assert f"above {number(np.quantile(peak, 0.95))} in one of twenty" in text["What was found"]
+    assert " | ".join(["mean", *map(number, mean_interval(peak, 0.95))]) in re.sub(r"\s+", " ", text["What was found"])
+    histograms = text["Distributions over replicas"]
+    for q in (0.5, 0.9, 0.99):
+        value, low, high = quantile_interval(peak, q, 0.95)
+        assert f"{100 * q:g} % quantile {number(value)} ({number(low)} to {number(high)})" in histograms
+    assert f"over 200 replicas, from {number(peak.min())} to {number(peak.max())}" in histograms
+    assert f"over {table['gap_cv'].count()} replicas" in histograms  # those without a value are left out
+    settled = text["Are there enough replicas?"]
+    for n in (100, 200):
+        mean, low, high = mean_interval(peak[:n], 0.95)
+        assert f"{number(mean)} ± {number((high - low) / 2)}" in settled
+    assert "seed | 0" in re.sub(r"\s+", " ", text["How it was made"])
+
+
+def test_parameters_and_chance_have_their_shares_of_the_variance():
+    settings, table = replicas(vary=True, until=True)
+    text = said(study_sections("montecarlo", settings, table))
+    grid = table["requests_peak_10s"].to_numpy().reshape(40, 5)
+    within = grid.var(axis=1, ddof=1).mean()
+    between = grid.mean(axis=1).var(ddof=1) - within / 5
+    share = between / (between + within)
+    assert f"peak of requests in 10 s {100 * share:.0f} %" in text["Parameters and chance"]
+    mean, low, high = mean_interval(grid.mean(axis=1), 0.95)  # of draws, which are independent
+    assert f"{number(mean)} ± {number((high - low) / 2)}" in text["Are there enough replicas?"]
+    assert "mean of requests_peak_10s to ±20 %: yes" in text["Are there enough replicas?"]
+
+
+def effects(method: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    names = ["rate", "burstiness", "top_share"]
+    rows = {
+        "tornado": {
+            **{"base": [100.0] * 3, "at_low": [90.0, 70.0, 101.0], "at_high": [110.0, 150.0, 99.0]},
+            **{"swing": [20.0, 80.0, -2.0], "swing_low": [15.0, 60.0, -5.0], "swing_high": [25.0, 100.0, 1.0]},
+        },
+        "morris": {
+            **{"mu_star": [20.0, 80.0, 2.0], "mu_star_low": [15.0, 60.0, 1.0], "mu_star_high": [25.0, 100.0, 3.0]},
+            **{"mu": [20.0, 80.0, -1.0], "sigma": [3.0, 30.0, 2.5]},
+        },
+        "sobol": {
+            **{"first": [0.1, 0.8, -0.01], "first_low": [0.05, 0.6, -0.03], "first_high": [0.2, 0.9, 0.01]},
+            **{"total": [0.15, 0.85, 0.0], "total_low": [0.1, 0.7, 0.0], "total_high": [0.3, 1.0, 0.01]},
+        },
+    }[method]
+    head = {"metric": ["requests_peak_10s"] * 3, "parameter": names, "value_low": [0.8, 0.5, 0.3]}
+    table = pd.DataFrame(head | {"value_high": [1.2, 2.0, 0.6]} | rows | {"noise_share": [0.0123] * 3})
+    vary = {name: [0.5, 2.0, "linear"] for name in names}
+    settings = {"workload": EVIL, "method": method, "metrics": ["requests_peak_10s"], "vary": vary, "points": 7}
+    return settings | {"replicas": 4, "confidence": 0.95}, table
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("tornado", ["burstiness from 70 at 0.5 to 150 at 2", "100 at the base", "80 (60 to 100)"]),
+        ("morris", ["burstiness mu* 80 (60 to 100), sigma 30", "rate mu* 20 (15 to 25), sigma 3"]),
+        ("sobol", ["burstiness first 0.8 (0.6 to 0.9), total 0.85 (0.7 to 1)", "-0.01 (-0.03 to 0.01)"]),
+    ],
+)
+def test_effects_come_largest_first_with_their_noise(method: str, words: list[str]):
+    sections = study_sections("sensitivity", *effects(method))
+    text = said(sections)
+    of = text["Peak of requests in 10 s"]
+    for one in words:
+        assert one in of
+    assert of.index("burstiness") < of.index("rate") < of.index("top_share")
+    assert "1.23 % of the variance over points is chance" in of
+    assert "burstiness, 0.5 to 2" in text["What matters"]
+
+
+def test_effects_of_a_metric_that_never_varies():
+    settings, table = effects("sobol")
+    table.iloc[:, 4:] = np.nan
+    text = said(study_sections("sensitivity", settings, table))
+    assert "Noise: unknown" in text["Peak of requests in 10 s"]
+
+
+def provisioned(rows: Mapping[str, list[list[float]]]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A study from instances by source: for each replica the whole, then its windows."""
+    made = []
+    for source, of in rows.items():
+        for replica, needed in enumerate(of):
+            for at, instances in enumerate(needed):
+                start_s, length_s = ((at - 1) * 60.0, 60.0) if at else (-1.0, 60.0 * (len(needed) - 1))
+                rate = (2.0, 3.0) if not at else (math.nan, math.nan)
+                made.append((source, replica, start_s, length_s, 10, instances, *rate))
+    names = ["source", "replica", "window_start_s", "window_s", "requests", "instances"]
+    table = pd.DataFrame(made, columns=[*names, "max_rate_rps", "instances_by_rate"])
+    settings = {
+        **{"workload": EVIL, "objective": {"ttft_s": 2.25, "tbt_s": 0.5, "level": 0.99}, "server": SERVER},
+        **{"routing": "least-loaded", "clients": 9, "clients_measured": 4, "confidence": 0.95},
+        **{"naive": {"family": "gamma", "cv": 2.0} if "naive" in rows else None},
+    }
+    return settings, table
+
+
+def test_a_decision_is_what_replicas_need():
+    rng = np.random.default_rng(2)
+    whole = rng.integers(10, 15, 100).astype(float)
+    naive = rng.integers(7, 9, 100).astype(float)
+    rows = {
+        "clients": [[n, n - 1, n + 1] for n in whole],
+        "naive": [[n, n, n] for n in naive],
+    }
+    text = said(study_sections("provision", *provisioned(rows)))
+    needed, bought = np.sort(whole)[94], np.sort(naive)[94]
+    decision = text["The decision"]
+    assert f"{needed:.0f} instances hold a P99 TTFT of at most 2.25 s and mean TBT of at most 0.5 s" in decision
+    _, low, high = quantile_interval(whole, 0.95, 0.95)
+    assert f"interval of 95 % confidence: {low:.0f} to {high:.0f}" in decision
+    missed = (whole > bought).mean()
+    assert f"A naive generator says {bought:.0f}, {100 * (needed - bought) / needed:.0f} % fewer" in decision
+    assert f"with {bought:.0f}, {100 * missed:.0f} % of replicas miss the objective" in decision
+    over = text["Needed over time"]
+    assert f"from {needed - 1:.0f} to {needed + 1:.0f}, most from 1 min on" in over
+    assert f"all of the time {needed:.0f}, mean {needed:.0f}, busiest window {needed + 1:.0f}" in over
+    for n in (10, 11, 12, 13):
+        assert f"{n}: {100 * (whole > n).mean():.1f} %" in text["Chance of missing the objective"]
+    origins = re.sub(r"\s+", " ", text["Measured and assumed"])
+    assert "Published | step_s | 0.014 | a paper" in origins
+    assert "Assumed | kv_tokens | 400,000" in origins
+    assert "Of 9 clients, 4 are measured, 5 modelled" in origins
+
+
+def test_a_decision_for_one_trace_says_nothing_of_others():
+    rows = {"trace": [[6.0, 5.0, 7.0]], "naive": [[4.0, 4.0, 4.0]] * 20}
+    text = said(study_sections("provision", *provisioned(rows)))
+    assert "6 instances hold" in text["The decision"]
+    assert "for this one trace. A naive generator says 4, 33 % fewer: with 4, the trace misses" in text["The decision"]
+    assert "Chance of missing the objective" not in text
+
+
+def test_a_decision_without_a_naive_generator_and_one_that_nothing_meets():
+    text = said(study_sections("provision", *provisioned({"trace": [[1.0, 1.0]]})))
+    assert "1 instance holds" in text["The decision"]
+    assert "naive" not in text["The decision"]
+    lost = said(study_sections("provision", *provisioned({"clients": [[math.inf, math.inf, 3.0]] * 30})))
+    assert "No number of instances holds" in lost["The decision"]
+    assert "In 1 windows no number" in lost["Needed over time"]
+    assert "no number of instances to look at" in lost["Chance of missing the objective"]
+
+
+@pytest.mark.parametrize("kind", ["montecarlo", "sensitivity", "provision"])
+def test_names_from_files_are_escaped_and_every_picture_has_words(kind: str):
+    made = {
+        "montecarlo": replicas,
+        "sensitivity": lambda: effects("tornado"),
+        "provision": lambda: provisioned({"clients": [[3.0, 2.0], [4.0, 4.0]]}),
+    }[kind]()
+    text = page(EVIL, study_sections(kind, *made))
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    pictures = re.findall(r"<img [^>]*>", text)
+    assert pictures
+    assert all(re.search(r'alt="[^"]{40,}"', picture) for picture in pictures)
+    assert not re.search(r'(src|href)="(?!data:image/svg\+xml;base64,|#)', text)
+    again = page(EVIL, study_sections(kind, *made))
+    assert text == again
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(OptionError, match="montecarlo, sensitivity or provision"):
+        study_sections("other", {}, pd.DataFrame())
+
+
+def test_metrics_in_words():
+    assert label_of("output_tokens_p99_10s") == "p99 of output tokens in 10 s"
+    assert label_of("requests_idc_60s") == "index of dispersion of requests in 60 s"
+    assert label_of("input_tokens_mean") == "mean of input tokens"
+    assert label_of("gap_cv") == "gap cv"
