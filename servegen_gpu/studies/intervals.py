@@ -59,8 +59,9 @@ def quantile_interval(sample: NDArray[np.float64], p: float, confidence: float) 
     below = bdtr(np.arange(n + 1.0), n, p)  # P(B <= k), k = 0 to n
     lower = int(np.searchsorted(below, tail, side="right"))  # largest l with P(B <= l - 1) <= tail
     upper = int(np.searchsorted(below, 1 - tail)) + 1  # smallest u with P(B <= u - 1) >= 1 - tail
+    middle = bool(np.isfinite(ordered[-1]))  # there is none between 1 and infinity
     return Interval(
-        float(np.quantile(ordered, p)),
+        float(np.quantile(ordered, p, method="linear" if middle else "inverted_cdf")),
         float(ordered[lower - 1]) if lower else -math.inf,
         float(ordered[upper - 1]) if upper <= n else math.inf,
     )
