@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from servegen_gpu.plotting import studies as draw
 from servegen_gpu.plotting.words import duration_text, number, percent
 from servegen_gpu.reporting.page import Section
-from servegen_gpu.reporting.parts import paragraph, picture, pictures
+from servegen_gpu.reporting.parts import escaped, paragraph, picture, pictures
 from servegen_gpu.reporting.parts import table as table_of
 from servegen_gpu.reporting.words import with_interval
 from servegen_gpu.serving.objective import Objective
@@ -94,7 +94,7 @@ def _instances(value: float) -> str:
 
 
 def _decision(study: Provision) -> str:
-    said = paragraph(decision_text(study))
+    said = f"<p><strong>{escaped(decision_text(study))}</strong></p>"
     naive = study.against_naive().to_dict("records") if "naive" in study.sources else None
     if naive is None and not _several(study):
         return said
