@@ -215,9 +215,9 @@ def test_no_request_is_no_error():
 # -- replicas ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_replicas_come_in_order_and_are_those_of_generate(threads):
-    packed = sg.stream(pool(), duration=SPAN_S, counts="renewal").packed
+@pytest.mark.parametrize(("threads", "pool"), [(1, pool()), (3, pool()), (3, talking("reason"))])
+def test_replicas_come_in_order_and_are_those_of_generate(threads, pool):
+    packed = sg.stream(pool, duration=SPAN_S, counts="renewal").packed
     which = [5, 0, 3, 3, 11]
     found = list(sg.reduce_replicas(packed, METRICS[:3], seed=9, replicas=which, threads=threads))
     for r, one in zip(which, found, strict=True):

@@ -19,6 +19,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Options, Workload, stream
 from servegen_gpu.reducing.reduction import Binned, Reduced, Reduction, Rows, checked, over
+from servegen_gpu.plan import SLAB_REQUESTS
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import MAX_WINDOWS, slabs_of
@@ -78,7 +79,11 @@ def _grid(asked: tuple[Reduction, ...]) -> Binned | None:
 
 def _slabs(source: Workload | Trace | Iterable[Trace]) -> Iterator[tuple[Any, Rows]]:
     for slab in slabs_of(_where_it_is_made(source) if isinstance(source, Workload) else source):
-        yield _library_of(slab.columns), slab.columns
+        if (xp := _library_of(slab.columns)) is not np:
+            yield xp, slab.columns
+            continue
+        for at in range(0, max(len(slab), 1), SLAB_REQUESTS):  # steps need scratch: a trace in memory may be large
+            yield np, slab.rows(at, at + SLAB_REQUESTS).columns
 
 
 def _where_it_is_made(workload: Workload) -> Workload:

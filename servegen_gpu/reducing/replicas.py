@@ -68,7 +68,8 @@ def reduce_replicas(
     asked = checked(reductions)
     workload = stream(packed, seed=seed, **keywords)
     count = _threads(workload, threads)
-    workload = replace(workload, max_requests=max(workload.max_requests // count, options.MIN_SLAB_REQUESTS))
+    most = max(workload.max_requests // count, options.MIN_SLAB_REQUESTS)
+    workload = replace(workload, max_requests=most, carry_bytes=workload.carry_bytes // count)
     return _each(workload, asked, seed, iter(replicas), count)
 
 
