@@ -22,12 +22,15 @@ from servegen_gpu.reducing.loads import loads
 from servegen_gpu.reducing.metrics import Assumed
 from servegen_gpu.reducing.reduction import Binned, Reduced
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.serving.objective import Objective
 from servegen_gpu.serving.server import Server
 from servegen_gpu.serving.simulate import instances_needed, simulate
 
 SPAN_S = 1500
 SERVER = Server(step_s=0.05, max_sequences=16)
-ASSUMED = Assumed(server=SERVER, instances=3, slo_ttft_s=20.0, service=ServiceTime(2.5, 1e-3, 0.01), every_s=3.0)
+ASSUMED = Assumed(
+    server=SERVER, instances=3, objective=Objective(20.0, None, 0.99), service=ServiceTime(2.5, 1e-3, 0.01), every_s=3.0
+)
 NAMES = (
     *("requests", "rate_rps", "output_tokens", "input_tokens_mean", "output_tokens_peak_10s", "requests_mean_60s"),
     *("input_tokens_p95_7s", "requests_idc_10s", "output_tokens_idc_60s", "input_tokens_p50", "output_tokens_p99"),
@@ -203,13 +206,12 @@ def joined(workload: sg.Workload) -> sg.Trace:
 
 def test_no_request_is_no_error():
     empty = sg.Trace({"arrival_us": [], "client": [], "input_tokens": [], "output_tokens": []})
-    names = [name for name in NAMES if name not in ("instances",)]
-    found = sg.reduce(empty, sg.metrics(names, SPAN_S)).figures()
+    found = sg.reduce(empty, METRICS).figures()
     assert found["requests"] == found["output_tokens_peak_10s"] == found["kv_tokens_mean"] == 0
     assert all(
         np.isnan(found[name]) for name in ("gap_cv", "gap_p50_s", "ttft_p99", "input_tokens_p50", "top_client_share")
     )
-    assert same(sg.reduce([], sg.metrics(names, SPAN_S)), sg.reduce(empty, sg.metrics(names, SPAN_S)))
+    assert same(sg.reduce([], METRICS), sg.reduce(empty, METRICS))
 
 
 # -- replicas ----------------------------------------------------------------------------------------------------------

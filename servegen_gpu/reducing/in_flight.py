@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from servegen_gpu.errors import OptionError
 from servegen_gpu.reducing.loads import Figures, bins_in
 from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, numbers
-from servegen_gpu.serving.server import Server
+from servegen_gpu.serving.server import Server, check_time
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,8 @@ class ServiceTime:
     s_per_output_token: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, most in (("base_s", 86_400.0), ("s_per_input_token", 1.0), ("s_per_output_token", 1.0)):
-            value = getattr(self, name)
-            known = isinstance(value, int | float) and not isinstance(value, bool)
-            if not known or not math.isfinite(value) or not 0 <= value <= most:
-                raise OptionError(f"{name} from 0 to {most:g} s", repr(value), f"change {name}")
+        for name, most_s in (("base_s", 86_400.0), ("s_per_input_token", 1.0), ("s_per_output_token", 1.0)):
+            check_time(self, name, 0.0, most_s)
 
     @classmethod
     def of(cls, server: Server) -> ServiceTime:

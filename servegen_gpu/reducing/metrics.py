@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,12 @@ from servegen_gpu.reducing.histograms import client_gaps, gap_cv, gaps, lengths,
 from servegen_gpu.reducing.in_flight import ServiceTime, in_flight, levels
 from servegen_gpu.reducing.loads import index_of_dispersion, loads, totals
 from servegen_gpu.reducing.reduction import Reduction, State
-from servegen_gpu.reducing.served import arrivals, served_by, trace_of
+from servegen_gpu.reducing.served import Outcome, arrivals
 from servegen_gpu.request.schema import COLUMNS
+from servegen_gpu.serving.objective import Objective
 from servegen_gpu.serving.server import Server
-from servegen_gpu.serving.simulate import instances_needed_each
 
-Figure = Callable[[State], float]
+Figure = Callable[[Any], float]
 
 GRAMMAR = (
     "COLUMN, COLUMN_mean, COLUMN_peak_10s, COLUMN_mean_10s, COLUMN_p99_10s, COLUMN_idc_60s, COLUMN_p99 "
@@ -63,8 +63,8 @@ class Assumed:
     server : Server
     instances : int
         That serve the trace, for ``ttft_p99`` and the like.
-    slo_ttft_s, slo_tbt_s, level
-        Objective of ``instances``; see `servegen_gpu.serving.simulate.instances_needed`.
+    objective : Objective
+        Of ``instances``.
     service : ServiceTime, optional
         How long requests are in flight; by default as long as one that is alone on the server.
     every_s : float
@@ -73,9 +73,7 @@ class Assumed:
 
     server: Server = field(default_factory=Server)
     instances: int = 1
-    slo_ttft_s: float = 2.0
-    slo_tbt_s: float | None = None
-    level: float = 0.99
+    objective: Objective = field(default_factory=lambda: Objective(2.0, None, 0.99))
     service: ServiceTime | None = None
     every_s: float = 1.0
 
@@ -89,7 +87,7 @@ class Wanted(NamedTuple):
         What makes states equal: figures of one source share it.
     columns : tuple of str
         That the state must have.
-    figure : function of a state
+    figure : function of a state, or of an `Outcome`
     """
 
     source: tuple[str, ...]
@@ -150,7 +148,7 @@ def _wanted(name: str, span_s: float, assumed: Assumed) -> Wanted:
         return Wanted(("lengths", a), (), lambda state: quantile_of(state["counts"], share))
     if kind == "gap":
         return Wanted((f"{a or ''}gaps",), (), lambda state: quantile_of(state["counts"], share) / 1e6)
-    return Wanted(("served",), (), lambda state: served_by(state, assumed.server, assumed.instances, a, share))
+    return Wanted(("served",), (), lambda outcome: outcome.quantile(a, share))
 
 
 def _plain(name: str, span_s: float, assumed: Assumed) -> Wanted:
@@ -159,7 +157,7 @@ def _plain(name: str, span_s: float, assumed: Assumed) -> Wanted:
     if name == "gap_cv":
         return Wanted(("gaps",), (), gap_cv)
     if name == "instances":
-        return Wanted(("served",), (), partial(_instances, assumed))
+        return Wanted(("served",), (), lambda outcome: outcome.instances_for(assumed.objective))
     raise OptionError(f"a figure among {GRAMMAR}", repr(name), "choose one of them")
 
 
@@ -186,16 +184,12 @@ def _statistic(kind: str, name: str) -> Callable[[NDArray[np.int64]], float]:
     return lambda numbers: float(np.quantile(numbers, share))
 
 
-def _instances(assumed: Assumed, state: State) -> float:
-    objective = assumed.slo_ttft_s, assumed.level, assumed.slo_tbt_s
-    return float(instances_needed_each([trace_of(state)], assumed.server, *objective)[0])
-
-
 def _reduction(source: tuple[str, ...], wanted: dict[str, Wanted], span_s: float, assumed: Assumed) -> Reduction:
     columns = tuple(dict.fromkeys(column for one in wanted.values() for column in one.columns))
 
     def figures(state: State) -> dict[str, float]:
-        return {name: one.figure(state) for name, one in wanted.items()}
+        of = Outcome(state, assumed.server, assumed.instances) if source == ("served",) else state
+        return {name: one.figure(of) for name, one in wanted.items()}
 
     match source:
         case ("totals",):

@@ -18,8 +18,8 @@ from servegen_gpu.cutting import UNCUT
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Options, Workload, stream
-from servegen_gpu.reducing.reduction import Binned, Reduced, Reduction, Rows, checked, over
 from servegen_gpu.plan import SLAB_REQUESTS
+from servegen_gpu.reducing.reduction import Binned, Reduced, Reduction, Rows, checked, over
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import MAX_WINDOWS, slabs_of
