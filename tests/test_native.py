@@ -29,7 +29,7 @@ from servegen_gpu.backends.native.library import Library
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.packing import pack
-from servegen_gpu.plan import cells_of, plan
+from servegen_gpu.plan import Slab, cells_of, plan
 from servegen_gpu.rates import Rate
 
 
@@ -179,10 +179,8 @@ def test_a_flag_that_is_set_stops_before_anything_is_drawn():
     backend = NativeBackend(library())
     packed, _ = pack(tiny_pool("language"), Rate("constant", 100.0), start_s=0, end_s=600)
     state = begin(packed, derive_key(0), cells_of(packed, np.zeros(1, np.int64)))
-    stop = np.ones(1, np.int32)
-    task = native_library.job(
-        native_module._job(packed, state) | native_module._slab(packed, state, 0, 600) | {"stop": stop}
-    )
+    task, _, stop = native_module._task(packed, Slab(np.zeros(1, np.int64), 0, 600, 60_000.0), state)
+    stop[0] = 1
     with pytest.raises(KeyboardInterrupt):
         backend.library.call("sg_draw", ctypes.byref(task), None, ctypes.byref(ctypes.c_void_p()), stop=stop)
 
