@@ -1,4 +1,4 @@
-"""Reducing a workload, or a trace: no row is kept, and none is in order unless a reduction asks for it.
+"""Reducing a workload or a trace: slab by slab, where it was made; loads of bins alone without any row.
 
 >>> sg.reduce(pool, [sg.metric("output_tokens_peak_10s", 3600)], rate=100, duration="1h").figures()
 """

@@ -57,7 +57,7 @@ class Binned:
 
     def of(self, xp: Any, rows: Rows) -> State:
         """The state of some rows, in order of arrival."""
-        found, at_us = self.nothing(xp), rows["arrival_us"]
+        found, at_us = self.nothing(xp), column_of(rows, "arrival_us")
         if not len(at_us):
             return found
         first, last = (min(int(at_us[at]) // self.width_us, self.bins) for at in (0, -1))
@@ -147,7 +147,7 @@ class Reduced(dict[str, State]):
 
     def merged(self, later: Reduced) -> Reduced:
         """The states of both, of which the other is of later rows: the next share of a trace."""
-        return Reduced(self.reductions, (r.merge(self[r.name], later[r.name]) for r in self.reductions))
+        return Reduced(self.reductions, (_merged(one, self[one.name], later[one.name]) for one in self.reductions))
 
     def figures(self) -> dict[str, float]:
         """All figures of all states."""
@@ -176,9 +176,12 @@ def over(reductions: tuple[Reduction, ...], slabs: Iterable[tuple[Any, Rows]]) -
     states = [on_host(one, one.init(np)) for one in reductions]
     for xp, rows in slabs:
         for i, one in enumerate(reductions):
-            more = on_host(one, one.step(xp, rows))
-            states[i] = one.merge(states[i], more) if states[i] else more
+            states[i] = _merged(one, states[i], on_host(one, one.step(xp, rows)))
     yield from states
+
+
+def _merged(reduction: Reduction, before: State, later: State) -> State:
+    return reduction.merge(before, later) if before and later else before or later
 
 
 def on_host(reduction: Reduction, state: State) -> State:
