@@ -251,6 +251,19 @@ def test_totals_that_are_not_known_are_no_controls(pool: sg.ClientPool):
     assert controls_of(counts="servegen") == []
 
 
+@pytest.mark.parametrize("bin_s", [10, 0.125])
+def test_the_load_over_time(pool: sg.ClientPool, bin_s: float):
+    """Quantiles by bin, and by two bins where there would be more than 720; whether or not replicas are new."""
+    found = sg.monte_carlo(pool, 4, "2m", 9, [f"requests_peak_{bin_s}s", "output_tokens_peak_60s"])
+    bins = found.settings["bins"]
+    width_us = 10_000_000 if bin_s == 10 else 250_000
+    assert (bins["bin_s"], bins["replicas"], list(bins["loads"])) == (width_us / 1e6, 9, ["requests"])
+    traces = [sg.generate(pool, rate=4, duration="2m", counts="renewal", replica=replica) for replica in range(9)]
+    counts = [np.bincount(trace["arrival_us"] // width_us, minlength=120_000_000 // width_us) for trace in traces]
+    expected = np.quantile(counts, bins["quantiles"], axis=0)
+    np.testing.assert_allclose(bins["loads"]["requests"], expected, atol=0.005)
+
+
 def test_pairs_of_studies_with_the_same_numbers(pool: sg.ClientPool, study: Study):
     faster = sg.monte_carlo(pool, **(HOW | {"rate": 5}), replicas=80)
     found = faster.against(study)

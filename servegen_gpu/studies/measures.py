@@ -34,10 +34,13 @@ class Measured:
         By name, in the order of the metrics.
     totals : dict
         Requests and tokens of the replica, as far as they were added up.
+    states : mapping
+        Of its reductions, by name.
     """
 
     figures: dict[str, float]
     totals: dict[str, float]
+    states: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Measures:
             if twice := [name for name in more if name in figures]:
                 raise OptionError("metrics with names of their own", f"{twice[0]!r} twice", "name them apart")
             figures |= more
-        return Measured(figures, totals_of(reduced))
+        return Measured(figures, totals_of(reduced), reduced)
 
 
 def measures_of(metrics: Metric | Sequence[Metric], span_s: float) -> Measures:

@@ -16,8 +16,9 @@ from typing import Any
 from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
-from servegen_gpu.reducing.replicas import Sampling
+from servegen_gpu.reducing.replicas import Sampling, reduce_replicas
 from servegen_gpu.studies.controls import deviations
+from servegen_gpu.studies.fan import Fan
 from servegen_gpu.studies.measures import Measures, Metric, measures_of
 from servegen_gpu.studies.parameters import PARAMETERS, Parameter, parse_vary
 from servegen_gpu.studies.records import Records
@@ -164,7 +165,7 @@ class _Run:
 
     source: Source
     measures: Measures
-    settings: Mapping[str, Any]
+    settings: dict[str, Any]
     records: Records
     path: Path | None
     threads: int | None
@@ -172,38 +173,41 @@ class _Run:
     unsaved: int = 0
     saved_at: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        self.fan = Fan.of(self.measures.reductions)
+
     def until(self, watch: Watch, progress: Progress | None) -> Study:
         """Replicas until the watch has seen enough, or all of them are there."""
-        most = self.settings["replicas"] * self.settings["draws"]
-        done = 0
         try:
-            for draw in range(self.settings["draws"]):
-                unit = []
-                for figures in self._draw(draw):
-                    unit.append(figures)
-                    self.counts[draw] = self.counts.get(draw, 0) + 1
-                    done += 1
-                    if not watch.metrics:
-                        watch = Watch(watch.rules, tuple(figures), watch.confidence)
-                    enough = not self.source.parameters and watch.add([unit.pop()])
-                    if progress is not None:
-                        progress(done, most, watch)
-                    if enough:
-                        return self._study()
-                if self.source.parameters and watch.add(unit):
-                    return self._study()
+            self._make(watch, progress)
+            self._fill_fan()
             return self._study()
         except KeyboardInterrupt:
             replicas, draws = self.settings["replicas"], self.settings["draws"]
             self.counts = {draw: min(self.records.count(draw), replicas) for draw in self.records.rows if draw < draws}
             if not any(self.counts.values()):
                 raise
-            raise Interrupted(self._study(), most) from None
+            raise Interrupted(self._study(), replicas * draws) from None
         finally:
             self._save()
 
-    def _study(self) -> Study:
-        return self.records.study(self.settings, self.counts, self.source.workload.notes)
+    def _make(self, watch: Watch, progress: Progress | None) -> None:
+        most, done = self.settings["replicas"] * self.settings["draws"], 0
+        for draw in range(self.settings["draws"]):
+            unit = []
+            for figures in self._draw(draw):
+                unit.append(figures)
+                self.counts[draw] = self.counts.get(draw, 0) + 1
+                done += 1
+                if not watch.metrics:
+                    watch = Watch(watch.rules, tuple(figures), watch.confidence)
+                enough = not self.source.parameters and watch.add([unit.pop()])
+                if progress is not None:
+                    progress(done, most, watch)
+                if enough:
+                    return
+            if self.source.parameters and watch.add(unit):
+                return
 
     def _draw(self, draw: int) -> Iterator[dict[str, float]]:
         """Metrics of the replicas of a draw: those that are there, and then new ones."""
@@ -215,15 +219,38 @@ class _Run:
         packed = self.source.packed(values, draw)
         expected = self.source.expected(packed)
         numbers = (draw * REPLICAS_OF_A_DRAW + i for i in range(there, replicas))
-        for one in self.measures.over(packed, self.source.seed, numbers, self.threads, self.source.sampling):
+        found = self.measures.over(packed, self.source.seed, numbers, self.threads, self.source.sampling)
+        for i, one in enumerate(found, there):
+            if not self.source.parameters or not i:
+                self.fan.add(draw or i, one.states)
             self.records.add(draw, values, one.figures, deviations(one.totals, expected))
             self.unsaved += 1
             if time.monotonic() - self.saved_at > SAVE_EVERY_S:
                 self._save()
             yield one.figures
 
+    def _fill_fan(self) -> None:
+        """The load over time, for which the first replicas of an earlier call are made once more."""
+        varied = bool(self.source.parameters)
+        count = len(self.counts) if varied else self.counts[0]
+        missing, one = self.fan.missing(count), self.fan.reduction
+        for draw, numbers in [(number, [0]) for number in missing] if varied else [(0, missing)]:
+            if one is not None and numbers:
+                packed = self.source.packed(self.source.values(draw), draw)
+                keys = [draw * REPLICAS_OF_A_DRAW + number for number in numbers]
+                made = reduce_replicas(packed, one, self.source.seed, keys, self.threads, **self.source.sampling)
+                for number, states in zip(numbers, made, strict=True):
+                    self.fan.add(draw or number, states)
+        self.settings = self.settings | self.fan.settings(count)
+
+    def _study(self) -> Study:
+        return self.records.study(self.settings, self.counts, self.source.workload.notes)
+
     def _save(self) -> None:
-        """Write all that is there, if there is more than in the file."""
-        if self.path is not None and self.unsaved:
-            self.records.everything(self.settings).write(self.path)
+        """Write all that is there, if the file has less, or other settings for as much."""
+        if self.path is not None:
+            all_of_them = self.counts == {draw: self.records.count(draw) for draw in self.records.rows}
+            study = self._study() if all_of_them else self.records.everything(self.settings)
+            if self.unsaved or (all_of_them and self.counts and study.settings != self.records.written):
+                study.write(self.path)
         self.unsaved, self.saved_at = 0, time.monotonic()

@@ -16,7 +16,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.studies.source import REPLICAS_OF_A_DRAW
 from servegen_gpu.studies.study import AXES, Study
 
-NOT_COMPARED = ("replicas", "draws", "until", "confidence", "version", "metrics", "controls")
+NOT_COMPARED = ("replicas", "draws", "until", "confidence", "version", "metrics", "controls", "bins")
 """Settings that may differ where a study goes on, or that follow from others."""
 
 
@@ -31,6 +31,8 @@ class Records:
     ----------
     metrics, controls : tuple of str
         Empty until the first replica is there.
+    written : mapping
+        Settings in the file that they were read from.
     """
 
     def __init__(self, parameters: Sequence[str]) -> None:
@@ -38,6 +40,7 @@ class Records:
         self.metrics: tuple[str, ...] = ()
         self.controls: tuple[str, ...] = ()
         self.rows: dict[int, array[float]] = {}
+        self.written: Mapping[str, Any] = {}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -118,7 +121,7 @@ class Records:
                 f"other settings: {'; '.join(differences)}",
                 "give the same ones, or another file; the replicas in it are kept",
             )
-        records.metrics, records.controls = study.metrics, study.controls
+        records.metrics, records.controls, records.written = study.metrics, study.controls, study.settings
         draw = study.table["draw"].to_numpy()
         replica = study.table["replica"].to_numpy()
         numbers = study.table[list(records.columns)].to_numpy(np.float64)

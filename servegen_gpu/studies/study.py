@@ -44,7 +44,8 @@ class Study:
     settings : dict
         From what it was made, in terms that JSON has: ``workload``, ``pool_digest``, ``rate``, ``duration_s``,
         ``seed``, ``metrics`` and ``controls`` (names of columns), ``vary`` (low, high and scale of parameters by name),
-        ``replicas`` (of each draw), ``draws``, ``until``, ``confidence``, and so on.
+        ``replicas`` (of each draw), ``draws``, ``until``, ``confidence``, and so on; ``bins`` has quantiles of the
+        load of every bin of time over the first 200 replicas, or draws.
     notes : tuple of str
         What a user should know.
     """
@@ -224,10 +225,10 @@ class Study:
         return pd.DataFrame(rows, index=pd.Index(common, name="metric"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings, summary, verdicts and notes, in terms that JSON has; None for what is not finite."""
+        """Settings but ``bins``, summary, verdicts and notes, in terms that JSON has; None for what is not finite."""
         rows = self.summary().to_dict(orient="index")
         return {
-            "settings": dict(self.settings),
+            "settings": {name: value for name, value in self.settings.items() if name != "bins"},
             "replicas": len(self),
             "summary": {
                 str(name): {str(key): value if np.isfinite(value) else None for key, value in row.items()}
