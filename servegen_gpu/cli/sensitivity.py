@@ -82,9 +82,9 @@ def run(options: argparse.Namespace) -> int:
         )
     finally:
         shown.end()
+    print(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) if options.json else found)
     if options.output is not None:
         found.write(options.output)
-    print(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) if options.json else found)
     return 0
 
 

@@ -30,10 +30,10 @@ def relengthened(pool: ClientPool, scale: float, tail: float) -> ClientPool:
 
     A length L becomes ``scale * min(c * L**tail, M)``, rounded to whole tokens, at least 1 where it was. M is the
     longest length of the field in the pool, so that a tail stays within what the model takes; c keeps the mean of each
-    distribution of lengths. So `tail` multiplies the standard deviation of the logarithm: a log-normal's sigma times
-    `tail`, a Pareto's alpha divided by it. It applies to all fields in tokens, those of items among them, and to new
-    tokens of later turns. Numbers of items, shares of reasoning, system prompts and context limits stay, and lengths
-    are kept to the limits when they are drawn.
+    distribution of lengths, up to the rounding: within a token. So `tail` multiplies the standard deviation of the
+    logarithm: a log-normal's sigma times `tail`, a Pareto's alpha divided by it. It applies to all fields in tokens,
+    those of items among them, and to new tokens of later turns. Numbers of items, shares of reasoning, system prompts
+    and context limits stay, and lengths are kept to the limits when they are drawn.
     """
     if scale == tail == 1:
         return pool

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 BAR = 24
 PARTS = " ▏▎▍▌▋▊▉"
+NOISY = 0.2
+"""A share of noise above which indices are mostly its own."""
 
 SAYS = {
     "tornado": "Each parameter at its ends, all others at their base; bars are swings.",
@@ -58,7 +60,8 @@ def _block(study: Sensitivity, metric: str, rows: pd.DataFrame, ranges: dict[str
     rows = rows.reindex(rows[size].abs().sort_values(ascending=False, na_position="last", kind="stable").index)
     largest = 1.0 if study.method == "sobol" else float(rows[size].abs().max())
     share = float(rows["noise_share"].iloc[0])
-    noise = f", noise {share:.2%}" if math.isfinite(share) else ", noise unknown"
+    noise = f", noise {share:.2%}" if math.isfinite(share) else ", noise unknown: take two replicas or more"
+    noise += ": take more replicas" if share > NOISY else ""
     heads = HEADS[study.method]
     widths = [26 if name in WITH_INTERVAL else 9 for _, name in heads]
     head = "".join(" " + title.rjust(width) for (title, _), width in zip(heads, widths, strict=True))
