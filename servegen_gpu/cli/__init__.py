@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         generate,
         join,
         montecarlo,
+        provision,
         report,
         save,
         scale,
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         save,
         montecarlo,
         sensitivity,
+        provision,
         report,
         show,
     ):

@@ -50,13 +50,18 @@ def is_trace(options: argparse.Namespace) -> bool:
 
 def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
     """The baseline of a trace file, which is read slab by slab."""
-    of_pools = ("population", "clients", "resample", "only", "largest", "smallest", "clones", "conversations")
-    given = [name for name in of_pools if getattr(options, name) is not None] + ["where"] * bool(options.where)
-    if given:
-        raise OptionError("a trace without options of clients", f"--{given[0]}", "leave it out")
+    refuse_clients(options)
     chosen = of(reading.slabs(options.workload, options), options)
     options.foreign = None  # its clients are not those of the trace to be written
     return chosen
+
+
+def refuse_clients(options: argparse.Namespace) -> None:
+    """Refuse options that choose clients, where there is a trace."""
+    names = ("population", "clients", "resample", "only", "largest", "smallest", "clones", "conversations")
+    given = [name for name in (*names, "environment") if getattr(options, name) is not None]
+    if given := given + ["where"] * bool(options.where):
+        raise OptionError("a trace without options of clients", f"--{given[0]}", "leave it out")
 
 
 def of(source: ClientPool | Iterable[Trace], options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:

@@ -37,7 +37,9 @@ def _head(study: Provision) -> list[str]:
         replicas = "one trace, no confidence" if len(of) == 1 else f"{len(of):,} replicas"
         name = settings.get("workload", "trace") if source != "naive" else _baseline(study)
         lines.append(f"{source}: {name}, {of['requests'].mean():,.0f} requests in {settings['span_s']:g} s, {replicas}")
-    return [*lines, f"objective: {objective}, {settings['routing']} routing"]
+    bounds = zip(("TTFT", "mean TBT"), (objective.ttft_s, objective.tbt_s), strict=True)
+    words = [f"{name} within {bound:g} s" for name, bound in bounds if bound is not None]
+    return [*lines, f"objective: P{100 * objective.level:g} of {' and '.join(words)}; {settings['routing']} routing"]
 
 
 def _baseline(study: Provision) -> str:
@@ -47,10 +49,12 @@ def _baseline(study: Provision) -> str:
 
 def _plans(study: Provision) -> list[str]:
     """Instances by confidence; in brackets the interval."""
-    lines = [_row("instances", [f"{level:.0%}" for level in LEVELS])]
+    lines = [_row("instances that suffice for", [f"{level:.0%}" for level in LEVELS])]
+    several = len(study.table) > sum(len(study.sample(source)) for source in study.sources) * 2
+    shown = {figure: words for figure, words in LINES.items() if several or figure not in ("peak", "mean")}
     for source in study.sources:
         one = len(study.sample(source)) == 1
-        for figure, words in LINES.items():
+        for figure, words in shown.items():
             plans = [study.plan(source, 1.0 if one else level, figure) for level in LEVELS[: 1 if one else None]]
             lines.append(_row(f"{source}, {words}", [_plan(plan, figure) for plan in plans]))
     return lines
@@ -61,13 +65,15 @@ def _row(name: str, cells: list[str]) -> str:
 
 
 def _plan(plan: Interval, figure: str) -> str:
-    shown = [_number(value, figure) for value in plan]
-    return shown[0] if math.isnan(plan.low) else f"{shown[0]} ({shown[1]}–{shown[2]})"
+    """A value with its interval; an end that takes more replicas is left open."""
+    value, *ends = (_number(number, figure) for number in plan)
+    low, high = ("" if math.isinf(end) else shown for end, shown in zip(plan[1:], ends, strict=True))
+    return value if math.isnan(plan.low) else f"{value} ({low}–{high})"
 
 
 def _number(value: float, figure: str) -> str:
     if not math.isfinite(value):
-        return "none" if value > 0 else "0"
+        return "none"
     return f"{value:.3g}" if figure == "max_rate_rps" else f"{value:.1f}" if figure == "mean" else f"{value:,.0f}"
 
 

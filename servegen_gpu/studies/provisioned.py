@@ -32,6 +32,8 @@ COLUMNS = {
     "instances_by_rate": "f",
 }
 WHOLE = -1.0
+ENDLESS = 1e300
+"""Stands for infinity where values are subtracted."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +121,8 @@ class Provision:
         value = float(np.sort(sample)[max(math.ceil(level * len(sample) - 1e-9), 1) - 1])
         low = high = math.nan
         if len(sample) > 1:
-            _, low, high = quantile_interval(sample, level, self.confidence)
+            _, low, high = quantile_interval(np.clip(sample, -ENDLESS, ENDLESS), level, self.confidence)
+            low, high = (math.copysign(math.inf, end) if abs(end) >= ENDLESS else end for end in (low, high))
         return Interval(-value, -high, -low) if falls else Interval(value, low, high)
 
     def summary(self) -> pd.DataFrame:

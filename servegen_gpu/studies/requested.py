@@ -21,6 +21,7 @@ from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.families import FAMILIES
 from servegen_gpu.scaling import thin
 from servegen_gpu.studies.parameters import scaled_rate
+from servegen_gpu.studies.source import STATED
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import BURST_WINDOW_S, gap_cvs, median_cv
 
@@ -32,11 +33,6 @@ FEWEST = 100
 """Requests of a trace, below which its P99 says nothing of one instance."""
 SAMPLED = 20
 """Replicas whose burstiness a naive baseline has."""
-STATED = (
-    *("workload", "category", "clients", "pool_digest", "rate", "start_s", "duration_s", "rules", "seed"),
-    *("version", "stream_version"),
-)
-"""Of provenance, in the settings of a study."""
 
 
 def _lowest(requests: float) -> int:
