@@ -32,8 +32,6 @@ COLUMNS = {
     "instances_by_rate": "f",
 }
 WHOLE = -1.0
-ENDLESS = 1e300
-"""Stands for infinity where values are subtracted."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,8 +119,7 @@ class Provision:
         value = float(np.sort(sample)[max(math.ceil(level * len(sample) - 1e-9), 1) - 1])
         low = high = math.nan
         if len(sample) > 1:
-            _, low, high = quantile_interval(np.clip(sample, -ENDLESS, ENDLESS), level, self.confidence)
-            low, high = (math.copysign(math.inf, end) if abs(end) >= ENDLESS else end for end in (low, high))
+            _, low, high = quantile_interval(sample, level, self.confidence)
         return Interval(-value, -high, -low) if falls else Interval(value, low, high)
 
     def summary(self) -> pd.DataFrame:
