@@ -41,14 +41,18 @@ class Fleet:
         """The job of serving a trace by one instance."""
         return job_of(trace, self.server, 1, self.routing)
 
-    def holds(self, job: Job, instances: int, counted_from: int = 0) -> bool:
-        """Whether so many instances hold the objective, for requests from a row on of all that are served."""
-        served = self._serve(job, instances)
-        return self.objective.met(served.ttft_s[counted_from:], served.tbt_s[counted_from:])
+    def serve(self, job: Job, instances: int) -> Served:
+        """What becomes of all requests."""
+        return self._serves(job, instances)
 
     @cached_property
-    def _serve(self) -> Callable[[Job, int], Served]:
+    def _serves(self) -> Callable[[Job, int], Served]:
         return serves(self.server)
+
+    def holds(self, job: Job, instances: int, counted_from: int = 0) -> bool:
+        """Whether so many instances hold the objective, for requests from a row on of all that are served."""
+        served = self.serve(job, instances)
+        return self.objective.met(served.ttft_s[counted_from:], served.tbt_s[counted_from:])
 
     def fewest(self, job: Job, first: int = 1, counted_from: int = 0) -> float:
         """The fewest instances that hold the objective; infinite if no number does, 0 without requests that count.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,17 +26,20 @@ from servegen_gpu.serving.job import ROUTINGS, Routing
 from servegen_gpu.serving.objective import Objective, parse_objective
 from servegen_gpu.serving.profiles import load_server
 from servegen_gpu.serving.server import PARAMETERS, Server
-from servegen_gpu.serving.simulate import alone
+from servegen_gpu.serving.simulate import Served, alone
 from servegen_gpu.studies.provisioned import COLUMNS, WHOLE, Provision
 from servegen_gpu.studies.requested import STEP, GivenTrace, Requested, SampledPool, naive_baseline
 from servegen_gpu.trace import Trace, read_trace
 
+FEW = 2
+"""Instances that the first replica needs, up to which one may do for all together."""
 LOOKED_AT = 5
 """Replicas that are asked what an idle instance reaches, where the first one needs more instances than there are."""
 AHEAD = 4
 """Replicas a thread that are made before somebody asks for them."""
 MOST_WINDOWS = 1 << 16
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Told after each replica how many there are, of how many."""
 
@@ -64,7 +67,8 @@ def provision(
     Every replica is served by more and more instances together until they hold the objective: that is what it needs.
     Every window of it is served likewise, after the minute before it. And one instance alone is given less and less of
     the workload until it holds the objective, whose rate then divides the whole (the way of ServeGen's section 6.3):
-    this ignores that instances together even out bursts of clients, which one alone has to bear.
+    this ignores that instances together even out bursts of clients, which one alone has to bear. That rate is one for
+    all replicas: it is looked for over the requests of up to 40 of them, for a short trace has few at a low rate.
 
     Parameters
     ----------
@@ -184,26 +188,29 @@ class _Study:
         if needed == math.inf:
             self._check_attainable(requested)
         first = int(needed) if 0 < needed < math.inf else 1
-        for rows in self._each(lambda replica: self._replica(requested, replica, first), requested):
+        highest_rps = self._highest_rps(requested, first)
+        for rows in self._each(
+            lambda r: self._replica(requested, r, first, highest_rps), requested, requested.replicas
+        ):
             self.done += 1
             if self.progress is not None:
                 self.progress(self.done, self.most)
             yield from rows
 
-    def _each(self, work: Callable[[int], list[Row]], requested: Requested) -> Iterator[list[Row]]:
-        """The results of all replicas in order, a few of them ahead."""
+    def _each(self, work: Callable[[int], T], requested: Requested, replicas: int) -> Iterator[T]:
+        """The results of replicas in order, a few of them ahead."""
         threads = (thread_count() if self.threads is None else self.threads) if requested.shared else 1
         if threads == 1:
-            yield from map(work, range(requested.replicas))
+            yield from map(work, range(replicas))
             return
-        left = iter(range(requested.replicas))
+        left = iter(range(replicas))
 
-        def one(replica: int) -> list[Row]:
+        def one(replica: int) -> T:
             with single_threaded():
                 return work(replica)
 
         with ThreadPoolExecutor(threads, thread_name_prefix="servegen_gpu_provision") as pool:
-            ahead: deque[Future[list[Row]]] = deque(pool.submit(one, r) for r in islice(left, AHEAD * threads))
+            ahead: deque[Future[T]] = deque(pool.submit(one, r) for r in islice(left, AHEAD * threads))
             try:
                 while ahead:
                     found = ahead.popleft().result()
@@ -213,7 +220,7 @@ class _Study:
                 for future in ahead:
                     future.cancel()
 
-    def _replica(self, requested: Requested, replica: int, first: int) -> list[Row]:
+    def _replica(self, requested: Requested, replica: int, first: int, highest_rps: float) -> list[Row]:
         """A row for the whole, then one for each window."""
         job = self.fleet.job(requested.trace(replica))
         needed = self.fleet.fewest(job, first)
@@ -223,7 +230,6 @@ class _Study:
         in_windows = [needed] if len(begins_s) == 1 else list(self.fleet.by_window(job, begins_ns, first))
         counts = np.diff([*np.searchsorted(job.arrival_ns, begins_ns), len(job)]).tolist()
         lengths_s = np.minimum(self.window_s, span_s - begins_s).tolist()
-        highest_rps = self._highest_rps(requested, replica, needed)
         by_rate = float(math.ceil(requested.rate_rps / highest_rps - 1e-9)) if highest_rps > 0 else nothing
         who = (requested.name, replica)
         return [
@@ -236,15 +242,21 @@ class _Study:
             ),
         ]
 
-    def _highest_rps(self, requested: Requested, replica: int, needed: float) -> float:
-        """The highest rate at which one instance holds the objective; NaN if there is none that says anything."""
+    def _highest_rps(self, requested: Requested, first: int) -> float:
+        """The highest rate at which one instance holds the objective, for the requests of `alone` replicas together,
+        each with an instance of its own; NaN if there is none that says anything."""
+
+        def served(replica: int, step: int) -> Served:
+            return self.fleet.serve(self.fleet.job(requested.trace(replica, step)), 1)
 
         def holds(step: int) -> bool:
-            trace = requested.trace(replica, step)
-            return not len(trace) or self.fleet.holds(self.fleet.job(trace), 1)
+            of = list(self._each(lambda replica: served(replica, step), requested, requested.alone))
+            ttft_s, tbt_s = (np.concatenate([getattr(one, name) for one in of]) for name in ("ttft_s", "tbt_s"))
+            return not len(ttft_s) or self.fleet.objective.met(ttft_s, tbt_s)
 
-        holding, failing = (0, requested.highest + 1) if needed <= 1 else (requested.lowest, 0)
-        if needed > 1 and (holding >= 0 or not holds(holding)):
+        enough = first <= FEW and holds(0)
+        holding, failing = (0, requested.highest + 1) if enough else (requested.lowest, 0)
+        if not enough and (holding >= 0 or not holds(holding)):
             return math.nan
         while failing - holding > 1:
             middle = (holding + failing) // 2

@@ -15,8 +15,6 @@ LINES = {
     "instances": "as a whole",
     "peak": "in the busiest window",
     "mean": "mean over windows",
-    "by_rate": "by the rate of one instance",
-    "max_rate_rps": "req/s that one instance holds",
 }
 
 
@@ -57,6 +55,9 @@ def _plans(study: Provision) -> list[str]:
         for figure, words in shown.items():
             plans = [study.plan(source, 1.0 if one else level, figure) for level in LEVELS[: 1 if one else None]]
             lines.append(_row(f"{source}, {words}", [_plan(plan, figure) for plan in plans]))
+        rate_rps, by_rate = (study.plan(source, 1.0, figure).value for figure in ("max_rate_rps", "by_rate"))
+        alone = f"one holds up to {rate_rps:.3g} req/s: {by_rate:,.0f} by that" if rate_rps > 0 else "one holds no rate"
+        lines.append(f"{source}, one instance alone: {alone}")
     return lines
 
 
@@ -74,7 +75,7 @@ def _plan(plan: Interval, figure: str) -> str:
 def _number(value: float, figure: str) -> str:
     if not math.isfinite(value):
         return "none"
-    return f"{value:.3g}" if figure == "max_rate_rps" else f"{value:.1f}" if figure == "mean" else f"{value:,.0f}"
+    return f"{value:.1f}" if figure == "mean" else f"{value:,.0f}"
 
 
 def _naive(study: Provision) -> list[str]:

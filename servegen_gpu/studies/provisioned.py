@@ -50,8 +50,8 @@ class Provision:
         - ``requests`` (int64): that arrive in it.
         - ``instances`` (float64): the fewest whole instances that hold the objective, simulated together; infinite
           where no number does, 0 in a window without requests.
-        - ``max_rate_rps`` (float64): the highest rate at which one instance alone holds it; of whole replicas, NaN
-          in rows of windows and where it does not hold it at the lowest rate that says anything.
+        - ``max_rate_rps`` (float64): the highest rate at which one instance alone holds it, the same for all
+          replicas; NaN in rows of windows, and where it does not even hold it at the lowest rate that says anything.
         - ``instances_by_rate`` (float64): the workload's rate over `max_rate_rps`, rounded up; as before.
     settings : dict
         From what it was made, in terms that JSON has: ``workload``, ``objective`` (``ttft_s``, ``tbt_s``, ``level``),

@@ -29,14 +29,16 @@ STEP = 1.03
 """Rates of one instance are on a grid of 3 %."""
 HIGHEST = math.ceil(math.log(64, STEP))
 """How far above a workload's own rate one instance is tried."""
-FEWEST = 100
-"""Requests of a trace, below which its P99 says nothing of one instance."""
+FEWEST = 1000
+"""Requests below which a P99 says nothing of one instance."""
+ALONE = 40
+"""Replicas, or shares of a trace, that one instance is tried with."""
 SAMPLED = 20
 """Replicas whose burstiness a naive baseline has."""
 
 
 def _lowest(requests: float) -> int:
-    """The lowest step at which a replica still has enough requests."""
+    """The lowest step at which so many requests still are enough."""
     return min(math.ceil(math.log(FEWEST / max(requests, 1.0), STEP)), 0)
 
 
@@ -91,7 +93,12 @@ class SampledPool:
     @property
     def lowest(self) -> int:
         """The lowest step."""
-        return _lowest(self.rate_rps * self.span_s)
+        return _lowest(self.rate_rps * self.span_s * self.alone)
+
+    @property
+    def alone(self) -> int:
+        """Replicas that one instance is tried with."""
+        return min(self.replicas, ALONE)
 
     @property
     def shared(self) -> bool:
@@ -115,13 +122,14 @@ class SampledPool:
 
 @dataclass(eq=False)
 class GivenTrace:
-    """The only replica of itself; one instance gets a share of its conversations."""
+    """The only replica of itself; one instance gets a share of its conversations, by chance."""
 
     given: Trace
     seed: int
     name: ClassVar[str] = "trace"
     replicas: ClassVar[int] = 1
     highest: ClassVar[int] = 0
+    alone: ClassVar[int] = ALONE
     shared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -129,8 +137,8 @@ class GivenTrace:
             raise OptionError("a trace with requests", "an empty one", "give another trace")
 
     def trace(self, replica: int, step: int = 0) -> Trace:
-        """The trace, thinned to a step of the grid."""
-        return thin(self.given, STEP**step, seed=self.seed) if step else self.given
+        """The trace, thinned to a step of the grid, each time in another way."""
+        return thin(self.given, STEP**step, seed=(self.seed + replica) % 2**64) if step else self.given
 
     @property
     def span_s(self) -> float:
@@ -145,7 +153,7 @@ class GivenTrace:
     @property
     def lowest(self) -> int:
         """The lowest step."""
-        return _lowest(len(self.given))
+        return _lowest(len(self.given) * self.alone)
 
     @property
     def settings(self) -> dict[str, Any]:
