@@ -40,6 +40,7 @@ from servegen_gpu.formats.arrivals import read_arrivals as read_arrivals
 from servegen_gpu.pipeline import Workload as Workload
 from servegen_gpu.pipeline import generate as generate
 from servegen_gpu.pipeline import stream as stream
+from servegen_gpu.plotting.plots import plots as plots
 from servegen_gpu.prefixes import hash_ids as hash_ids
 from servegen_gpu.prefixes import hash_slabs as hash_slabs
 from servegen_gpu.prefixes import prefix_hits as prefix_hits
@@ -50,6 +51,7 @@ from servegen_gpu.reducing.metrics import metrics as metrics
 from servegen_gpu.reducing.reduce import reduce as reduce
 from servegen_gpu.reducing.reduction import Reduction as Reduction
 from servegen_gpu.reducing.replicas import reduce_replicas as reduce_replicas
+from servegen_gpu.reporting.report import report as report
 from servegen_gpu.request.columns import Ragged as Ragged
 from servegen_gpu.rules import DEPENDENCE_KINDS as DEPENDENCE_KINDS
 from servegen_gpu.scaling import between as between

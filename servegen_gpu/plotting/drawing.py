@@ -28,7 +28,8 @@ class Side:
     @property
     def label(self) -> str:
         """Its name, short enough for a legend."""
-        return self.name if len(self.name) <= 24 else self.name[:23] + "…"
+        shown = "".join(letter if letter.isprintable() else "?" for letter in self.name)
+        return shown if len(shown) <= 24 else shown[:23] + "…"
 
 
 Sides = Sequence[Side]
@@ -100,11 +101,11 @@ def log_axis(axes: Axes, which: Literal["x", "y"], kind: str = "", ticks: int = 
 
 def log_labels(axis: Any, said: Callable[[float], str] = short, ticks: int = 7) -> None:
     """Labels of decades in plain text."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     axis.set_major_locator(_locator(numticks=ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: said(value)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())  # most of the time of a picture would go into minor ticks
 
 
 def _locator(**more: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,21 +148,21 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 def svg_of(figure: Figure) -> str:
     """A figure as SVG: the same bytes each time, without a date, document type or address."""
-    matplotlib = require_matplotlib()
-    out = io.StringIO()
-    with matplotlib.rc_context(SETTINGS):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    return re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = _saved(figure, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}).decode()
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def png_of(figure: Figure, dpi: int = 110) -> bytes:
     """A figure as PNG."""
+    return _saved(figure, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def _saved(figure: Figure, **how: Any) -> bytes:
     matplotlib = require_matplotlib()
     out = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS):
-        figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # names may be in any script: boxes then
+        figure.savefig(out, **how)
     return out.getvalue()
 
 

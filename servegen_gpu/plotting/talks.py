@@ -75,7 +75,7 @@ def _turns(side: Side) -> curves.Ints:
     rows = side.data.seen.talks
     if not rows:
         return np.zeros(0, np.int64)
-    turns = np.unique(rows["conversation"], return_counts=True)[1]
+    turns = points_of(rows["conversation"])[1]
     return turns[turns > 1]
 
 
