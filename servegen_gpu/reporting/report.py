@@ -68,18 +68,15 @@ def report(
     >>> sg.report("log.csv", "report.html", against=sg.fit("log.csv"))
     """
     require_matplotlib()
-    if isinstance(source, Study) or is_study(source):
-        if against is not None:
-            got = "a study and another one"
-            raise OptionError("a trace or a pool to hold against another", got, "leave against out for a study")
-        text = _study_page(source)
-    else:
-        if sampling and not any(isinstance(each, ClientPool | PackedWorkload) for each in (source, against)):
-            got = f"{', '.join(sampling)} with {type(source).__name__}"
-            raise OptionError("a pool with arguments of sampling", got, "leave them out, or give a pool")
-        text = _trace_page(source, against, sampling)
-    with new_file(Path(path)) as sink:
-        sink.write(text.encode())
+    study = isinstance(source, Study) or is_study(source)
+    if study and against is not None:
+        got = "a study and another one"
+        raise OptionError("a trace or a pool to hold against another", got, "leave against out for a study")
+    if sampling and not any(isinstance(each, ClientPool | PackedWorkload) for each in (source, against)):
+        got = f"{', '.join(sampling)} with {type(source).__name__}"
+        raise OptionError("a pool with arguments of sampling", got, "leave them out, or give a pool")
+    with new_file(Path(path)) as sink:  # before hours of reading: a page that cannot be written is refused now
+        sink.write((_study_page(source) if study else _trace_page(source, against, sampling)).encode())
     return Path(path)
 
 
@@ -109,7 +106,7 @@ def _study_page(source: Any) -> str:
     return page(f"{Path(source).name}: {kind}", study_sections(kind, settings, table))
 
 
-def _trace_page(source: Source, against: Source | None, sampling: Options) -> str:
+def _trace_page(source: Any, against: Source | None, sampling: Options) -> str:
     first, said = _kept(source, sampling)
     names = [_name(source, first)]
     kept = [first]
