@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from servegen_gpu.comparing.histograms import gap_of_bin
@@ -22,7 +24,7 @@ from servegen_gpu.plotting.drawing import (
     unit_of,
 )
 from servegen_gpu.plotting.families import gap_families
-from servegen_gpu.plotting.style import LINES, PALE, legend, sheet
+from servegen_gpu.plotting.style import LINES, PALE, Line, legend, sheet
 
 MOST_DOTS = 2000
 SCATTER_S = 3
@@ -94,7 +96,7 @@ def rate(sides: Sides) -> Drawing | None:
             coarse = curves.windows(seen, curves.window_for(seen, requests=60))
             said[side] = fine, coarse
             above.plot(*_steps(fine, fine.rate_rps, size), label=side.label, **line.curve(linewidth=1.3))
-            below.plot(*_steps(coarse, coarse.gap_cv, size), **line.curve(linewidth=1.3))
+            below.plot(*_steps(coarse, coarse.gap_cv, size), **_dotted(line, coarse.gap_cv))
         above.set(title="Rate", ylabel="requests/s")
         below.set(title="CV of inter-arrival times", xlabel=unit, ylabel="CV")
         below.axhline(1, color=PALE, linewidth=1)
@@ -126,6 +128,12 @@ def _steps(seen: curves.Windows, values: curves.Floats, unit_s: float) -> tuple[
     return (seen.start_s + seen.window_s / 2) / unit_s, values
 
 
+def _dotted(line: Line, values: curves.Floats) -> dict[str, Any]:
+    """A curve; with dots where some windows have no value, as those beside them would not be seen."""
+    dots = {} if np.isfinite(values).all() else {"marker": line.marker, "markersize": 2.5}
+    return line.curve(linewidth=1.3) | dots
+
+
 def means(sides: Sides) -> Drawing | None:
     """Mean input and output over time (Fig. 3 and 13)."""
     there = [side for side in sides if side.data.rows and side.data.seen.seconds > 2]
@@ -141,7 +149,7 @@ def means(sides: Sides) -> Drawing | None:
                     continue
                 seen = curves.windows(side.data.seen, curves.window_for(side.data.seen, requests=20))
                 values = seen.mean(name)
-                axes.plot(*_steps(seen, values, size), label=side.label, **line.curve(linewidth=1.3))
+                axes.plot(*_steps(seen, values, size), label=side.label, **_dotted(line, values))
                 words = said.setdefault(side, [f"windows of {time_text(seen.window_s)}"])
                 if np.isfinite(values).any():
                     ends = f"{number(np.nanmin(values))} to {number(np.nanmax(values))}"

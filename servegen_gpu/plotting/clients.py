@@ -107,11 +107,11 @@ def _totals(side: Side) -> dict[str, curves.Floats] | None:
 
 
 def top(sides: Sides) -> Drawing | None:
-    """The largest clients alone, over time (Fig. 6 and 12); of the first side only."""
+    """The largest clients alone, over time (Fig. 6 and 12); of the first side only, if it has two."""
     side = sides[0]
     kept = side.data.by_client
     largest = kept.largest(TOP)
-    if not len(largest) or side.data.seen.seconds < 4 * kept.bin_s:
+    if len(largest) < 2 or side.data.seen.seconds < 4 * kept.bin_s:
         return None
     kinds = {"rate_rps": "Rate, requests/s", "cv": "CV of inter-arrival times"}
     kinds |= {f"{name}_tokens": f"Mean {name}, tokens" for name in ("input", "output") if f"{name}_tokens" in kept.sums}

@@ -124,7 +124,7 @@ def _trace_page(source: Any, against: Source | None, sampling: Options) -> str:
     sections = list(trace_sections(plots, figures))
     if against is not None:
         sections.insert(1, _compared(plots.sides, figures))
-    sections.append(notes(plots.sides, said))
+    sections.append(notes(plots.sides, figures, said))
     lead = " · ".join(_lead(side) for side in plots.sides)
     return page(" and ".join(names), sections, lead)
 

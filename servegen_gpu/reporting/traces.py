@@ -131,16 +131,18 @@ def _text(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + " …"
 
 
-def notes(sides: Sides, more: Sequence[str] = ()) -> Section:
+def notes(sides: Sides, figures: Sequence[Figures | None], more: Sequence[str] = ()) -> Section:
     """What a reader should know of how the numbers came about."""
     said = list(more)
-    for side in sides:
+    for side, found in zip(sides, figures, strict=True):
         seen = side.data.seen
         name = f"{side.name}: " if len(sides) > 1 else ""
         if not seen.rows:
             said.append(f"{name}the trace has no requests.")
         if stated := side.data.provenance.get("note"):
             said.append(f"{name}{_text(stated)}")
+        if found is not None and found.tick_us > 1:
+            said.append(f"{name}time stamps sit on ticks of {time_text(found.tick_us / 1e6)}.")
         if seen.sampled:
             said.append(
                 f"{name}correlations of consecutive requests are those of stretches of 1,024, 2^18 rows at most."
