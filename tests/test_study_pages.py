@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import servegen_gpu as sg
 from servegen_gpu.errors import OptionError
-from servegen_gpu.plotting.words import number
+from servegen_gpu.plotting.words import duration_text, number
 from servegen_gpu.reporting.page import Section, page
 from servegen_gpu.reporting.studies import study_sections
 from servegen_gpu.reporting.words import label_of
+from servegen_gpu.studies.fan import loads_of
 from servegen_gpu.studies.intervals import mean_interval, quantile_interval
+from servegen_gpu.studies.monte_carlo import monte_carlo
 
 pytest.importorskip("matplotlib")
 
@@ -91,6 +94,34 @@ def test_parameters_and_chance_have_their_shares_of_the_variance():
     mean, low, high = mean_interval(grid.mean(axis=1), 0.95)  # of draws, which are independent
     assert f"{number(mean)} ± {number((high - low) / 2)}" in text["Are there enough replicas?"]
     assert "mean of requests_peak_10s to ±20 %: yes" in text["Are there enough replicas?"]
+
+
+def test_a_load_over_time_is_that_of_its_bins(tmp_path):
+    pool = sg.population("m-small", clients=20)
+    how: dict[str, Any] = {"rate": 5, "duration": "270s", "metrics": ["output_tokens_peak_60s"]}
+    study = monte_carlo(pool, replicas=4, path=tmp_path / "study.parquet", **how)
+    traces = [sg.generate(pool, rate=5, duration="270s", counts="renewal", replica=replica) for replica in range(4)]
+    loads = [np.bincount(t["arrival_us"] // 60_000_000, t["output_tokens"], minlength=5)[:4] for t in traces]
+    text = said(study_sections("montecarlo", study.settings, study.table))["Load over time"]
+    for p in (5, 50, 95):
+        row = np.quantile(loads, p / 100, axis=0).round(2)
+        at = duration_text(60.0 * row.argmax())
+        assert f"the {p} % quantile is largest in the bin at {at}, {number(row.max())}" in text
+
+
+@pytest.mark.parametrize(
+    "bins",
+    [
+        7,
+        {"bin_s": 60, "quantiles": [0.5], "loads": {"requests": [1, 2]}},
+        {"bin_s": 60, "quantiles": [0.5], "loads": {"requests": [["x"]]}},
+        {"bin_s": 0, "quantiles": [0.5], "loads": {"requests": [[1, 2]]}},
+        {"bin_s": 60, "quantiles": [0.5, 0.9], "loads": {"requests": [[1, 2]]}},
+    ],
+)
+def test_loads_that_are_none_are_refused(bins: Any):
+    with pytest.raises(OptionError, match="quantiles of loads"):
+        loads_of({"bins": bins})
 
 
 def effects(method: str) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -96,7 +96,12 @@ def fan(time_s: NDArray[Any], quantiles: Mapping[float, NDArray[Any]], label: st
         unit_s, unit = unit_of(float(time_s[-1]))
         at = time_s / unit_s
         for low, high in pairs:
-            band = {"color": MAIN.color, "alpha": 0.22, "linewidth": 0.5, "label": f"{low:.4g} to {high:.4g} quantile"}
+            band = {
+                "color": MAIN.color,
+                "alpha": 0.22,
+                "linewidth": 0.5,
+                "label": f"{100 * low:.4g} to {100 * high:.4g} % quantile",
+            }
             axes.fill_between(at, quantiles[low], quantiles[high], **band)
         if 0.5 in quantiles:
             axes.plot(at, quantiles[0.5], label="median", **LINES[0].curve(linewidth=1.1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from servegen_gpu.plotting import studies as draw
 from servegen_gpu.plotting.studies import Level
-from servegen_gpu.plotting.words import number, percent
+from servegen_gpu.plotting.words import duration_text, number, percent
 from servegen_gpu.reporting.page import Section
 from servegen_gpu.reporting.parts import bullets, paragraph, picture, pictures
 from servegen_gpu.reporting.parts import table as table_of
 from servegen_gpu.reporting.words import label_of, with_interval
+from servegen_gpu.studies.fan import Load, loads_of
 from servegen_gpu.studies.intervals import Interval, mean_interval
 from servegen_gpu.studies.study import QUANTILES, Study
 
@@ -38,6 +39,8 @@ def replica_sections(settings: Mapping[str, Any], table: pd.DataFrame) -> list[S
     rows = [row for _, row in summary.iterrows()]
     histograms = [_distribution(study, name, row) for name, row in zip(shown, rows, strict=False)]
     made.append(Section("Distributions over replicas", pictures(histograms)))
+    if loads := loads_of(settings):
+        made.append(Section("Load over time", pictures([_fan(one) for one in loads])))
     if study.parameters:
         made.append(Section("Parameters and chance", _shares(summary)))
     made.append(Section("Are there enough replicas?", _enough(study, summary)))
@@ -59,11 +62,9 @@ def _found(study: Study, summary: pd.DataFrame) -> str:
         said += f" The {label_of(study.metrics[0])} is above {half} in half of them, and above {tail} in one of twenty."
     rows: list[list[str]] = []
     for name, row in summary.iterrows():
-        rows.append(
-            [f"{label_of(str(name))} ({row['replicas']:,.0f} replicas, standard deviation {number(row['sd'])})"]
-        )
+        rows.append([label_of(str(name))])
         rows.append(["mean", *map(number, interval_of(row, "mean"))])
-        if np.isfinite(row["controlled"]):
+        if row["variance_reduction"] > 0:
             rows.append(["mean with control variates", *map(number, interval_of(row, "controlled"))])
         rows.append(["standard deviation", number(row["sd"]), "", ""])
         rows += [[f"quantile {p} %", *map(number, interval_of(row, f"p{p}"))] for p in QUANTILES]
@@ -103,7 +104,7 @@ def _enough(study: Study, summary: pd.DataFrame) -> str:
     said = [f"{verdict}." for verdict in study.verdicts()]
     reduced = summary["variance_reduction"].dropna()
     if len(reduced):
-        each = ", ".join(f"{label_of(str(name))} {percent(part, 1)}" for name, part in reduced.items())
+        each = ", ".join(f"{label_of(str(name))} {percent(max(part, 0.0), 1)}" for name, part in reduced.items())
         said.append(f"Control variates take away of the variance of means: {each}.")
     return bullets(said) + pictures([_convergence(study, name) for name in study.metrics[:MOST_PICTURES]])
 
@@ -132,13 +133,14 @@ def _convergence(study: Study, name: str) -> str:
     return picture(figure, alt, f"Mean over {unit} so far: {now}.")
 
 
-def fan(name: str, edges_s: Floats, levels: Sequence[float], rows: Floats) -> str:
-    """A picture of quantiles over time, float64[levels, bins]."""
-    label = label_of(name)
-    time_s = (edges_s[1:] + edges_s[:-1]) / 2
-    figure = draw.fan(time_s, dict(zip(levels, list(rows), strict=True)), label)
+def _fan(load: Load) -> str:
+    """Quantiles of a load over time."""
+    percentages = [f"{100 * level:.4g}" for level in load.levels]
+    time_s = (np.arange(load.quantiles.shape[1]) + 0.5) * load.bin_s
+    label = f"{load.column.replace('_', ' ')} in {load.bin_s:g} s"
+    figure = draw.fan(time_s, dict(zip(load.levels.tolist(), load.quantiles, strict=True)), label)
     said = "; ".join(
-        f"the {100 * q:.4g} % quantile is largest at {time_s[row.argmax()]:,.0f} s with {number(row.max())}"
-        for q, row in zip(levels, rows, strict=True)
+        f"the {p} % quantile is largest in the bin at {duration_text(row.argmax() * load.bin_s)}, {number(row.max())}"
+        for p, row in zip(percentages, load.quantiles, strict=True)
     )
     return picture(figure, f"Quantiles of {label} over replicas along time: {said}.", "Bands: quantiles over replicas.")

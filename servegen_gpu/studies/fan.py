@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.errors import OptionError
 from servegen_gpu.reducing.reduction import Reduction
 
 FIRST = 200
@@ -61,3 +62,48 @@ class Fan:
         quantiles = {name: np.quantile(each, QUANTILES, axis=0).round(2).tolist() for name, each in loads.items()}
         bin_s = binned.width_us * -(-binned.bins // MOST_BINS) / 1e6
         return {"bins": {"bin_s": bin_s, "replicas": len(first), "quantiles": list(QUANTILES), "loads": quantiles}}
+
+
+class Load(NamedTuple):
+    """The load of a column over time.
+
+    Attributes
+    ----------
+    column : str
+        ``requests``, or a column of tokens.
+    bin_s : float
+    levels : float64[levels]
+        0 to 1.
+    quantiles : float64[levels, bins]
+    """
+
+    column: str
+    bin_s: float
+    levels: NDArray[np.float64]
+    quantiles: NDArray[np.float64]
+
+
+def loads_of(settings: Mapping[str, Any]) -> list[Load]:
+    """What `Fan.settings` put there.
+
+    Raises
+    ------
+    OptionError
+        If it is anything else: settings may come from a file of anybody.
+    """
+    if (bins := settings.get("bins")) is None:
+        return []
+    try:
+        bin_s, levels = float(bins["bin_s"]), np.array(bins["quantiles"], np.float64)
+        found = [Load(str(name), bin_s, levels, np.array(rows, np.float64)) for name, rows in bins["loads"].items()]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise _no_loads(str(error)) from error
+    for one in found:
+        whole = one.quantiles.ndim == 2 and one.levels.shape == one.quantiles.shape[:1] and one.quantiles.size > 0
+        if not (whole and 0 < bin_s < np.inf and np.isfinite(one.levels).all() and np.isfinite(one.quantiles).all()):
+            raise _no_loads(f"{one.quantiles.shape} numbers of {one.column} in bins of {bin_s} s")
+    return found
+
+
+def _no_loads(got: str) -> OptionError:
+    return OptionError("quantiles of loads by bin in a study", got[:80], "make the study again")
