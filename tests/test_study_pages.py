@@ -48,7 +48,7 @@ def said(sections: list[Section]) -> dict[str, str]:
 
 def replicas(vary: bool = False, until: bool = False) -> tuple[dict[str, Any], pd.DataFrame]:
     rng = np.random.default_rng(1)
-    draws, each = (40, 5) if vary else (1, 200)
+    draws, each = (150, 5) if vary else (1, 200)
     draw = np.repeat(np.arange(draws), each)
     rate = rng.uniform(0.8, 1.2, draws)[draw]
     columns: dict[str, Any] = {"draw": draw, "replica": draw * 65_536 + np.tile(np.arange(each), draws)}
@@ -86,7 +86,7 @@ def test_replicas_in_words_are_those_of_the_table():
 def test_parameters_and_chance_have_their_shares_of_the_variance():
     settings, table = replicas(vary=True, until=True)
     text = said(study_sections("montecarlo", settings, table))
-    grid = table["requests_peak_10s"].to_numpy().reshape(40, 5)
+    grid = table["requests_peak_10s"].to_numpy().reshape(150, 5)
     within = grid.var(axis=1, ddof=1).mean()
     between = grid.mean(axis=1).var(ddof=1) - within / 5
     share = between / (between + within)
@@ -203,7 +203,10 @@ def test_a_decision_is_what_replicas_need():
     text = said(study_sections("provision", *provisioned(rows)))
     needed, bought = np.sort(whole)[94], np.sort(naive)[94]
     decision = text["The decision"]
-    assert f"{needed:.0f} instances hold a P99 TTFT of at most 2.25 s and mean TBT of at most 0.5 s" in decision
+    assert (
+        f"{needed:.0f} instances hold the P99 of TTFT within 2.25 s and of TBT within 0.5 s in 95 % of replicas"
+        in decision
+    )
     _, low, high = quantile_interval(whole, 0.95, 0.95)
     assert f"interval of 95 % confidence: {low:.0f} to {high:.0f}" in decision
     missed = (whole > bought).mean()
@@ -256,13 +259,28 @@ def test_names_from_files_are_escaped_and_every_picture_has_words(kind: str):
     assert text == again
 
 
-def test_an_unknown_kind_is_refused():
+def test_what_is_no_study_is_refused():
     with pytest.raises(OptionError, match="montecarlo, sensitivity or provision"):
-        study_sections("other", {}, pd.DataFrame())
+        study_sections("other", {}, pd.DataFrame({"a": [1]}))
+    with pytest.raises(OptionError, match="a study with results"):
+        study_sections("montecarlo", *(lambda settings, table: (settings, table[:0]))(*replicas()))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_a_study_that_has_just_begun_has_a_page(rows: int):
+    """Draws of five replicas, of which none is complete, or one."""
+    settings, table = replicas(vary=True)
+    text = said(study_sections("montecarlo", settings, table[:rows]))
+    assert ("above" in text["What was found"]) == (rows >= 5)
+    assert "cannot be told apart" in text["Parameters and chance"]
+    assert "takes two replicas at least" in text["Are there enough replicas?"]
 
 
 def test_metrics_in_words():
     assert label_of("output_tokens_p99_10s") == "p99 of output tokens in 10 s"
     assert label_of("requests_idc_60s") == "index of dispersion of requests in 60 s"
     assert label_of("input_tokens_mean") == "mean of input tokens"
-    assert label_of("gap_cv") == "gap cv"
+    assert label_of("input_tokens") == "sum of input tokens"
+    assert label_of("ttft_p99.9") == "p99.9 of TTFT in s"
+    assert label_of("client_gap_p50_s") == "p50 of inter-arrival times of clients in s"
+    assert label_of("my_own") == "my own"

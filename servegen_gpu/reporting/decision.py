@@ -58,7 +58,11 @@ def _needed(study: Provision, figure: str = "instances") -> Interval:
 def decision_text(study: Provision) -> str:
     """What to buy, in a few sentences."""
     found, objective = _needed(study), Objective(**study.settings["objective"])
-    held = f"a {objective}" + (f" in {percent(LEVEL)} of replicas" if _several(study) else "")
+    bounded = (("TTFT", objective.ttft_s), ("TBT", objective.tbt_s))
+    bounds = [f"of {name} within {bound:g} s" for name, bound in bounded if bound is not None]
+    held = f"the P{100 * objective.level:g} {' and '.join(bounds)}" + (
+        f" in {percent(LEVEL)} of replicas" if _several(study) else ""
+    )
     if not math.isfinite(found.value):
         said = f"No number of instances holds {held}."
     else:

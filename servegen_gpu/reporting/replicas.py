@@ -57,7 +57,7 @@ def _found(study: Study, summary: pd.DataFrame) -> str:
     duration = f" of {settings['duration_s']:,g} s" if settings.get("duration_s") else ""
     of = f", {study.table['draw'].nunique():,} draws of parameters" if study.parameters else ""
     said = f"{len(study):,} replicas{duration} of {settings.get('workload', 'a workload')}{of}."
-    if len(study):
+    if np.isfinite(summary["p95"].iloc[0]):
         half, tail = number(summary["p50"].iloc[0]), number(summary["p95"].iloc[0])
         said += f" The {label_of(study.metrics[0])} is above {half} in half of them, and above {tail} in one of twenty."
     rows: list[list[str]] = []
@@ -77,8 +77,9 @@ def _distribution(study: Study, name: str, row: pd.Series[float]) -> str:
     values = values[np.isfinite(values)]
     if not len(values):
         return paragraph(f"{label}: no replica has a value.")
-    levels = [Level(f"{p} %", *interval_of(row, f"p{p}")) for p in DRAWN]
-    said = "; ".join(f"{p} % quantile {with_interval(interval_of(row, f'p{p}'))}" for p in DRAWN)
+    found = [Level(f"{p} %", *interval_of(row, f"p{p}")) for p in DRAWN]
+    levels = [one for one in found if np.isfinite(one.value)]  # there is none of draws that are not complete
+    said = "; ".join(f"{one.name} quantile {with_interval(Interval(*one[1:]))}" for one in levels) or "no quantiles yet"
     low, high = number(values.min()), number(values.max())
     alt = f"Histogram of the {label} over {len(values):,} replicas, from {low} to {high}: {said}."
     return picture(draw.distribution(values, levels, label), alt, "Lines: quantiles. Bands: their intervals.")

@@ -29,8 +29,10 @@ def study_sections(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) 
     Raises
     ------
     OptionError
-        For another kind, or if matplotlib is not installed.
+        For another kind, a study without results, or if matplotlib is not installed.
     """
+    if not len(table):
+        raise OptionError("a study with results", "a table without rows", "let it go on: run the same command again")
     made = _found(kind, settings, table)
     return [*made, Section("How it was made", settings_table(settings))]
 

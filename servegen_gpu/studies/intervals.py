@@ -141,7 +141,9 @@ def controlled_mean(units: NDArray[np.float64], controls: NDArray[np.float64], c
         None if there are too few units, or no control that varies.
     """
     n = len(units)
-    spread = controls.std(axis=0) if n and controls.size else np.zeros(controls.shape[1])
+    if n < 2 * FEWEST_LEFT:
+        return None
+    spread = controls.std(axis=0) if controls.size else np.zeros(controls.shape[1])
     some = controls[:, spread > 0] / spread[spread > 0]
     centred = some - some.mean(axis=0)
     rank = int(np.linalg.matrix_rank(centred, tol=1e-6 * math.sqrt(n))) if some.size else 0
