@@ -195,6 +195,7 @@ def _figures(study: Provision) -> str:
         rows.append([SOURCES[source][0].upper() + SOURCES[source][1:]])
         for figure, words in FIGURES.items():
             plans = [study.plan(source, level, figure) for level in LEVELS]
+            plans = [Interval(plan.value, max(plan.low, 0.0), plan.high) for plan in plans]  # none is below 0
             rows.append([words, *(with_interval(plan) if several else number(plan.value) for plan in plans)])
     highest = _needed(study, "max_rate_rps").value
     said = paragraph(
