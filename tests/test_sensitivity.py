@@ -6,16 +6,18 @@ import json
 
 import numpy as np
 import pytest
+from profiles import tiny_pool
 
 import servegen_gpu as sg
 from servegen_gpu import distributions as d
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
+from servegen_gpu.law.address import derive_key
 from servegen_gpu.studies import morris, sobol, tornado
 from servegen_gpu.studies.bootstrap import percentile_interval, resamples
 from servegen_gpu.studies.file import write_study
 from servegen_gpu.studies.measures import measures_of
-from servegen_gpu.studies.parameters import parse_vary
+from servegen_gpu.studies.parameters import applied, parse_vary, scaled_rate
 from servegen_gpu.studies.runs import noise_share, run
 from servegen_gpu.studies.sensitivity_text import BAR, bar
 from servegen_gpu.studies.source import Source
@@ -140,6 +142,21 @@ def test_methods_agree_about_a_workload():
     assert effects.loc[("requests", "rate"), "mu"] == pytest.approx(20 * 120, rel=0.1)
     assert effects.loc[("requests", "length_scale"), "mu_star"] == 0
     assert effects.loc[("input_tokens", "rate"), "sigma"] > 0.1 * effects.loc[("input_tokens", "rate"), "mu_star"]
+
+
+def test_a_point_is_a_trace_of_the_changed_pool():
+    pool, how = tiny_pool(clients=4), {"duration": "20m", "start": "40m", "occupancy": "window", "counts": "renewal"}
+    vary = {"burstiness": (0.7, 1.4), "clients": (1, 2)}
+    found = sg.sensitivity(pool, vary, ["requests", "input_tokens"], replicas=2, seed=5, scale=3, **how)
+    values = {"burstiness": 1.4, "clients": found.settings["base"]["clients"]}
+    changed, factor = applied(pool, values, derive_key(5))
+    traces = [
+        sg.generate(changed, rate=scaled_rate(None, factor, scale=3), seed=5, replica=replica, **how)
+        for replica in range(2)
+    ]
+    rows = found.table.set_index(["metric", "parameter"])["at_high"]
+    assert rows["requests", "burstiness"] == np.mean([len(trace) for trace in traces])
+    assert rows["input_tokens", "burstiness"] == np.mean([trace["input_tokens"].sum() for trace in traces])
 
 
 def test_shares_have_their_own_base():

@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packing import pack
 from servegen_gpu.pipeline import Workload, stream
 from servegen_gpu.studies.controls import expected_totals
 from servegen_gpu.studies.parameters import Parameter, applied, check_vary, scaled_rate
 
 REPLICAS_OF_A_DRAW = 1 << 16
 """Replica i of draw d has the key of replica ``d * REPLICAS_OF_A_DRAW + i`` of the seed."""
+RULES = ("counts", "dependence", "rank_correlation", "occupancy", "empty")
+"""Keywords of `pack`; those of `stream` that are not among them say when and how much."""
 STATED = (
     *("workload", "category", "clients", "pool_digest", "rate", "start_s", "duration_s", "rules", "seed"),
     *("version", "stream_version"),
@@ -93,9 +97,19 @@ class Source:
         if not values:
             return self.workload.packed
         pool, factor = applied(self.pool, values, derive_key(self.seed, number * REPLICAS_OF_A_DRAW))
-        kept = {name: value for name, value in self.packing.items() if name not in ("scale", "peak")}
         rate = scaled_rate(self.rate, factor, self.packing.get("scale"), self.packing.get("peak"))
-        return stream(pool, rate=rate, **kept).packed
+        whole, warmup = self.workload.packed, self.packing.get("warmup")
+        rules = {name: self.packing[name] for name in RULES if name in self.packing}
+        # not by `stream`: the digest of a pool for its provenance would take longer than all else
+        packed, _ = pack(
+            pool,
+            rate,
+            start_s=whole.start_us / 1e6,
+            end_s=whole.end_us / 1e6,
+            warmup_s=None if warmup is None else options.seconds("warmup", warmup),
+            **rules,
+        )
+        return packed
 
     def expected(self, packed: PackedWorkload) -> dict[str, float]:
         """Expected totals of a replica: tokens only where no limit cuts, nothing where requests are dropped."""
