@@ -16,18 +16,20 @@ NAME = zlib.crc32(b"sensitivity")
 """Beside the names of parameters, under the purpose of studies."""
 
 
-def uniforms(seed: int, use: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Uniforms between 0 and 1; every use has its own."""
-    n = math.prod(shape)
-    words = draw(np, derive_key(seed), Purpose.STUDY, ordinal=np.arange(n), client=NAME, window=use)
+def uniforms(seed: int, use: int, shape: tuple[int, ...], begin: int = 0) -> NDArray[np.float64]:
+    """Uniforms between 0 and 1, from number `begin` on; every use has its own."""
+    ordinal = begin + np.arange(math.prod(shape))
+    words = draw(np, derive_key(seed), Purpose.STUDY, ordinal=ordinal, client=NAME, window=use)
     return np.asarray(uniform52(np, words[0], words[1])).reshape(shape)
 
 
 def resamples(n: int, seed: int) -> NDArray[np.float64]:
     """How often each of n is in resamples of n, float64[RESAMPLES, n]."""
-    chosen = np.minimum((uniforms(seed, 1, (RESAMPLES, n)) * n).astype(np.int64), n - 1)
-    at = chosen + n * np.arange(RESAMPLES)[:, None]
-    return np.bincount(at.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n).astype(np.float64)
+    counts = np.empty((RESAMPLES, n))
+    for row in range(RESAMPLES):  # one by one: numbers of all would take ten times the memory
+        chosen = np.minimum((uniforms(seed, 1, (n,), row * n) * n).astype(np.int64), n - 1)
+        counts[row] = np.bincount(chosen, minlength=n)
+    return counts
 
 
 def percentile_interval(

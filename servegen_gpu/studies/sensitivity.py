@@ -32,6 +32,7 @@ METRICS = ("requests_peak_10s", "input_tokens_peak_10s", "output_tokens_peak_10s
 """Measured by default."""
 REPLICAS = 20
 CONFIDENCE = 0.95
+MAX_SAMPLES = 1 << 14
 ROW = ("metric", "parameter", "value_low", "value_high")
 """Columns of every table; then the figures of the method, and ``noise_share``."""
 
@@ -276,7 +277,7 @@ def _method(method: str, samples: int | None, parameters: int) -> tuple[_Method,
         if samples is not None:
             raise OptionError(f"{method} without samples", repr(samples), "leave them out, or take morris or sobol")
         return how, 0
-    found = options.integer("samples", how.samples if samples is None else samples, 1 << 20)
+    found = options.integer("samples", how.samples if samples is None else samples, MAX_SAMPLES)
     power = found & (found - 1) == 0 or method != "sobol"
     if found < how.fewest or not power:
         more = max(how.fewest, 1 << (found - 1).bit_length() if found else 1)
