@@ -204,7 +204,11 @@ def test_reductions_leave_rows_on_the_device(cupy: Any, category: str) -> None:
         return {"long": (rows["input_tokens"] > 1000).sum()}
 
     names = ("input_tokens_peak_10s", "output_tokens_p90", "gap_cv", "client_gap_p50_s", "top_client_share")
-    more = ("image_tokens_p50", "image_tokens_mean") if category == "multimodal" else ("concurrency_peak", "wait_p50")
+    more = (
+        ("image_tokens_p50", "video_tokens_p50", "video_tokens_mean")
+        if category == "multimodal"
+        else ("concurrency_peak", "wait_p50")
+    )
     asked = (*sg.metrics(names + more, 1800), sg.Reduction("long", step=long))
     pool = tiny_pool(category, 5, rate_rps=3.0)
     budget = 4096 * CupyBackend().bytes_per_request(category)

@@ -26,7 +26,10 @@ def _nobody(xp: Any) -> State:
 
 
 def _counted(xp: Any, rows: Rows) -> State:
-    client, requests = xp.unique(column_of(rows, "client"), return_counts=True)
+    client = column_of(rows, "client")
+    if not len(client):
+        return _nobody(xp)
+    client, requests = xp.unique(client, return_counts=True)
     return {"client": client.astype(np.int64), "requests": requests.astype(np.int64)}
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.comparing.histograms import GAP_BITS, gap_bin, gap_of_bin
 from servegen_gpu.reducing.loads import Figures
-from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, numbers
+from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, counted, numbers
 from servegen_gpu.request.columns import Ragged
 
 BINS = 45 << GAP_BITS
@@ -122,7 +122,7 @@ def _no_counts(xp: Any) -> State:
 
 
 def _counts(xp: Any, values: Any) -> Any:
-    return xp.bincount(xp.minimum(gap_bin(values), BINS - 1), minlength=BINS)
+    return counted(xp, BINS, xp.minimum(gap_bin(values), BINS - 1))
 
 
 def _of_gaps(xp: Any, gap_us: Any, edges_us: Any) -> State:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from servegen_gpu.reducing.loads import Figures, bins_in
-from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, numbers
+from servegen_gpu.reducing.reduction import Reduction, Rows, State, column_of, counted, numbers
 from servegen_gpu.serving.server import Server, check_time
 
 
@@ -76,10 +76,7 @@ def in_flight(
             xp.minimum((us + (every_us - 1)) // every_us, last + 1) for us in (rows["arrival_us"], service.end_us(rows))
         )
         tokens = column_of(rows, "input_tokens").astype(np.int64) + column_of(rows, "output_tokens")
-        more, fewer = (
-            (xp.bincount(at, minlength=last + 2), xp.bincount(at, weights=tokens, minlength=last + 2).astype(np.int64))
-            for at in (begin, end)
-        )
+        more, fewer = ((counted(xp, last + 2, at), counted(xp, last + 2, at, tokens)) for at in (begin, end))
         return {"requests": more[0] - fewer[0], "tokens": more[1] - fewer[1]}
 
     return Reduction(name, none, step, figures=figures)

@@ -89,6 +89,13 @@ def _running(xp: Any, rows: Rows, name: str, before: Any) -> Any:
     return xp.where(before > 0, xp.cumsum(column, dtype=np.int64)[before - 1], 0)
 
 
+def counted(xp: Any, bins: int, at: Any, weights: Any = None) -> Any:
+    """How often numbers below `bins` occur, or the sums of whole weights, below 2**53: int64[bins]."""
+    if not len(at):  # of which CuPy has no counts
+        return xp.zeros(bins, np.int64)
+    return xp.bincount(at, weights, minlength=bins).astype(np.int64)
+
+
 def column_of(rows: Rows, column: str) -> Any:
     """A column, or an error that names it."""
     if column not in rows:
