@@ -155,6 +155,13 @@ def test_shares_make_the_same_states(trace):
     assert not same(shares[0].merged(shares[1]), sg.reduce(trace, METRICS))
 
 
+def test_sums_do_not_hang_on_the_order_of_shares(trace):
+    sums = [one for one in METRICS if one.name not in ("gaps", "client_gaps", "served")]
+    shares = [sg.reduce(pool(), sums, duration=SPAN_S, seed=4, shard=(k, 3)) for k in range(3)]
+    assert same(shares[2].merged(shares[0]).merged(shares[1]), sg.reduce(trace, sums))
+    assert len(sums) > 5
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_kernels_bin_what_the_trace_has(name):
     """Straight from the times of requests, without rows: all categories, rules, correlations and limits."""
