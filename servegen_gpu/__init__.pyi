@@ -46,6 +46,7 @@ from servegen_gpu.prefixes import hash_slabs as hash_slabs
 from servegen_gpu.prefixes import prefix_hits as prefix_hits
 from servegen_gpu.prefixes.dense import dense_ids as dense_ids
 from servegen_gpu.provenance import __version__ as __version__
+from servegen_gpu.reducing.metrics import Assumed as Assumed
 from servegen_gpu.reducing.metrics import metric as metric
 from servegen_gpu.reducing.metrics import metrics as metrics
 from servegen_gpu.reducing.reduce import reduce as reduce

@@ -242,6 +242,11 @@ def test_environments_are_drawn_anew_for_every_replica():
         assert same(one, sg.reduce(sg.generate(packed, replica=r), METRICS[:3]))
 
 
+def test_a_width_has_one_state_however_it_is_written():
+    (one,) = sg.metrics(["requests_peak_10s", "requests_mean_10.0s"], 60)
+    assert one.name == sg.metrics("requests_peak_10s", 60)[0].name == "loads_10s"
+
+
 def test_few_replicas_are_made_ahead():
     """Memory does not grow with their number: states wait only until the one before was taken."""
     packed = sg.stream(pool(), duration=60).packed
@@ -337,6 +342,7 @@ TINY = sg.Trace({"arrival_us": [1, 2], "input_tokens": [3, 4]})
         (partial(sg.metric, "tokens_peak_10s", 60), r"input_tokens, output_tokens"),
         (partial(sg.metric, "requests_peak_61s", 60), r"bins of 61 s, got a trace of 60 s.*length of the bins"),
         (partial(sg.metric, "requests_peak_0s", 60), "window_s from"),
+        (partial(sg.metric, "requests_mean", 60), "a figure among"),
         (partial(sg.metric, "requests_p101_1s", 60), "p0 to p100"),
         (partial(sg.metric, "ttft_p101", 60), "p0 to p100"),
         (partial(sg.reduce, TINY, []), "one reduction or more"),

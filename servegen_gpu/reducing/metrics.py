@@ -44,7 +44,7 @@ GRAMMAR = (
 _COLUMN = "|".join(("requests", *COLUMNS))
 _NUMBER = r"\d+(?:\.\d+)?"
 _PATTERNS = {
-    "total": re.compile(rf"({_COLUMN})(_mean)?"),
+    "total": re.compile(rf"(?!requests_mean)({_COLUMN})(_mean)?"),
     "load": re.compile(rf"({_COLUMN})_(peak|mean|idc|p{_NUMBER})_({_NUMBER})s"),
     "length": re.compile(rf"({'|'.join(COLUMNS)})_p({_NUMBER})"),
     "gap": re.compile(rf"(client_)?gap_p({_NUMBER})_s"),
@@ -118,7 +118,7 @@ def metrics(names: Iterable[str], span_s: float, assumed: Assumed | None = None)
     """Reductions that give all of some figures, with the parameters of `metric`: those of one state share it."""
     by_source: dict[tuple[str, ...], dict[str, Wanted]] = {}
     assumed = assumed or Assumed()
-    for name in names:
+    for name in (names,) if isinstance(names, str) else names:
         wanted = _wanted(name, span_s, assumed)
         by_source.setdefault(wanted.source, {})[name] = wanted
     return tuple(_reduction(source, wanted, span_s, assumed) for source, wanted in by_source.items())
@@ -135,11 +135,12 @@ def _wanted(name: str, span_s: float, assumed: Assumed) -> Wanted:
         return Wanted(("totals",), (a,), lambda state: float(state[a].sum()))
     if kind == "top":
         return Wanted(("clients",), (), lambda state: top_share(state, 1 if a == "client" else int(a)))
-    if kind == "load" and b == "idc":
-        return Wanted(("loads", match[3]), (a, "requests"), partial(_dispersion, a))
     if kind == "load":
+        source = ("loads", f"{float(match[3]):g}")
+        if b == "idc":
+            return Wanted(source, (a, "requests"), partial(_dispersion, a))
         of = _statistic(b, name)
-        return Wanted(("loads", match[3]), (a,), lambda state: of(state[a][:-1]))
+        return Wanted(source, (a,), lambda state: of(state[a][:-1]))
     if kind == "in_flight":
         of, what = _statistic(b, name), "requests" if a == "concurrency" else "tokens"
         return Wanted(("in_flight",), (), lambda state: of(levels(state, what)))
