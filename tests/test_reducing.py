@@ -251,7 +251,9 @@ def test_few_replicas_are_made_ahead():
     """Memory does not grow with their number: states wait only until the one before was taken."""
     packed = sg.stream(pool(), duration=60).packed
     asked: list[int] = []
-    found = sg.reduce_replicas(packed, METRICS[0], replicas=(asked.append(r) or r for r in range(1000)), threads=2)
+    found = sg.reduce_replicas(
+        packed, sg.metric("requests", 60), replicas=(asked.append(r) or r for r in range(1000)), threads=2
+    )
     for _ in range(3):
         next(found)
     assert len(asked) < 20
@@ -355,6 +357,8 @@ TINY = sg.Trace({"arrival_us": [1, 2], "input_tokens": [3, 4]})
             partial(sg.reduce, TINY, sg.Reduction("mean", step=lambda xp, rows: {"x": 0.5})),
             "integers in a state, got float64",
         ),
+        (partial(sg.reduce, pool(), METRICS[1], duration=1400), "a trace of 1500 s or more .*got one of 1400 s"),
+        (partial(sg.reduce, sg.Trace({"arrival_us": [1]}, {"duration_s": 59}), sg.metric("rate_rps", 60)), "of 59 s"),
         (partial(ServiceTime, -1.0), "base_s from 0"),
         (partial(ServiceTime, 0.0, 2.0), "s_per_input_token from 0 to 1"),
     ],
@@ -367,9 +371,11 @@ def test_bad_input_is_refused(call, said):
 def test_bad_replicas_are_refused():
     packed = sg.stream(pool(), duration=60).packed
     with pytest.raises(OptionError, match="threads from 1"):
-        sg.reduce_replicas(packed, METRICS[0], threads=0)
+        sg.reduce_replicas(packed, sg.metric("requests", 60), threads=0)
+    with pytest.raises(OptionError, match="got one of 60 s"):
+        sg.reduce_replicas(packed, METRICS[1])
     with pytest.raises(OptionError, match="replica as an integer"):
-        list(sg.reduce_replicas(packed, METRICS[0], replicas=[-1]))
+        list(sg.reduce_replicas(packed, sg.metric("requests", 60), replicas=[-1]))
 
 
 def test_bins_that_are_too_many_together_go_through_rows(trace):

@@ -79,7 +79,7 @@ def in_flight(
         more, fewer = ((counted(xp, last + 2, at), counted(xp, last + 2, at, tokens)) for at in (begin, end))
         return {"requests": more[0] - fewer[0], "tokens": more[1] - fewer[1]}
 
-    return Reduction(name, none, step, figures=figures)
+    return Reduction(name, none, step, figures=figures, span_s=span_s)
 
 
 def levels(state: State, what: str) -> Any:

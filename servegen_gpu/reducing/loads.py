@@ -40,7 +40,7 @@ def loads(columns: Sequence[str], bin_s: float, span_s: float, figures: Figures 
     """
     binned = Binned(tuple(columns), *bins_in(bin_s, span_s))
     name = name or f"loads_{bin_s:g}s"
-    return Reduction(name, binned.nothing, binned.of, figures=figures, binned=binned)
+    return Reduction(name, binned.nothing, binned.of, figures=figures, binned=binned, span_s=span_s)
 
 
 def bins_in(bin_s: float, span_s: float) -> tuple[int, int]:

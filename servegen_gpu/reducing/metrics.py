@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -194,7 +194,7 @@ def _reduction(source: tuple[str, ...], wanted: dict[str, Wanted], span_s: float
 
     match source:
         case ("totals",):
-            return totals(columns, figures)
+            return replace(totals(columns, figures), span_s=span_s if "rate_rps" in wanted else 0.0)
         case ("loads", width):
             return loads(columns, float(width), span_s, figures)
         case ("lengths", column):

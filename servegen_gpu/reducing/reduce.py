@@ -19,6 +19,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Options, Workload, stream
 from servegen_gpu.plan import SLAB_REQUESTS
+from servegen_gpu.provenance import changes_of, duration_of
 from servegen_gpu.reducing.reduction import Binned, Reduced, Reduction, Rows, checked, over
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
@@ -46,8 +47,8 @@ def reduce(source: Source, reductions: Reduction | Iterable[Reduction], **keywor
     Raises
     ------
     OptionError
-        If there is no reduction, two have a name, a state has other numbers than whole ones, keywords come with
-        what is a workload or a trace already, or as `stream`.
+        If there is no reduction, two have a name, a state has other numbers than whole ones, the trace is shorter than
+        a reduction's span, keywords come with what is a workload or a trace already, or as `stream`.
     """
     asked = checked(reductions)
     if isinstance(source, ClientPool | PackedWorkload):
@@ -59,11 +60,14 @@ def reduce(source: Source, reductions: Reduction | Iterable[Reduction], **keywor
 
 def reduced(source: Workload | Trace | Iterable[Trace], asked: tuple[Reduction, ...]) -> Reduced:
     """The same, of what is checked."""
+    if isinstance(source, Workload):
+        check_spans(source, asked)
+        source = _where_it_is_made(source)
     if isinstance(source, Workload) and (grid := _grid(asked)) and source.bins(grid.columns):
         loads = grid.nothing(np)
         source.add_loads(grid.width_us, loads)
         return Reduced(asked, (one.binned.among(loads, grid.width_us) for one in asked if one.binned))
-    return Reduced(asked, over(asked, _slabs(source)))
+    return Reduced(asked, over(asked, _slabs(source, asked)))
 
 
 def _grid(asked: tuple[Reduction, ...]) -> Binned | None:
@@ -77,8 +81,18 @@ def _grid(asked: tuple[Reduction, ...]) -> Binned | None:
     return Binned(tuple(columns), width_us, bins) if bins <= MAX_WINDOWS else None
 
 
-def _slabs(source: Workload | Trace | Iterable[Trace]) -> Iterator[tuple[Any, Rows]]:
-    for slab in slabs_of(_where_it_is_made(source) if isinstance(source, Workload) else source):
+def check_spans(workload: Workload, asked: tuple[Reduction, ...]) -> None:
+    """Refuse reductions of longer traces; one of so many requests may end anywhere."""
+    known_s = None if workload.cut.requests else (workload.packed.end_us - workload.packed.start_us) / 1e6
+    for one in asked:
+        one.check_span(known_s)
+
+
+def _slabs(source: Workload | Trace | Iterable[Trace], asked: tuple[Reduction, ...]) -> Iterator[tuple[Any, Rows]]:
+    for slab in slabs_of(source):
+        if not isinstance(source, Workload) and not any(c.get("keep_times") for c in changes_of(slab.provenance)):
+            for one in asked:
+                one.check_span(duration_of(slab.provenance))
         if (xp := _library_of(slab.columns)) is not np:
             yield xp, slab.columns
             continue

@@ -123,6 +123,8 @@ class Reduction:
         Names to numbers; by default every single number of the state under its own name.
     binned : Binned, optional
         What the state is, where it is the load of bins.
+    span_s : float
+        How long a trace must be at least, if its length is known: what never comes is no load of 0.
 
     Examples
     --------
@@ -136,6 +138,13 @@ class Reduction:
     merge: Callable[[State, State], State] = added
     figures: Callable[[State], dict[str, float]] = numbers
     binned: Binned | None = None
+    span_s: float = 0.0
+
+    def check_span(self, known_s: float | None) -> None:
+        """Refuse a trace that is known to be too short."""
+        if known_s is not None and self.span_s > known_s + 1e-6:
+            expected = f"a trace of {self.span_s:g} s or more for {self.name!r}"
+            raise OptionError(expected, f"one of {known_s:g} s", "make the reduction with span_s of the trace")
 
 
 class Reduced(dict[str, State]):

@@ -17,7 +17,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Workload, stream
-from servegen_gpu.reducing.reduce import reduced
+from servegen_gpu.reducing.reduce import check_spans, reduced
 from servegen_gpu.reducing.reduction import Reduced, Reduction, checked
 
 AHEAD = 4
@@ -67,6 +67,7 @@ def reduce_replicas(
     """
     asked = checked(reductions)
     workload = stream(packed, seed=seed, **keywords)
+    check_spans(workload, asked)
     count = _threads(workload, threads)
     most = max(workload.max_requests // count, options.MIN_SLAB_REQUESTS)
     workload = replace(workload, max_requests=most, carry_bytes=workload.carry_bytes // count)
