@@ -167,3 +167,34 @@ def test_a_study_whose_settings_name_other_columns(tmp_path: Path, settings: dic
     write_study(path, "provision", {"metrics": ["peak"]}, table)
     with pytest.raises(OptionError, match="of kind provision"):
         Study.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("confidence", "high"),
+        ("confidence", 1),
+        ("replicas", 0),
+        ("replicas", [1]),
+        ("duration_s", "1h"),
+        ("until", "1%"),
+        ("until", ["soon"]),
+        ("until", [{"a": 1}]),
+        ("rate", 3),
+        ("rate", {"rate": "constant", "rps": "many"}),
+        ("vary", {"rate": [1, 2]}),
+        ("vary", {"rate": ["a", "b", "linear"]}),
+        ("vary", {"rate": [0, 1, "log"]}),
+        ("vary", {"rate": [1, 2, ["log"]]}),
+    ],
+)
+def test_a_study_whose_settings_make_no_sense(tmp_path: Path, name: str, value: object):
+    path = tmp_path / "s.parquet"
+    table = pd.DataFrame({"draw": [0], "replica": [0], "rate": [1.0], "peak": [1.0]})
+    settings = {"metrics": ["peak"], "vary": {"rate": [1, 2, "linear"]}}
+    nothing = dict.fromkeys(("confidence", "replicas", "duration_s", "until", "rate"))
+    write_study(path, "montecarlo", nothing | settings, table)
+    assert "1 replicas in 1 draws" in str(Study.read(path))
+    write_study(path, "montecarlo", settings | {name: value}, table)
+    with pytest.raises(OptionError, match=rf"settings of a study of replicas, got {name} "):
+        Study.read(path)

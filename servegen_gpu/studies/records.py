@@ -13,8 +13,9 @@ import numpy as np
 
 from servegen_gpu.disk import explained, hidden_beside
 from servegen_gpu.errors import OptionError
+from servegen_gpu.studies.settings import AXES
 from servegen_gpu.studies.source import REPLICAS_OF_A_DRAW
-from servegen_gpu.studies.study import AXES, Study
+from servegen_gpu.studies.study import Study
 
 NOT_COMPARED = ("replicas", "draws", "until", "confidence", "version", "metrics", "controls", "bins")
 """Settings that may differ where a study goes on, or that follow from others."""

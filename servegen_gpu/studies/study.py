@@ -21,13 +21,12 @@ from servegen_gpu.studies.intervals import (
     parameter_share,
     quantile_interval,
 )
+from servegen_gpu.studies.settings import AXES, columns_of, wrong_in
 from servegen_gpu.studies.stopping import Moments, Verdict, Watch, parse_until
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AXES = ("draw", "replica")
-"""Columns of a table that say which row it is; then come parameters, metrics and controls."""
 QUANTILES = (50, 90, 95, 99)
 
 
@@ -83,7 +82,7 @@ class Study:
     @property
     def confidence(self) -> float:
         """Of intervals."""
-        return float(self.settings.get("confidence", 0.95))
+        return float(self.settings.get("confidence") or 0.95)
 
     def sample(self, name: str) -> NDArray[np.float64]:
         """A column by units that are independent, float64[units, replicas]: one replica each, or whole draws.
@@ -94,7 +93,7 @@ class Study:
         if not self.parameters:
             found = values[:, None]
         else:
-            draw, replicas = self.table["draw"].to_numpy(), int(self.settings["replicas"])
+            draw, replicas = self.table["draw"].to_numpy(), int(self.settings.get("replicas") or 1)
             there, first, count = np.unique(draw, return_index=True, return_counts=True)
             rows = first[count >= replicas][:, None] + np.arange(replicas)
             found = values[rows] if len(there) else np.empty((0, replicas))
@@ -258,14 +257,14 @@ class Study:
         kind, settings, table = read_study(path)
         if kind != "montecarlo":
             raise OptionError("a study of replicas", f"one of kind {kind} in {os.fspath(path)}", "give another file")
-        columns = [settings.get(name) or [] for name in ("metrics", "controls")]
-        vary = settings.get("vary") or {}
-        known = all(isinstance(names, list) for names in columns) and isinstance(vary, dict)
-        names = [*AXES, *vary, *columns[0], *columns[1]] if known else None
+        names = columns_of(settings)
         numbers = [table[name].dtype.kind for name in table]
         if list(table.columns) != names or numbers != [*"ii", *"f" * (len(numbers) - 2)]:
             got = f"columns {', '.join(map(str, table.columns))[:80]} in {os.fspath(path)}"
             raise OptionError("a table of numbers with the columns that its settings name", got, "give another file")
+        if wrong := wrong_in(settings):
+            got = f"{wrong} {str(settings.get(wrong))[:60]} in {os.fspath(path)}"
+            raise OptionError("settings of a study of replicas", got, "give another file")
         return cls(table, settings)
 
 

@@ -70,7 +70,7 @@ def _title(study: Study) -> str:
         "constant": f"at {rate.get('rps', 0):,.10g} req/s",
     }
     words = known.get(rate.get("rate", ""), "at a rate that varies")
-    title = f"{settings.get('workload')}: {several} of {settings.get('duration_s', 0):,.10g} s {words}"
+    title = f"{settings.get('workload')}: {several} of {settings.get('duration_s') or 0:,.10g} s {words}"
     vary = settings.get("vary") or {}
     ranges = [f"{name} {low:g} to {high:g}{' (log)' * (scale == 'log')}" for name, (low, high, scale) in vary.items()]
     return f"{title}, seed {settings.get('seed')}" + (f"; {', '.join(ranges)}" if ranges else "")
