@@ -146,6 +146,7 @@ def main() -> None:
         "one, light": (server, 1, trace_of(1)),
         "one, busy": (server, 1, few),
         "eight": (server, 8, many),
+        "one H200": (sg.load_server("llama-3.1-8b-fp8-h200"), 1, few),
     }
     little = {"one, little cache": (replace(server, kv_tokens=LITTLE), 1, few)}  # Vidur stops where it preempts
     results: list[dict[str, Any]] = []

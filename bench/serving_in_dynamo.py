@@ -81,7 +81,11 @@ def served(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     server, trace = job["server"], folder / "trace.jsonl"
     write_trace(trace, job["requests"])
     if "prefill" not in job:
-        more = {} if job["built_in"] else {"planner_profile_data": tables(folder / "t.npz", server, 0.0)}
+        more = (
+            {}
+            if job["built_in"]
+            else {"planner_profile_data": tables(folder / "t.npz", server, 1e3 * server["prefill_s_per_step"])}
+        )
         report = run_trace_replay(trace, extra_engine_args=engine(server, **more), num_workers=job["instances"])
         names = {"ttft_s": "ttft_ms", "tbt_s": "tpot_ms"}
         return {
@@ -89,7 +93,7 @@ def served(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             for ours, theirs in names.items()
             for which in ("mean", "p99")
         }
-    profile = tables(folder / "t.npz", server, 1e3 * server["step_s"])
+    profile = tables(folder / "t.npz", server, 1e3 * (server["step_s"] + server["prefill_s_per_step"]))
     rows = folder / "rows.jsonl"
     run_trace_replay(
         trace,

@@ -43,6 +43,7 @@ def batch_ms(predictor: Any, batch: Any) -> float:
     decoding = sum(request.is_prefill_complete for request in batch.requests)
     tokens = batch.total_num_q_tokens - decoding
     step_s = SERVER["step_s"] + SERVER["prefill_s_per_token"] * tokens + SERVER["decode_s_per_sequence"] * decoding
+    step_s += SERVER["prefill_s_per_step"] if tokens else 0.0
     return 1e3 * step_s / predictor._num_layers_per_pipeline_stage
 
 

@@ -69,7 +69,7 @@ struct SgServing {
     const int32_t* session;                  // below 0: none; read where routing is session-affine
     int64_t *wait_ns, *ttft_ns, *decode_ns;  // of every request, to be found
     int64_t requests, sessions, instances, routing, decode_only;
-    int64_t step_ps, prefill_ps, decode_ps;
+    int64_t step_ps, prefill_step_ps, prefill_ps, decode_ps;
     int64_t step_tokens, max_sequences, kv_tokens;
     const int32_t* stop;
 };

@@ -79,7 +79,8 @@ class Instance {
             batch += job.decode_only;
             left -= taken + job.decode_only;
         }
-        const int64_t duration_ns = (job.step_ps + job.prefill_ps * tokens + job.decode_ps * batch + 500) / 1000;
+        const int64_t input_ps = tokens > 0 ? job.prefill_step_ps + job.prefill_ps * tokens : 0;
+        const int64_t duration_ns = (job.step_ps + input_ps + job.decode_ps * batch + 500) / 1000;
         int64_t alike = 1;  // until a last token, steps without input do not differ
         if (tokens == 0 && ready.empty())
             alike = std::min(decoding.front().first - steps, (end_ns - clock_ns - 1) / duration_ns + 1);

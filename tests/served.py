@@ -37,6 +37,7 @@ SERVERS = st.builds(
     Server,
     step_s=st.sampled_from([1e-9, 0.0004567891234, 0.012, 1.5]),
     prefill_s_per_token=st.sampled_from([0.0, 1e-10, 1 / 12_000, 0.3]),
+    prefill_s_per_step=st.sampled_from([0.0, 0.0033]),
     decode_s_per_sequence=st.sampled_from([0.0, 0.00015, 0.2]),
     step_tokens=st.integers(1, 40),
     max_sequences=st.integers(1, 12),

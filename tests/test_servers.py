@@ -94,29 +94,33 @@ def test_the_command_lists_and_shows(capsys):
 
 # --- fits
 
-KNOWN = Server(0.0091, 7.3e-5, 1.9e-4, step_tokens=1024, max_sequences=128, kv_tokens=10**6, name="known")
+KNOWN = Server(0.0091, 7.3e-5, 1.9e-4, 1024, 128, 10**6, prefill_s_per_step=0.0047, name="known")
 
 
-def closed_loop(at_once: int, inputs: int, outputs: int, requests: int = 60) -> Iterator[tuple[float, float]]:
-    """Times to first token and between tokens of a benchmark whose users send the next request when one is served."""
+def closed_loop(at_once: int, inputs: int, outputs: int, requests: int = 150) -> Iterator[tuple[float, float]]:
+    """Times to first token and between tokens of a benchmark whose users send the next request when one is served.
+
+    Lengths of outputs differ, or all users would march in step.
+    """
     instance = stepwise._Instance(job_of(trace_of([], [], []), KNOWN, 1, "least-loaded"))
-    users = [stepwise._Request(k, 0, inputs + outputs, 0, inputs, outputs) for k in range(at_once)]
-    sent = list(users)
-    for request in users:
+    lengths = np.random.default_rng(at_once).integers(outputs // 2, outputs + outputs // 2, requests + at_once).tolist()
+    sent: list[stepwise._Request] = []
+
+    def send() -> stepwise._Request:
+        row = len(sent)
+        request = stepwise._Request(row, instance.clock_ns, inputs + lengths[row], 0, inputs, lengths[row])
+        sent.append(request)
         instance.take(request)
-    while len(sent) < requests + at_once:
+        return request
+
+    users = [send() for _ in range(at_once)]
+    while len(sent) < requests:
         instance._step()
-        for k, request in enumerate(users):
-            if request.last_ns >= 0:
-                users[k] = stepwise._Request(len(sent), instance.clock_ns, inputs + outputs, 0, inputs, outputs)
-                sent.append(users[k])
-                instance.take(users[k])
-    for request in sent:
-        if request.last_ns >= 0 and request.row >= at_once:
-            yield (
-                (request.first_ns - request.arrival_ns) / 1e9,
-                (request.last_ns - request.first_ns) / (outputs - 1) / 1e9,
-            )
+        users = [send() if request.last_ns >= 0 else request for request in users]
+    for request in sent[at_once:]:
+        if request.last_ns >= 0:
+            tbt_ns = (request.last_ns - request.first_ns) / (lengths[request.row] - 1)
+            yield (request.first_ns - request.arrival_ns) / 1e9, tbt_ns / 1e9
 
 
 def benchmark() -> pd.DataFrame:

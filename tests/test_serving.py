@@ -89,6 +89,9 @@ BY_HAND: dict[str, tuple[Server, int, list[tuple[int, int, int]], list[tuple[flo
     "to the first of equals": (
         replace(TINY, max_sequences=1), 2, [(0, 2, 1), (1, 2, 1), (2, 1, 1)], [(0, 12, 0), (0, 12, 0), (10, 21, 0)],
     ),
+    "a step with input takes 3 more, once": (
+        replace(TINY, prefill_s_per_step=0.003), 1, [(0, 5, 3), (99, 0, 1)], [(0, 17 + 14, 24), (0, 10, 0)],
+    ),
     "half a nanosecond is rounded up": (
         replace(TINY, prefill_s_per_token=0.5e-9), 1, [(0, 1, 1), (0, 4, 1)], [(0, 10.000002, 0), (0, 20.000003, 0)],
     ),
@@ -117,6 +120,7 @@ PLANTED = {
     "work over before its time": ("if self.clock_ns > now_ns else 0", "if False else 0"),
     "rounded down": ("duration_ps + 500", "duration_ps"),
     "two decode at the price of one": ("decode_ps * len(decoding)", "decode_ps * bool(decoding)"),
+    "every step pays for input": ("job.prefill_step_ps if prefilled else 0", "job.prefill_step_ps"),
     "a chunk less": ("            budget -= tokens\n", ""),
 }
 
@@ -324,7 +328,7 @@ def test_servers_that_are_none(parameter, value):
 
 def test_origins():
     server = Server(step_s=0.02, origins={"step_s": "published: a paper, Table 2"})
-    assert [server.origin(name) for name in PARAMETERS] == ["published: a paper, Table 2"] + ["assumed"] * 5
+    assert [server.origin(name) for name in PARAMETERS] == ["published: a paper, Table 2"] + ["assumed"] * 6
     assert hash(server) == hash(replace(server, origins={}))
 
 

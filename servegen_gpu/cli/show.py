@@ -142,9 +142,12 @@ def _servers(options: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=2))
         return 0
-    print(f"{'name':22} {'step ms':>8} {'us/input':>9} {'us/seq.':>8} {'tokens':>7} {'KV tokens':>10}  what it is")
+    numbers = f"{'step ms':>8} {'prefill':>8} {'us/input':>9} {'us/seq.':>8} {'tokens':>7} {'KV tokens':>10}"
+    print(f"{'name':22} {numbers}  what it is")
     for server in servers:
-        times = f"{server.step_s * 1e3:8.2f} {server.prefill_s_per_token * 1e6:9.1f}"
+        times = (
+            f"{server.step_s * 1e3:8.2f} {server.prefill_s_per_step * 1e3:8.2f} {server.prefill_s_per_token * 1e6:9.1f}"
+        )
         times += f" {server.decode_s_per_sequence * 1e6:8.1f}"
         what = f"{server.model} on {server.hardware}"
         print(f"{server.name:22} {times} {server.step_tokens:7,} {server.kv_tokens:10,}  {what}")

@@ -33,7 +33,7 @@ class ServiceTime:
     @classmethod
     def of(cls, server: Server) -> ServiceTime:
         """Of a request that is alone on a server: a step for every output token, and the prefill."""
-        return cls(0.0, server.prefill_s_per_token, server.step_s + server.decode_s_per_sequence)
+        return cls(server.prefill_s_per_step, server.prefill_s_per_token, server.step_s + server.decode_s_per_sequence)
 
     def end_us(self, rows: Rows) -> Any:
         """When requests end, int64[n]; computed in whole nanoseconds."""

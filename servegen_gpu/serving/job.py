@@ -37,8 +37,8 @@ class Job:
         What the request adds to the work of its instance, as the router sees it.
     session : int32[n]
         Sessions from 0, below 0 for requests that stand alone; empty where the routing asks nothing of them.
-    step_ps, prefill_ps, decode_ps : int
-        Of a step, of an input token, of a sequence that decodes.
+    step_ps, prefill_step_ps, prefill_ps, decode_ps : int
+        Of a step, of one with input, of an input token, of a sequence that decodes.
     step_tokens, max_sequences, kv_tokens, instances : int
     routing : {"least-loaded", "round-robin", "session-affine"}
     decode_only : bool
@@ -52,6 +52,7 @@ class Job:
     work_ns: NDArray[np.int64]
     session: NDArray[np.int32]
     step_ps: int
+    prefill_step_ps: int
     prefill_ps: int
     decode_ps: int
     step_tokens: int
@@ -116,7 +117,8 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
     work_s = _work_s(server, prefilled, outputs)
     if len(trace):
         steps = prefilled.sum(dtype=np.float64) + np.maximum(outputs, 1, dtype=np.float64).sum()  # a token or more each
-        check_latest(1e3 * float(arrival_us[-1]) + 1e9 * (steps * server.step_s + work_s.sum()) + steps)
+        longest_s = server.step_s + server.prefill_s_per_step
+        check_latest(1e3 * float(arrival_us[-1]) + 1e9 * (steps * longest_s + work_s.sum()) + steps)
     return Job(
         arrival_us * 1000,
         np.asarray(prefilled, np.int32),
@@ -133,7 +135,10 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
 def alone_ns(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Time to first token, and from there to the last one, of requests each alone with an instance: int64[n] ns."""
     chunks, rest = np.divmod(job.input_tokens.astype(np.int64), job.step_tokens)
-    full_ns, rest_ns = ((job.step_ps + job.prefill_ps * tokens + 500) // 1000 for tokens in (job.step_tokens, rest))
+    full_ns, rest_ns = (
+        (job.step_ps + (tokens > 0) * job.prefill_step_ps + job.prefill_ps * tokens + 500) // 1000
+        for tokens in (job.step_tokens, rest)
+    )
     ttft_ns = chunks * full_ns + np.where((rest > 0) | (chunks == 0), rest_ns, 0)
     decode_ns = (np.maximum(job.output_tokens, 1) - 1).astype(np.int64) * ((job.step_ps + job.decode_ps + 500) // 1000)
     return ttft_ns, decode_ns
@@ -148,6 +153,7 @@ def check_latest(latest_ns: float) -> None:
 def _parameters(server: Server) -> dict[str, Any]:
     return {
         "step_ps": round(server.step_s * 1e12),
+        "prefill_step_ps": round(server.prefill_s_per_step * 1e12),
         "prefill_ps": round(server.prefill_s_per_token * 1e12),
         "decode_ps": round(server.decode_s_per_sequence * 1e12),
         "step_tokens": int(server.step_tokens),

@@ -5,10 +5,11 @@ outputs of m tokens, a request is k steps in prefill and m - 1 in decode, so a s
 
     1 + (c - 1) (m - 1) / (m - 1 + k) sequences that decode, and (c - 1) n / (m - 1 + k) input tokens
 
-on average, and lasts as `Server` says: that is its mean time between tokens. Where the two together are more than the
-budget of a step of B tokens, requests queue for prefill, and B (m - 1) / (n + m - 1) decode. A request alone has its
-first token after k steps and n input tokens; times to first token at more than one at once have queues in them, which
-no line fits, and are not used. All equations together are solved by nonnegative least squares of relative errors.
+on average, input in (c - 1) k / (m - 1 + k) of such steps, and lasts as `Server` says: that is its mean time between
+tokens. Where tokens are more than the budget of a step of B, requests queue for prefill, B (m - 1) / (n + m - 1) decode
+and all steps have input. A request alone has its first token after k steps and n input tokens; times to first token at
+more than one at once have queues in them, which no line fits, and are not used. All equations together are solved by
+nonnegative least squares of relative errors.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from servegen_gpu.serving.server import Server
 if TYPE_CHECKING:
     import pandas as pd
 
-FITTED = ("step_s", "prefill_s_per_token", "decode_s_per_sequence")
+FITTED = ("step_s", "prefill_s_per_token", "decode_s_per_sequence", "prefill_s_per_step")
 NAMES: dict[str, tuple[str, ...]] = {
     "input_tokens": ("input_tokens", "isl", "input_length"),
     "output_tokens": ("output_tokens", "osl", "output_length"),
@@ -58,9 +59,8 @@ class ServerFit:
     residuals: pd.DataFrame
 
     def __str__(self) -> str:
-        server, lines = self.server, []
-        for name, unit in zip(FITTED, ("a step", "an input token", "a sequence that decodes"), strict=True):
-            lines.append(f"{name:22} {getattr(server, name):.6g} s for {unit}")
+        server, lines = self.server, list[str]()
+        lines += [f"{name:22} {getattr(server, name):.6g} s" for name in FITTED]
         for of, part in self.residuals.groupby("of"):
             off = part["relative"].abs()
             lines.append(f"{of}: {len(part)} rows, {off.median():.1%} off in the median, {off.max():.1%} at most")
@@ -87,7 +87,7 @@ def fit_server(
     Raises
     ------
     OptionError
-        If columns are missing or have impossible values, or do not tell the three parameters apart.
+        If columns are missing or have impossible values, or do not tell the four parameters apart.
     ProfileError
         If the file cannot be read.
     """
@@ -122,7 +122,7 @@ def _equations(
     parts = []
     if ttft_s is not None:
         rows = np.flatnonzero((at_once == 1) & (ttft_s > 0))
-        design = np.column_stack((chunks, inputs, np.zeros_like(inputs)))
+        design = np.column_stack((chunks, inputs, np.zeros_like(inputs), chunks * (inputs > 0)))
         parts.append((rows, np.full(len(rows), "ttft_s"), design[rows], ttft_s[rows]))
     if tbt_s is not None:
         if outputs is None:
@@ -133,7 +133,8 @@ def _equations(
         full = prefilling + decoding > server.step_tokens
         decoding = np.where(full, server.step_tokens * (outputs - 1) / (inputs + outputs - 1), decoding)
         prefilling = np.where(full, server.step_tokens - decoding, prefilling)
-        design = np.column_stack((np.ones_like(inputs), prefilling, decoding))
+        share = np.where(full, 1.0, np.minimum((at_once - 1) * chunks / steps, 1.0)) * (inputs > 0)
+        design = np.column_stack((np.ones_like(inputs), prefilling, decoding, share))
         parts.append((rows, np.full(len(rows), "tbt_s"), design[rows], tbt_s[rows]))
     rows, of, design, measured = (np.concatenate(part) for part in zip(*parts, strict=True))
     return rows, of, design, measured

@@ -21,7 +21,8 @@ class Server:
     """An instance with continuous batching, chunked prefill and priority to decode.
 
     A step takes ``step_s + prefill_s_per_token * (input tokens in it) + decode_s_per_sequence * (sequences that
-    decode in it)``. The defaults are no system's: they are the round numbers of a large model on a few devices.
+    decode in it)``, and ``prefill_s_per_step`` more if there is input in it. The defaults are no system's: they are the
+    round numbers of a large model on a few devices.
 
     Attributes
     ----------
@@ -36,6 +37,8 @@ class Server:
     kv_tokens : int
         Capacity of the KV cache. A request reserves its input and its output when it begins; one that is larger than
         the cache runs alone.
+    prefill_s_per_step : float
+        What input adds to a step once, however much it is; up to 1,000 s.
     origins : mapping of str to str
         Where a parameter is from: a text that begins with ``published``, ``fitted`` or ``assumed``. What is not named
         is assumed.
@@ -54,6 +57,7 @@ class Server:
     step_tokens: int = 2048
     max_sequences: int = 256
     kv_tokens: int = 400_000
+    prefill_s_per_step: float = 0.0
     origins: Mapping[str, str] = field(default_factory=dict, hash=False)
     name: str = ""
     model: str = ""
@@ -63,6 +67,7 @@ class Server:
         check_time(self, "step_s", 1e-9, LONGEST_STEP_S)
         check_time(self, "prefill_s_per_token", 0.0, LONGEST_TOKEN_S)
         check_time(self, "decode_s_per_sequence", 0.0, LONGEST_TOKEN_S)
+        check_time(self, "prefill_s_per_step", 0.0, LONGEST_STEP_S)
         check_number(self, "step_tokens", LARGEST_BATCH)
         check_number(self, "max_sequences", LARGEST_BATCH)
         check_number(self, "kv_tokens", 2**62)

@@ -73,7 +73,7 @@ def serve(job: Job, server: Server, split: Split, serve_one: Callable[[Job], Tim
         If the work may take 146 years.
     """
     inputs = job.reserved_tokens - job.output_tokens
-    prefill_s = server.step_s + job.input_tokens * float(server.prefill_s_per_token)
+    prefill_s = server.step_s + server.prefill_s_per_step + job.input_tokens * float(server.prefill_s_per_token)
     times = serve_one(
         replace(
             job,

@@ -67,6 +67,7 @@ class _Instance:
             if budget <= 0:
                 break
         duration_ps = job.step_ps + job.prefill_ps * prefilled + job.decode_ps * len(decoding)
+        duration_ps += job.prefill_step_ps if prefilled else 0
         self.clock_ns += (duration_ps + 500) // 1000
         self.ending_ns = 0
         for request in [request for request in self.running if not request.input_left]:

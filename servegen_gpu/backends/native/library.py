@@ -119,7 +119,7 @@ _SERVING: tuple[tuple[str, Any], ...] = (
     ("session", np.int32),
     *((name, np.int64) for name in ("wait_ns", "ttft_ns", "decode_ns")),
     *((name, ctypes.c_int64) for name in ("requests", "sessions", "instances", "routing", "decode_only")),
-    *((name, ctypes.c_int64) for name in ("step_ps", "prefill_ps", "decode_ps")),
+    *((name, ctypes.c_int64) for name in ("step_ps", "prefill_step_ps", "prefill_ps", "decode_ps")),
     *((name, ctypes.c_int64) for name in ("step_tokens", "max_sequences", "kv_tokens")),
     ("stop", np.int32),
 )
