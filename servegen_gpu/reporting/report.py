@@ -27,14 +27,21 @@ from servegen_gpu.reporting.page import Section, page
 from servegen_gpu.reporting.parts import paragraph
 from servegen_gpu.reporting.traces import notes, trace_sections
 from servegen_gpu.studies.file import STUDY_KEY, read_study
+from servegen_gpu.studies.provisioned import Provision
+from servegen_gpu.studies.sensitivity import Sensitivity
 from servegen_gpu.studies.study import Study
 from servegen_gpu.trace import Trace
 
+STUDIES: dict[type, str] = {Study: "montecarlo", Sensitivity: "sensitivity", Provision: "provision"}
 Source = Trace | Iterable[Trace] | str | os.PathLike[str] | ClientPool | PackedWorkload
 
 
 def report(
-    source: Source | Study, path: str | os.PathLike[str], *, against: Source | None = None, **sampling: Unpack[Options]
+    source: Source | Study | Sensitivity | Provision,
+    path: str | os.PathLike[str],
+    *,
+    against: Source | None = None,
+    **sampling: Unpack[Options],
 ) -> Path:
     """Write a page with numbers and pictures of a trace or of a study, complete in itself.
 
@@ -43,7 +50,7 @@ def report(
 
     Parameters
     ----------
-    source : Trace, its slabs in order of time, path, ClientPool, PackedWorkload or Study
+    source : Trace, its slabs in order of time, path, ClientPool, PackedWorkload, Study, Sensitivity or Provision
         A path is that of a trace, whoever wrote it, or of a study. Pools are sampled. A `Workload` is a pool's slabs.
     path : path
         Of the page, which appears complete or not at all.
@@ -68,7 +75,7 @@ def report(
     >>> sg.report("log.csv", "report.html", against=sg.fit("log.csv"))
     """
     require_matplotlib()
-    study = isinstance(source, Study) or is_study(source)
+    study = type(source) in STUDIES or is_study(source)
     if study and against is not None:
         got = "a study and another one"
         raise OptionError("a trace or a pool to hold against another", got, "leave against out for a study")
@@ -100,8 +107,8 @@ def _study_page(source: Any) -> str:
     """The page of a study, or of its file."""
     from servegen_gpu.reporting.studies import study_sections
 
-    if isinstance(source, Study):
-        return page(repr(source)[1:-1], study_sections("montecarlo", source.settings, source.table))
+    if type(source) in STUDIES:
+        return page(repr(source)[1:-1], study_sections(STUDIES[type(source)], source.settings, source.table))
     kind, settings, table = read_study(source)
     return page(f"{Path(source).name}: {kind}", study_sections(kind, settings, table))
 
