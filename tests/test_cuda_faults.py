@@ -76,7 +76,7 @@ def test_nothing_is_half_written(
         "--rate",
         "3",
         "--duration",
-        "12h",
+        "3h",
     ]
     command += ["--memory", "400kB", "--backend", "cupy", "-o", target]
     assert main(command) == 0
