@@ -148,14 +148,25 @@ def test_burstiness_of_clients_survives(name: str, rate: int):
 # -- what moves all clients --------------------------------------------------------------------------------------------
 
 
+@cache
+def surrounded() -> tuple[sg.ClientPool, np.ndarray]:
+    """Clients under an environment, and the mean dispersions of their traces."""
+    pool = sg.population("m-small", clients=400).with_conversations(None).with_environment(KNOWN)
+    return pool, of_replicas(pool, 21_600, 12, 10)
+
+
+@cache
+def log_of_surrounded(seed: int) -> sg.Trace:
+    return sg.generate(surrounded()[0], rate=10, duration="6h", seed=seed)
+
+
 @pytest.mark.parametrize("ids", [True, False])
 def test_an_environment_on_top_of_clients_is_found(ids: bool):
     """Variance and dispersions at 1, 10 and 60 s within 20 %, 50 % at 600 s; weights of octaves within 0.12."""
-    pool = sg.population("m-small", clients=400).with_conversations(None).with_environment(KNOWN)
-    true = of_replicas(pool, 21_600, 12, 10)
+    true = surrounded()[1]
     variances, found, on = [], [], []
     for seed in SEEDS:
-        trace = sg.generate(pool, rate=10, duration="6h", seed=seed)
+        trace = log_of_surrounded(seed)
         made, report = fit_with_report(trace if ids else without_ids(trace))
         assert report.environment is not None
         assert report.environment["common"] > 0.75
@@ -171,8 +182,7 @@ def test_an_environment_on_top_of_clients_is_found(ids: bool):
 
 def test_rates_as_they_were_counted_leave_nothing_for_slow_octaves(monkeypatch: pytest.MonkeyPatch):
     """The planted defect: windows that are not drawn to their neighbours."""
-    pool = sg.population("m-small", clients=400).with_conversations(None).with_environment(KNOWN)
-    trace = without_ids(sg.generate(pool, rate=10, duration="6h", seed=SEEDS[-1]))
+    trace = without_ids(log_of_surrounded(SEEDS[-1]))
     monkeypatch.setattr(around, "smoothed", lambda counts, exposure, half: counts / exposure)
     monkeypatch.setattr(around, "best_half_width", lambda counts, exposure: np.ones(len(counts), np.int64))
     _, blind = fit_with_report(trace)
