@@ -62,9 +62,9 @@ def test_a_file_of_the_shell_is_written_on(tmp_path: Path, jsonl: bytes, output:
     file = tmp_path / "t.jsonl"
     file.write_bytes(b"before\n")
     inode = file.stat().st_ino
-    done = in_shell(f'"$@" >> {file}; "$@" >> {file}', *GENERATE, "--format", "jsonl", "-o", output)
+    done = in_shell(f'"$@" >> {file}', *GENERATE, "--format", "jsonl", "-o", output)
     assert done.returncode == 0
-    assert file.read_bytes() == b"before\n" + jsonl + jsonl
+    assert file.read_bytes() == b"before\n" + jsonl
     in_shell(f'(echo first; "$@"; echo last) > {file}', *GENERATE, "--format", "jsonl", "-o", output)
     assert file.read_bytes() == b"first\n" + jsonl + b"last\n"
     assert file.stat().st_ino == inode
