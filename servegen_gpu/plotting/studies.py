@@ -47,6 +47,7 @@ def distribution(values: Floats, levels: Sequence[Level], label: str) -> Figure:
             axes.axvspan(low, high, color=line.color, alpha=BAND, linewidth=0)
             axes.axvline(level.value, label=f"{level.name}: {number(level.value)}", **line.curve())
         axes.set(xlabel=label, ylabel="replicas")
+        axes.yaxis.get_major_locator().set_params(integer=True)
         count_axis(axes.xaxis)
         _room_for_legend(axes)
         legend(axes, loc="upper right")
