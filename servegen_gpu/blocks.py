@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,8 +20,11 @@ from servegen_gpu.forks import in_children
 BLOCK = 1 << 16
 """Elements a block: long enough that a ufunc hides the interpreter's lock, short enough for the L2 cache."""
 
-T = TypeVar("T")
+AHEAD = 4
+"""Items a thread that `in_turn` works on before somebody asks for them."""
 
+S = TypeVar("S")
+T = TypeVar("T")
 
 _own = threading.local()
 
@@ -50,6 +55,40 @@ def for_blocks(n: int, work: Callable[[int, int], T]) -> list[T]:
     if len(begins) <= 1 or thread_count() == 1:
         return [work(a, min(a + BLOCK, n)) for a in begins]
     return list(_threads(thread_count()).map(lambda a: work(a, min(a + BLOCK, n)), begins))
+
+
+def in_turn(work: Callable[[S], T], items: Iterable[S], threads: int, ahead: int = AHEAD) -> Iterator[T]:
+    """``work(item)`` of every item, in their order, on so many threads; each of them works alone.
+
+    Parameters
+    ----------
+    work : function of an item
+        Its own work is not spread over threads once more, unless there is only one.
+    items : iterable
+        Taken from as results are.
+    threads : int
+    ahead : int
+        Items a thread that are taken before somebody asks for their results.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    left = iter(items)
+
+    def alone(item: S) -> T:
+        with single_threaded():
+            return work(item)
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="servegen_gpu_turns") as pool:
+        begun: deque[Future[T]] = deque(pool.submit(alone, item) for item in islice(left, ahead * threads))
+        try:
+            while begun:
+                found = begun.popleft().result()
+                begun.extend(pool.submit(alone, item) for item in islice(left, 1))
+                yield found
+        finally:
+            for future in begun:
+                future.cancel()
 
 
 def gather(column: NDArray[Any], index: NDArray[np.integer]) -> NDArray[Any]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.native.library import Library, find_library, load_library
-from servegen_gpu.blocks import thread_count
+from servegen_gpu.blocks import in_turn, thread_count
 from servegen_gpu.errors import OptionError
 from servegen_gpu.serving import compiled, split, stepwise
 from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, alone_ns, job_of
@@ -172,13 +170,7 @@ def instances_needed_each(
     def needed(trace: Trace) -> float:
         return _needed(trace, server, objective, most, routing, library)
 
-    def all_of_them() -> Iterator[float]:
-        left, threads = iter(replicas), thread_count()
-        with ThreadPoolExecutor(threads, thread_name_prefix="servegen_gpu_serving") as pool:
-            while some := list(islice(left, threads)):
-                yield from pool.map(needed, some)
-
-    return np.fromiter(all_of_them(), np.float64)
+    return np.fromiter(in_turn(needed, replicas, thread_count(), ahead=1), np.float64)
 
 
 def serves(server: Server) -> Callable[[Job, int | Split], Served]:

@@ -6,14 +6,13 @@ Axes: points, metrics, replicas.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu import options
-from servegen_gpu.blocks import single_threaded, thread_count
+from servegen_gpu.blocks import in_turn, thread_count
 from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.studies.measures import Measures
 from servegen_gpu.studies.source import Source
@@ -59,24 +58,17 @@ def run(
     def one(point: NDArray[np.float64]) -> list[dict[str, float]]:
         by_name = dict(zip((each.name for each in source.parameters), point.tolist(), strict=True))
         try:
-            with single_threaded():
-                packed = source.packed(by_name, 0)
-                return [each.figures for each in measures.over(packed, source.seed, range(replicas), 1, sampling)]
+            packed = source.packed(by_name, 0)
+            return [each.figures for each in measures.over(packed, source.seed, range(replicas), 1, sampling)]
         except ServeGenError as error:
             where = ", ".join(f"{name} {value:g}" for name, value in by_name.items())
             raise type(error)(error.expected, f"{error.got} (at {where})", error.fix) from error
 
     found: list[list[dict[str, float]]] = []
-    with ThreadPoolExecutor(workers, thread_name_prefix="servegen_gpu_points") as pool:
-        futures = [pool.submit(one, point) for point in values]
-        try:
-            for future in futures:
-                found.append(future.result())
-                if progress is not None:
-                    progress(len(found), len(values))
-        finally:
-            for future in futures:
-                future.cancel()
+    for each in in_turn(one, values, workers):
+        found.append(each)
+        if progress is not None:
+            progress(len(found), len(values))
     names = list(found[0][0])
     if any(list(figures) != names for point in found for figures in point):
         raise OptionError("the same figures of all traces", "others of some", "change what the function returns")
