@@ -274,6 +274,14 @@ def test_an_own_reduction_is_a_function_of_columns(trace):
     assert sg.reduce([trace.rows(0, 100), trace.rows(100, 300)], latest)["last"]["us"] == trace["arrival_us"][299]
 
 
+def test_an_own_reduction_may_be_jitted(trace):
+    jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "servegen-gpu[jax]"')
+    long = jax.jit(lambda tokens: {"long": (tokens > 1000).sum(), "bins": jax.numpy.bincount(tokens // 512, length=8)})
+    found = sg.reduce(trace, sg.Reduction("jitted", step=lambda xp, rows: long(rows["input_tokens"])))["jitted"]
+    assert found["long"] == (trace["input_tokens"] > 1000).sum()
+    assert np.array_equal(found["bins"], np.bincount(trace["input_tokens"] // 512, minlength=8))
+
+
 # -- theory ------------------------------------------------------------------------------------------------------------
 
 LAMBDA, OUTPUT_TOKENS, REPLICAS = 3.0, {10: 1, 40: 1, 100: 2}, 400

@@ -115,7 +115,7 @@ class Reduction:
         The state of no requests; `nothing` where that of any rows will do.
     step : function of a library and columns
         The state of some rows, which are in order of arrival. Arrays are of that library: CuPy where columns stay on a
-        device, or else NumPy. Integers only.
+        device, or else NumPy (of backend ``jax``, too). Integers only; a jitted function's JAX arrays will do.
     merge : function of two states
         The state of both, of which the first is of earlier rows; `added` by default. It must not matter how rows are
         grouped. Arrays are NumPy's.
