@@ -8,6 +8,8 @@ import textwrap
 from servegen_gpu.comparing.comparison import MEANING, Comparison, Row, Side
 
 WIDTH = 118
+MOST = 1e7
+"""Numbers from here on are too wide for a column."""
 
 
 def table(c: Comparison) -> str:
@@ -63,11 +65,11 @@ def _cells(cells: list[str], widths: list[int]) -> str:
     return "".join(" " + cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
-def number(value: float | None) -> str:
-    """Three or four digits that matter."""
+def number(value: float | None, most: float = MOST) -> str:
+    """Three or four digits that matter; whole numbers below `most` have all."""
     if value is None or not math.isfinite(value):
         return ""
-    if abs(value) >= 1e7:
+    if abs(value) >= most:
         return f"{value:.3g}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
@@ -78,15 +80,15 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) >= 0.01 or abs(value) < 5e-6 else f"{value:.5f}".rstrip("0")
 
 
-def span(ends: tuple[float, float] | None) -> str:
+def span(ends: tuple[float, float] | None, most: float = MOST) -> str:
     """Both ends of a range; empty without one."""
     if ends is None or not all(map(math.isfinite, ends)):
         return ""
-    return f"{number(ends[0])} – {number(ends[1])}"
+    return f"{number(ends[0], most)} – {number(ends[1], most)}"
 
 
-def interval(row: Row) -> str:
+def interval(row: Row, most: float = MOST) -> str:
     """What the log's own chance allows."""
     if row.kind in ("ks", "energy") and row.floor is not None:
         return f"≤ {number(row.floor[1])}" if math.isfinite(row.floor[1]) else ""
-    return span(row.floor)
+    return span(row.floor, most)

@@ -20,7 +20,7 @@ from servegen_gpu.plotting.drawing import (
     time_text,
     unit_of,
 )
-from servegen_gpu.plotting.style import LINES, legend, legend_below, sheet
+from servegen_gpu.plotting.style import LINES, heading, legend, legend_below, sheet
 
 TOP = 4
 """Largest clients that are drawn alone (Fig. 6 and 12 of the paper)."""
@@ -78,6 +78,7 @@ def spread(sides: Sides) -> Drawing | None:
             axes.set(title=label[0].upper() + label[1:], xlabel=UNITS[name].strip(), ylim=(0, 1.05))
         for axes in panels[len(kinds) :]:
             axes.set_visible(False)
+        heading(figure, "How clients differ")
         figure.supylabel("share of requests from clients up to", fontsize=9)
         if len(sides) > 1:
             legend(panels[0])
@@ -131,6 +132,7 @@ def top(sides: Sides) -> Drawing | None:
             from_zero(axes)
             count_axis(axes.yaxis)
         panels[-1].set_xlabel(unit)
+        heading(figure, "The largest clients")
         legend_below(figure, panels[0])
     share = kept.totals()["requests"][largest] / side.data.rows
     named = [f"client {kept.ids[c]} sends {part:.1%}" for c, part in zip(largest, share, strict=True)]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.comparing.histograms import Counts, gap_of_bin
+from servegen_gpu.plotting.drawing import time_text
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def gap_families(gaps: Counts) -> tuple[Family, ...]:
     power = _weibull_shape(x, weight, log_mean)
     scale = float((weight @ x**power) ** (1 / power))
     laws: list[tuple[str, str, Callable[[Floats], Floats]]] = [
-        ("exponential", f"mean {mean:.3g} s", lambda at: np.asarray(-np.expm1(-at / mean))),
+        ("exponential", f"mean {time_text(mean)}", lambda at: np.asarray(-np.expm1(-at / mean))),
         ("gamma", f"shape {shape:.3g}", lambda at: np.asarray(special.gammainc(shape, at * shape / mean), np.float64)),
         ("weibull", f"shape {power:.3g}", lambda at: np.asarray(-np.expm1(-((at / scale) ** power)))),
     ]

@@ -146,6 +146,11 @@ def legend_below(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
+def heading(figure: Figure, text: str) -> None:
+    """A heading above panels that have titles of their own."""
+    figure.suptitle(text, x=0.01, horizontalalignment="left", fontsize=10.5, fontweight="bold")
+
+
 def svg_of(figure: Figure) -> str:
     """A figure as SVG: the same bytes each time, without a date, document type or address."""
     text = _saved(figure, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}).decode()

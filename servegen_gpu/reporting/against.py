@@ -7,6 +7,8 @@ from servegen_gpu.comparing.table import interval, number
 from servegen_gpu.reporting.page import Section
 from servegen_gpu.reporting.parts import bullets, paragraph, table
 
+WIDE = 1e12
+"""Whole numbers below have all their digits: a page has room."""
 SAID = {"inside": "inside", "near": "near", "outside": "outside", "-": "no verdict"}
 
 
@@ -33,7 +35,9 @@ def comparison_section(found: Comparison, names: tuple[str, str]) -> Section:
         if row.group != group:
             group = row.group
             rows.append([group])
-        rows.append([_label(row), SAID[row.verdict], number(row.log), interval(row), number(row.other)])
+        rows.append(
+            [_label(row), SAID[row.verdict], number(row.log, WIDE), interval(row, WIDE), number(row.other, WIDE)]
+        )
     caption = "Figures of both traces; its chance is where the reference itself would be, or how far away"
     why = sorted({f"{row.why}: no verdict on {_those(found, row.why)}." for row in found.rows if row.why})
     meaning = [f"{SAID[verdict]}: {text}." for verdict, text in MEANING.items()]

@@ -28,8 +28,8 @@ a { color: var(--link); }
 .lead, figcaption, footer, caption { color: var(--soft); }
 nav { margin: 1rem 0; padding: .6rem .9rem; background: var(--tint); }
 nav a { display: inline-block; margin: .15rem 1rem .15rem 0; }
-.pictures { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
-figure { margin: 0; min-width: 0; }
+.pictures { columns: 26rem; column-gap: 1.6rem; }
+figure { margin: 0 0 1.5rem; break-inside: avoid; }
 figure img { display: block; width: 100%; max-width: 36rem; height: auto; background: #ffffff; }
 figcaption { font-size: .9rem; margin-top: .3rem; max-width: 36rem; }
 .wide { overflow-x: auto; margin: .8rem 0; }
@@ -50,10 +50,10 @@ pre { overflow-x: auto; padding: .7rem .9rem; background: var(--tint); font-size
 footer { margin-top: 2.5rem; font-size: .88rem; }
 @media (max-width: 40rem) {
   table { font-size: .85rem; } th, td { padding: .25rem .4rem; }
-  td.left, th.left { white-space: normal; min-width: 6.5rem; } td.text { min-width: 10rem; }
+  td.left, th.left { white-space: normal; min-width: 5rem; } td.text { min-width: 10rem; }
   td.left:first-child, th.left:first-child { position: sticky; left: 0; }
   td.left:first-child { background: var(--paper); } }
-@media print { nav { display: none; } figure, tr { break-inside: avoid; } }
+@media print { nav { display: none; } tr { break-inside: avoid; } }
 """
 
 

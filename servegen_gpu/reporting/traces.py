@@ -106,14 +106,14 @@ def _figures(figures: Figures) -> str:
     group = ""
     for name, value in figures.values.items():
         about = ABOUT[name]
-        if not np.isfinite(value):
+        if not np.isfinite(value) or about.group == "volume":  # the summary has it, of all rows
             continue
         if about.group != group:
             group = about.group
             rows.append([group])
-        rows.append([about.label, f"{number(value)} {about.unit}".strip(), name])
+        rows.append([about.label, name, f"{number(value)} {about.unit}".strip()])
     said = paragraph("The figures that compare holds against another trace, under the names that its --only takes.")
-    return said + table(["figure", "value", "name"], rows, caption="Figures of the trace")
+    return said + table(["figure", "name", "value"], rows, caption="Figures of the trace", left=2)
 
 
 def _provenance(side: Side, named: bool) -> str:
