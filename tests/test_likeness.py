@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -36,17 +35,22 @@ def log():
     return sg.read_trace(CODE)
 
 
-def faults_of(name: str, replicas: int, likeness: ModuleType, log: sg.Trace) -> tuple[dict[str, float], list[str]]:
-    figures = figures_of(log)
-    model = likeness.models(log)[name]
-    found = likeness.seen([model(r) for r in range(replicas)], True)
-    needed = instances_needed(log, Server(), slo_ttft_s=likeness.SLO_S)
-    return found, likeness.faults(found, figures, Floor(figures), float(needed))
+@pytest.fixture(scope="module")
+def faults_of(likeness, log):
+    """What means over replicas of a model are, and which of them are not like the log."""
+    models, figures = likeness.models(log), figures_of(log)
+    floor, needed = Floor(figures), float(instances_needed(log, Server(), slo_ttft_s=likeness.SLO_S))
+
+    def of(name: str, replicas: int) -> tuple[dict[str, float], list[str]]:
+        found = likeness.seen([models[name](r) for r in range(replicas)], True)
+        return found, likeness.faults(found, figures, floor, needed)
+
+    return of
 
 
-def test_replicas_of_a_fit_are_like_the_log(likeness, log):
+def test_replicas_of_a_fit_are_like_the_log(faults_of):
     """Means of 200 replicas: dispersion, peaks, instances for a P99 TTFT of 2 s; share of near copies."""
-    found, faults = faults_of("fit", 200, likeness, log)
+    found, faults = faults_of("fit", 200)
     assert faults == []
     assert found["match_share"] == pytest.approx(0.35, abs=0.05)
 
@@ -54,9 +58,9 @@ def test_replicas_of_a_fit_are_like_the_log(likeness, log):
 @pytest.mark.parametrize(
     "name", ["one renewal, 600 s", "one renewal, 60 s", "poisson, constant rate", "hidden markov, 4 states"]
 )
-def test_worse_models_are_found_out(name, likeness, log):
+def test_worse_models_are_found_out(name, faults_of):
     """Planted defects: each must miss at least two of the figures, far beyond the noise of 40 replicas."""
-    _, faults = faults_of(name, 40, likeness, log)
+    _, faults = faults_of(name, 40)
     assert len(faults) >= 2
 
 
