@@ -281,7 +281,7 @@ def test_pairs_of_studies_with_the_same_numbers(pool: sg.ClientPool, study: Stud
     other = sg.monte_carlo(pool, **HOW, replicas=3, seed=1)
     with pytest.raises(OptionError, match=r"studies of one seed, .* got seeds 0 and 1"):
         study.against(other)
-    with pytest.raises(OptionError, match="metrics and replicas in common"):
+    with pytest.raises(OptionError, match=r"metrics in common, got requests, .* and rate_rps"):
         study.against(sg.monte_carlo(pool, rate=4, duration="1m", replicas=3, metrics="rate_rps"))
 
 
@@ -290,6 +290,10 @@ def test_pairs_of_draws(pool: sg.ClientPool):
         sg.monte_carlo(pool, **(HOW | {"rate": rate}), vary="burstiness=0.5:2", draws=10, replicas=2) for rate in (4, 5)
     )
     assert other.against(one).loc["requests", "pairs"] == 10
+    later = Study(one.table[one.table["draw"] > 5], one.settings)
+    assert other.against(later).loc["requests", "pairs"] == 4
+    with pytest.raises(OptionError, match="replicas in common"):
+        Study(one.table[one.table["draw"] < 5], one.settings).against(later)
 
 
 def test_a_study_stops_when_it_is_known_enough(pool: sg.ClientPool, tmp_path: Path):
@@ -410,6 +414,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         (["--seed", "1"], "seed 0 there, 1 here"),
         (["-o", "s.csv"], "ends in .parquet"),
         (["--against", "none.parquet"], "a study that this package wrote"),
+        (["--against", "s.parquet", "--metrics", "rate_rps"], "metrics in common"),
+        (["--against", "s.parquet", "--seed", "1"], "studies of one seed"),
     ],
 )
 def test_a_command_that_is_refused(

@@ -79,11 +79,13 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None and not options.output.lower().endswith(".parquet"):
         raise OptionError("an output that ends in .parquet", repr(options.output), "change --output")
     other = None if options.against is None else Study.read(options.against)
+    names = [name.strip() for some in options.metrics or () for name in some.split(",") if name.strip()]
+    if other is not None:
+        other.pairs_with(options.seed, names or METRICS)  # now, not after hours
     pool, notes = _pool(options)
     keywords = sampling.keywords(options)
     keywords["duration"] = keywords["duration"] or "1h"
     shown = _Progress(sys.stderr.isatty() and not options.quiet)
-    names = [name.strip() for some in options.metrics or () for name in some.split(",") if name.strip()]
     interrupted: Interrupted | None = None
     try:
         study = monte_carlo(

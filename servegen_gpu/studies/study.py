@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -199,14 +199,10 @@ class Study:
         import pandas as pd
 
         confidence = self.confidence if confidence is None else confidence
-        if self.settings.get("seed") != other.settings.get("seed"):
-            got = f"seeds {self.settings.get('seed')} and {other.settings.get('seed')}"
-            raise OptionError("studies of one seed, whose replicas are pairs", got, "make both with the same seed")
-        common = [name for name in self.metrics if name in other.metrics]
+        common = other.pairs_with(self.settings.get("seed"), self.metrics)
         both = self.table[[*AXES, *common]].merge(other.table[[*AXES, *common]], on=list(AXES), suffixes=("", "_other"))
-        if not common or both.empty:
-            got = f"{', '.join(self.metrics)} and {', '.join(other.metrics)}" if not common else "no replica in both"
-            raise OptionError("studies with metrics and replicas in common", got, "make both with the same metrics")
+        if both.empty:
+            raise OptionError("studies with replicas in common", "no replica in both", "make more replicas of either")
         if self.parameters or other.parameters:
             both = both.groupby("draw", as_index=False).mean()
         rows = []
@@ -222,6 +218,17 @@ class Study:
             row["variance_reduction"] = 1 - variances[2] / apart if apart > 0 else float("nan")
             rows.append(row)
         return pd.DataFrame(rows, index=pd.Index(common, name="metric"))
+
+    def pairs_with(self, seed: Any, metrics: Sequence[str]) -> list[str]:
+        """Metrics that a study of a seed and of metrics has in common; refuses one that has no pairs with this one."""
+        if seed != self.settings.get("seed"):
+            got = f"seeds {seed} and {self.settings.get('seed')}"
+            raise OptionError("studies of one seed, whose replicas are pairs", got, "make both with the same seed")
+        common = [name for name in metrics if name in self.metrics]
+        if not common:
+            got = f"{', '.join(metrics)} and {', '.join(self.metrics)}"
+            raise OptionError("studies with metrics in common", got, "make both with the same metrics")
+        return common
 
     def to_dict(self) -> dict[str, Any]:
         """Settings but ``bins``, summary, verdicts and notes, in terms that JSON has; None for what is not finite."""
