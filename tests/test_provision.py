@@ -252,6 +252,17 @@ def test_a_poisson_client_is_its_naive_baseline():
     assert found.settings["naive"] == {"family": "exponential", "cv": 1.0}
 
 
+def test_conversations_keep_to_their_instance_and_naive_requests_have_none(pool: sg.ClientPool):
+    model = sg.TurnModel(0.5, turns=sg.distributions.Pmf([3], [1]), gap_s={5: 1}, growth="history")
+    talking = pool.with_conversations(model)
+    how: dict[str, Any] = {"rate": 5, "duration": "1m", "warmup": "30s"}
+    found = sg.provision(talking, SLO, SERVER, **how, replicas=3, naive="poisson", routing="session-affine")
+    trace = sg.generate(talking, **how, counts="renewal")
+    assert found.sample("clients")[0] == instances_needed(trace, SERVER, 1.0, 0.99, 0.3, routing="session-affine")
+    assert "stand alone" in found.notes[-1]
+    assert found.settings["naive"]["family"] == "exponential"
+
+
 # --- traces, files and what is refused
 
 

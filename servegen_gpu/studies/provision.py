@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -130,7 +130,13 @@ def provision(
     if naive is not False:
         asked.append(naive_baseline(requested, "gamma" if naive is True else naive, replicas))
     study = _Study(fleet, _windows(window_s, requested.span_s), threads, progress, sum(one.replicas for one in asked))
-    rows = [row for one in asked for row in study.rows(one)]
+    rows = [*study.rows(requested)]
+    notes = requested.notes
+    if naive is not False:
+        if routing == "session-affine":
+            study.fleet = replace(fleet, routing="least-loaded")
+            notes += ("requests of the naive baseline stand alone, and go to the least loaded instance",)
+        rows += study.rows(asked[1])
     settings = requested.settings | {
         "objective": {"ttft_s": fleet.objective.ttft_s, "tbt_s": fleet.objective.tbt_s, "level": fleet.objective.level},
         "server": described(fleet.server),
@@ -142,7 +148,7 @@ def provision(
         "confidence": confidence,
         "naive": asked[1].settings["baseline"] if len(asked) > 1 else None,
     }
-    return Provision(_table(rows), settings, requested.notes)
+    return Provision(_table(rows), settings, notes)
 
 
 def described(server: Server) -> dict[str, Any]:

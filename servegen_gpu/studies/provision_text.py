@@ -85,7 +85,7 @@ def _naive(study: Provision) -> list[str]:
     lines = []
     for row in study.against_naive().to_dict("records"):
         apart, needed = row["difference"], row["needed"]
-        if not math.isfinite(apart):
+        if not math.isfinite(row["percent"]):
             continue
         word = "too few" if apart < 0 else "too many" if apart > 0 else "as many"
         by = f"{abs(apart):,.0f} {word} ({row['percent']:+.0f} %)" if apart else word

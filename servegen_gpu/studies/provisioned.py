@@ -211,7 +211,8 @@ class Provision:
             needed, bought = self.plan(self.sources[0], level).value, self.plan("naive", level).value
             apart = bought - needed if math.isfinite(needed) else math.nan
             row = {"level": level, "needed": needed, "naive": bought, "difference": apart}
-            rows.append(row | {"percent": 100 * apart / needed, "missed": float((sample > bought).mean())})
+            percent = 100 * apart / needed if needed else math.nan
+            rows.append(row | {"percent": percent, "missed": float((sample > bought).mean())})
         return pd.DataFrame(rows)
 
     def to_dict(self) -> dict[str, Any]:
