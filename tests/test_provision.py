@@ -253,7 +253,7 @@ def test_a_poisson_client_is_its_naive_baseline():
 
 
 def test_conversations_keep_to_their_instance_and_naive_requests_have_none(pool: sg.ClientPool):
-    model = sg.TurnModel(0.5, turns=sg.distributions.Pmf([3], [1]), gap_s={5: 1}, growth="history")
+    model = sg.TurnModel(0.5, turns=sg.distributions.Pmf([3], [1]), gap_s=sg.distributions.Exponential(5), growth="history")
     talking = pool.with_conversations(model)
     how: dict[str, Any] = {"rate": 5, "duration": "1m", "warmup": "30s"}
     found = sg.provision(talking, SLO, SERVER, **how, replicas=3, naive="poisson", routing="session-affine")
