@@ -245,6 +245,27 @@ def test_traces_of_few_requests_have_few_pictures(name, rows):
         assert bool(drawn) == (len(plots.sides) > 1 or rows > 0)
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, {"rate", "gaps"}),
+        ({"output_tokens": np.zeros(50, np.int64)}, {"rate", "gaps", "windows", "means"}),
+        ({"arrival_us": np.zeros(50, np.int64), "input_tokens": np.ones(50, np.int64)}, {"input_tokens"}),
+        (
+            {"arrival_us": np.append(np.zeros(49, np.int64), 2**52), "output_tokens": np.full(50, 2**31 - 1)},
+            {"rate", "windows", "output_tokens", "means"},
+        ),
+        (
+            {"input_tokens": np.ones(50, np.int64), "image_tokens": [[]] * 50, "hash_ids": [[]] * 50},
+            {"rate", "gaps", "windows", "input_tokens", "means"},
+        ),
+    ],
+)
+def test_odd_traces_are_drawn_where_there_is_something_to_draw(columns, expected):
+    plots = sg.Trace({"arrival_us": np.arange(50) ** 2 * 40_000} | columns).plot
+    assert {one for one in DRAWN if plots.drawing(one) is not None} == expected
+
+
 def test_figures_are_the_same_bytes_and_hold_any_text():
     plots = Plots(seen_of("m-small"), seen_of("m-small", 1), names=["$\\frac{<script>", "&\x00\u202e'\"模"])
     texts = [svg_of(plots.skew()) for _ in range(2)]

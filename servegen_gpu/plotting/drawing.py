@@ -88,6 +88,8 @@ def log_axis(axes: Axes, which: Literal["x", "y"], kind: str = "", ticks: int = 
     Call it when all is drawn: an axis of few decades has more labels, and one of less than half a decade is linear.
     """
     axis: Any = axes.xaxis if which == "x" else axes.yaxis
+    if (axes.dataLim.x1 if which == "x" else axes.dataLim.y1) <= 0:
+        return  # nothing above 0
     axes.set(**{f"{which}scale": "log"})
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     if high < 4 * low and kind != "share":

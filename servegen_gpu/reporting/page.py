@@ -29,7 +29,8 @@ a { color: var(--link); }
 nav { margin: 1rem 0; padding: .6rem .9rem; background: var(--tint); }
 nav a { display: inline-block; margin: .15rem 1rem .15rem 0; }
 .pictures { columns: 26rem; column-gap: 1.6rem; }
-figure { margin: 0 0 1.5rem; break-inside: avoid; }
+.pictures > * { break-inside: avoid; }
+figure { margin: 0 0 1.5rem; }
 figure img { display: block; width: 100%; max-width: 36rem; height: auto; background: #ffffff; }
 figcaption { font-size: .9rem; margin-top: .3rem; max-width: 36rem; }
 .wide { overflow-x: auto; margin: .8rem 0; }
