@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from built import quick_compiler
 from native import library, native, plain
 from profiles import REPOSITORY, tiny_pool
 from traces import same
@@ -93,10 +94,11 @@ def test_a_library_that_is_none(nowhere, monkeypatch):
     assert type(choose_backend("auto")) is NumpyBackend
 
 
-def test_two_processes_build_at_once(nowhere):
+def test_two_processes_build_at_once(nowhere, monkeypatch):
     library()
     code = [sys.executable, "-m", "servegen_gpu.backends.native.build"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CXX": quick_compiler(nowhere)}
+    monkeypatch.setenv("CXX", environment["CXX"])  # which the name of the folder tells of
     both = [subprocess.Popen(code, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
     said = [process.communicate()[0].strip() for process in both]
     assert said[0] == said[1]
