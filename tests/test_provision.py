@@ -253,7 +253,8 @@ def test_a_poisson_client_is_its_naive_baseline():
 
 
 def test_conversations_keep_to_their_instance_and_naive_requests_have_none(pool: sg.ClientPool):
-    model = sg.TurnModel(0.5, turns=sg.distributions.Pmf([3], [1]), gap_s=sg.distributions.Exponential(5), growth="history")
+    turns, gap_s = sg.distributions.Pmf([3], [1]), sg.distributions.Exponential(5)
+    model = sg.TurnModel(0.5, turns=turns, gap_s=gap_s, growth="history")
     talking = pool.with_conversations(model)
     how: dict[str, Any] = {"rate": 5, "duration": "1m", "warmup": "30s"}
     found = sg.provision(talking, SLO, SERVER, **how, replicas=3, naive="poisson", routing="session-affine")
