@@ -100,6 +100,7 @@ def test_purposes_are_part_of_the_stream():
         "DESCRIPTION": 9,
         "POPULATION": 10,
         "ENVIRONMENT": 11,
+        "STUDY": 12,
     }
 
 

@@ -21,9 +21,8 @@ not fit is refused when a workload is packed.
 from __future__ import annotations
 
 from enum import IntEnum
+from types import SimpleNamespace
 from typing import Any
-
-import numpy as np
 
 from servegen_gpu.law.philox import MASK, Words, philox4x32
 
@@ -45,6 +44,10 @@ ALONE, CONVERSATIONS = 0, 1
 """Streams of a client: requests that stand alone, and first turns of conversations."""
 STREAM_SHIFT = 29
 """The stream is above the purpose in word 2."""
+
+
+_ONE = SimpleNamespace(uint64=int, broadcast_arrays=lambda *words: words)
+"""Python's own integers in the place of arrays: a tenth of the time for one address."""
 
 
 class Purpose(IntEnum):
@@ -75,9 +78,8 @@ def derive_key(seed: int, replica: int = 0) -> Key:
     replica : int
         0 to 2**32 - 1.
     """
-    counter = tuple(np.array([word], np.uint64) for word in (replica, STREAM_VERSION, 0, 0))
-    words = philox4x32(np, counter, (seed & MASK, seed >> 32))  # type: ignore[arg-type]
-    return int(words[0][0]), int(words[1][0])
+    first, second, _, _ = philox4x32(_ONE, (int(replica), STREAM_VERSION, 0, 0), (seed & MASK, seed >> 32))
+    return first, second
 
 
 def draw(
