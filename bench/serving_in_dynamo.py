@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from dynamo.mocker import MockEngineArgs
-from dynamo.replay import run_synthetic_trace_replay, run_trace_replay
+from dynamo.replay import run_trace_replay
 
 BLOCK, MOST_TOKENS, LONGEST = 16, 1e8, 1e6
 
@@ -58,13 +58,17 @@ def write_trace(path: Path, requests: list[list[int]]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def swept(job: dict[str, Any]) -> list[dict[str, float]]:
-    """Mean times of runs at a number of requests at once, by the times that the mocker has built in."""
-    rows = []
+def swept(job: dict[str, Any], folder: Path) -> list[dict[str, float]]:
+    """Mean times of runs at a number of requests at once, by the times that the mocker has built in.
+
+    Lengths of outputs differ by half of the mean: users who all ask for as much march in step.
+    """
+    rows, trace = [], folder / "sweep.jsonl"
     for at_once, inputs, outputs in job["sweep"]:
-        report = run_synthetic_trace_replay(
-            inputs, outputs, 12 * at_once, extra_engine_args=engine(job["server"]), replay_concurrency=at_once
-        )
+        count = 100 + 12 * at_once
+        lengths = np.random.default_rng(at_once).integers(outputs // 2, outputs + outputs // 2, count)
+        write_trace(trace, [[0] * count, [inputs] * count, lengths.tolist()])
+        report = run_trace_replay(trace, extra_engine_args=engine(job["server"]), replay_concurrency=at_once)
         rows.append(
             {
                 "concurrency": at_once,
@@ -116,7 +120,7 @@ def main() -> None:
     """The script."""
     job = json.loads(Path(sys.argv[1]).read_text())
     with tempfile.TemporaryDirectory() as folder:
-        answer = swept(job) if "sweep" in job else served(job, Path(folder))
+        answer = (swept if "sweep" in job else served)(job, Path(folder))
     Path(job["output"]).write_text(json.dumps(answer))
 
 

@@ -10,6 +10,8 @@ tokens. Where tokens are more than the budget of a step of B, requests queue for
 and all steps have input. A request alone has its first token after k steps and n input tokens; times to first token at
 more than one at once have queues in them, which no line fits, and are not used. All equations together are solved by
 nonnegative least squares of relative errors.
+
+Outputs should differ in length: users who all ask for as much march in step, and prefill together.
 """
 
 from __future__ import annotations
