@@ -92,14 +92,22 @@ def test_objectives_that_are_none(slo, at, words):
 def test_the_least_number_is_that_of_a_linear_search():
     rng = np.random.default_rng(0)
     for most in (1, 2, 7, 1000):
-        for least, first in rng.integers(1, (most + 2, most + 1), (100, 2)).tolist():
-            tried = []
-            found = _least(lambda n, least=least, tried=tried: bool(tried.append(n)) or n >= least, first, most, bool)
-            assert found == (least if least <= most and (least < 64 * first or not tried) else found)
-            exact = _least(lambda n, least=least: n >= least, first, most, lambda: True)
-            assert exact == (least if least <= most else math.inf)
-            assert len(tried) <= 4 + 2 * math.log2(abs(least - first) + 1)
+        for needed, first in rng.integers(1, (most + 2, most + 1), (100, 2)).tolist():
+            tried: list[int] = []
+            found = _least(
+                lambda n, needed=needed, tried=tried: tried.append(n) or n >= needed, first, most, lambda: True
+            )
+            assert found == (needed if needed <= most else math.inf)
+            assert len(tried) <= 4 + 2 * math.log2(abs(needed - first) + 1)
+            assert len(set(tried)) == len(tried)
             assert all(1 <= n <= most for n in tried)
+
+
+def test_what_nothing_attains_is_found_out_before_all_numbers_are_tried():
+    tried: list[int] = []
+    assert _least(lambda n: bool(tried.append(n)), 3, 10**6, lambda: False) == math.inf
+    assert max(tried) < 500
+    assert _least(lambda n: n >= 7000, 3, 10**6, lambda: True) == 7000
 
 
 def test_windows_need_what_brute_force_says(pool: sg.ClientPool):
@@ -253,8 +261,9 @@ def test_a_poisson_client_is_its_naive_baseline():
 
 
 def test_conversations_keep_to_their_instance_and_naive_requests_have_none(pool: sg.ClientPool):
-    turns, gap_s = sg.distributions.Pmf([3], [1]), sg.distributions.Exponential(5)
-    model = sg.TurnModel(0.5, turns=turns, gap_s=gap_s, growth="history")
+    model = sg.TurnModel(
+        0.5, turns=sg.distributions.Pmf([3], [1]), gap_s=sg.distributions.Exponential(5), growth="history"
+    )
     talking = pool.with_conversations(model)
     how: dict[str, Any] = {"rate": 5, "duration": "1m", "warmup": "30s"}
     found = sg.provision(talking, SLO, SERVER, **how, replicas=3, naive="poisson", routing="session-affine")
@@ -308,6 +317,7 @@ def _job(pool: sg.ClientPool, replica: int) -> Any:
     [
         ({"replicas": 0}, "replicas of at least 1"),
         ({"confidence": 1}, "confidence above 0"),
+        ({"threads": 0}, "threads of at least 1"),
         ({"routing": "random"}, "routing among least-loaded"),
         ({"naive": "normal"}, "naive as True, poisson"),
         ({"window_s": 0}, "window_s above 0"),

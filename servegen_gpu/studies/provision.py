@@ -117,6 +117,8 @@ def provision(
         raise OptionError(f"routing among {', '.join(ROUTINGS)}", repr(routing), "choose one of them")
     if options.integer("replicas", replicas, 1 << 24) < 1:
         raise OptionError("replicas of at least 1", "0", "change replicas")
+    if threads is not None and options.integer("threads", threads, 1024) < 1:
+        raise OptionError("threads of at least 1", "0", "change threads")
     fleet = Fleet(load_server(server), parse_objective(slo, at), routing)
     requested: Requested
     if isinstance(source, ClientPool):
