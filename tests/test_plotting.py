@@ -269,6 +269,7 @@ def test_odd_traces_are_drawn_where_there_is_something_to_draw(columns, expected
 def test_figures_are_the_same_bytes_and_hold_any_text():
     plots = Plots(seen_of("m-small"), seen_of("m-small", 1), names=["$\\frac{<script>", "&\x00\u202e'\"模"])
     texts = [svg_of(plots.skew()) for _ in range(2)]
+    assert plots.skew()._repr_png_().startswith(b"\x89PNG")
     assert texts[0] == texts[1]
     minidom.parseString(texts[0])
     assert "<script" not in texts[0]

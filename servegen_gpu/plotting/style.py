@@ -1,4 +1,4 @@
-"""What all pictures share: size, colours, line styles, and matplotlib itself, which only this module imports.
+"""What all pictures share: size, colours, line styles, and how they are saved. Matplotlib is imported inside functions.
 
 Colours are those of Okabe and Ito, which the colour-blind tell apart, ordered so that neighbours differ in grey, too.
 Lines differ in dashes and markers as well.
@@ -122,12 +122,12 @@ def sheet(
     ...     axes.plot(x, y, **LINES[0].curve())
     """
     matplotlib = require_matplotlib()
-    from matplotlib.figure import Figure
+    from servegen_gpu.plotting.picture import Picture
 
     rows = -(-panels // columns)
     height = height_in or (HEIGHT_IN if rows == 1 else PANEL_IN * rows + 0.2)
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
+        figure = Picture(figsize=(WIDTH_IN, height), layout="constrained")
         axes = figure.subplots(rows, columns, sharex=share_x)
         yield figure, axes.ravel() if panels > 1 else axes
 
