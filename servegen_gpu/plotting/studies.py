@@ -253,7 +253,7 @@ def chance_of_missing(
         axes.set(xlabel="instances", ylabel="probability of missing", ylim=(-0.02, 1.02))
         share_axis(axes.yaxis)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        legend(axes, loc="upper right")
+        legend(axes)
     return figure
 
 

@@ -198,9 +198,10 @@ def _figures(study: Provision) -> str:
             plans = [Interval(plan.value, max(plan.low, 0.0), plan.high) for plan in plans]  # none is below 0
             rows.append([words, *(with_interval(plan) if several else number(plan.value) for plan in plans)])
     highest = _needed(study, "max_rate_rps").value
+    alone = f"{number(highest)} req/s here" if highest > 0 else "none of those that were tried here"
     said = paragraph(
         "By the rate of one: the rate of the workload over the highest rate at which one instance alone holds the "
-        f"objective, {number(highest)} req/s here. One instance alone has to bear bursts that several even out."
+        f"objective, {alone}. One instance alone has to bear bursts that several even out."
     )
     head = ("", *(f"{percent(level)} of replicas" for level in LEVELS))
     return said + table_of(head, rows, caption="What suffices for so many replicas; of rates, what so many reach")
