@@ -242,7 +242,7 @@ def chance_of_missing(
     instances: NDArray[np.int64], sides: Mapping[str, Floats], decision: int | None, accepted: float
 ) -> Figure:
     """Probability that so many instances miss the objective: float64[n, 3] by side, value and ends of an interval."""
-    with sheet() as (figure, axes):
+    with sheet(height_in=3.4) as (figure, axes):
         for line, (name, chance) in zip((MAIN, OTHER), sides.items(), strict=False):
             value, low, high = chance.T
             axes.fill_between(instances, low, high, color=line.color, alpha=BAND, linewidth=0)
@@ -253,7 +253,7 @@ def chance_of_missing(
         axes.set(xlabel="instances", ylabel="probability of missing", ylim=(-0.02, 1.02))
         share_axis(axes.yaxis)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        legend(axes)
+        _legend_below(figure, axes)
     return figure
 
 
