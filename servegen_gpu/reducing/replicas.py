@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
 from typing import TypedDict, Unpack
 
 from servegen_gpu import options
-from servegen_gpu.blocks import single_threaded, thread_count
+from servegen_gpu.blocks import in_turn, thread_count
 from servegen_gpu.cutting import Over
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
@@ -19,9 +15,6 @@ from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Workload, stream
 from servegen_gpu.reducing.reduce import check_spans, reduced
 from servegen_gpu.reducing.reduction import Reduced, Reduction, checked
-
-AHEAD = 4
-"""Replicas a thread that are reduced before somebody asks for them."""
 
 
 class Sampling(TypedDict, total=False):
@@ -71,7 +64,14 @@ def reduce_replicas(
     count = _threads(workload, threads)
     most = max(workload.max_requests // count, options.MIN_SLAB_REQUESTS)
     workload = replace(workload, max_requests=most, carry_bytes=workload.carry_bytes // count)
-    return _each(workload, asked, seed, iter(replicas), count)
+
+    def one(replica: int) -> Reduced:
+        key = derive_key(seed, options.integer("replica", replica, 2**32 - 1))
+        found = reduced(replace(workload, key=key), asked)
+        _ = found.by_reduction  # a server may have been simulated for them
+        return found
+
+    return in_turn(one, replicas, count)
 
 
 def _threads(workload: Workload, threads: int | None) -> int:
@@ -80,28 +80,3 @@ def _threads(workload: Workload, threads: int | None) -> int:
     if isinstance(threads, bool) or not hasattr(threads, "__index__") or not 1 <= threads <= 1024:
         raise OptionError("threads from 1 to 1024", repr(threads), "change threads")
     return int(threads) if workload.backend.shared else 1
-
-
-def _each(
-    workload: Workload, asked: tuple[Reduction, ...], seed: int, replicas: Iterator[int], threads: int
-) -> Iterator[Reduced]:
-    def one(replica: int) -> Reduced:
-        key = derive_key(seed, options.integer("replica", replica, 2**32 - 1))
-        with single_threaded() if workload.backend.shared else nullcontext():
-            found = reduced(replace(workload, key=key), asked)
-            _ = found.by_reduction  # a server may have been simulated for them
-        return found
-
-    if threads == 1:
-        yield from map(one, replicas)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="servegen_gpu_replicas") as pool:
-        ahead: deque[Future[Reduced]] = deque(pool.submit(one, r) for r in islice(replicas, AHEAD * threads))
-        try:
-            while ahead:
-                found = ahead.popleft().result()
-                ahead.extend(pool.submit(one, r) for r in islice(replicas, 1))
-                yield found
-        finally:
-            for future in ahead:
-                future.cancel()

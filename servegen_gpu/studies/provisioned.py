@@ -143,7 +143,7 @@ class Provision:
         return pd.DataFrame(rows)
 
     def misses(self) -> pd.DataFrame:
-        """How probable it is that a number of instances does not hold the objective: the share of replicas that need more.
+        """How probable a number of instances misses the objective: the share of replicas that need more.
 
         Returns
         -------
