@@ -35,6 +35,12 @@ from servegen_gpu.rates import Rate
 
 
 @pytest.fixture
+def there() -> None:
+    """The library of all tests, before `nowhere` hides it; without a compiler the test is skipped."""
+    library()
+
+
+@pytest.fixture
 def nowhere(monkeypatch, tmp_path) -> Path:
     """No library in the package and none in the cache."""
     monkeypatch.setattr(native_library, "packaged_library", lambda: tmp_path / "nothing")
@@ -94,8 +100,7 @@ def test_a_library_that_is_none(nowhere, monkeypatch):
     assert type(choose_backend("auto")) is NumpyBackend
 
 
-def test_two_processes_build_at_once(nowhere, monkeypatch):
-    library()
+def test_two_processes_build_at_once(there, nowhere, monkeypatch):
     code = [sys.executable, "-m", "servegen_gpu.backends.native.build"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CXX": quick_compiler(nowhere)}
     monkeypatch.setenv("CXX", environment["CXX"])  # which the name of the folder tells of
