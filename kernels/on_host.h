@@ -7,12 +7,14 @@
 // a race may do is found as far as such orders find it; the order of memory and the compiler for the device are not here.
 #pragma once
 
+#include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #define __global__
@@ -67,18 +69,21 @@ static inline int __clz(uint32_t x) { return x ? __builtin_clz(x) : 32; }
 enum Meeting { NOWHERE, WARP, BLOCK };
 
 struct Fiber {
-    ucontext_t at;
-    int64_t thread;
-    bool done;
+    jmp_buf at;
+    ucontext_t start;
+    bool started, done;
     Meeting meets;
-    uint64_t gives, gets[32];
+    uint64_t gives;
 };
 
+constexpr size_t FIBERS = 1024, FIBER_STACK = 64 << 10;
+
+static Fiber fibers[FIBERS];  // kept with their stacks: every one runs a thread of each block
+static uint64_t given_to_warps[FIBERS];
 static Fiber* on_fiber;  // null where threads run one after another
-static ucontext_t fibers_home;
+static jmp_buf fibers_home;
 static void (*fiber_work)();
 alignas(16) static unsigned char shared_bytes_on_host[232448];
-constexpr size_t FIBER_STACK = 64 << 10;
 
 // Waits until every thread of the warp or block is here, and returns what those of the warp gave.
 static const uint64_t* meet(Meeting where, uint64_t gives) {
@@ -86,8 +91,8 @@ static const uint64_t* meet(Meeting where, uint64_t gives) {
     Fiber* mine = on_fiber;
     mine->gives = gives;
     mine->meets = where;
-    swapcontext(&mine->at, &fibers_home);
-    return mine->gets;
+    if (!_setjmp(mine->at)) _longjmp(fibers_home, 1);
+    return given_to_warps + (mine - fibers) / 32 * 32;
 }
 
 static inline void __syncthreads() { meet(BLOCK, 0); }
@@ -137,24 +142,26 @@ static inline int __all_sync(uint32_t mask, int predicate) { return __ballot_syn
 static inline int __any_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 
 static void fiber_begin() {
-    fiber_work();
-    on_fiber->done = true;
-    swapcontext(&on_fiber->at, &fibers_home);
+    Fiber* mine = on_fiber;
+    for (;;) {
+        fiber_work();
+        mine->done = true;
+        if (!_setjmp(mine->at)) _longjmp(fibers_home, 1);
+    }
 }
 
 // Lets every fiber of a warp or block go on whose threads all wait for each other; false if there is none.
-static bool let_go(std::vector<Fiber>& block, size_t begin, size_t end, Meeting where) {
+static bool let_go(size_t begin, size_t end, Meeting where) {
     bool any = false;
     for (size_t i = begin; i < end; ++i) {
-        if (where == BLOCK && block[i].done) continue;  // as on a device, a thread that left is not waited for
-        if (block[i].done || block[i].meets != where) return false;
+        if (where == BLOCK && fibers[i].done) continue;  // as on a device, a thread that left is not waited for
+        if (fibers[i].done || fibers[i].meets != where) return false;
         any = true;
     }
     if (!any) return false;
     for (size_t i = begin; i < end; ++i) {
-        if (where == WARP)
-            for (size_t j = begin; j < end; ++j) block[i].gets[j - begin] = block[j].gives;
-        block[i].meets = NOWHERE;
+        if (where == WARP) given_to_warps[i] = fibers[i].gives;
+        fibers[i].meets = NOWHERE;
     }
     return true;
 }
@@ -164,37 +171,42 @@ static uint64_t next_random(uint64_t& state) {
     return state >> 33;
 }
 
-static void __attribute__((noinline)) prepare(Fiber& fiber, int64_t thread, unsigned char* stack) {
-    fiber.thread = thread;
-    fiber.done = false;
-    fiber.meets = NOWHERE;
-    getcontext(&fiber.at);
-    fiber.at.uc_stack.ss_sp = stack;
-    fiber.at.uc_stack.ss_size = FIBER_STACK;
-    fiber.at.uc_link = nullptr;
-    makecontext(&fiber.at, fiber_begin, 0);
+static void begin_fiber(Fiber& fiber) {
+    static std::vector<std::unique_ptr<unsigned char[]>> stacks;
+    stacks.emplace_back(new unsigned char[FIBER_STACK]);
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = stacks.back().get();
+    fiber.start.uc_stack.ss_size = FIBER_STACK;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, fiber_begin, 0);
+    fiber.started = true;
+    setcontext(&fiber.start);
 }
 
-static void run_block(std::vector<Fiber>& block, std::vector<unsigned char>& stacks, uint64_t& random) {
-    std::vector<size_t> order(block.size());
-    for (size_t i = 0; i < block.size(); ++i) {
-        prepare(block[i], static_cast<int64_t>(i), &stacks[i * FIBER_STACK]);
+// Runs a fiber until it waits for others, or is done.
+static void __attribute__((noinline)) go_on(Fiber& fiber) {
+    on_fiber = &fiber;
+    threadIdx.x = &fiber - fibers;
+    if (_setjmp(fibers_home)) return;
+    if (fiber.started) _longjmp(fiber.at, 1);
+    begin_fiber(fiber);
+}
+
+static void run_block(size_t threads, uint64_t& random) {
+    std::vector<size_t> order(threads);
+    for (size_t i = 0; i < threads; ++i) {
+        fibers[i].done = false;
+        fibers[i].meets = NOWHERE;
         order[i] = i;
     }
     for (;;) {
-        for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[next_random(random) % i]);
-        bool live = false;
-        for (size_t i : order) {
-            if (block[i].done || block[i].meets != NOWHERE) continue;
-            on_fiber = &block[i];
-            threadIdx.x = block[i].thread;
-            swapcontext(&fibers_home, &block[i].at);
-        }
-        for (const Fiber& fiber : block) live |= !fiber.done;
-        if (!live) break;
+        for (size_t i = threads; i > 1; --i) std::swap(order[i - 1], order[next_random(random) % i]);
+        for (size_t i : order)
+            if (!fibers[i].done && fibers[i].meets == NOWHERE) go_on(fibers[i]);
+        if (std::all_of(fibers, fibers + threads, [](const Fiber& fiber) { return fiber.done; })) break;
         bool moved = false;
-        for (size_t warp = 0; warp < block.size(); warp += 32) moved |= let_go(block, warp, warp + 32, WARP);
-        if (!moved && !let_go(block, 0, block.size(), BLOCK)) abort();  // a device would wait for ever
+        for (size_t warp = 0; warp < threads; warp += 32) moved |= let_go(warp, warp + 32, WARP);
+        if (!moved && !let_go(0, threads, BLOCK)) abort();  // a device would wait for ever
     }
     on_fiber = nullptr;
 }
@@ -218,10 +230,9 @@ static void run_block(std::vector<Fiber>& block, std::vector<unsigned char>& sta
         fiber_work = [] { kernel_on_host(*job_on_host, n_on_host); };                                                  \
         blockDim.x = threads;                                                                                          \
         gridDim.x = (n + threads - 1) / threads;                                                                       \
-        std::vector<Fiber> block(static_cast<size_t>(threads));                                                        \
-        std::vector<unsigned char> stacks(block.size() * FIBER_STACK);                                                 \
+        if (threads > static_cast<int64_t>(FIBERS)) abort();                                                           \
         for (blockIdx.x = 0; blockIdx.x * threads < n; ++blockIdx.x) {                                                 \
             memset(shared_bytes_on_host, 0xA5, sizeof shared_bytes_on_host);                                           \
-            run_block(block, stacks, seed);                                                                            \
+            run_block(static_cast<size_t>(threads), seed);                                                             \
         }                                                                                                              \
     }
