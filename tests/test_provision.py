@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 import servegen_gpu as sg
+from servegen_gpu.backends.native.library import find_library
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
 from servegen_gpu.serving.fleet import LEAD_S, Fleet, _least
@@ -215,11 +216,15 @@ def test_intervals_of_shares_are_clopper_and_pearsons(hits, n):
 # --- the paper
 
 
+compiled = pytest.mark.skipif(find_library() is None, reason="no compiled kernels: plain Python takes minutes")
+
+
 @pytest.fixture(scope="module")
 def m_large() -> sg.ClientPool:
     return sg.population("m-large")
 
 
+@compiled
 def test_fig_20_clients_are_near_what_held_out_traces_need_and_naive_plans_below(m_large):
     """10 minutes of M-large, 30,000 requests: traces of another seed stand for the paper's real one. Two gates."""
     how: dict[str, Any] = {"duration": "10m", "start": "10h"}
@@ -237,6 +242,7 @@ def test_fig_20_clients_are_near_what_held_out_traces_need_and_naive_plans_below
     assert not gates.passes(stats.mannwhitneyu(needed["naive"], needed["real"]).pvalue)
 
 
+@compiled
 def test_fig_21_clients_and_naive_want_other_splits_of_prefill_and_decode(m_large):
     """M-large at 12 req/s on 8 instances, TTFT 8 s and TBT 60 ms; the paper's best split has more decode, not less."""
     server, objective = sg.load_server("qwen2.5-72b-4xh20"), parse_objective("ttft=8s,tbt=60ms")

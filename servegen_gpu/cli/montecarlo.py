@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
-from servegen_gpu.cli import naive, pools, sampling
-from servegen_gpu.errors import OptionError
+from servegen_gpu.cli import naive, pools, sampling, studied
 
 if TYPE_CHECKING:
     from servegen_gpu.studies.stopping import Watch
     from servegen_gpu.studies.study import Study
 
-PROGRESS_EVERY_S = 0.2
 INTERRUPTED = 130
 
 
@@ -39,12 +35,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="default: 200; 10 of each draw with --vary; at most 10,000 with --until",
     )
-    made.add_argument(
-        "--metrics",
-        action="append",
-        metavar="NAMES",
-        help="figures, separated by commas: requests_peak_10s, output_tokens_p99_10s, requests_idc_60s, …",
-    )
+    studied.add_metrics(made)
     made.add_argument(
         "--vary",
         action="append",
@@ -59,16 +50,8 @@ def add(commands: Any) -> None:
         help="stop when means are known to 1%%, one of them (requests_peak_10s:1%%), or when a question is decided: "
         "'requests_peak_10s<=900@95%%'; repeat for more, which must all be met",
     )
-    made.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
-    made.add_argument(
-        "-o",
-        "--output",
-        metavar="PATH",
-        help="Parquet file of all replicas; one that is there goes on where it stopped",
-    )
+    studied.add_results(made, "Parquet file of all replicas; one that is there goes on where it stopped")
     made.add_argument("--against", metavar="STUDY", help="a study of the same seed: differences, pair by pair")
-    made.add_argument("--json", action="store_true", help="as JSON")
-    made.add_argument("--quiet", action="store_true", help="neither progress nor notes")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -76,8 +59,7 @@ def run(options: argparse.Namespace) -> int:
     from servegen_gpu.studies.monte_carlo import METRICS, Interrupted, monte_carlo
     from servegen_gpu.studies.study import Study
 
-    if options.output is not None and not options.output.lower().endswith(".parquet"):
-        raise OptionError("an output that ends in .parquet", repr(options.output), "change --output")
+    studied.check_output(options)
     other = None if options.against is None else Study.read(options.against)
     names = [name.strip() for some in options.metrics or () for name in some.split(",") if name.strip()]
     if other is not None:
@@ -85,28 +67,27 @@ def run(options: argparse.Namespace) -> int:
     pool, notes = _pool(options)
     keywords = sampling.keywords(options)
     keywords["duration"] = keywords["duration"] or "1h"
-    shown = _Progress(sys.stderr.isatty() and not options.quiet)
+    shown = studied.Progress(options, "replicas")
     interrupted: Interrupted | None = None
     try:
         study = monte_carlo(
             pool,
             replicas=options.replicas,
-            metrics=names or METRICS,
+            metrics=studied.metrics(options) or METRICS,
+            assumed=studied.assumed(options),
             vary=options.vary,
             draws=options.draws,
             until=options.until,
             path=options.output,
             confidence=options.confidence,
-            progress=shown,
+            progress=lambda done, most, watch: shown(done, most, lambda: _known(watch)),
             **keywords,
         )
     except Interrupted as stopped:
         interrupted, study = stopped, stopped.study
     finally:
         shown.end()
-    if not options.quiet:
-        for note in notes + study.notes:
-            print(f"note: {note}", file=sys.stderr)
+    studied.print_notes(options, notes + study.notes)
     _print(study, other, options.json)
     if interrupted is None:
         return 0
@@ -138,33 +119,14 @@ def _print(study: Study, other: Study | None, as_json: bool) -> None:
                 str(name): {str(key): value if math.isfinite(value) else None for key, value in row.items()}
                 for name, row in rows.items()
             }
-        print(json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False))
+        studied.print_json(found)
         return
     print(study)
     if other is not None:
         print(f"\n{differences_of(study, other)}")
 
 
-class _Progress:
-    """A line on a terminal: how many replicas there are, and how near the rules are."""
-
-    def __init__(self, show: bool) -> None:
-        self.show, self.shown, self.begun = show, 0.0, time.perf_counter()
-
-    def __call__(self, done: int, most: int, watch: Watch) -> None:
-        """Show it, a few times a second."""
-        now = time.perf_counter()
-        if not self.show or now - self.shown < PROGRESS_EVERY_S:
-            return
-        self.shown = now
-        bar = "█" * round(30 * done / most) + "·" * (30 - round(30 * done / most))
-        met = [verdict.met for verdict in watch.verdicts()]
-        rules = f"  {sum(met)} of {len(met)} known" if met else ""
-        pace = f"{done / (now - self.begun):,.0f}/s"
-        line = f"{bar}  {done:,} of {most:,} replicas  {pace}{rules}"
-        print(f"\r{line[:78]:78}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Take the line away."""
-        if self.shown:
-            print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)
+def _known(watch: Watch) -> str:
+    """How many of the rules are met."""
+    met = [verdict.met for verdict in watch.verdicts()]
+    return f"; {sum(met)} of {len(met)} known" if met else ""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import time
 from typing import Any
 
-from servegen_gpu.cli import naive, pools, reading, sampling
+from servegen_gpu.cli import naive, pools, reading, sampling, studied
 from servegen_gpu.clients.saved.profile import is_profile
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.families import FAMILIES
 from servegen_gpu.trace import Trace
 
-PROGRESS_EVERY_S = 0.2
 OF_POOLS = ("rate", "scale", "peak", "start", "duration", "warmup")
 
 
@@ -45,18 +41,14 @@ def add(commands: Any) -> None:
     made.add_argument("--replicas", type=int, default=200, metavar="N", help="of the workload (default: 200)")
     made.add_argument("--routing", default="least-loaded", metavar="HOW", help="or round-robin, or session-affine")
     made.add_argument("--window", default="10m", metavar="TIME", help="of instances over time (default: 10m)")
-    made.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
-    made.add_argument("-o", "--output", metavar="PATH", help="Parquet file of what every replica needs, for `report`")
-    made.add_argument("--json", action="store_true", help="as JSON")
-    made.add_argument("--quiet", action="store_true", help="neither progress nor notes")
+    studied.add_results(made, "Parquet file of what every replica needs, for `report`")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from servegen_gpu.studies.provision import provision
 
-    if options.output is not None and not options.output.lower().endswith(".parquet"):
-        raise OptionError("an output that ends in .parquet", repr(options.output), "change --output")
+    studied.check_output(options)
     of_trace = naive.is_trace(options) and not is_profile(options.workload)
     notes: tuple[str, ...] = ()
     keywords: dict[str, Any] = {"seed": options.seed}
@@ -65,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         source, notes = pools.pool_of(options)
         keywords |= sampling.keywords(options)
-    shown = _Progress(sys.stderr.isatty() and not options.quiet)
+    shown = studied.Progress(options, "replicas")
     try:
         found = provision(
             source,
@@ -84,10 +76,11 @@ def run(options: argparse.Namespace) -> int:
         shown.end()
     if options.output is not None:
         found.write(options.output)
-    if not options.quiet:
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
-    print(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) if options.json else found)
+    studied.print_notes(options, notes)
+    if options.json:
+        studied.print_json(found.to_dict())
+    else:
+        print(found)
     return 0
 
 
@@ -97,23 +90,3 @@ def _trace(options: argparse.Namespace) -> Trace:
     if given := [name for name in OF_POOLS if getattr(options, name) is not None]:
         raise OptionError("a trace without a rate and a time of its own", f"--{given[0]}", "leave it out")
     return Trace.concat(list(reading.slabs(options.workload, options)))
-
-
-class _Progress:
-    """A line on a terminal: how many replicas are done."""
-
-    def __init__(self, show: bool) -> None:
-        self.show, self.shown, self.begun = show, 0.0, time.perf_counter()
-
-    def __call__(self, done: int, most: int) -> None:
-        now = time.perf_counter()
-        if self.show and now - self.shown > PROGRESS_EVERY_S:
-            self.shown = now
-            left_s = (now - self.begun) * (most - done) / done
-            line = f"{done:,} of {most:,} replicas, {left_s:.0f} s left"
-            print(f"\r{line:<79}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Take the line away."""
-        if self.shown:
-            print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)

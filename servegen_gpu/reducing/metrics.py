@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from servegen_gpu.reducing.reduction import Reduction, State
 from servegen_gpu.reducing.served import Outcome, arrivals
 from servegen_gpu.request.schema import COLUMNS
 from servegen_gpu.serving.objective import Objective
+from servegen_gpu.serving.profiles import described
 from servegen_gpu.serving.server import Server
 
 Figure = Callable[[Any], float]
@@ -76,6 +77,21 @@ class Assumed:
     objective: Objective = field(default_factory=lambda: Objective(2.0, None, 0.99))
     service: ServiceTime | None = None
     every_s: float = 1.0
+
+    def described(self) -> dict[str, Any]:
+        """In terms that JSON has: every number of the server with its origin."""
+        return {
+            "server": described(self.server),
+            "instances": self.instances,
+            "objective": asdict(self.objective),
+            "service": None if self.service is None else asdict(self.service),
+            "every_s": self.every_s,
+        }
+
+
+def assumes(name: str) -> bool:
+    """Whether a figure hangs on what is `Assumed`."""
+    return name == "instances" or any(_PATTERNS[kind].fullmatch(name) for kind in ("in_flight", "served"))
 
 
 class Wanted(NamedTuple):

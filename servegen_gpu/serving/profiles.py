@@ -82,6 +82,12 @@ def server_text(server: Server) -> str:
     return "\n".join([*words, "", *numbers, ""])
 
 
+def described(server: Server) -> dict[str, Any]:
+    """A server in terms that JSON has: every number with its origin."""
+    numbers = {name: {"value": getattr(server, name), "origin": server.origin(name)} for name in PARAMETERS}
+    return {"name": server.name, "model": server.model, "hardware": server.hardware, "parameters": numbers}
+
+
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

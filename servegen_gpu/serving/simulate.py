@@ -204,6 +204,14 @@ def _needed(
     return meets if meets <= most else math.inf
 
 
+def slow_note() -> tuple[str, ...]:
+    """What to say where there are no compiled kernels; else nothing."""
+    if find_library() is not None:
+        return ()
+    fix = "python -m servegen_gpu.backends.native.build makes them"
+    return (f"no compiled kernels: servers are simulated in plain Python, a hundred times as slowly; {fix}",)
+
+
 def _library() -> Library | None:
     """The compiled library, if it is there."""
     return None if find_library() is None else load_library()

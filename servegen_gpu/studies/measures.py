@@ -11,6 +11,7 @@ from typing import Any
 from servegen_gpu.errors import OptionError
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import generate
+from servegen_gpu.reducing.metrics import Assumed, assumes
 from servegen_gpu.reducing.metrics import metrics as by_names
 from servegen_gpu.reducing.reduce import reduce
 from servegen_gpu.reducing.reduction import Reduced, Reduction
@@ -52,10 +53,13 @@ class Measures:
     asked : tuple
         Metrics as they were asked for.
     reductions : tuple of Reduction
+    assumed : dict or None
+        What figures of service assume, in terms that JSON has; None where there is none.
     """
 
     asked: tuple[Metric, ...]
     reductions: tuple[Reduction, ...]
+    assumed: dict[str, Any] | None
 
     @property
     def names(self) -> list[str]:
@@ -106,8 +110,8 @@ class Measures:
         return Measured(figures, totals_of(reduced), reduced)
 
 
-def measures_of(metrics: Metric | Sequence[Metric], span_s: float) -> Measures:
-    """Metrics of a trace of so many seconds.
+def measures_of(metrics: Metric | Sequence[Metric], span_s: float, assumed: Assumed | None = None) -> Measures:
+    """Metrics of a trace of so many seconds; `assumed` is about those of service.
 
     Raises
     ------
@@ -124,10 +128,14 @@ def measures_of(metrics: Metric | Sequence[Metric], span_s: float) -> Measures:
     if twice := [name for name in names if names.count(name) > 1]:
         raise OptionError("every metric once", f"{twice[0]!r} twice", "leave out one of them")
     own = [metric for metric in asked if isinstance(metric, Reduction)]
-    known = by_names([metric for metric in asked if isinstance(metric, str)], span_s)
+    by_name = [metric for metric in asked if isinstance(metric, str)]
+    known = by_names(by_name, span_s, assumed)
     if not any(one.binned is not None and CONTROL in one.binned.columns for one in (*known, *own)):
-        known = by_names([*(metric for metric in asked if isinstance(metric, str)), CONTROL], span_s)
-    return Measures(asked, (*known, *own))
+        known = by_names([*by_name, CONTROL], span_s, assumed)
+    of_service = any(map(assumes, by_name))
+    if assumed is not None and not of_service:
+        raise OptionError("a metric of service, such as ttft_p99, where a server is assumed", names[0], "add one")
+    return Measures(asked, (*known, *own), (assumed or Assumed()).described() if of_service else None)
 
 
 def _name(metric: Metric) -> str:

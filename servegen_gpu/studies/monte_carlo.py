@@ -16,6 +16,7 @@ from typing import Any
 from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.reducing.metrics import Assumed
 from servegen_gpu.reducing.replicas import Sampling, reduce_replicas
 from servegen_gpu.studies.controls import deviations
 from servegen_gpu.studies.fan import Fan
@@ -64,6 +65,7 @@ def monte_carlo(
     path: str | os.PathLike[str] | None = None,
     *,
     confidence: float = 0.95,
+    assumed: Assumed | None = None,
     counts: str = "renewal",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -99,6 +101,8 @@ def monte_carlo(
         Parquet file of the study. One that is there goes on where it stopped; more replicas or draws extend it.
     confidence : float
         Of all intervals.
+    assumed : Assumed, optional
+        Server, instances and objective of figures such as ``ttft_p99`` and ``instances``.
     threads : int, optional
     progress : function, optional
 
@@ -130,9 +134,10 @@ def monte_carlo(
         replicas, draws = _at_least_one("replicas", replicas, enough or REPLICAS, 2**32 - 1), 1
     sampling = {name: keywords.pop(name) for name in tuple(keywords) if name in Sampling.__annotations__}
     source = Source(pool, rate, {"duration": duration, "counts": counts, **keywords}, sampling, parameters, seed)
-    measures = measures_of(metrics, source.span_s)
+    measures = measures_of(metrics, source.span_s, assumed)
     settings = source.settings | {
         "asked": measures.names,
+        "assumed": measures.assumed,
         "replicas": replicas,
         "draws": draws,
         "until": [str(rule) for rule in rules],

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from servegen_gpu import options
-from servegen_gpu.blocks import single_threaded, thread_count
+from servegen_gpu.blocks import in_turn, thread_count
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.serving.fleet import Fleet
 from servegen_gpu.serving.job import ROUTINGS, Routing
 from servegen_gpu.serving.objective import Objective, parse_objective
-from servegen_gpu.serving.profiles import load_server
-from servegen_gpu.serving.server import PARAMETERS, Server
-from servegen_gpu.serving.simulate import Served, alone
+from servegen_gpu.serving.profiles import described, load_server
+from servegen_gpu.serving.server import Server
+from servegen_gpu.serving.simulate import Served, alone, slow_note
 from servegen_gpu.studies.provisioned import COLUMNS, WHOLE, Provision
 from servegen_gpu.studies.requested import STEP, GivenTrace, Requested, SampledPool, naive_baseline
 from servegen_gpu.trace import Trace, read_trace
@@ -35,11 +32,8 @@ FEW = 2
 """Instances that the first replica needs, up to which one may do for all together."""
 LOOKED_AT = 5
 """Replicas that are asked what an idle instance reaches, where the first one needs more instances than there are."""
-AHEAD = 4
-"""Replicas a thread that are made before somebody asks for them."""
 MOST_WINDOWS = 1 << 16
 
-T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Told after each replica how many there are, of how many."""
 
@@ -133,7 +127,7 @@ def provision(
         asked.append(naive_baseline(requested, "gamma" if naive is True else naive, replicas))
     study = _Study(fleet, _windows(window_s, requested.span_s), threads, progress, sum(one.replicas for one in asked))
     rows = [*study.rows(requested)]
-    notes = requested.notes
+    notes = (*requested.notes, *slow_note())
     if naive is not False:
         if routing == "session-affine":
             study.fleet = replace(fleet, routing="least-loaded")
@@ -151,12 +145,6 @@ def provision(
         "naive": asked[1].settings["baseline"] if len(asked) > 1 else None,
     }
     return Provision(_table(rows), settings, notes)
-
-
-def described(server: Server) -> dict[str, Any]:
-    """A server in terms that JSON has: every number with its origin."""
-    numbers = {name: {"value": getattr(server, name), "origin": server.origin(name)} for name in PARAMETERS}
-    return {"name": server.name, "model": server.model, "hardware": server.hardware, "parameters": numbers}
 
 
 def _windows(window_s: float | str, span_s: float) -> float:
@@ -197,36 +185,18 @@ class _Study:
             self._check_attainable(requested)
         first = int(needed) if 0 < needed < math.inf else 1
         highest_rps = self._highest_rps(requested, first)
-        for rows in self._each(
-            lambda r: self._replica(requested, r, first, highest_rps), requested, requested.replicas
-        ):
+
+        def work(replica: int) -> list[Row]:
+            return self._replica(requested, replica, first, highest_rps)
+
+        for rows in in_turn(work, range(requested.replicas), self._threads(requested)):
             self.done += 1
             if self.progress is not None:
                 self.progress(self.done, self.most)
             yield from rows
 
-    def _each(self, work: Callable[[int], T], requested: Requested, replicas: int) -> Iterator[T]:
-        """The results of replicas in order, a few of them ahead."""
-        threads = (thread_count() if self.threads is None else self.threads) if requested.shared else 1
-        if threads == 1:
-            yield from map(work, range(replicas))
-            return
-        left = iter(range(replicas))
-
-        def one(replica: int) -> T:
-            with single_threaded():
-                return work(replica)
-
-        with ThreadPoolExecutor(threads, thread_name_prefix="servegen_gpu_provision") as pool:
-            ahead: deque[Future[T]] = deque(pool.submit(one, r) for r in islice(left, AHEAD * threads))
-            try:
-                while ahead:
-                    found = ahead.popleft().result()
-                    ahead.extend(pool.submit(one, r) for r in islice(left, 1))
-                    yield found
-            finally:
-                for future in ahead:
-                    future.cancel()
+    def _threads(self, requested: Requested) -> int:
+        return (self.threads or thread_count()) if requested.shared else 1
 
     def _replica(self, requested: Requested, replica: int, first: int, highest_rps: float) -> list[Row]:
         """A row for the whole, then one for each window."""
@@ -258,7 +228,8 @@ class _Study:
             return self.fleet.serve(self.fleet.job(requested.trace(replica, step)), 1)
 
         def holds(step: int) -> bool:
-            of = list(self._each(lambda replica: served(replica, step), requested, requested.alone))
+            some = range(requested.alone)
+            of = list(in_turn(lambda replica: served(replica, step), some, self._threads(requested)))
             ttft_s, tbt_s = (np.concatenate([getattr(one, name) for one in of]) for name in ("ttft_s", "tbt_s"))
             return not len(ttft_s) or self.fleet.objective.met(ttft_s, tbt_s)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.reducing.metrics import Assumed
 from servegen_gpu.reducing.replicas import Sampling
 from servegen_gpu.studies import morris, sobol, tornado
 from servegen_gpu.studies.file import read_study, write_study
@@ -184,6 +185,7 @@ def sensitivity(
     samples: int | None = None,
     seed: int = 0,
     confidence: float = CONFIDENCE,
+    assumed: Assumed | None = None,
     counts: str = "renewal",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -200,7 +202,7 @@ def sensitivity(
     pool : ClientPool
     vary : str, Parameter, sequence of these, or mapping
         Which parameters, and over which ranges (`servegen_gpu.studies.parameters`): ``"rate=0.8:1.2"``.
-    metrics : str, Reduction, function of a Trace, or sequence of these
+    metrics, assumed
         As `monte_carlo` has them.
     method : {"tornado", "morris", "sobol"}
         ``tornado`` moves one parameter at a time, from a base: 1 for factors, the pool's own for shares, if that is in
@@ -239,7 +241,7 @@ def sensitivity(
         raise OptionError("confidence above 0 and below 1", repr(confidence), "such as 0.95")
     sampling = {name: keywords.pop(name) for name in tuple(keywords) if name in Sampling.__annotations__}
     source = Source(pool, rate, {"duration": duration, "counts": counts, **keywords}, sampling, parameters, seed)
-    measures = measures_of(metrics, source.span_s)
+    measures = measures_of(metrics, source.span_s, assumed)
     base = np.array([one.place(_base(pool, one)) for one in parameters])
     points = how.points(base, samples, seed)
     values = np.column_stack([one.at(column) for one, column in zip(parameters, points.T, strict=True)])
@@ -248,6 +250,7 @@ def sensitivity(
     settings = source.settings | {
         "method": method,
         "metrics": found.names,
+        "assumed": measures.assumed,
         "base": {one.name: float(one.at(place)) for one, place in zip(parameters, base.tolist(), strict=True)},
         "samples": samples,
         "points": len(points),

@@ -1,0 +1,113 @@
+"""What commands of studies share: arguments, a line of progress, and the table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from servegen_gpu.errors import OptionError
+
+if TYPE_CHECKING:
+    from servegen_gpu.reducing.metrics import Assumed
+
+EVERY_S = 0.2
+WIDTH, BAR = 79, 30
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """Add which figures are measured, and what those of service assume."""
+    parser.add_argument(
+        "--metrics",
+        action="append",
+        metavar="NAMES",
+        help="figures, separated by commas: requests_peak_10s, output_tokens_p99_10s, requests_idc_60s, ttft_p99, …",
+    )
+    parser.add_argument(
+        "--server",
+        metavar="PROFILE",
+        help="that ttft_p99, instances and kv_tokens_peak assume: see `servegen-gpu servers`; or a TOML file",
+    )
+    parser.add_argument("--instances", type=int, metavar="N", help="of the server, for ttft_p99 and the like (1)")
+    parser.add_argument("--slo", metavar="BOUNDS", help="that `instances` hold, such as ttft=2.25s,tbt=500ms (ttft=2s)")
+    parser.add_argument("--at", default="p99", metavar="P", help="quantile that keeps to the bounds (default: p99)")
+
+
+def add_results(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add how sure and where to; `output` says what the file has."""
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
+    parser.add_argument("-o", "--output", metavar="PATH", help=output)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--quiet", action="store_true", help="neither progress nor notes")
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Refuse an output that no study is written to, before anything is sampled."""
+    if options.output is not None and not options.output.lower().endswith(".parquet"):
+        raise OptionError("an output that ends in .parquet", repr(options.output), "change --output")
+
+
+def metrics(options: argparse.Namespace) -> list[str]:
+    """Names of the figures; none where nothing is said."""
+    return [name.strip() for some in options.metrics or () for name in some.split(",") if name.strip()]
+
+
+def assumed(options: argparse.Namespace) -> Assumed | None:
+    """What figures of service assume; None where nothing is said."""
+    from servegen_gpu.reducing.metrics import Assumed
+    from servegen_gpu.serving.objective import parse_objective
+    from servegen_gpu.serving.profiles import load_server
+
+    said: dict[str, Any] = {}
+    if options.server is not None:
+        said["server"] = load_server(options.server)
+    if options.instances is not None:
+        said["instances"] = options.instances
+    if options.slo is not None:
+        said["objective"] = parse_objective(options.slo, options.at)
+    return Assumed(**said) if said else None
+
+
+def print_notes(options: argparse.Namespace, notes: tuple[str, ...]) -> None:
+    """Notes to standard error, unless they are not wanted."""
+    if not options.quiet:
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+
+
+def print_json(found: dict[str, Any]) -> None:
+    """What a study found, for machines."""
+    print(json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+class Progress:
+    """A line on a terminal, a few times a second: how much there is of how much.
+
+    Parameters
+    ----------
+    options : Namespace
+    what : str
+        Things that are counted.
+    """
+
+    def __init__(self, options: argparse.Namespace, what: str) -> None:
+        self.show, self.what = sys.stderr.isatty() and not options.quiet, what
+        self.shown, self.begun = 0.0, time.perf_counter()
+
+    def __call__(self, done: int, most: int, more: Callable[[], str] = str) -> None:
+        """Show it; `more` is asked for what else there is to say."""
+        now = time.perf_counter()
+        if not self.show or now - self.shown < EVERY_S:
+            return
+        self.shown = now
+        full, left_s = round(BAR * done / most), (now - self.begun) * (most - done) / done
+        line = f"{'█' * full}{'·' * (BAR - full)}  {done:,} of {most:,} {self.what}, {left_s:,.0f} s left{more()}"
+        print(f"\r{line[:WIDTH]:{WIDTH}}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self.shown:
+            print(f"\r{'':{WIDTH}}\r", end="", file=sys.stderr, flush=True)
