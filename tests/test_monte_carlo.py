@@ -206,7 +206,6 @@ def expectations() -> dict[str, sg.ClientPool]:
     images = sg.population("mm-image", clients=20)
     return {
         "schedule": language,
-        "conversations": language.with_conversations(TURNS["sorted"]),
         "environment": language.with_environment(sg.Environment(sg.Margin.gamma(variance=0.3), octaves={2: 1})),
         "images": images,
     }
@@ -241,14 +240,15 @@ def test_expected_totals_are_those_of_replicas(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_totals_that_are_not_known_are_no_controls(pool: sg.ClientPool):
-    def controls_of(**keywords: Any) -> list[str]:
-        study = sg.monte_carlo(pool, rate=4, duration="1m", replicas=2, metrics=METRICS, **keywords)
+    def controls_of(clients: sg.ClientPool = pool, **keywords: Any) -> list[str]:
+        study = sg.monte_carlo(clients, rate=4, duration="1m", replicas=2, metrics=METRICS, **keywords)
         return [name.removeprefix(controls.PREFIX) for name in study.controls]
 
     assert controls_of() == ["requests", "output_tokens"]
     assert controls_of(max_output=100) == ["requests"]
     assert controls_of(max_output=100, over="drop") == []
     assert controls_of(counts="servegen") == []
+    assert controls_of(pool.with_conversations(TURNS["sorted"])) == []  # turns come later than conversations begin
 
 
 @pytest.mark.parametrize("bin_s", [10, 0.125])

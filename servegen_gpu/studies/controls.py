@@ -2,7 +2,8 @@
 
 Renewal processes in equilibrium send what their rates say on average, and lengths have the means of their tables. So
 the requests of a replica, and its tokens, are known up to chance, and a figure that goes with them can be freed of
-that part of its chance (`servegen_gpu.studies.intervals.controlled_mean`).
+that part of its chance (`servegen_gpu.studies.intervals.controlled_mean`). Not where there are conversations: of their
+turns, it is known how many belong to conversations that begin in a window, not how many are sent in it.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ PREFIX = "control_"
 def expected_totals(packed: PackedWorkload) -> dict[str, float]:
     """Expected totals of a workload, by column: requests, and tokens that nothing cuts.
 
-    None under the count rule ``servegen``, which is biased. Tokens only where requests stand alone and have no context
-    limit: turns grow, and limits cut.
+    None under the count rule ``servegen``, which is biased, and with conversations. Tokens only where there is no
+    context limit, which cuts them.
     """
-    if CountRule.SERVEGEN in packed.count_rule:
+    if CountRule.SERVEGEN in packed.count_rule or packed.conversations is not None:
         return {}
     span_us = packed.start_us, packed.end_us
     found = {"requests": expected_in(packed, packed.requests, span_us)}
-    if packed.conversations is None and not packed.limited:
+    if not packed.limited:
         means = _means(packed.tables)
         for field in packed.schema.scalars:
             if field.kind is Kind.ONCE:
