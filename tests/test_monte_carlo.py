@@ -326,6 +326,23 @@ def test_figures_without_a_value_are_left_out(pool: sg.ClientPool):
     assert (row["replicas"], row["mean"]) == (2, 2.0)
 
 
+@pytest.mark.parametrize("vary", [{}, {"p": [0, 1, "linear"]}])
+def test_infinite_figures_count(vary: dict[str, Any]):
+    """Replicas that no number of instances serves: 30 of 400 are more than 5 %."""
+    numbers = np.where(np.arange(400) % 40 < 3, np.inf, 7.0)
+    table = pd.DataFrame({"draw": np.arange(400) // 4, "replica": np.arange(400), "p": 0.5, "instances": numbers})
+    settings = {"metrics": ["instances"], "replicas": 4, "vary": vary}
+    study = Study(table if vary else table.drop(columns="p"), settings)
+    row = study.summary().loc["instances"]
+    assert (row["replicas"], row["mean"], row["p90"], row["p95"], row["p99"]) == (400, np.inf, 7, np.inf, np.inf)
+    assert (row["mean_low"], row["mean_high"], row["p50_high"]) == (-np.inf, np.inf, 7)
+    assert row[["sd", "controlled", "variance_reduction"]].isna().all()
+    until = Study(study.table, settings | {"until": ["1%"]})
+    assert not until.verdicts()[0].met
+    json.dumps(until.to_dict(), allow_nan=False)
+    assert "instances" in str(until)
+
+
 def test_a_study_in_words(study: Study, pool: sg.ClientPool):
     text = str(study)
     assert text.startswith("custom: 60 replicas of 120 s at 4 req/s, seed 0\n")

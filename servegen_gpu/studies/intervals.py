@@ -31,12 +31,12 @@ def t_quantile(level: float, freedom: float) -> float:
 
 
 def mean_interval(units: NDArray[np.float64], confidence: float) -> Interval:
-    """Mean of independent units, with Student's interval; infinite for a single one."""
+    """Mean of independent units, with Student's interval; infinite for a single one, and where the mean is."""
     n = len(units)
     if not n:
         return Interval(math.nan, math.nan, math.nan)
     mean = float(units.mean())
-    if n == 1:
+    if n == 1 or not math.isfinite(mean):
         return Interval(mean, -math.inf, math.inf)
     half = t_quantile(0.5 + confidence / 2, n - 1) * float(units.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half)
@@ -59,12 +59,16 @@ def quantile_interval(sample: NDArray[np.float64], p: float, confidence: float) 
     below = bdtr(np.arange(n + 1.0), n, p)  # P(B <= k), k = 0 to n
     lower = int(np.searchsorted(below, tail, side="right"))  # largest l with P(B <= l - 1) <= tail
     upper = int(np.searchsorted(below, 1 - tail)) + 1  # smallest u with P(B <= u - 1) >= 1 - tail
-    middle = bool(np.isfinite(ordered[-1]))  # there is none between 1 and infinity
     return Interval(
-        float(np.quantile(ordered, p, method="linear" if middle else "inverted_cdf")),
+        _quantile(ordered, p),
         float(ordered[lower - 1]) if lower else -math.inf,
         float(ordered[upper - 1]) if upper <= n else math.inf,
     )
+
+
+def _quantile(sample: NDArray[np.float64], p: float) -> float:
+    """Linear between order statistics, but where some are infinite: there is no middle between 1 and infinity."""
+    return float(np.quantile(sample, p, method="linear" if np.isfinite(sample).all() else "inverted_cdf"))
 
 
 def sample_needed(p: float, confidence: float) -> int:
@@ -80,7 +84,7 @@ def clustered_quantile_interval(sample: NDArray[np.float64], p: float, confidenc
     """
     if not sample.size:
         return Interval(math.nan, math.nan, math.nan)
-    found = float(np.quantile(sample, p))
+    found = _quantile(sample, p)
     share = mean_interval((sample <= found).mean(axis=1), confidence)
     half = max((share.high - share.low) / 2, 0.0)
     low, high = p - half, p + half

@@ -115,8 +115,8 @@ class Moments:
     squares: float = 0.0
 
     def add(self, value: float) -> None:
-        """Count a value; one that is not finite says nothing."""
-        if math.isfinite(value):
+        """Count a value; NaN says nothing, and nothing is known of the mean with an infinite one."""
+        if not math.isnan(value):
             self.n += 1
             step = value - self.mean
             self.mean += step / self.n
@@ -272,8 +272,8 @@ class Watch:
     def add(self, unit: Sequence[Mapping[str, float]]) -> bool:
         """Count a unit, which has one replica or more; returns whether all rules are met."""
         for name, moments in self.moments.items():
-            values = [value for replica in unit if math.isfinite(value := replica[name])]
-            moments.add(math.fsum(values) / len(values) if values else math.nan)
+            values = [value for replica in unit if not math.isnan(value := replica[name])]
+            moments.add(sum(values) / len(values) if values else math.nan)
         for rule, share in self.shares.items():
             share.add(sum(rule.holds(replica[rule.metric]) for replica in unit) / len(unit))
         return bool(self.rules) and all(self._met(rule, name) for rule in self.rules for name in self._of(rule))

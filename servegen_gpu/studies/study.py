@@ -99,10 +99,10 @@ class Study:
             found = values[rows] if len(there) else np.empty((0, replicas))
         return found
 
-    def _finite(self, *names: str) -> list[NDArray[np.float64]]:
-        """Samples of several columns, without units in which the first has no value."""
+    def _known(self, *names: str) -> list[NDArray[np.float64]]:
+        """Samples of several columns, without units in which the first has no value; infinity is one."""
         found = [self.sample(name) for name in names]
-        kept = np.isfinite(found[0]).all(axis=1)
+        kept = ~np.isnan(found[0]).any(axis=1)
         return [one[kept] for one in found]
 
     def summary(self, confidence: float | None = None) -> pd.DataFrame:
@@ -121,7 +121,8 @@ class Study:
             assumption on the distribution; their ends are infinite where replicas are too few (99 %: fewer than 368).
             Under ``until``, intervals of ``mean`` hold at all times at once. ``controlled`` is the mean with control
             variates, which are totals and varied parameters, and ``variance_reduction`` the part of its variance that
-            they took away; NaN where there is none.
+            they took away; NaN where there is none. Where a replica has an infinite value, so is the mean: quantiles
+            alone say something.
             Under ``vary``, ``parameter_share`` is the share of the variance that is of the parameters; the rest is of
             replicas.
         """
@@ -133,13 +134,14 @@ class Study:
         )
 
     def _row(self, name: str, confidence: float) -> dict[str, float]:
-        sample, *controls = self._finite(name, *self.controls, *self.parameters)
+        sample, *controls = self._known(name, *self.controls, *self.parameters)
         for at, parameter in enumerate(self.parameters, len(self.controls)):
             controls[at] = self._place(parameter, controls[at])
         units = sample.mean(axis=1)
+        finite = bool(np.isfinite(units).all())
         row: dict[str, float] = {"replicas": sample.size}
-        row |= _ends("mean", self._mean(units, confidence))
-        row["sd"] = float(sample.std(ddof=1)) if sample.size > 1 else float("nan")
+        row |= _ends("mean", self._mean(units, confidence) if finite else mean_interval(units, confidence))
+        row["sd"] = float(sample.std(ddof=1)) if finite and sample.size > 1 else float("nan")
         for percent in QUANTILES:
             if sample.shape[1] == 1:
                 found = quantile_interval(sample[:, 0], percent / 100, confidence)
@@ -147,11 +149,13 @@ class Study:
                 found = clustered_quantile_interval(sample, percent / 100, confidence)
             row |= _ends(f"p{percent}", found)
         known = np.array([control.mean(axis=1) for control in controls]).reshape(len(controls), len(units)).T
-        held = controlled_mean(units, known, confidence)
+        held = controlled_mean(units, known, confidence) if finite else None
         nothing = Interval(*[float("nan")] * 3)
         row |= _ends("controlled", held.mean if held else nothing)
         row["variance_reduction"] = held.reduction if held else float("nan")
-        return row | (_ends("parameter_share", parameter_share(sample, confidence)) if self.parameters else {})
+        if self.parameters:
+            row |= _ends("parameter_share", parameter_share(sample, confidence) if finite else nothing)
+        return row
 
     def _place(self, parameter: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where values are in the range of a parameter, from -0.5 to 0.5: 0 on average."""
