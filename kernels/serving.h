@@ -11,6 +11,11 @@
 #include "host.h"
 #include "job.h"
 
+// Throws if the work is to be given up.
+inline void look_at_stop(const SgServing& job) {
+    if (job.stop && *static_cast<const volatile int32_t*>(job.stop)) throw Interrupted();
+}
+
 class Instance {
   public:
     explicit Instance(const SgServing& job) : job(job) {}
@@ -62,8 +67,7 @@ class Instance {
     }
 
     void step(int64_t end_ns) {
-        if (++looks % LOOK_AT_STOP == 0 && job.stop && *static_cast<const volatile int32_t*>(job.stop))
-            throw Interrupted();
+        if (++looks % LOOK_AT_STOP == 0) look_at_stop(job);
         int64_t batch = static_cast<int64_t>(decoding.size()), left = job.step_tokens - batch, tokens = 0;
         ready.clear();
         if (left > 0 && begun != NONE) tokens = prefill(left);
@@ -121,9 +125,11 @@ inline int64_t least_loaded(std::vector<Instance>& instances, int64_t now_ns) {
 // The times of all requests. Instances do not know of each other, so only those that a router looks at are run up to now.
 inline void serve(const SgServing& job) {
     constexpr int32_t NOWHERE = -1;
+    constexpr int64_t LOOK_AT_STOP = 1 << 8;  // each of them may go past 65,536 instances
     std::vector<Instance> instances(job.instances, Instance(job));
     std::vector<int32_t> home(job.sessions, NOWHERE);
     for (int64_t request = 0; request < job.requests; ++request) {
+        if ((request + 1) % LOOK_AT_STOP == 0) look_at_stop(job);
         const int64_t now_ns = job.arrival_ns[request];
         const int32_t session = job.routing == SESSION_AFFINE ? job.session[request] : NOWHERE;
         int64_t chosen;

@@ -348,10 +348,11 @@ def test_arguments_are_checked():
         simulate.simulate(trace_of([0] * 3, [2**31 - 1] * 3, [1] * 3), Server(prefill_s_per_token=1))
 
 
-def test_a_flag_ends_the_work():
-    job = job_of(
-        trace_of(np.zeros(70_000), np.ones(70_000), np.ones(70_000)), Server(max_sequences=1), 1, "least-loaded"
-    )
+@pytest.mark.parametrize(("requests", "input_tokens", "instances"), [(100, 1000, 1), (300, 1, 1 << 16)])
+def test_a_flag_ends_the_work(requests: int, input_tokens: int, instances: int):
+    """In the many steps of few requests, and where many instances have few steps each."""
+    columns = (np.full(requests, value) for value in (0, input_tokens, 1))
+    job = job_of(trace_of(*columns), Server(step_tokens=1), instances, "least-loaded")
     stop, times = np.ones(1, np.int32), [np.empty(len(job), np.int64) for _ in range(3)]
     values = {name: value for name, value in vars(job).items() if name != "routing"}
     values |= dict(zip(("wait_ns", "ttft_ns", "decode_ns"), times, strict=True)) | {"requests": len(job), "stop": stop}
