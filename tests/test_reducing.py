@@ -124,6 +124,14 @@ def test_figures_are_those_of_the_trace(trace):
     assert found.keys() == expected.keys() | wide.keys()
 
 
+@pytest.mark.parametrize("requests", [25, 50, 100])
+def test_every_percentile_of_lengths_is_one_of_them(requests):
+    lengths = sg.Trace({"arrival_us": np.arange(requests), "input_tokens": np.arange(1, requests + 1)})
+    names = [f"input_tokens_p{percent}" for percent in range(101)]
+    found = sg.reduce(lengths, sg.metrics(names, 1)).figures()
+    assert [found[name] for name in names] == [max(-(-percent * requests // 100), 1) for percent in range(101)]
+
+
 @pytest.mark.parametrize("size", [1, 777])
 def test_slabs_of_any_size_make_the_same_states(trace, size):
     if size == 1:
