@@ -80,6 +80,20 @@ def hidden_beside(path: Path) -> Path:
     return parent / f".servegen-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place where no file can be written: before hours of work, not after.
+
+    Raises
+    ------
+    OutputError
+        If there is no such directory, or nothing may be written into it.
+    """
+    with explained(path):
+        probe = hidden_beside(path)
+        probe.touch()
+        probe.unlink()
+
+
 def sync_directory(path: Path) -> None:
     """Make a rename last; not every system can."""
     with suppress(OSError):

@@ -423,6 +423,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "rate 0.8 to 1.2, burstiness 0.5 to 2 (log)" in printed.out
     assert "less variance by pairing" in printed.out
     assert main(["montecarlo", *WORKLOAD, "--naive", "poisson", "--replicas", "2", "--quiet"]) == 0
+    capsys.readouterr()
+    talking = ["montecarlo", "deepseek-r1", *WORKLOAD[1:], "--replicas", "1"]
+    for quiet, notes in (([], 1), (["--quiet"], 0)):
+        assert main([*talking, *quiet]) == 0
+        printed = capsys.readouterr()
+        assert (printed.out + printed.err).count("note: ") == printed.err.count("note: ") == notes
 
 
 @pytest.mark.parametrize(

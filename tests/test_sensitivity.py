@@ -244,6 +244,7 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert rows[0]["at_low"] < rows[0]["base"] < rows[0]["at_high"]
     for more, said in (
         (["-o", "x.csv"], "an output that ends in .parquet"),
+        (["--metrics", "gap_p101_s", "-o", str(tmp_path / "none" / "s.parquet")], "create"),  # before anything else
         (["--metrics", "nope"], "expected a figure among"),
         (["--vary", "rate=1:2"], "every parameter once"),
     ):

@@ -182,7 +182,7 @@ def test_requests_one_by_one_and_seconds(swept):
     [
         ({"mean_tpot_ms": np.nan}, "mean_tpot_ms that is finite"),
         ({"concurrency": 0}, "concurrency that is finite and 1 or more, got 0 in row 0"),
-        ({"input_tokens": "many"}, "numbers in input_tokens"),
+        ({"input_tokens": "many"}, "numbers in input_tokens, got 'many' in row 0"),
         ({"mean_tpot_ms": 0.0, "mean_ttft_ms": 0.0}, "0 equations"),
     ],
 )
@@ -196,6 +196,8 @@ def test_benchmarks_that_lack_something(swept, tmp_path: Path):
     for column, message in needed.items():
         with pytest.raises(OptionError, match=message):
             sg.fit_server(swept.drop(columns=column), KNOWN)
+    with pytest.raises(OptionError, match="got a benchmark with columns prompt, seconds; add them"):
+        sg.fit_server({"prompt": [1], "seconds": [1]})
     with pytest.raises(OptionError, match="tells step_s"):
         sg.fit_server(swept.drop(columns="mean_ttft_ms").assign(concurrency=1), KNOWN)
     with pytest.raises(ProfileError, match=r"none\.csv"):

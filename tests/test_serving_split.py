@@ -84,7 +84,7 @@ def test_a_prefix_cache_prefills_new_tokens_of_turns_that_were_seen():
 
 def test_what_affinity_needs():
     trace = trace_of([0], [1], [1])
-    with pytest.raises(OptionError, match="none of conversation"):
+    with pytest.raises(OptionError, match="none of conversation; add it, or choose another routing"):
         simulate.simulate(trace, Server(), 2, "session-affine")
     with pytest.raises(OptionError, match="none of new_tokens"):
         simulate.simulate(trace_of([0], [1], [1], [1]), Server(), 2, "session-affine", prefix_cache=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.cli import naive, pools, sampling, studied
@@ -33,7 +34,7 @@ def add(commands: Any) -> None:
         "--replicas",
         type=int,
         metavar="N",
-        help="default: 200; 10 of each draw with --vary; at most 10,000 with --until",
+        help="in all (default: 200), or of each draw with --vary (default: 10); at most so many with --until (10,000)",
     )
     studied.add_metrics(made)
     made.add_argument(
@@ -121,7 +122,7 @@ def _print(study: Study, other: Study | None, as_json: bool) -> None:
             }
         studied.print_json(found)
         return
-    print(study)
+    print(replace(study, notes=()))  # they are on standard error
     if other is not None:
         print(f"\n{differences_of(study, other)}")
 

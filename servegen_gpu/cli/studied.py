@@ -7,8 +7,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegen_gpu.disk import check_place
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -45,9 +47,12 @@ def add_results(parser: argparse.ArgumentParser, output: str) -> None:
 
 
 def check_output(options: argparse.Namespace) -> None:
-    """Refuse an output that no study is written to, before anything is sampled."""
-    if options.output is not None and not options.output.lower().endswith(".parquet"):
+    """Refuse an output that no study can be written to, before anything is sampled."""
+    if options.output is None:
+        return
+    if not options.output.lower().endswith(".parquet"):
         raise OptionError("an output that ends in .parquet", repr(options.output), "change --output")
+    check_place(Path(options.output))
 
 
 def metrics(options: argparse.Namespace) -> list[str]:

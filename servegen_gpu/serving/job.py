@@ -110,7 +110,8 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
     needed += ["new_tokens"] if prefix_cache else []
     for name in needed:
         if name not in trace:
-            raise OptionError(f"a trace with {', '.join(needed)}", f"none of {name}", "add it")
+            fix = "add it, or choose another routing" if name == "conversation" else "add it"
+            raise OptionError(f"a trace with {', '.join(needed)}", f"none of {name}", fix)
     arrival_us, inputs, outputs = trace["arrival_us"], trace["input_tokens"], trace["output_tokens"]
     session = _sessions(trace["conversation"]) if routing == "session-affine" else np.empty(0, np.int32)
     prefilled = np.where(_goes_on(session), trace["new_tokens"], inputs) if prefix_cache else inputs

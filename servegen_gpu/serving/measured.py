@@ -98,7 +98,8 @@ def fit_server(
     table, source = _table(measurements)
     base = Server() if like is None else like
     columns = {name: _column(table, name) for name in NAMES}
-    rows, of, design, measured = _equations(columns, base)
+    there = f"{source} with columns {', '.join(map(str, table))[:200]}"
+    rows, of, design, measured = _equations(columns, base, there)
     weighted = design / measured[:, None]
     _check_told_apart(weighted)
     solution, _ = nnls(weighted, np.ones(len(weighted)))
@@ -112,13 +113,14 @@ def fit_server(
 
 
 def _equations(
-    columns: Mapping[str, NDArray[np.float64] | None], server: Server
+    columns: Mapping[str, NDArray[np.float64] | None], server: Server, there: str
 ) -> tuple[NDArray[np.intp], NDArray[np.str_], NDArray[np.float64], NDArray[np.float64]]:
     """Row, kind, what of each parameter is in it, and time of every equation."""
     inputs, outputs, ttft_s, tbt_s = (columns[name] for name in ("input_tokens", "output_tokens", "ttft_s", "tbt_s"))
     if inputs is None or (ttft_s is None and tbt_s is None):
-        expected = "a benchmark with input_tokens, and ttft_s or tbt_s"
-        raise OptionError(expected, f"columns {', '.join(n for n, c in columns.items() if c is not None)}", "add them")
+        raise OptionError(
+            "a benchmark with input_tokens, and ttft_ms (or ttft_s) or tpot_ms (tbt_s, …)", there, "add them"
+        )
     at_once = np.ones_like(inputs) if columns["concurrency"] is None else columns["concurrency"]
     chunks = np.maximum(np.ceil(inputs / server.step_tokens), 1.0)
     parts = []
@@ -128,7 +130,7 @@ def _equations(
         parts.append((rows, np.full(len(rows), "ttft_s"), design[rows], ttft_s[rows]))
     if tbt_s is not None:
         if outputs is None:
-            raise OptionError("output_tokens beside the time between tokens", "no such column", "add it")
+            raise OptionError("output_tokens beside the time between tokens", there, "add them")
         rows = np.flatnonzero((outputs > 1) & (tbt_s > 0))
         steps = outputs - 1 + chunks
         prefilling, decoding = (at_once - 1) * inputs / steps, 1 + (at_once - 1) * (outputs - 1) / steps
@@ -184,7 +186,13 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
     try:
         values = np.asarray(table[known], np.float64)
     except (TypeError, ValueError):
-        raise OptionError(f"numbers in {known}", "something else", "fix the column") from None
+        import pandas as pd
+
+        cells = pd.Series(table[known])
+        row = int(pd.to_numeric(cells, errors="coerce").isna().argmax())
+        raise OptionError(
+            f"numbers in {known}", f"{cells.iloc[row]!r} in row {row}", "drop the row, or fix it"
+        ) from None
     bad = np.flatnonzero(~np.isfinite(values) | (values < (1 if name == "concurrency" else 0)))
     if len(bad):
         expected = f"{known} that is finite and {'1 or more' if name == 'concurrency' else 'not negative'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +17,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.serving import compiled, split, stepwise
 from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, alone_ns, job_of
 from servegen_gpu.serving.objective import Objective
+from servegen_gpu.serving.profiles import load_server
 from servegen_gpu.serving.server import Server
 from servegen_gpu.serving.split import Split
 from servegen_gpu.serving.stages import Stages, pass_through
@@ -53,7 +55,7 @@ class Served:
 
 def simulate(
     trace: Trace,
-    server: Server,
+    server: Server | str | os.PathLike[str],
     instances: int | Split = 1,
     routing: Routing = "least-loaded",
     *,
@@ -78,7 +80,8 @@ def simulate(
     ----------
     trace : Trace
         With ``arrival_us``, ``input_tokens`` and ``output_tokens``; for session-affine routing ``conversation``.
-    server : Server
+    server : Server, str or path-like
+        Or its name, or a TOML file of your own (`load_server`).
     instances : int or Split
         1 to 65,536; or how many prefill and how many decode.
     routing : {"least-loaded", "round-robin", "session-affine"}
@@ -98,6 +101,7 @@ def simulate(
     OptionError
         If the trace lacks a column, an option is out of its range, or the work may take 146 years.
     """
+    server = load_server(server)
     arriving = job_of(trace, server, 1 if isinstance(instances, Split) else instances, routing, prefix_cache)
     return _served(*_staged(trace, arriving, stages, _library()), server, instances, _library())
 

@@ -3,7 +3,7 @@
 A trajectory begins somewhere on a grid of four levels, and every parameter once moves by two thirds of its range, in
 random order. What a metric changes by, over the part of the range, is an elementary effect. Of a parameter's effects,
 ``mu`` is their mean, ``mu_star`` the mean of their sizes (Campolongo et al., Environ. Model. Softw. 22, 2007), and
-``sigma`` their standard deviation: large where effects are not linear, or hang on other parameters. All are in units of
+``sigma`` their standard deviation: large where effects are not linear, or depend on others. All are in units of
 the metric, over the whole range of the parameter on its scale.
 
 Axes: points (trajectories one after the other, each of parameters + 1 points), parameters, metrics.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from servegen_gpu.disk import explained, hidden_beside
+from servegen_gpu.disk import check_place
 from servegen_gpu.errors import OptionError
 from servegen_gpu.studies.settings import AXES
 from servegen_gpu.studies.source import REPLICAS_OF_A_DRAW
@@ -110,10 +110,7 @@ class Records:
         """
         records = cls(tuple(settings["vary"]))
         if not os.path.lexists(path):
-            with explained(path):  # now, not after hours
-                probe = hidden_beside(path)
-                probe.touch()
-                probe.unlink()
+            check_place(path)
             return records
         study = Study.read(path)
         if differences := _differences(study.settings, settings):

@@ -21,7 +21,7 @@ SAYS = {
     "tornado": "Each parameter at its ends, all others at their base; bars are swings.",
     "morris": (
         "Elementary effects over the whole range of each parameter: mu* is the mean of their sizes (bars), mu their "
-        "mean, sigma their spread, which is large where effects are not linear or hang on other parameters."
+        "mean, sigma their spread, which is large where effects are not linear or depend on other parameters."
     ),
     "sobol": (
         "Shares of the variance: first is what a parameter explains alone, total (bars) what it has part in; the rest "
@@ -47,8 +47,8 @@ def text_of(study: Sensitivity) -> str:
         lines += ["", *_block(study, str(metric), rows, ranges, label)]
     lines.append("")
     chance = (
-        f"Intervals are of {settings['confidence']:.6g} each. Noise is what common random numbers and means over "
-        "replicas leave of chance, as a share of the variance over points."
+        f"Intervals are of {100 * settings['confidence']:.6g} % each. Noise is what common random numbers and means "
+        "over replicas leave of chance, as a share of the variance over points."
     )
     for said in (SAYS[study.method], chance):
         lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ")

@@ -26,7 +26,7 @@ def text_of(study: Study) -> str:
         cells = [str(name), _short(row["mean"]), _short(half) or "–", _short(row["sd"])]
         rows.append(cells + [_quantile(row, f"p{percent}") for percent in QUANTILES])
     lines += [*_aligned(rows), ""]
-    always = ", of means at all times at once" if study.settings.get("until") else ""
+    always = ", those of means however often one looks" if study.settings.get("until") else ""
     said = [f"Intervals are of {100 * study.confidence:.6g} % each{always}; quantiles have them for any distribution."]
     short = [p for p in QUANTILES if not np.isfinite(summary[[f"p{p}_low", f"p{p}_high"]].to_numpy()).all()]
     if short and not study.parameters and len(study):
@@ -82,7 +82,7 @@ def _variance(summary: pd.DataFrame) -> list[str]:
     reduced = summary["variance_reduction"].dropna()
     if len(reduced):
         each = ", ".join(f"{name} {max(share, 0.0):.1%}" for name, share in reduced.items())
-        said.append(f"Control variates take away of the variance of means (column controlled): {each}.")
+        said.append(f"Means with control variates (controlled, in the summary) have less variance, by: {each}.")
     if "parameter_share" in summary:
         known = summary.dropna(subset=["parameter_share"])
         ends = ("parameter_share", "parameter_share_low", "parameter_share_high")
