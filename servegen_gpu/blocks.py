@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.errors import OptionError
 from servegen_gpu.forks import in_children
 
 BLOCK = 1 << 16
@@ -47,6 +48,21 @@ def thread_count() -> int:
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(threads: int | None, shared: bool) -> int:
+    """Threads for work in turn: as many as asked for, or one a processor; one where they cannot share what they use.
+
+    Raises
+    ------
+    OptionError
+        For no number from 1 to 1,024.
+    """
+    if threads is None:
+        return thread_count() if shared else 1
+    if isinstance(threads, bool) or not hasattr(threads, "__index__") or not 1 <= threads <= 1024:
+        raise OptionError("threads from 1 to 1024", repr(threads), "change threads")
+    return int(threads) if shared else 1
 
 
 def for_blocks(n: int, work: Callable[[int, int], T]) -> list[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from profiles import tiny_pool
 
 import servegen_gpu as sg
 from servegen_gpu import distributions as d
+from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
@@ -253,6 +255,19 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [tmp_path / "s.parquet"]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_points_wait_for_each_other_where_a_backend_is_not_shared(monkeypatch: pytest.MonkeyPatch, shared: bool):
+    monkeypatch.setattr(NumpyBackend, "shared", shared)
+    threads = set()
+
+    def of_trace(trace: sg.Trace) -> int:
+        threads.add(threading.current_thread().name)
+        return len(trace)
+
+    sg.sensitivity(POOL, VARY, of_trace, threads=2, backend="numpy", **SHORT)
+    assert ("MainThread" in threads) == (len(threads) == 1) == (not shared)
+
+
 def test_bars_are_in_eighths():
     assert [bar(size, 8) for size in (0, 8, 4, 0.04, float("nan"))] == ["", "█" * BAR, "█" * (BAR // 2), "▏", ""]
     assert bar(2, 1) == "█" * BAR
@@ -279,6 +294,7 @@ def test_bars_are_in_eighths():
         ({"replicas": 0}, "one replica or more"),
         ({"replicas": 1.5}, "replicas"),
         ({"confidence": 1}, "confidence above 0 and below 1"),
+        ({"threads": 0}, "threads from 1 to 1024"),
         ({"shard": "1/2"}, "a study without requests, replica, shard and device, got shard"),
         ({"pool": "m-small"}, "a pool of clients"),
     ],

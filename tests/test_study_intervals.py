@@ -233,6 +233,7 @@ def test_the_mixture_of_a_share_is_a_likelihood_that_sums_to_one():
             ["peak : 2.5 %", "peak<=1e3@99.9%", "x_p99_10s >= -2 @ 50%"],
             ["peak:2.5%", "peak<=1000@99.9%", "x_p99_10s>=-2@50%"],
         ),
+        ("tokens<=12345678901.5@95%", ["tokens<=12345678901.5@95%"]),
     ],
 )
 def test_rules_are_read_and_written(until: object, rules: list[str]):
@@ -242,7 +243,25 @@ def test_rules_are_read_and_written(until: object, rules: list[str]):
 
 
 @pytest.mark.parametrize(
-    "until", ["", "1", "%", "0%", "100%", "-1%", "x:", "x<5@95%", "x<=5", "x<=5@0%", "a b:1%", True, 0, 1.0, "nan%"]
+    "until",
+    [
+        "",
+        "1",
+        "%",
+        "0%",
+        "100%",
+        "-1%",
+        "x:",
+        "x<5@95%",
+        "x<=5",
+        "x<=5@0%",
+        "x<=1e999@5%",
+        "a b:1%",
+        True,
+        0,
+        1.0,
+        "nan%",
+    ],
 )
 def test_rules_that_say_nothing(until: object):
     with pytest.raises(OptionError, match=r"expected until as 1%, METRIC:1%, METRIC<=NUMBER@95%"):

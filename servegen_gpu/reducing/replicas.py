@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import TypedDict, Unpack
 
 from servegen_gpu import options
-from servegen_gpu.blocks import in_turn, thread_count
+from servegen_gpu.blocks import in_turn, workers
 from servegen_gpu.cutting import Over
-from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.pipeline import Workload, stream
+from servegen_gpu.pipeline import stream
 from servegen_gpu.reducing.reduce import check_spans, reduced
 from servegen_gpu.reducing.reduction import Reduced, Reduction, checked
 
@@ -61,7 +60,7 @@ def reduce_replicas(
     asked = checked(reductions)
     workload = stream(packed, seed=seed, **keywords)
     check_spans(workload, asked)
-    count = _threads(workload, threads)
+    count = workers(threads, workload.backend.shared)
     most = max(workload.max_requests // count, options.MIN_SLAB_REQUESTS)
     workload = replace(workload, max_requests=most, carry_bytes=workload.carry_bytes // count)
 
@@ -72,11 +71,3 @@ def reduce_replicas(
         return found
 
     return in_turn(one, replicas, count)
-
-
-def _threads(workload: Workload, threads: int | None) -> int:
-    if threads is None:
-        return thread_count() if workload.backend.shared else 1
-    if isinstance(threads, bool) or not hasattr(threads, "__index__") or not 1 <= threads <= 1024:
-        raise OptionError("threads from 1 to 1024", repr(threads), "change threads")
-    return int(threads) if workload.backend.shared else 1

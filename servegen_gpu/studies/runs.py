@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu import options
-from servegen_gpu.blocks import in_turn, thread_count
+from servegen_gpu.blocks import in_turn, workers
 from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.studies.measures import Measures
 from servegen_gpu.studies.source import Source
@@ -51,9 +51,9 @@ def run(
     values : float64[points, parameters]
         Of the source's parameters.
     """
-    workers = min(threads or thread_count(), len(values))
+    count = min(workers(threads, source.workload.backend.shared), len(values))
     sampling = dict(source.sampling)
-    sampling["memory"] = options.budget_bytes(sampling.get("memory", "2GB")) // workers
+    sampling["memory"] = options.budget_bytes(sampling.get("memory", "2GB")) // count
 
     def one(point: NDArray[np.float64]) -> list[dict[str, float]]:
         by_name = dict(zip((each.name for each in source.parameters), point.tolist(), strict=True))
@@ -65,7 +65,7 @@ def run(
             raise type(error)(error.expected, f"{error.got} (at {where})", error.fix) from error
 
     found: list[list[dict[str, float]]] = []
-    for each in in_turn(one, values, workers):
+    for each in in_turn(one, values, count):
         found.append(each)
         if progress is not None:
             progress(len(found), len(values))

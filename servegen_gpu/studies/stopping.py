@@ -72,7 +72,8 @@ class Decision:
     share: float
 
     def __str__(self) -> str:
-        return f"{self.metric}{'>=' if self.above else '<='}{self.bound:.10g}@{100 * self.share:.10g}%"
+        bound = f"{self.bound:.10g}" if float(f"{self.bound:.10g}") == self.bound else repr(self.bound)
+        return f"{self.metric}{'>=' if self.above else '<='}{bound}@{100 * self.share:.10g}%"
 
     def holds(self, value: float) -> bool:
         """Whether a replica is on the wanted side; one without a value is not."""
@@ -101,7 +102,7 @@ def _rule(text: str | float) -> Rule:
     )
     if (match := _PRECISION.fullmatch(stated)) and 0 < float(match[2]) < 100:
         return Precision(match[1] or "", float(match[2]) / 100)
-    if (match := _DECISION.fullmatch(stated)) and 0 < float(match[4]) < 100:
+    if (match := _DECISION.fullmatch(stated)) and math.isfinite(float(match[3])) and 0 < float(match[4]) < 100:
         return Decision(match[1], match[2] == ">=", float(match[3]), float(match[4]) / 100)
     raise OptionError(f"until as {GRAMMAR}, above 0 % and below 100 %", repr(text)[:60], "change until")
 
