@@ -354,6 +354,11 @@ def test_a_study_in_words(study: Study, pool: sg.ClientPool):
     assert "8 replicas in 4 draws of 120 s at 4 req/s, seed 0; rate 0.5 to 2 (log)" in varied
     assert "Share of the variance that is of parameters" in varied
     assert "mean of requests to ±1 %: no" in varied
+    assert "assume" not in text
+    served = sg.monte_carlo(pool, **HOW | {"metrics": ["instances", "requests"]}, replicas=1)
+    words = " ".join(str(served).split())
+    assert "Figures of service assume one instance of a server (step_s 0.012, " in words
+    assert "`instances` P99 of TTFT within 2 s." in words
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -51,9 +51,9 @@ class Objective:
             raise OptionError("a bound of ttft or tbt", "none", "such as ttft=2s")
 
     def __str__(self) -> str:
-        bounds = ((self.ttft_s, "TTFT"), (self.tbt_s, "TBT"))
-        words = [f"a {name} of {bound} s" for bound, name in bounds if bound is not None]
-        return f"{' and '.join(words)} at {self.level}"
+        bounds = ((self.ttft_s, "TTFT"), (self.tbt_s, "mean TBT"))
+        words = [f"{name} within {bound:g} s" for bound, name in bounds if bound is not None]
+        return f"P{100 * self.level:g} of {' and '.join(words)}"
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -77,14 +77,16 @@ class Objective:
     def refuse(self, alone_s: tuple[float, float]) -> NoReturn:
         """Say that no number of instances meets it: requests alone with an instance have worse quantiles."""
         asked = ((self.ttft_s, "ttft"), (self.tbt_s, "tbt"))
-        least = [
-            f"{name}={math.ceil(reached * 1e4) / 10:g}ms"
+        missed = {
+            name: reached
             for (bound, name), reached in zip(asked, alone_s, strict=True)
             if bound is not None and reached > bound
-        ]
+        }
+        least = [f"{name}={math.ceil(reached * 1e4) / 10:g}ms" for name, reached in missed.items()]
+        alone = " and ".join(f"{name}={reached:.4g}s" for name, reached in missed.items())
         raise OptionError(
             "an objective that some number of instances meets",
-            f"{self}, where requests alone with an instance have {alone_s[0]:.4g} s and {alone_s[1]:.4g} s",
+            f"{self}, where requests alone on an instance have {alone}",
             f"relax it to {','.join(least)} at least, or take a faster server",
         )
 

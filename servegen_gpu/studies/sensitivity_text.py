@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.comparing.table import WIDTH, number
 from servegen_gpu.studies.sensitivity import METHODS, Sensitivity
+from servegen_gpu.studies.settings import assumed_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ def text_of(study: Sensitivity) -> str:
         f"Intervals are of {100 * settings['confidence']:.6g} % each. Noise is what common random numbers and means "
         "over replicas leave of chance, as a share of the variance over points."
     )
-    for said in (SAYS[study.method], chance):
+    for said in (SAYS[study.method], chance, *assumed_in_words(settings)):
         lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
 

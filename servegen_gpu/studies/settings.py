@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.serving.objective import Objective
 from servegen_gpu.studies.stopping import parse_until
 
 AXES = ("draw", "replica")
@@ -23,6 +24,27 @@ def columns_of(settings: Mapping[str, Any]) -> list[Any] | None:
 def wrong_in(settings: Mapping[str, Any]) -> str:
     """Name of a setting that is not what it should be; empty if there is none."""
     return next((name for name, well in _CHECKS.items() if not well(settings.get(name))), "")
+
+
+def assumed_in_words(settings: Mapping[str, Any]) -> list[str]:
+    """What figures of service assume, in a sentence; none where they assume nothing."""
+    assumed = settings.get("assumed")
+    if assumed is None:
+        return []
+    server = assumed["server"]
+    numbers = ", ".join(f"{name} {one['value']:,.6g}" for name, one in server["parameters"].items())
+    count = "one instance" if assumed["instances"] == 1 else f"{assumed['instances']:,} instances"
+    objective = Objective(**assumed["objective"])
+    return [
+        f"Figures of service assume {count} of {server['name'] or 'a server'} ({numbers}), `instances` {objective}."
+    ]
+
+
+def _assumed(value: Any) -> bool:
+    try:
+        return bool(assumed_in_words({"assumed": value})) or value is None
+    except (OptionError, KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _number(value: Any) -> bool:
@@ -50,6 +72,7 @@ def _range(value: Any) -> bool:
 
 
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "assumed": _assumed,
     "confidence": lambda value: value is None or (_number(value) and 0 < value < 1),
     "replicas": lambda value: value is None or (isinstance(value, int) and value >= 1),
     "duration_s": lambda value: value is None or _number(value),

@@ -10,6 +10,7 @@ import numpy as np
 
 from servegen_gpu.comparing.table import WIDTH, number
 from servegen_gpu.studies.intervals import sample_needed
+from servegen_gpu.studies.settings import assumed_in_words
 from servegen_gpu.studies.study import QUANTILES, Study
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def text_of(study: Study) -> str:
         said.append(f"Ends that are left out take more replicas ({', '.join(needed)}).")
     said += _variance(summary)
     said += [f"{verdict}." for verdict in study.verdicts()]
+    said += assumed_in_words(study.settings)
     for text in (*said, *(f"note: {note}" for note in study.notes)):
         lines += textwrap.wrap(text, WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
