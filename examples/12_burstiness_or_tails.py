@@ -9,10 +9,10 @@ two thirds to three halves of the spread of (log) lengths at the same means.
 """
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import servegen_gpu as sg
-from servegen_gpu.plotting.studies import tornado
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 pool = sg.population("m-large", clients=1000)
@@ -26,8 +26,11 @@ for rate in (1, 10, 100):
     for metric, rows in found.table.groupby("metric", sort=False):
         bursts, tails = rows["swing"] / rows["base"]
         print(f"{rate:4} req/s {metric:22}{bursts:8.0%}{tails:8.0%}")
-    rows = found.table[found.table["metric"] == "input_tokens_p99_10s"]
-    high = rows["at_low"].to_numpy()[:, None] + rows[["swing", "swing_low", "swing_high"]].to_numpy()
-    label = f"P99 of input tokens per 10 s, at {rate} req/s"
-    picture = tornado(found.parameters, rows["at_low"].to_numpy(), high, rows["base"].iloc[0], label)
-    picture.savefig(folder / f"burstiness_or_tails_{rate}.png")
+    if find_spec("matplotlib"):
+        from servegen_gpu.plotting.studies import tornado
+
+        rows = found.table[found.table["metric"] == "input_tokens_p99_10s"]
+        high = rows["at_low"].to_numpy()[:, None] + rows[["swing", "swing_low", "swing_high"]].to_numpy()
+        label = f"P99 of input tokens per 10 s, at {rate} req/s"
+        picture = tornado(found.parameters, rows["at_low"].to_numpy(), high, rows["base"].iloc[0], label)
+        picture.savefig(folder / f"burstiness_or_tails_{rate}.png")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import servegen_gpu as sg
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.studies.file import STUDY_KEY, is_study, read_study, write_study
 from servegen_gpu.studies.study import Study
@@ -198,3 +199,9 @@ def test_a_study_whose_settings_make_no_sense(tmp_path: Path, name: str, value: 
     write_study(path, "montecarlo", settings | {name: value}, table)
     with pytest.raises(OptionError, match=rf"settings of a study of replicas, got {name} "):
         Study.read(path)
+
+
+def test_a_study_is_no_trace(tmp_path):
+    write_study(tmp_path / "s.parquet", "montecarlo", {}, pd.DataFrame({"draw": [0]}))
+    with pytest.raises(OptionError, match=r"expected requests, got a study in .*; servegen-gpu report makes a page"):
+        sg.read_trace(tmp_path / "s.parquet")

@@ -15,14 +15,14 @@ import numpy as np
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import new_file
+from servegen_gpu.formats.reading import sources
 from servegen_gpu.provenance import VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-STUDY_KEY = b"servegen_gpu.study"
-"""In the metadata of the file."""
+STUDY_KEY = sources.STUDY_KEY
 KINDS = ("montecarlo", "sensitivity", "provision")
 FILE_FORMAT = 1
 """Raised whenever older files can no longer be read."""

@@ -30,6 +30,8 @@ TABLE_ROWS = 1 << 20
 NEWLINE = b"\n"
 OPTIONAL = sorted({name for layout in LAYOUTS.values() for names in layout.columns.values() for name in names})
 """Fields of known formats, some of which only some of the rows have."""
+STUDY_KEY = b"servegen_gpu.study"
+"""In the metadata of files of studies."""
 PEEKED = 4096
 """Objects whose keys are the columns of a JSON file."""
 
@@ -279,9 +281,12 @@ def _of_parquet(path: Path, size: int) -> Source:
     try:
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             columns = tuple(file.schema_arrow.names)
+            study = STUDY_KEY in (file.schema_arrow.metadata or {})
             head = next(file.iter_batches(PEEKED), None)
     except (pa.ArrowException, OSError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}"[:300], "the file is broken or cut short") from None
+    if study:
+        raise OptionError("requests", f"a study in {path}", "servegen-gpu report makes a page of it")
     first = [] if head is None else head.to_pylist()
     return Source(str(path), columns, first, batches, size * PACKED_RATIO <= SMALL_BYTES)
 
