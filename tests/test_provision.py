@@ -361,6 +361,11 @@ def test_the_command(pool: sg.ClientPool, tmp_path, capsys):
     assert main(["provision", "m-small", "--rate", "5", "--duration", "1m", *words, "--clients", "50"]) == 0
     said = capsys.readouterr().out
     assert "instances that suffice for" in said
+    assert main(["provision", path, *words, "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert "instances that suffice for this trace\n" in printed.out
+    assert "%" not in printed.out
+    assert "note:" not in printed.out + printed.err
     assert "fitted: step_s" in said
     assert "50 clients, 0 of them measured" in said
     for wrong, message in (

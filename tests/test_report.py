@@ -201,7 +201,7 @@ def test_the_command_takes_traces_of_others_and_workloads(tmp_path, capsys, two_
     arguments = ["report", str(log), "--against", "m-small", "--clients", "5", "--rate", "2", "-o", str(out)]
     assert main(arguments) == 0
     said = capsys.readouterr()
-    assert re.fullmatch(rf"{re.escape(str(out))}: \d\.\d MB; \d+\.\d\d s\n", said.out)
+    assert re.fullmatch(rf"{re.escape(str(out))}: \d\.\d+ MB; \d+\.\d\d s\n", said.out)
     assert said.err.count("note: log.csv: 200 requests") == 1
     found = checked(out.read_text(encoding="utf-8"))
     assert found.cell("requests")[0] == "200"
@@ -212,6 +212,14 @@ def test_the_command_takes_traces_of_others_and_workloads(tmp_path, capsys, two_
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (
+            ["report", "broken.parquet", "--rate", "4", "-o", "x.html"],
+            "a trace without a rate and a time of its own, got --rate",
+        ),
+        (
+            ["report", "broken.parquet", "--largest", "4", "-o", "x.html"],
+            "a trace without options of clients, got --largest",
+        ),
         (["report", "nowhere.csv", "-o", "x.html"], "a trace, a study, or a workload, got 'nowhere.csv'"),
         (["report", "m-small", "-o", "x.pdf"], "an output that ends in .html, got 'x.pdf'"),
         (["report", "m-small", "--duration", "1m", "-o", "no/such/x.html"], "no/such"),

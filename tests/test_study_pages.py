@@ -14,6 +14,7 @@ import pytest
 
 import servegen_gpu as sg
 from servegen_gpu.errors import OptionError
+from servegen_gpu.plotting import studies as draw
 from servegen_gpu.plotting.words import duration_text, number
 from servegen_gpu.reporting.page import Section, page
 from servegen_gpu.reporting.studies import study_sections
@@ -284,3 +285,9 @@ def test_metrics_in_words():
     assert label_of("ttft_p99.9") == "p99.9 of TTFT in s"
     assert label_of("client_gap_p50_s") == "p50 of inter-arrival times of clients in s"
     assert label_of("my_own") == "my own"
+
+
+def test_intervals_of_morris_are_drawn_whole():
+    levels = [draw.Level("rate", 20.0, 15.0, 90.0), draw.Level("growth", 5.0, -np.inf, np.inf)]
+    (axes,) = draw.morris_plane(levels, np.array([3.0, 2.0]), "a peak").axes
+    assert 90 < axes.get_xlim()[1] < 120

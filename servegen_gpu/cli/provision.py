@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from servegen_gpu.cli import naive, pools, reading, sampling, studied
 from servegen_gpu.clients.saved.profile import is_profile
-from servegen_gpu.errors import OptionError
 from servegen_gpu.request.families import FAMILIES
 from servegen_gpu.trace import Trace
-
-OF_POOLS = ("rate", "scale", "peak", "start", "duration", "warmup")
 
 
 def add(commands: Any) -> None:
@@ -39,7 +37,9 @@ def add(commands: Any) -> None:
         help="beside it, what one renewal process with pooled lengths needs: gamma (the default), poisson, …",
     )
     made.add_argument("--replicas", type=int, default=200, metavar="N", help="of the workload (default: 200)")
-    made.add_argument("--routing", default="least-loaded", metavar="HOW", help="or round-robin, or session-affine")
+    made.add_argument(
+        "--routing", default="least-loaded", metavar="HOW", help="least-loaded (default), round-robin or session-affine"
+    )
     made.add_argument("--window", default="10m", metavar="TIME", help="of instances over time (default: 10m)")
     studied.add_results(made, "Parquet file of what every replica needs, for `report`")
 
@@ -76,17 +76,16 @@ def run(options: argparse.Namespace) -> int:
         shown.end()
     if options.output is not None:
         found.write(options.output)
-    studied.print_notes(options, notes)
+    studied.print_notes(options, notes + found.notes)
     if options.json:
         studied.print_json(found.to_dict())
     else:
-        print(found)
+        print(replace(found, notes=()))  # they are on standard error
     return 0
 
 
 def _trace(options: argparse.Namespace) -> Trace:
     """The trace, whole; options of clients and of sampling say nothing of it."""
     naive.refuse_clients(options)
-    if given := [name for name in OF_POOLS if getattr(options, name) is not None]:
-        raise OptionError("a trace without a rate and a time of its own", f"--{given[0]}", "leave it out")
+    sampling.refuse(options)
     return Trace.concat(list(reading.slabs(options.workload, options)))

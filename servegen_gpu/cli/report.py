@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.cli import pools, reading, sampling
+from servegen_gpu.cli import naive, pools, reading, sampling
+from servegen_gpu.disk import check_place
 from servegen_gpu.errors import OptionError
 
 OUTPUTS = (".html", ".htm")
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     if not options.output.lower().endswith(OUTPUTS):
         raise OptionError("an output that ends in .html", repr(options.output), "change --output")
+    check_place(Path(options.output))
     study = is_study(options.workload)
     source = options.workload if study else _source(options)
     other = None
@@ -56,10 +58,13 @@ def run(options: argparse.Namespace) -> int:
     if isinstance(source, sg.ClientPool) or isinstance(other, sg.ClientPool):
         found = sampling.keywords(options) | {"replica": options.replica}
         stated = {name: value for name, value in found.items() if value not in (None, NO_CHOICE.get(name))}
+    else:
+        naive.refuse_clients(options)
+        sampling.refuse(options)
     path = report(source, options.output, against=other, **stated)
     if not options.quiet:
         size = path.stat().st_size / 1e6
-        print(f"{path}: {size:.1f} MB; {time.perf_counter() - begun:.2f} s")
+        print(f"{path}: {size:.2g} MB; {time.perf_counter() - begun:.2f} s")
     return 0
 
 

@@ -72,3 +72,10 @@ def _correlations(pairs: Sequence[str]) -> dict[str, float] | None:
             raise OptionError("--rank-correlation once for a pair", repr(pair), "leave out one of them")
         stated[fields] = number
     return stated or None
+
+
+def refuse(options: argparse.Namespace) -> None:
+    """Refuse a rate and a time, where there is a trace, which has its own."""
+    names = ("rate", "scale", "peak", "start", "duration", "warmup")
+    if given := [name for name in names if getattr(options, name) is not None]:
+        raise OptionError("a trace without a rate and a time of its own", f"--{given[0]}", "leave it out")

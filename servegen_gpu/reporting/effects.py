@@ -127,7 +127,7 @@ def _morris(metric: str, rows: pd.DataFrame) -> str:
         for _, row in rows.iterrows()
     )
     alt = f"Mean size of effects (mu*) and their spread (sigma) on the {label_of(metric)}, largest first: {said}."
-    return picture(figure, alt, "Right: matters more. Up: not linear, or hangs on other parameters.")
+    return picture(figure, alt, "Right: matters more. Up: not linear, or depends on other parameters.")
 
 
 def _sobol(metric: str, rows: pd.DataFrame) -> str:

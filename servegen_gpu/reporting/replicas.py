@@ -106,7 +106,7 @@ def _enough(study: Study, summary: pd.DataFrame) -> str:
     reduced = summary["variance_reduction"].dropna()
     if len(reduced):
         each = ", ".join(f"{label_of(str(name))} {percent(max(part, 0.0), 1)}" for name, part in reduced.items())
-        said.append(f"Control variates take away of the variance of means: {each}.")
+        said.append(f"Means with control variates have less variance, by: {each}.")
     return bullets(said) + pictures([_convergence(study, name) for name in study.metrics[:MOST_PICTURES]])
 
 

@@ -47,7 +47,9 @@ def _baseline(study: Provision) -> str:
 
 def _plans(study: Provision) -> list[str]:
     """Instances by confidence; in brackets the interval."""
-    lines = [_row("instances that suffice for", [f"{level:.0%}" for level in LEVELS])]
+    single = all(len(study.sample(source)) == 1 for source in study.sources)
+    heads = [] if single else [f"{level:.0%}" for level in LEVELS]
+    lines = [_row("instances that suffice" + (" for this trace" if single else " for"), heads)]
     several = len(study.table) > sum(len(study.sample(source)) for source in study.sources) * 2
     shown = {figure: words for figure, words in LINES.items() if several or figure not in ("peak", "mean")}
     for source in study.sources:
@@ -56,13 +58,15 @@ def _plans(study: Provision) -> list[str]:
             plans = [study.plan(source, 1.0 if one else level, figure) for level in LEVELS[: 1 if one else None]]
             lines.append(_row(f"{source}, {words}", [_plan(plan, figure) for plan in plans]))
         rate_rps, by_rate = (study.plan(source, 1.0, figure).value for figure in ("max_rate_rps", "by_rate"))
-        alone = f"one holds up to {rate_rps:.3g} req/s: {by_rate:,.0f} by that" if rate_rps > 0 else "one holds no rate"
-        lines.append(f"{source}, one instance alone: {alone}")
+        holds = (
+            f"up to {rate_rps:.3g} req/s, {by_rate:,.0f} would do at that" if rate_rps > 0 else "no rate that was tried"
+        )
+        lines.append(f"{source}, one instance alone holds {holds} (it bears bursts that several share)")
     return lines
 
 
 def _row(name: str, cells: list[str]) -> str:
-    return f"{name:<40}" + "".join(f"{cell:>16}" for cell in cells)
+    return (f"{name:<40}" + "".join(f" {cell:>15}" for cell in cells)).rstrip()
 
 
 def _plan(plan: Interval, figure: str) -> str:
@@ -82,17 +86,18 @@ def _naive(study: Provision) -> list[str]:
     """What the naive plan has too few, or too many."""
     if "naive" not in study.sources:
         return []
-    lines = []
+    lines, one = [], len(study.sample(study.sources[0])) == 1
     for row in study.against_naive().to_dict("records"):
         apart, needed = row["difference"], row["needed"]
         if not math.isfinite(row["percent"]):
             continue
         word = "too few" if apart < 0 else "too many" if apart > 0 else "as many"
         by = f"{abs(apart):,.0f} {word} ({row['percent']:+.0f} %)" if apart else word
-        lines.append(
-            f"at {row['level']:.0%} the naive plan has {row['naive']:,.0f} of {needed:,.0f} instances, {by}: "
-            f"it misses the objective in {row['missed']:.0%} of replicas"
-        )
+        outcome = f"misses the objective in {row['missed']:.0%} of replicas"
+        if one:
+            outcome = f"{'misses' if row['missed'] else 'holds'} the objective"
+        plan = f"{row['naive']:,.0f} instances where {needed:,.0f} suffice"
+        lines.append(f"at {row['level']:.0%} the naive plan has {plan}, {by}: it {outcome}")
     return ["", *lines]
 
 
@@ -103,6 +108,8 @@ def _misses(study: Provision) -> list[str]:
     misses = study.misses()
     table = misses.pivot_table(index="instances", columns="source", values="probability")[list(study.sources)]
     near = table[(table > 0.005).any(axis=1) & (table < 1).any(axis=1)]
+    if near.empty:
+        return []
     lines = ["", _row("probability of a miss with", list(study.sources))]
     rows = list(near.itertuples()) if len(near) <= 16 else list(near.iloc[:: -(-len(near) // 16)].itertuples())
     return lines + [_row(f"{row[0]:,} instances", [f"{value:.1%}" for value in row[1:]]) for row in rows]
