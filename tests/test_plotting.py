@@ -194,6 +194,7 @@ def test_windows_are_those_of_in_windows():
 @pytest.mark.parametrize("name", DRAWN_OF)
 def test_a_trace_has_the_pictures_of_its_columns(name):
     plots = Plots(seen_of(name))
+    assert all(hasattr(plots, call.split("(")[0]) for call in repr(plots)[len("<Plots: ") : -1].split(", "))
     drawings = {one: drawing for one in DRAWN if (drawing := plots.drawing(one)) is not None}
     assert drawings.keys() == DRAWN_OF[name]
     for drawing in drawings.values():

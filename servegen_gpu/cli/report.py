@@ -10,7 +10,6 @@ from typing import Any
 
 import servegen_gpu as sg
 from servegen_gpu.cli import naive, pools, reading, sampling
-from servegen_gpu.disk import check_place
 from servegen_gpu.errors import OptionError
 
 OUTPUTS = (".html", ".htm")
@@ -43,12 +42,12 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from servegen_gpu.reporting.report import is_study, report
+    from servegen_gpu.reporting.report import report
+    from servegen_gpu.studies.file import is_study
 
     begun = time.perf_counter()
     if not options.output.lower().endswith(OUTPUTS):
         raise OptionError("an output that ends in .html", repr(options.output), "change --output")
-    check_place(Path(options.output))
     study = is_study(options.workload)
     source = options.workload if study else _source(options)
     other = None

@@ -52,7 +52,8 @@ class Plots:
         self._names = list(names)
 
     def __repr__(self) -> str:
-        return f"<Plots: {', '.join(DRAWN)}>"
+        calls = [f"lengths({name!r})" if name in lengths.NAMES else f"{name}()" for name in DRAWN]
+        return f"<Plots: {', '.join(calls)}>"
 
     @cached_property
     def sides(self) -> tuple[Side, ...]:

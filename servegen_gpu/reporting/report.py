@@ -26,7 +26,7 @@ from servegen_gpu.reporting.against import comparison_section
 from servegen_gpu.reporting.page import Section, page
 from servegen_gpu.reporting.parts import paragraph
 from servegen_gpu.reporting.traces import notes, trace_sections
-from servegen_gpu.studies.file import STUDY_KEY, read_study
+from servegen_gpu.studies.file import is_study, read_study
 from servegen_gpu.studies.provisioned import Provision
 from servegen_gpu.studies.sensitivity import Sensitivity
 from servegen_gpu.studies.study import Study
@@ -85,22 +85,6 @@ def report(
     with new_file(Path(path)) as sink:  # before hours of reading: a page that cannot be written is refused now
         sink.write((_study_page(source) if study else _trace_page(source, against, sampling)).encode())
     return Path(path)
-
-
-def is_study(source: Any) -> bool:
-    """Whether a source is a file of a study: Parquet with its key in the metadata."""
-    if not isinstance(source, str | os.PathLike) or not os.path.isfile(source):
-        return False
-    with open(source, "rb") as file:
-        if file.read(4) != b"PAR1":
-            return False
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return STUDY_KEY in (pq.read_schema(source).metadata or {})
-    except (pa.ArrowException, OSError):
-        return False  # whoever reads it as a trace says what is wrong
 
 
 def _study_page(source: Any) -> str:

@@ -118,8 +118,10 @@ def read_study(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], pd.Da
     return kind, settings, table.replace_schema_metadata().to_pandas()
 
 
-def is_study(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a study that this package wrote."""
+def is_study(path: Any) -> bool:
+    """Whether something is the path of a study that this package wrote."""
+    if not isinstance(path, str | os.PathLike) or not os.path.isfile(path):  # no pipe, which is read once
+        return False
     import pyarrow as pa
     import pyarrow.parquet as pq
 
