@@ -429,6 +429,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "less variance by pairing" in printed.out
     assert main(["montecarlo", *WORKLOAD, "--naive", "poisson", "--replicas", "2", "--quiet"]) == 0
     capsys.readouterr()
+    served = [*WORKLOAD, "--replicas", "1", "--metrics", "instances", "--at", "p90", "--json"]
+    assert main(["montecarlo", *served]) == 0
+    objective = json.loads(capsys.readouterr().out)["settings"]["assumed"]["objective"]
+    assert objective == {"ttft_s": 2.0, "tbt_s": None, "level": 0.9}  # the quantile alone counts, too
     talking = ["montecarlo", "deepseek-r1", *WORKLOAD[1:], "--replicas", "1"]
     for quiet, notes in (([], 1), (["--quiet"], 0)):
         assert main([*talking, *quiet]) == 0

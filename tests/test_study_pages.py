@@ -278,13 +278,21 @@ def test_a_study_that_has_just_begun_has_a_page(rows: int):
 
 
 def test_metrics_in_words():
-    assert label_of("output_tokens_p99_10s") == "p99 of output tokens in 10 s"
+    assert label_of("output_tokens_p99_10s") == "P99 of output tokens in 10 s"
     assert label_of("requests_idc_60s") == "index of dispersion of requests in 60 s"
     assert label_of("input_tokens_mean") == "mean of input tokens"
     assert label_of("input_tokens") == "sum of input tokens"
-    assert label_of("ttft_p99.9") == "p99.9 of TTFT in s"
-    assert label_of("client_gap_p50_s") == "p50 of inter-arrival times of clients in s"
+    assert label_of("ttft_p99.9") == "P99.9 of TTFT in s"
+    assert label_of("client_gap_p50_s") == "P50 of inter-arrival times of clients in s"
     assert label_of("my_own") == "my own"
+
+
+def test_figures_of_service_say_what_they_assume():
+    pool = sg.population("m-small", clients=10)
+    study = monte_carlo(pool, rate=2, duration="1m", replicas=2, metrics=["instances", "ttft_p99"])
+    sections = {section.title: section.html for section in study_sections("montecarlo", study.settings, study.table)}
+    assert "Figures of service assume one instance of a server (step_s 0.012" in sections["Measured and assumed"]
+    assert "<td>assumed" not in sections["How it was made"]
 
 
 def test_intervals_of_morris_are_drawn_whole():

@@ -16,6 +16,7 @@ from servegen_gpu.errors import OptionError
 if TYPE_CHECKING:
     from servegen_gpu.reducing.metrics import Assumed
 
+SLO, AT = "ttft=2s", "p99"
 EVERY_S = 0.2
 WIDTH, BAR = 79, 30
 
@@ -34,8 +35,8 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
         help="that ttft_p99, instances and kv_tokens_peak assume: see `servegen-gpu servers`; or a TOML file",
     )
     parser.add_argument("--instances", type=int, metavar="N", help="of the server, for ttft_p99 and the like (1)")
-    parser.add_argument("--slo", metavar="BOUNDS", help="that `instances` hold, such as ttft=2.25s,tbt=500ms (ttft=2s)")
-    parser.add_argument("--at", default="p99", metavar="P", help="quantile that keeps to the bounds (default: p99)")
+    parser.add_argument("--slo", metavar="BOUNDS", help=f"that `instances` hold, such as ttft=2.25s,tbt=500ms ({SLO})")
+    parser.add_argument("--at", default=AT, metavar="P", help=f"quantile that keeps to the bounds (default: {AT})")
 
 
 def add_results(parser: argparse.ArgumentParser, output: str) -> None:
@@ -71,8 +72,8 @@ def assumed(options: argparse.Namespace) -> Assumed | None:
         said["server"] = load_server(options.server)
     if options.instances is not None:
         said["instances"] = options.instances
-    if options.slo is not None:
-        said["objective"] = parse_objective(options.slo, options.at)
+    if options.slo is not None or options.at != AT:
+        said["objective"] = parse_objective(options.slo or SLO, options.at)
     return Assumed(**said) if said else None
 
 

@@ -42,7 +42,7 @@ def decision_sections(settings: Mapping[str, Any], table: pd.DataFrame) -> list[
     if _several(study):
         made.append(Section("Chance of missing the objective", _misses(study)))
     made.append(Section("All figures", _figures(study)))
-    made.append(Section("Measured and assumed", _origins(settings)))
+    made.append(Section("Measured and assumed", origins(settings)))
     return made
 
 
@@ -207,7 +207,7 @@ def _figures(study: Provision) -> str:
     return said + table_of(head, rows, caption="What suffices for so many replicas; of rates, what so many reach")
 
 
-def _origins(settings: Mapping[str, Any]) -> str:
+def origins(settings: Mapping[str, Any]) -> str:
     """What the decision rests on: the numbers of the server by where they are from, and the clients."""
     server = settings["server"]
     about = ", ".join(str(server[name]) for name in ("model", "hardware") if server.get(name))

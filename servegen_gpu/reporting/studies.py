@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.reporting.page import Section
+from servegen_gpu.reporting.parts import paragraph
 from servegen_gpu.reporting.parts import table as table_of
+from servegen_gpu.studies.settings import assumed_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LONGEST_SETTING = 400
-SHOWN_ELSEWHERE = ("bins",)
-"""Settings that are data for pictures."""
+SHOWN_ELSEWHERE = ("bins", "server", "assumed")
+"""Settings that are data for pictures, or have a table of their own."""
 
 
 def study_sections(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) -> list[Section]:
@@ -34,6 +36,8 @@ def study_sections(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) 
     if not len(table):
         raise OptionError("a study with results", "a table without rows", "let it go on: run the same command again")
     made = _found(kind, settings, table)
+    if settings.get("assumed"):
+        made.append(Section("Measured and assumed", _assumed(settings)))
     return [*made, Section("How it was made", settings_table(settings))]
 
 
@@ -51,6 +55,13 @@ def _found(kind: str, settings: Mapping[str, Any], table: pd.DataFrame) -> list[
 
         return decision_sections(settings, table)
     raise OptionError("a study of kind montecarlo, sensitivity or provision", repr(kind)[:60], "give another file")
+
+
+def _assumed(settings: Mapping[str, Any]) -> str:
+    """What figures of service rest on: a server, and where its numbers are from."""
+    from servegen_gpu.reporting.decision import origins
+
+    return paragraph(" ".join(assumed_in_words(settings))) + origins({"server": settings["assumed"]["server"]})
 
 
 def settings_table(settings: Mapping[str, Any]) -> str:

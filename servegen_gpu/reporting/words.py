@@ -27,12 +27,16 @@ def label_of(metric: str) -> str:
         return PLAIN[metric]
     if match := re.fullmatch(r"(\w+?)_(peak|mean|idc|p[\d.]+)_([\d.]+)s", metric):
         column, kind, width = match.groups()
-        return f"{KINDS.get(kind, kind)} of {_plain(column)} in {width} s"
+        return f"{_kind(kind)} of {_plain(column)} in {width} s"
     if match := re.fullmatch(r"(\w+?)_(peak|mean|p[\d.]+)(?:_s)?", metric):
-        return f"{match[2]} of {OF.get(match[1], _plain(match[1]))}"
+        return f"{_kind(match[2])} of {OF.get(match[1], _plain(match[1]))}"
     if match := re.fullmatch(r"top_(\d+)_share", metric):
         return f"share of the {match[1]} largest clients"
     return f"sum of {_plain(metric)}" if metric.endswith("_tokens") else _plain(metric)
+
+
+def _kind(kind: str) -> str:
+    return KINDS.get(kind, kind.upper() if kind.startswith("p") and kind != "peak" else kind)
 
 
 def _plain(name: str) -> str:
