@@ -287,3 +287,10 @@ def test_without_matplotlib_pictures_say_what_to_install(monkeypatch):
     assert "<img" not in said
     assert f"{len(trace):,} requests in 20 min" in said
     assert "input_tokens" in said
+
+
+def test_a_panel_without_a_line_is_left_out():
+    """Two clients a second apart: bins have too few gaps for a CV."""
+    trace = sg.Trace({"arrival_us": np.arange(120) * 10**6, "client": np.arange(120) % 2})
+    panels = trace.plot.top_clients().axes
+    assert [axes.get_title("left") for axes in panels] == ["Rate, requests/s"]

@@ -119,16 +119,18 @@ def top(sides: Sides) -> Drawing | None:
     bins = int(max(side.data.seen.seconds // kept.bin_s, 1))
     size, unit = unit_of(side.data.seen.seconds)
     at = (np.arange(bins) + 0.5) * kept.bin_s / size
-    with sheet(len(kinds)) as (figure, panels):
-        for column, line in zip(largest, LINES, strict=False):
-            of = {name: np.zeros(bins) for name in kept.sums}
-            for name, grid in kept.sums.items():
-                some = grid[:bins, column]
-                of[name][: len(some)] = some
-            for name, axes in zip(kinds, panels, strict=True):
-                axes.plot(at, _over_time(of, name, kept.bin_s), label=f"client {kept.ids[column]}", **line.curve())
-        for label, axes in zip(kinds.values(), panels, strict=True):
-            axes.set_title(label)
+    binned = {name: np.zeros((bins, len(largest))) for name in kept.sums}
+    for name, grid in kept.sums.items():
+        some = grid[:bins, largest]
+        binned[name][: len(some)] = some
+    over_time = {name: _over_time(binned, name, kept.bin_s) for name in kinds}
+    shown = [name for name in kinds if np.isfinite(over_time[name]).any()]  # a CV takes several gaps in a bin
+    with sheet(len(shown)) as (figure, panels):
+        panels = np.atleast_1d(panels)
+        for name, axes in zip(shown, panels, strict=True):
+            for column, curve, line in zip(largest, over_time[name].T, LINES, strict=False):
+                axes.plot(at, curve, label=f"client {kept.ids[column]}", **line.curve())
+            axes.set_title(kinds[name])
             from_zero(axes)
             count_axis(axes.yaxis)
         panels[-1].set_xlabel(unit)
@@ -140,7 +142,7 @@ def top(sides: Sides) -> Drawing | None:
     return Drawing(
         f"The largest clients{whose}",
         figure,
-        "Panels over time, with a line for each of the largest clients: rate, CV of inter-arrival times, mean lengths.",
+        f"Panels over time, with a line for each of the largest clients: {', '.join(kinds[name] for name in shown)}.",
         f"{side.name}: " * (len(sides) > 1) + sentence([*named, f"bins of {time_text(kept.bin_s)}"]),
     )
 

@@ -36,7 +36,7 @@ def assumed_in_words(settings: Mapping[str, Any]) -> list[str]:
     count = "one instance" if assumed["instances"] == 1 else f"{assumed['instances']:,} instances"
     objective = Objective(**assumed["objective"])
     return [
-        f"Figures of service assume {count} of {server['name'] or 'a server'} ({numbers}), `instances` {objective}."
+        f"Figures of service assume {count} of {server['name'] or 'a server'} ({numbers}), their number {objective}."
     ]
 
 
