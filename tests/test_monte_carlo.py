@@ -353,6 +353,9 @@ def test_a_study_in_words(study: Study, pool: sg.ClientPool):
     varied = str(sg.monte_carlo(pool, **HOW, vary="rate=0.5:2:log", draws=4, replicas=2, until="1%"))
     assert "8 replicas in 4 draws of 120 s at 4 req/s, seed 0; rate 0.5 to 2 (log)" in varied
     assert "Share of the variance that is of parameters" in varied
+    one_bin = sg.monte_carlo(pool, **HOW | {"metrics": ["requests_idc_120s", "requests"]}, replicas=2)
+    assert "No replica has a value of requests_idc_120s: " in str(one_bin)
+    assert "No replica" not in text
     assert "mean of requests to ±1 %: no" in varied
     assert "assume" not in text
     served = sg.monte_carlo(pool, **HOW | {"metrics": ["instances", "requests"]}, replicas=1)

@@ -29,6 +29,8 @@ def text_of(study: Study) -> str:
     lines += [*_aligned(rows), ""]
     always = ", those of means however often one looks" if study.settings.get("until") else ""
     said = [f"Intervals are of {100 * study.confidence:.6g} % each{always}; quantiles have them for any distribution."]
+    if len(study) and (empty := summary.index[summary["replicas"] == 0].tolist()):
+        said.append(f"No replica has a value of {', '.join(empty)}: nothing to count, or bins too few or empty.")
     short = [p for p in QUANTILES if not np.isfinite(summary[[f"p{p}_low", f"p{p}_high"]].to_numpy()).all()]
     if short and not study.parameters and len(study):
         needed = [f"{p} %: {sample_needed(p / 100, study.confidence):,}" for p in short]
