@@ -361,7 +361,7 @@ def test_a_study_in_words(study: Study, pool: sg.ClientPool):
     served = sg.monte_carlo(pool, **HOW | {"metrics": ["instances", "requests"]}, replicas=1)
     words = " ".join(str(served).split())
     assert "Figures of service assume one instance of a server (step_s 0.012, " in words
-    assert "their number P99 of TTFT within 2 s." in words
+    assert "instances are counted that hold a P99 of TTFT within 2 s." in words
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

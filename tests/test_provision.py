@@ -15,7 +15,7 @@ from scipy import stats
 import servegen_gpu as sg
 from servegen_gpu.backends.native.library import find_library
 from servegen_gpu.cli import main
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.serving.fleet import LEAD_S, Fleet, _least
 from servegen_gpu.serving.objective import Objective, parse_objective
 from servegen_gpu.serving.simulate import alone, instances_needed
@@ -348,7 +348,7 @@ def test_a_study_is_read_as_it_was_written(pool: sg.ClientPool, study: Provision
         Provision.read(tmp_path / "other.parquet")
 
 
-def test_the_command(pool: sg.ClientPool, tmp_path, capsys):
+def test_the_command(pool: sg.ClientPool, tmp_path, capsys, monkeypatch):
     sg.generate(pool, rate=8, duration="1m", seed=3).write(tmp_path / "trace.csv")
     path, study = str(tmp_path / "trace.csv"), str(tmp_path / "study.parquet")
     words = ["--slo", "ttft=2s,tbt=500ms", "--server", "llama-3-8b-a100", "--replicas", "3", "--window", "20s"]
@@ -368,6 +368,9 @@ def test_the_command(pool: sg.ClientPool, tmp_path, capsys):
     assert "note:" not in printed.out + printed.err
     assert "fitted: step_s" in said
     assert "50 clients, 0 of them measured" in said
+    monkeypatch.setattr(Provision, "write", lambda *_: (_ for _ in ()).throw(OutputError("space", "none", "free some")))
+    assert main(["provision", path, *words, "-o", study]) == 2
+    assert "instances that suffice" in capsys.readouterr().out  # what was found is said first
     for wrong, message in (
         ([path, *words, "--rate", "3"], "without a rate and a time of its own, got --rate"),
         ([path, *words, "--largest", "3"], "a trace without options of clients"),

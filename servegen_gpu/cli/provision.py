@@ -74,13 +74,13 @@ def run(options: argparse.Namespace) -> int:
         )
     finally:
         shown.end()
-    if options.output is not None:
-        found.write(options.output)
     studied.print_notes(options, notes + found.notes)
     if options.json:
         studied.print_json(found.to_dict())
     else:
         print(replace(found, notes=()))  # they are on standard error
+    if options.output is not None:
+        found.write(options.output)
     return 0
 
 

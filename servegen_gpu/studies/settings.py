@@ -34,10 +34,8 @@ def assumed_in_words(settings: Mapping[str, Any]) -> list[str]:
     server = assumed["server"]
     numbers = ", ".join(f"{name} {one['value']:,.6g}" for name, one in server["parameters"].items())
     count = "one instance" if assumed["instances"] == 1 else f"{assumed['instances']:,} instances"
-    objective = Objective(**assumed["objective"])
-    return [
-        f"Figures of service assume {count} of {server['name'] or 'a server'} ({numbers}), their number {objective}."
-    ]
+    said = f"Figures of service assume {count} of {server['name'] or 'a server'} ({numbers})"
+    return [f"{said}; instances are counted that hold a {Objective(**assumed['objective'])}."]
 
 
 def _assumed(value: Any) -> bool:
