@@ -267,6 +267,15 @@ def test_odd_traces_are_drawn_where_there_is_something_to_draw(columns, expected
     assert {one for one in DRAWN if plots.drawing(one) is not None} == expected
 
 
+def test_a_notebook_counts_items_as_items():
+    trace = made("mm-omni")
+    said = trace._repr_html_()
+    row = re.search(r"<td[^>]*>image items</td><td>([^<]*)</td>", said)
+    assert row is not None
+    assert float(row[1]) == pytest.approx(trace["image_tokens"].lengths.mean(), rel=0.01)
+    assert "image_tokens" not in said
+
+
 def test_figures_are_the_same_bytes_and_hold_any_text():
     plots = Plots(seen_of("m-small"), seen_of("m-small", 1), names=["$\\frac{<script>", "&\x00\u202e'\"模"])
     texts = [svg_of(plots.skew()) for _ in range(2)]

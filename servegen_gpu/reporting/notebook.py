@@ -28,10 +28,10 @@ def summary_html(trace: Trace) -> str:
             continue
         values = column.lengths[::step] if isinstance(column, Ragged) else column[::step]
         cells = [number(float(x)) for x in (values.mean(), *np.quantile(values, (0.5, 0.99)))] if len(values) else []
-        label = f"{name} per request" if isinstance(column, Ragged) else name
+        label = f"{name.removesuffix('_tokens')} items" if isinstance(column, Ragged) else name
         rows.append([label, *(cells or ["–"] * 3)])
     of = f", of one request in {step:,}" if step > 1 else ""
-    found = table(["", "mean", "P50", "P99"], rows, caption=f"Lengths{of}") if rows else ""
+    found = table(["", "mean", "P50", "P99"], rows, caption=f"Of a request{of}") if rows else ""
     return f"<p><strong>{escaped(_said(trace))}</strong></p>{found}{_rate(trace)}"
 
 
