@@ -90,6 +90,7 @@ DEEP = b'{"format": 1, "kind": "montecarlo", "settings": ' + b'{"a":' * 20_000 +
         (b"{", X, "no JSON"),
         (b"\xff\xfe", X, "no JSON"),
         (DEEP, X, "no JSON"),
+        (header(settings={"confidence": float("nan")}), X, "NaN as a number"),
         (b"[1]", X, "no settings"),
         (header(settings=[1]), X, "no settings"),
         (header(format=2), X, "format 2"),

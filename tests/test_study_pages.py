@@ -6,6 +6,7 @@ import html
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from servegen_gpu.reporting.page import Section, page
 from servegen_gpu.reporting.studies import study_sections
 from servegen_gpu.reporting.words import label_of
 from servegen_gpu.studies.fan import loads_of
+from servegen_gpu.studies.file import write_study
 from servegen_gpu.studies.intervals import mean_interval, quantile_interval
 from servegen_gpu.studies.monte_carlo import monte_carlo
 
@@ -242,13 +244,17 @@ def test_a_decision_without_a_naive_generator_and_one_that_nothing_meets():
     assert "no number of instances to look at" in lost["Chance of missing the objective"]
 
 
+def made_of(kind: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    return {
+        "montecarlo": replicas,
+        "sensitivity": lambda: effects("morris"),
+        "provision": lambda: provisioned({"clients": [[3.0, 2.0, 3.0], [4.0, 4.0, 1.0]], "naive": [[1.0, 1.0, 1.0]]}),
+    }[kind]()
+
+
 @pytest.mark.parametrize("kind", ["montecarlo", "sensitivity", "provision"])
 def test_names_from_files_are_escaped_and_every_picture_has_words(kind: str):
-    made = {
-        "montecarlo": replicas,
-        "sensitivity": lambda: effects("tornado"),
-        "provision": lambda: provisioned({"clients": [[3.0, 2.0], [4.0, 4.0]]}),
-    }[kind]()
+    made = made_of(kind)
     text = page(EVIL, study_sections(kind, *made))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
@@ -258,6 +264,51 @@ def test_names_from_files_are_escaped_and_every_picture_has_words(kind: str):
     assert not re.search(r'(src|href)="(?!data:image/svg\+xml;base64,|#)', text)
     again = page(EVIL, study_sections(kind, *made))
     assert text == again
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("montecarlo", {"metrics": ["requests"]}),
+        ("montecarlo", {"confidence": "high"}),
+        ("montecarlo", {"duration_s": "1h"}),
+        ("sensitivity", {"method": EVIL}),
+        ("sensitivity", {"metrics": [3]}),
+        ("sensitivity", {"points": "many"}),
+        ("sensitivity", {"replicas": None}),
+        ("sensitivity", {"confidence": {}}),
+        ("provision", {"objective": {"ttft_s": "soon"}}),
+        ("provision", {"server": {"name": "mine"}}),
+        ("provision", {"server": {"parameters": {"step_s": 0.014}}}),
+        ("provision", {"confidence": 95}),
+        ("provision", {"clients": "nine"}),
+    ],
+)
+def test_a_file_with_other_settings_is_refused(tmp_path: Path, kind: str, changes: dict[str, Any]):
+    settings, table = made_of(kind)
+    write_study(tmp_path / "x.parquet", kind, settings, table)
+    assert sg.report(tmp_path / "x.parquet", tmp_path / "x.html").exists()
+    write_study(tmp_path / "x.parquet", kind, settings | changes, table)
+    with pytest.raises(OptionError):
+        sg.report(tmp_path / "x.parquet", tmp_path / "x.html")
+
+
+def test_a_file_without_a_window_is_refused(tmp_path: Path):
+    settings, table = made_of("provision")
+    for changed in (
+        table.drop(index=4),
+        table[table["window_start_s"] < 0],
+        table.replace({"source": {"clients": "a"}}),
+    ):
+        write_study(tmp_path / "x.parquet", "provision", settings, changed)
+        with pytest.raises(OptionError, match="list of"):
+            sg.report(tmp_path / "x.parquet", tmp_path / "x.html")
+
+
+def test_effects_on_a_figure_that_is_infinite():
+    settings, table = effects("morris")
+    table.loc[1, ["mu_star", "mu_star_low", "mu_star_high", "mu", "sigma"]] = np.nan
+    assert "burstiness mu* –" in said(study_sections("sensitivity", settings, table))["Peak of requests in 10 s"]
 
 
 def test_what_is_no_study_is_refused():

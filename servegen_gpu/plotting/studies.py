@@ -6,7 +6,6 @@ Every function takes plain arrays and gives a figure; the words for those who do
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -165,8 +164,8 @@ def tornado(names: Sequence[str], low: Floats, high: Floats, base: float, label:
 
 def morris_plane(mu_star: Sequence[Level], sigma: Floats, label: str) -> Figure:
     """Mean size of elementary effects, with intervals, against their spread."""
-    ends = [max(level.value, level.high) for level in mu_star]
-    largest = max(*filter(math.isfinite, ends), float(sigma.max(initial=0)), 0.0)
+    ends = np.array([*(end for level in mu_star for end in (level.value, level.high)), *sigma])
+    largest = float(ends[np.isfinite(ends)].max(initial=0))  # of figures that may be infinite nothing is known
     with sheet(height_in=3.0 + 0.2 * ((len(mu_star) + 2) // 2)) as (figure, axes):
         most = largest * 1.15 or 1.0
         axes.plot([0, most], [0, most], color=GREY, linewidth=1, linestyle="dotted", label="sigma = mu*")

@@ -32,7 +32,11 @@ from servegen_gpu.studies.sensitivity import Sensitivity
 from servegen_gpu.studies.study import Study
 from servegen_gpu.trace import Trace
 
-STUDIES: dict[type, str] = {Study: "montecarlo", Sensitivity: "sensitivity", Provision: "provision"}
+STUDIES: dict[type[Study | Sensitivity | Provision], str] = {
+    Study: "montecarlo",
+    Sensitivity: "sensitivity",
+    Provision: "provision",
+}
 Source = Trace | Iterable[Trace] | str | os.PathLike[str] | ClientPool | PackedWorkload
 
 
@@ -93,8 +97,9 @@ def _study_page(source: Any) -> str:
 
     if type(source) in STUDIES:
         return page(repr(source)[1:-1], study_sections(STUDIES[type(source)], source.settings, source.table))
-    kind, settings, table = read_study(source)
-    return page(f"{Path(source).name}: {kind}", study_sections(kind, settings, table))
+    kind = read_study(source)[0]
+    study = next(reader for reader, name in STUDIES.items() if name == kind).read(source)  # looks at settings, too
+    return page(f"{Path(source).name}: {kind}", study_sections(kind, study.settings, study.table))
 
 
 def _trace_page(source: Any, against: Source | None, sampling: Options) -> str:

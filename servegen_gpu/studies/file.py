@@ -157,7 +157,7 @@ def _header(metadata: dict[bytes, bytes] | None, path: str | os.PathLike[str]) -
     if len(text) > MOST_HEADER_BYTES:
         _refuse(path, f"settings of {len(text):,} bytes")
     try:
-        header = json.loads(text)
+        header = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         _refuse(path, f"settings that are no JSON ({error})", error)
     if not isinstance(header, dict) or not isinstance(header.get("settings"), dict):
@@ -168,6 +168,11 @@ def _header(metadata: dict[bytes, bytes] | None, path: str | os.PathLike[str]) -
     if not isinstance(kind, str) or kind not in KINDS:
         _refuse(path, f"kind {str(kind)[:40]!r}")
     return kind, header["settings"]
+
+
+def _no_number(text: str) -> NoReturn:
+    """Refuse NaN and infinities, which Python reads as numbers and JSON does not know."""
+    raise ValueError(f"{text} as a number")
 
 
 def _refuse(path: str | os.PathLike[str], got: str, error: Exception | None = None) -> NoReturn:

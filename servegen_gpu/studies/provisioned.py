@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.serving.objective import Objective
 from servegen_gpu.studies.file import read_study, write_study
 from servegen_gpu.studies.intervals import Interval, quantile_interval, share_interval
 
@@ -242,10 +243,40 @@ class Provision:
         if kind != "provision":
             raise OptionError("a provisioning study", f"one of kind {kind} in {os.fspath(path)}", "give another file")
         kinds = {name: table[name].dtype.kind for name in table}
-        if kinds != COLUMNS or not isinstance(settings.get("objective"), dict) or not len(table):
+        if kinds != COLUMNS or not len(table):
             got = f"columns {', '.join(map(str, table.columns))[:80]} in {os.fspath(path)}"
             raise OptionError(f"a table of {', '.join(COLUMNS)}", got, "give another file")
+        if wrong := _wrong_in(settings, table):
+            raise OptionError("a provisioning study", f"another {wrong} in {os.fspath(path)}", "give another file")
         return cls(table, settings)
+
+
+def _wrong_in(settings: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """What is not as it should be, for files are of anybody's making; empty if all is well."""
+    objective, server, confidence = (settings.get(name) for name in ("objective", "server", "confidence"))
+    try:
+        Objective(**objective)  # type: ignore[arg-type]
+    except (TypeError, OptionError):
+        return "objective"
+    parameters = server.get("parameters") if isinstance(server, dict) else None
+    if not isinstance(parameters, dict) or not all(map(_parameter, parameters.values())):
+        return "server"
+    if not isinstance(confidence, float) or not 0 < confidence < 1:
+        return "confidence"
+    if "clients_measured" in settings and {type(settings.get(n)) for n in ("clients", "clients_measured")} != {int}:
+        return "number of clients"
+    window = table[["window_start_s", "window_s"]].to_numpy()
+    each = table.assign(whole=table["window_start_s"] == WHOLE).groupby(["source", "replica"])["whole"]
+    rows = each.size().groupby(level="source")
+    if not np.isfinite(window).all() or (each.sum() != 1).any() or (rows.nunique() != 1).any() or rows.min().min() < 2:
+        return "list of windows"
+    first, *others = dict.fromkeys(table["source"])
+    return "" if first in ("clients", "trace") and others in ([], ["naive"]) else "list of sources"
+
+
+def _parameter(one: Any) -> bool:
+    """Whether a parameter of a server is a number with an origin."""
+    return isinstance(one, dict) and isinstance(one.get("value"), int | float) and isinstance(one.get("origin"), str)
 
 
 def _by_replica(rows: pd.DataFrame, name: str) -> NDArray[np.float64]:

@@ -166,11 +166,25 @@ class Sensitivity:
         if kind != "sensitivity" or method is None:
             raise OptionError("a study of sensitivity", f"one of kind {kind} in {os.fspath(path)}", "give another file")
         columns, kinds = [*ROW, *method.columns, "noise_share"], [table[name].dtype.kind for name in table]
-        named = [isinstance(settings.get("metrics"), list), isinstance(settings.get("vary"), dict)]
-        if list(table.columns) != columns or set(kinds[2:]) - {"f"} or not all(named):
+        if list(table.columns) != columns or set(kinds[2:]) - {"f"}:
             got = f"columns {', '.join(map(str, table.columns))[:80]} in {os.fspath(path)}"
             raise OptionError(f"a table with the columns {', '.join(columns)}", got, "give another file")
+        if wrong := _wrong_in(settings, table):
+            got = f"{wrong} {str(settings.get(wrong))[:60]} in {os.fspath(path)}"
+            raise OptionError("settings of a study of sensitivity", got, "give another file")
         return cls(table, settings)
+
+
+def _wrong_in(settings: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """Name of a setting that is not what it should be, for files are of anybody's making; empty if there is none."""
+    checks: Mapping[str, Callable[[Any], bool]] = {
+        "metrics": lambda value: bool(value == list(dict.fromkeys(table["metric"]))),
+        "vary": lambda value: isinstance(value, dict),
+        "points": lambda value: type(value) is int and value > 0,
+        "replicas": lambda value: type(value) is int and value > 0,
+        "confidence": lambda value: isinstance(value, float) and 0 < value < 1,
+    }
+    return next((name for name, well in checks.items() if not well(settings.get(name))), "")
 
 
 def sensitivity(
