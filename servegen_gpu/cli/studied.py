@@ -64,17 +64,10 @@ def metrics(options: argparse.Namespace) -> list[str]:
 def assumed(options: argparse.Namespace) -> Assumed | None:
     """What figures of service assume; None where nothing is said."""
     from servegen_gpu.reducing.metrics import Assumed
-    from servegen_gpu.serving.objective import parse_objective
-    from servegen_gpu.serving.profiles import load_server
 
-    said: dict[str, Any] = {}
-    if options.server is not None:
-        said["server"] = load_server(options.server)
-    if options.instances is not None:
-        said["instances"] = options.instances
-    if options.slo is not None or options.at != AT:
-        said["objective"] = parse_objective(options.slo or SLO, options.at)
-    return Assumed(**said) if said else None
+    stated = {"server": options.server, "instances": options.instances, "slo": options.slo}
+    said = {name: value for name, value in stated.items() if value is not None}
+    return Assumed.of(**said, at=options.at) if said or options.at != AT else None
 
 
 def print_notes(options: argparse.Namespace, notes: tuple[str, ...]) -> None:

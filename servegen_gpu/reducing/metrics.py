@@ -14,6 +14,7 @@ COLUMN is ``requests`` or a column of tokens, W a length in seconds, Q a percent
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -31,8 +32,8 @@ from servegen_gpu.reducing.loads import index_of_dispersion, loads, totals
 from servegen_gpu.reducing.reduction import Reduction, State
 from servegen_gpu.reducing.served import Outcome, arrivals
 from servegen_gpu.request.schema import COLUMNS
-from servegen_gpu.serving.objective import Objective
-from servegen_gpu.serving.profiles import described
+from servegen_gpu.serving.objective import Objective, parse_objective
+from servegen_gpu.serving.profiles import described, load_server
 from servegen_gpu.serving.server import Server
 
 Figure = Callable[[Any], float]
@@ -77,6 +78,20 @@ class Assumed:
     objective: Objective = field(default_factory=lambda: Objective(2.0, None, 0.99))
     service: ServiceTime | None = None
     every_s: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        server: str | os.PathLike[str] | Server | None = None,
+        instances: int = 1,
+        slo: str = "ttft=2s",
+        at: str | float = "p99",
+    ) -> Assumed:
+        """From words: a server by its name or TOML file (`servegen_gpu.load_server`), and bounds of a quantile.
+
+        >>> sg.Assumed.of("llama-3-70b-4xa100", instances=30, slo="ttft=5s,tbt=100ms", at="p99")
+        """
+        return cls(Server() if server is None else load_server(server), instances, parse_objective(slo, at))
 
     def described(self) -> dict[str, Any]:
         """In terms that JSON has: every number of the server with its origin."""

@@ -31,6 +31,8 @@ FIGURES = {
     "by_rate": "instances by the rate of one",
     "max_rate_rps": "req/s that one instance holds",
 }
+OF_ONE = ("by_rate", "max_rate_rps")
+"""Figures of one instance alone: nothing is said of them where it holds no rate that was tried."""
 SOURCES = {"clients": "the clients", "trace": "the trace", "naive": "the naive generator"}
 ORIGINS = {"published": "Published", "fitted": "Fitted to measurements", "assumed": "Assumed"}
 
@@ -190,11 +192,15 @@ def _misses(study: Provision) -> str:
 def _figures(study: Provision) -> str:
     """All plans: one row for each figure, one column for each level."""
     rows: list[list[str]] = []
+    levels = LEVELS if len(study.sample(study.sources[0])) > 1 else LEVELS[:1]
     for source in study.sources:
         several = len(study.sample(source)) > 1
         rows.append([SOURCES[source][0].upper() + SOURCES[source][1:]])
+        holds_any = study.plan(source, LEVEL, "max_rate_rps").value > 0
         for figure, words in FIGURES.items():
-            plans = [study.plan(source, level, figure) for level in LEVELS]
+            if figure in OF_ONE and not holds_any:
+                continue
+            plans = [study.plan(source, level, figure) for level in levels]
             plans = [Interval(plan.value, max(plan.low, 0.0), plan.high) for plan in plans]  # none is below 0
             rows.append([words, *(with_interval(plan) if several else number(plan.value) for plan in plans)])
     highest = _needed(study, "max_rate_rps").value
@@ -203,7 +209,8 @@ def _figures(study: Provision) -> str:
         "By the rate of one: the rate of the workload over the highest rate at which one instance alone holds the "
         f"objective, {alone}. One instance alone has to bear bursts that several even out."
     )
-    head = ("", *(f"{percent(level)} of replicas" for level in LEVELS))
+    of = [f"{percent(level)} of replicas" for level in levels] if len(levels) > 1 else ["the trace"]
+    head = ("", *of)
     return said + table_of(head, rows, caption="What suffices for so many replicas; of rates, what so many reach")
 
 

@@ -78,6 +78,8 @@ def report(
     --------
     >>> sg.report("log.csv", "report.html", against=sg.fit("log.csv"))
     """
+    if Path(path).suffix.lower() != ".html":
+        raise OptionError("a path that ends in .html", repr(os.fspath(path)), "change path")
     require_matplotlib()
     study = type(source) in STUDIES or is_study(source)
     if study and against is not None:

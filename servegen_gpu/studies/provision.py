@@ -128,6 +128,8 @@ def provision(
     study = _Study(fleet, _windows(window_s, requested.span_s), threads, progress, sum(one.replicas for one in asked))
     rows = [*study.rows(requested)]
     notes = (*requested.notes, *slow_note())
+    if requested.settings.get("category") == "multimodal":
+        notes += ("items are served as their tokens: nothing is downloaded or encoded (servegen_gpu.Stages)",)
     if naive is not False:
         if routing == "session-affine":
             study.fleet = replace(fleet, routing="least-loaded")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.comparing.table import WIDTH, number
+from servegen_gpu.plotting.terminal import bar, style_of
 from servegen_gpu.studies.sensitivity import METHODS, Sensitivity
 from servegen_gpu.studies.settings import assumed_in_words
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BAR = 24
-PARTS = " ▏▎▍▌▋▊▉"
 NOISY = 0.2
 """A share of noise above which indices are mostly its own."""
 
@@ -63,7 +64,7 @@ def _block(study: Sensitivity, metric: str, rows: pd.DataFrame, ranges: dict[str
     share = float(rows["noise_share"].iloc[0])
     noise = f", noise {share:.2%}" if math.isfinite(share) else ", noise unknown: take two replicas or more"
     noise += ": take more replicas" if share > NOISY else ""
-    heads = HEADS[study.method]
+    heads, style = HEADS[study.method], style_of(sys.stdout)
     widths = [26 if name in WITH_INTERVAL else 9 for _, name in heads]
     head = "".join(" " + title.rjust(width) for (title, _), width in zip(heads, widths, strict=True))
     lines = [f"{metric}{noise}", "  " + " " * label + head]
@@ -71,7 +72,8 @@ def _block(study: Sensitivity, metric: str, rows: pd.DataFrame, ranges: dict[str
         name = str(row["parameter"])
         cells = "".join(" " + _cell(row, figure).rjust(width) for (_, figure), width in zip(heads, widths, strict=True))
         said = f"{name} {ranges[name]}".ljust(label)
-        lines.append(f"  {said}{cells}  {bar(abs(float(row[size])), largest)}".rstrip())
+        part = abs(float(row[size])) / largest if largest > 0 else 0.0
+        lines.append(f"  {said}{cells}  {bar(min(part, 1.0), BAR, style) if math.isfinite(part) else ''}".rstrip())
     return lines
 
 
@@ -85,11 +87,3 @@ def _cell(row: pd.Series[Any], figure: str) -> str:
 
 def _range(low: float, high: float, scale: str) -> str:
     return f"{low:g}–{high:g}" + " log" * (scale == "log")
-
-
-def bar(size: float, largest: float) -> str:
-    """A bar of up to `BAR` characters, in eighths of one."""
-    if not (math.isfinite(size) and math.isfinite(largest) and largest > 0):
-        return ""
-    eighths = round(min(max(size / largest, 0.0), 1.0) * BAR * 8)
-    return "█" * (eighths // 8) + PARTS[eighths % 8].strip()
