@@ -323,7 +323,7 @@ def _job(pool: sg.ClientPool, replica: int) -> Any:
     [
         ({"replicas": 0}, "replicas of at least 1"),
         ({"confidence": 1}, "confidence above 0"),
-        ({"threads": 0}, "threads of at least 1"),
+        ({"threads": 0}, "threads from 1 to 1024"),
         ({"routing": "random"}, "routing among least-loaded"),
         ({"naive": "normal"}, "naive as True, poisson"),
         ({"window_s": 0}, "window_s above 0"),

@@ -305,6 +305,14 @@ def test_a_file_without_a_window_is_refused(tmp_path: Path):
             sg.report(tmp_path / "x.parquet", tmp_path / "x.html")
 
 
+def test_a_mean_that_is_infinite_is_said_to_be():
+    settings, table = replicas()
+    table.loc[:1, "requests_peak_10s"] = np.inf
+    text = said(study_sections("montecarlo", settings, table))
+    assert "infinite in 2 of 200, and so is its mean" in text["Are there enough replicas?"]
+    assert "mean | ∞ | −∞ | ∞" in re.sub(r"\s+", " ", text["What was found"])
+
+
 def test_effects_on_a_figure_that_is_infinite():
     settings, table = effects("morris")
     table.loc[1, ["mu_star", "mu_star_low", "mu_star_high", "mu", "sigma"]] = np.nan

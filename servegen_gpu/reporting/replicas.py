@@ -119,6 +119,8 @@ def running(units: Floats, confidence: float) -> tuple[NDArray[np.int64], Floats
 
 def _convergence(study: Study, name: str) -> str:
     units, label = study.sample(name).mean(axis=1), label_of(name)
+    if endless := int(np.isinf(units).sum()):
+        return paragraph(f"{label}: infinite in {endless:,} of {len(units):,}, and so is its mean.")
     n, mean, half = running(units[np.isfinite(units)], study.confidence)
     if not len(n):
         return paragraph(f"{label}: an interval takes two replicas at least.")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from servegen_gpu import options
-from servegen_gpu.blocks import in_turn, thread_count
+from servegen_gpu.blocks import in_turn, workers
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 from servegen_gpu.serving.fleet import Fleet
@@ -111,8 +111,7 @@ def provision(
         raise OptionError(f"routing among {', '.join(ROUTINGS)}", repr(routing), "choose one of them")
     if options.integer("replicas", replicas, 1 << 24) < 1:
         raise OptionError("replicas of at least 1", "0", "change replicas")
-    if threads is not None and options.integer("threads", threads, 1024) < 1:
-        raise OptionError("threads of at least 1", "0", "change threads")
+    workers(threads, True)  # refuses other numbers now, not after the first replica
     fleet = Fleet(load_server(server), parse_objective(slo, at), routing)
     requested: Requested
     if isinstance(source, ClientPool):
@@ -191,14 +190,11 @@ class _Study:
         def work(replica: int) -> list[Row]:
             return self._replica(requested, replica, first, highest_rps)
 
-        for rows in in_turn(work, range(requested.replicas), self._threads(requested)):
+        for rows in in_turn(work, range(requested.replicas), workers(self.threads, requested.shared)):
             self.done += 1
             if self.progress is not None:
                 self.progress(self.done, self.most)
             yield from rows
-
-    def _threads(self, requested: Requested) -> int:
-        return (self.threads or thread_count()) if requested.shared else 1
 
     def _replica(self, requested: Requested, replica: int, first: int, highest_rps: float) -> list[Row]:
         """A row for the whole, then one for each window."""
@@ -231,7 +227,7 @@ class _Study:
 
         def holds(step: int) -> bool:
             some = range(requested.alone)
-            of = list(in_turn(lambda replica: served(replica, step), some, self._threads(requested)))
+            of = list(in_turn(lambda replica: served(replica, step), some, workers(self.threads, requested.shared)))
             ttft_s, tbt_s = (np.concatenate([getattr(one, name) for one in of]) for name in ("ttft_s", "tbt_s"))
             return not len(ttft_s) or self.fleet.objective.met(ttft_s, tbt_s)
 
