@@ -177,6 +177,7 @@ def test_a_study_whose_settings_name_other_columns(tmp_path: Path, settings: dic
         ("confidence", "high"),
         ("confidence", 1),
         ("replicas", 0),
+        ("replicas", 1 << 32),
         ("replicas", [1]),
         ("duration_s", "1h"),
         ("until", "1%"),

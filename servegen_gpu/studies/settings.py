@@ -72,7 +72,7 @@ def _range(value: Any) -> bool:
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "assumed": _assumed,
     "confidence": lambda value: value is None or (_number(value) and 0 < value < 1),
-    "replicas": lambda value: value is None or (isinstance(value, int) and value >= 1),
+    "replicas": lambda value: value is None or (type(value) is int and 1 <= value < 2**32),
     "duration_s": lambda value: value is None or _number(value),
     "until": _until,
     "rate": _rate,

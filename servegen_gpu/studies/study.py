@@ -94,9 +94,9 @@ class Study:
             found = values[:, None]
         else:
             draw, replicas = self.table["draw"].to_numpy(), int(self.settings.get("replicas") or 1)
-            there, first, count = np.unique(draw, return_index=True, return_counts=True)
-            rows = first[count >= replicas][:, None] + np.arange(replicas)
-            found = values[rows] if len(there) else np.empty((0, replicas))
+            _, first, count = np.unique(draw, return_index=True, return_counts=True)
+            whole = first[count >= replicas]
+            found = values[whole[:, None] + np.arange(replicas)] if len(whole) else np.empty((0, replicas))
         return found
 
     def _known(self, *names: str) -> list[NDArray[np.float64]]:
