@@ -306,9 +306,9 @@ def test_times_alone_are_those_of_a_request_alone():
 
 def test_an_objective_that_nothing_meets_is_told_from_one_that_takes_more():
     trace = trace_of([0] * 20, [3000] * 20, [50] * 20)
-    with pytest.raises(OptionError, match=r"an objective that 3 instances meet, got a TTFT of 0\.4 s at 0\.99"):
+    with pytest.raises(OptionError, match=r"an objective that 3 instances meet, got P99 of TTFT within 0\.4 s"):
         simulate.instances_needed(trace, Server(), 0.4, most=3)
-    alone = r"some number of instances meets, got a TTFT of 0\.2 s at 0\.99, where requests alone .* have 0\.274 s"
+    alone = r"some number of instances meets, got P99 of TTFT within 0\.2 s, where requests alone .* have ttft=0\.274"
     with pytest.raises(OptionError, match=alone):
         simulate.instances_needed(trace, Server(), 0.2)
     with pytest.raises(OptionError, match=r"a TBT of 0\.005 s at 0\.99, where requests alone .* and 0\.01215 s"):
