@@ -141,7 +141,7 @@ def provision(
         "rate_rps": requested.rate_rps,
         "span_s": requested.span_s,
         "window_s": study.window_s,
-        "replicas": replicas,
+        "replicas": max(one.replicas for one in asked),
         "confidence": confidence,
         "naive": asked[1].settings["baseline"] if len(asked) > 1 else None,
     }
