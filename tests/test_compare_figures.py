@@ -165,7 +165,7 @@ def test_long_traces_keep_some_rows_and_slabs_change_nothing(monkeypatch):
     assert not whole.seen.sampled
     assert 5_000 < len(one.seen.kept["row"]) <= 20_000
     assert 5_000 < len(one.seen.talks["conversation"]) <= 20_000
-    exact = [name for name in whole.values if name.startswith(("idc", "peak", "rate", "empty", "acf", "gap"))]
+    exact = [name for name in whole.values if name.startswith(("idc", "peak", "rate", "empty", "acf", "gap", "mean"))]
     assert {name: one[name] for name in exact} == {name: whole[name] for name in exact}
     for name in ("io_spearman", "serial_input", "match_share"):
         assert one[name] == pytest.approx(whole[name], abs=0.03)

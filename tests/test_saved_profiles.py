@@ -460,6 +460,10 @@ def test_commands_take_a_directory_and_say_what_is_in_it(tmp_path, capsys):
     ]
     assert main(named) == 0
     assert (tmp_path / "c.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
+    naive = ["generate", "--naive", "gamma", "--rate", "2", "--duration", "5m", "--quiet"]
+    assert main([*naive, str(tmp_path / "p"), "-o", str(tmp_path / "n.csv")]) == 0  # clients, no directory of a trace
+    assert main([*naive, "deepseek-r1", "--clients", "30", "-o", str(tmp_path / "m.csv")]) == 0
+    assert (tmp_path / "n.csv").read_bytes() == (tmp_path / "m.csv").read_bytes()
     capsys.readouterr()
     sg.save_profile(
         tiny_pool(), tmp_path / "f", fit={"horizon_s": 600.0, "notes": ["stamps of 1 s"], "ks": {"input": 0.02}}

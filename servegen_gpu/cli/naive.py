@@ -9,6 +9,7 @@ from pathlib import Path
 from servegen_gpu.baselines.naive import naive
 from servegen_gpu.cli import reading
 from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.clients.saved.profile import is_profile
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.families import FAMILIES, WITH_SHAPE
 from servegen_gpu.trace import Trace
@@ -43,9 +44,11 @@ def wanted(options: argparse.Namespace) -> bool:
 
 
 def is_trace(options: argparse.Namespace) -> bool:
-    """Whether the workload is the path of a trace."""
+    """Whether the workload is the path of a trace: a file or directory, but no clients."""
     path = options.workload
-    return bool(path) and options.profiles is None and not path.lower().endswith(".toml") and Path(path).exists()
+    if not path or options.profiles is not None or path.lower().endswith(".toml"):
+        return False
+    return Path(path).exists() and not is_profile(path)
 
 
 def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:

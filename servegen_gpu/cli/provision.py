@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from servegen_gpu.cli import naive, pools, reading, sampling, studied
-from servegen_gpu.clients.saved.profile import is_profile
 from servegen_gpu.request.families import FAMILIES
 from servegen_gpu.trace import Trace
 
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from servegen_gpu.studies.provision import provision
 
     studied.check_output(options)
-    of_trace = naive.is_trace(options) and not is_profile(options.workload)
+    of_trace = naive.is_trace(options)
     notes: tuple[str, ...] = ()
     keywords: dict[str, Any] = {"seed": options.seed}
     if of_trace:

@@ -1,11 +1,11 @@
 """Figures of consecutive requests: which lengths go together, and which come again.
 
-They are those of the rows that are kept: see `seen`.
+They are those of the rows that are kept, but for means, which are of all: see `seen`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,9 +31,8 @@ def request_measures(seen: Seen) -> Iterator[tuple[str, Measure]]:
     cells, cell = len(seen.cells["requests"]), seen.cell_of(kept["arrival_us"])
     sides = {side: kept[name] for side, name in SIDES.items() if name in kept}
     place = partial(m.at_cells, cells)
-    for side, column in sides.items():
-        total = np.ones(len(cell)), column
-        yield f"mean_{side}", Summed(partial(place, cell, np.stack(total)), m.ratio)
+    for side in sides:
+        yield f"mean_{side}", Summed(partial(_totals, seen.cells, SIDES[side]), m.ratio)
     if len(sides) == 2 and len(cell) > 2:
         both = m.products(*map(m.midranks, sides.values()))
         yield "io_spearman", Summed(partial(place, cell, both), m.correlation)
@@ -50,6 +49,11 @@ def request_measures(seen: Seen) -> Iterator[tuple[str, Measure]]:
         yield "match_share", Summed(partial(place, cell[late], features), m.ratio)
         features = np.stack((np.ones(len(late)), matched - chance))
         yield "match_excess", Summed(partial(place, cell[late], features), m.ratio)
+
+
+def _totals(cells: Mapping[str, NDArray[Any]], column: str) -> NDArray[np.float64]:
+    """Requests and tokens of every cell, of all rows: float64[2, cells]."""
+    return np.stack((cells["requests"], cells[column]))
 
 
 def item_measures(seen: Seen) -> Iterator[tuple[str, Measure]]:
