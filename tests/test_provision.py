@@ -16,12 +16,12 @@ import servegen_gpu as sg
 from servegen_gpu.backends.native.library import find_library
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError, OutputError
-from servegen_gpu.serving.fleet import LEAD_S, Fleet, _least
+from servegen_gpu.serving.fleet import Fleet, _least
 from servegen_gpu.serving.objective import Objective, parse_objective
 from servegen_gpu.serving.simulate import alone, instances_needed
 from servegen_gpu.studies.intervals import share_interval
 from servegen_gpu.studies.provisioned import COLUMNS, LEVELS, WHOLE, Provision
-from servegen_gpu.studies.requested import ALONE, STEP, SampledPool, naive_baseline
+from servegen_gpu.studies.requested import ALONE, STEP, GivenTrace, SampledPool, naive_baseline
 
 SERVER = sg.Server(step_s=0.02, prefill_s_per_token=2e-4, step_tokens=512)
 SLO = "ttft=1s,tbt=300ms"
@@ -111,6 +111,18 @@ def test_what_nothing_attains_is_found_out_before_all_numbers_are_tried():
     assert _least(lambda n: n >= 7000, 3, 10**6, lambda: True) == 7000
 
 
+def test_attainment_is_the_share_of_requests_within_both_bounds():
+    ttft_s, tbt_s = np.array([0.5, 1.0, 1.5, 0.2]), np.array([0.01, 0.02, 0.01, 0.03])
+    assert parse_objective("ttft=1s,tbt=20ms").attainment(ttft_s, tbt_s) == 0.5
+    assert parse_objective("ttft=1s").attainment(ttft_s, tbt_s) == 0.75
+
+
+def test_a_trace_without_a_duration_ends_with_its_last_request():
+    columns = {"arrival_us": [0, 4_999_999], "input_tokens": [9, 9], "output_tokens": [2, 2]}
+    found = GivenTrace(sg.Trace(columns), 0)
+    assert (found.span_s, found.rate_rps) == (5.0, 0.4)
+
+
 def test_windows_need_what_brute_force_says(pool: sg.ClientPool):
     trace = sg.generate(pool, **HOW, seed=3)
     fleet = Fleet(SERVER, OBJECTIVE, "least-loaded")
@@ -118,7 +130,7 @@ def test_windows_need_what_brute_force_says(pool: sg.ClientPool):
     found = list(fleet.by_window(fleet.job(trace), (begins_s * 1e9).astype(np.int64), 1))
     assert len(set(found)) > 1
     for begin_s, end_s, needed in zip(begins_s, [70, 100, 120], found, strict=True):
-        lead_s = max(begin_s - LEAD_S, 0)
+        lead_s = max(begin_s - 60, 0)
         part = trace.between(float(lead_s), float(end_s))
         assert needed == by_brute_force(part, part["arrival_us"] >= (begin_s - lead_s) * 1e6)
 
