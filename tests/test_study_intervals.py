@@ -288,7 +288,7 @@ def test_all_rules_must_be_met():
 
 
 def test_nothing_is_known_of_a_mean_of_zero_or_of_no_values():
-    for values in ((math.nan,) * 2, (1.0, -1.0)):
+    for values, said in (((math.nan,) * 2, "before 50 replicas or draws have a value"), ((1.0, -1.0), "yet")):
         watch = stopping.Watch(stopping.parse_until("1%"), ["a"], 0.95)
         assert not any(watch.add([{"a": value}]) for value in values * 100)
-        assert "no (not known yet)" in str(watch.verdicts()[0])
+        assert f"no (not known {said})" in str(watch.verdicts()[0])

@@ -223,6 +223,8 @@ class Verdict:
             return f"{least}: {self.answer or 'undecided'} (share {value:.4f}, {low:.4f} to {high:.4f})"
         reach = relative_reach(self.interval)
         reached = f"±{100 * reach:.2g} %" if reach < 10 else "not known yet"
+        if math.isinf(high):
+            reached = f"not known before {FEWEST} replicas or draws have a value"
         return f"mean of {self.metric} to ±{100 * self.rule.relative:.4g} %: {'yes' if self.met else 'no'} ({reached})"
 
 
