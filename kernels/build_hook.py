@@ -6,6 +6,7 @@ serves every Python of a platform. ``SERVEGEN_GPU_NO_NATIVE=1`` leaves it out.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sysconfig
@@ -38,13 +39,21 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             if version == "editable":  # the package stays where it is, and the library goes beside it
                 build.place(library, Path(self.root, "servegen_gpu", "backends", "native", name))
         except build.BuildError as error:
-            self.app.display_warning(f"servegen-gpu: no compiled kernels, NumPy will serve: {error}")
+            self._say(f"the compiled backend was left out, NumPy will serve several times slower: {error}")
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
         if version != "editable":
             build_data["force_include"][str(library)] = f"servegen_gpu/backends/native/{name}"
+
+    def _say(self, what: str) -> None:
+        """Warn, also where pip keeps the words of a build to itself: on the terminal that it runs in, if any."""
+        fix = "then `pip install --force-reinstall --no-deps .`, or nothing: the next run compiles what is missing"
+        words = f"servegen-gpu: {what}; {fix}"
+        self.app.display_warning(words)
+        with contextlib.suppress(OSError), open("/dev/tty", "w", encoding="utf-8") as terminal:
+            print(f"\n{words}", file=terminal)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was compiled."""

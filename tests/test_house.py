@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -137,3 +138,45 @@ def test_wheel_and_sdist_hold_everything(tmp_path):
     assert str(target) in found.stdout
     assert sg.__version__ in found.stdout
     assert wheel.name.split("-")[1] == sg.__version__
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no terminals to open")
+def test_without_a_compiler_the_wheel_is_plain_python_and_the_terminal_says_so(tmp_path):
+    """Also where nobody sees what a build prints, as under pip."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(REPOSITORY)]
+    silent = f"import subprocess; subprocess.run({build}, capture_output=True, check=True)"
+    in_terminal = f"import pty, sys; sys.exit(pty.spawn([sys.executable, '-c', {silent!r}]))"
+    quiet = os.environ | {"CXX": "/nowhere/c++"}
+    done = subprocess.run(
+        [sys.executable, "-c", in_terminal],
+        env=quiet,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the compiled backend was left out" in done.stdout
+    assert "CXX is /nowhere/c++); install one" in done.stdout
+    assert [wheel.name.endswith("-py3-none-any.whl") for wheel in tmp_path.glob("*.whl")] == [True]
+
+
+def lower_bounds() -> dict[str, str]:
+    """Lower bounds of what is needed to run and to test, by name, from pyproject.toml."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    return {name: bound for name, bound in (re.match(r"([\w-]+)>=([\d.]+)", one).groups() for one in needed)}
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Versions that a constraint file lists."""
+    lines = (REPOSITORY / ".ci" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_constraints_name_the_bounds_of_the_project():
+    bounds, lowest, newest = lower_bounds(), pinned("lowest"), pinned("newest")
+    assert {*lowest} == {*newest} == {*bounds, "jaxlib"}
+    for name, bound in bounds.items():
+        assert f"{lowest[name]}.".startswith(f"{bound}."), name  # 8.3.1 is the first of 8.3.1, 2.0.0 of 2.0
+        assert [int(n) for n in newest[name].split(".")] >= [int(n) for n in lowest[name].split(".")], name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -37,8 +38,9 @@ def said_by(*command: object) -> list[str]:
 
 
 WORKERS = Path(__file__).with_name("workers.py")
-WAYS = {"spawn": 4, "forkserver": 4, "threads": 9, "fork": 4, "nested": 3, "sampling": 5}
+WAYS = {"spawn": 4, "forkserver": 4, "threads": 9, "fork": 4, "nested": 3, "sampling": 5, "joblib": 7, "dataloader": 10}
 """How many traces each makes."""
+LIBRARIES = {"joblib": "joblib", "dataloader": "torch"}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ WAYS = {"spawn": 4, "forkserver": 4, "threads": 9, "fork": 4, "nested": 3, "samp
     [*((way, backend) for backend in ("numpy", "native") for way in WAYS), ("threads", "jax")],  # JAX does not fork
 )
 def test_workers_give_the_bits_of_the_parent(way: str, backend: str) -> None:
+    if way in LIBRARIES and importlib.util.find_spec(LIBRARIES[way]) is None:
+        pytest.skip(f"{LIBRARIES[way]} is not installed")
     if backend == "native":
         library()  # skips where there is none
     if backend == "jax":

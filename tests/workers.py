@@ -42,6 +42,36 @@ def in_processes(backend: str, method: str) -> list[str]:
         return list(workers.map(digest, [backend] * 3))
 
 
+def in_joblib(backend: str) -> list[str]:
+    import joblib
+
+    ways = (joblib.Parallel(n_jobs=2, backend=way) for way in ("loky", "multiprocessing", "threading"))
+    return [said for way in ways for said in way(joblib.delayed(digest)(backend) for _ in range(2))]
+
+
+class Digests:
+    """A dataset of torch whose items are made by the worker that is asked for them."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> str:
+        return digest(self.backend)
+
+
+def in_data_loader(backend: str) -> list[str]:
+    from torch.utils.data import DataLoader
+
+    loaders = (
+        DataLoader(Digests(backend), batch_size=1, num_workers=2, multiprocessing_context=method)
+        for method in ("fork", "spawn", "forkserver")
+    )
+    return [said for loader in loaders for batch in loader for said in batch]
+
+
 def in_threads(backend: str) -> list[str]:
     with ThreadPoolExecutor(4) as workers:
         return list(workers.map(digest, [backend] * 8))
@@ -135,6 +165,15 @@ def while_building() -> list[str]:
         return ["built", child.result()]
 
 
+WAYS = {
+    "threads": in_threads,
+    "nested": nested,
+    "sampling": while_sampling,
+    "joblib": in_joblib,
+    "dataloader": in_data_loader,
+}
+
+
 def main(way: str, backend: str = "") -> None:
     if not backend:
         said = {"property": while_computing_a_property, "build": while_building}[way]()
@@ -143,7 +182,7 @@ def main(way: str, backend: str = "") -> None:
         if way in multiprocessing.get_all_start_methods():
             said += in_processes(backend, way)
         else:
-            said += {"threads": in_threads, "nested": nested, "sampling": while_sampling}[way](backend)
+            said += WAYS[way](backend)
     print(*said, sep="\n")
 
 
