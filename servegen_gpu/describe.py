@@ -163,7 +163,7 @@ def format_trace_description(description: dict[str, Any]) -> str:
         cells = [format(v, ",.1f" if n == "mean" else ",.0f") for n, v in summary.items()] if summary else ["–"] * 5
         lines.append(f"  {name:26}" + "".join(f"{cell:>11}" for cell in cells))
     lines.append("")
-    for name in ("seed", "rate", "rules", "backend", "shard", "changes", "pool_digest", "version", "stream_version"):
+    for name in ("seed", "rate", "rules", "shard", "changes", "pool_digest", "version", "stream_version"):
         if name in made:
             lines.append(f"  {name:15} {made[name]}")
     return "\n".join(lines)

@@ -328,7 +328,7 @@ def _is(value: Any, default: Any) -> bool:
 def _ready(
     packed: PackedWorkload,
     how: _How,
-    provenance: Callable[[int, int, str, tuple[int, int]], dict[str, Any]],
+    provenance: Callable[[int, int, tuple[int, int]], dict[str, Any]],
     notes: tuple[str, ...],
 ) -> Workload:
     """A packed workload with a backend and a budget."""
@@ -355,7 +355,7 @@ def _ready(
         max_requests=options.requests_in(how.memory, needed),
         carry_bytes=options.budget_bytes(how.memory) // CARRY_SHARE,
         shard=shares,
-        provenance=provenance(how.seed, how.replica, backend.name, shares),
+        provenance=provenance(how.seed, how.replica, shares),
         notes=(*notes, *_warmup_notes(packed, share_us(packed, shares), how.cut.requests)),
         cut=how.cut,
     )

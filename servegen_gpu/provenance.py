@@ -31,10 +31,9 @@ def provenance_of(
     rules: dict[str, Any],
     seed: int,
     replica: int,
-    backend: str,
     shard: tuple[int, int],
 ) -> dict[str, Any]:
-    """Provenance as JSON values. Nothing that leaves the rows as they are, such as the memory budget, is in it."""
+    """Provenance as JSON values. Nothing that leaves the rows as they are, such as the backend, is in it."""
     turns = {"conversations": [model.describe() for model in pool.turn_models]} if pool.turn_models else {}
     if pool.environments:
         turns["environments"] = [environment.describe() for environment in pool.environments]
@@ -47,12 +46,10 @@ def provenance_of(
         "start_s": start_s,
         "duration_s": end_s - start_s,
     }
-    return turns | GENERATOR | what | _how(seed, replica, rules, backend, shard)
+    return turns | GENERATOR | what | _how(seed, replica, rules, shard)
 
 
-def provenance_of_packed(
-    packed: PackedWorkload, seed: int, replica: int, backend: str, shard: tuple[int, int]
-) -> dict[str, Any]:
+def provenance_of_packed(packed: PackedWorkload, seed: int, replica: int, shard: tuple[int, int]) -> dict[str, Any]:
     """What is known of a packed workload: who its clients are and what rate was asked for is not."""
     what = {
         "category": packed.category,
@@ -62,12 +59,12 @@ def provenance_of_packed(
     }
     counts = sorted(CountRule(rule).name.lower() for rule in set(packed.count_rule.tolist()))
     rules = {"counts": ", ".join(counts), "dependence": packed.dependence}
-    return GENERATOR | what | _how(seed, replica, rules, backend, shard)
+    return GENERATOR | what | _how(seed, replica, rules, shard)
 
 
-def _how(seed: int, replica: int, rules: dict[str, Any], backend: str, shard: tuple[int, int]) -> dict[str, Any]:
+def _how(seed: int, replica: int, rules: dict[str, Any], shard: tuple[int, int]) -> dict[str, Any]:
     numbers = {"seed": int(seed), "replica": int(replica)}
-    return numbers | {"rules": rules, "backend": backend, "shard": f"{shard[0] + 1}/{shard[1]}"}
+    return numbers | {"rules": rules, "shard": f"{shard[0] + 1}/{shard[1]}"}
 
 
 def share_of(provenance: Mapping[str, Any], name: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.digest import Digest
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request import by_hand
 from servegen_gpu.request.columns import MAX_LIST_ITEMS, Column, Ragged, rows_between, take
@@ -235,6 +236,10 @@ class Trace:
             dict(self.provenance), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
         return text.encode(errors="backslashreplace")
+
+    def digest(self) -> Digest:
+        """Digest of the rows, whatever file or memory they are in; see `servegen_gpu.digest`."""
+        return Digest.of(self.columns)
 
     def to_arrow(self) -> pa.Table:
         """An Arrow table on the same memory (list offsets are converted); no field is nullable.

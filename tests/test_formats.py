@@ -145,6 +145,7 @@ def by_one_writer(trace, rows):
     ) as writer:
         for at in range(0, len(trace), rows):
             writer.write_table(table.slice(at, rows))
+        writer.add_key_value_metadata({parquet.DIGEST_KEY: trace.digest().hex.encode()})
     return file.getvalue().to_pybytes()
 
 

@@ -92,5 +92,6 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     pace = f", {written.rows / spent_s / 1e6:.2f} million requests/s on {backend}" if backend else ""
     size = f"{written.rows:,} requests, {written.bytes / 1e6:,.1f} MB"
     print(f"{options.output}: {size}{files}; {spent_s:.2f} s{pace}", file=said)
+    print(f"digest {written.digest}", file=said)
     if written.replay:
         print(f"replay it with:\n  {written.replay}", file=said)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from servegen_gpu.digest import Digest
 from servegen_gpu.errors import OptionError
 from servegen_gpu.exports import aibrix, aiperf, azure, bailian, blis, burstgpt, llmservingsim, mooncake, vidur, vllm
 from servegen_gpu.exports.export import Export, ExportOptions, Replay
@@ -72,11 +73,11 @@ def write(
     written = write_stream(seen.prepared(prepared), path, export.format(options), encoding=options.encoding)
     if lost := [name for name in seen.columns if name not in export.columns]:
         notes.append(f"{format} files have no place for {', '.join(lost)}: left out")
-    of = Replay(_replayed(Path(path)), seen.columns, seen.rows, seen.block_tokens, seen.duration_s, options)
+    of = Replay(_replayed(Path(path)), seen.columns, seen.digest.rows, seen.block_tokens, seen.duration_s, options)
     command = export.replay(of)
     if command:
         notes += [f"to replay: {remark}" for remark in _remarks(export, Path(path))]
-    return replace(written, rows=seen.rows, notes=tuple(notes), replay=shlex.join(command))
+    return replace(written, rows=seen.digest.rows, digest=seen.digest, notes=tuple(notes), replay=shlex.join(command))
 
 
 def _replayed(path: Path) -> str:
@@ -106,7 +107,7 @@ class _Seen:
 
     def __init__(self) -> None:
         self.columns: tuple[str, ...] = ()
-        self.rows = self.block_tokens = 0
+        self.digest, self.block_tokens = Digest(), 0
         self.duration_s = 0.0
 
     def through(self, slabs: Iterable[Trace]) -> Iterator[Trace]:
@@ -116,7 +117,7 @@ class _Seen:
                 fix = "add it to the trace, or write parquet, csv or jsonl"
                 raise OptionError(f"a trace with {', '.join(NEEDED)}", f"none of {', '.join(missing)}", fix)
             self.columns = tuple(slab)
-            self.rows += len(slab)
+            self.digest += Digest.of(slab.columns)
             if len(slab):
                 self.duration_s = duration_of(slab.provenance) or int(slab["arrival_us"][-1]) / 1e6
             yield slab

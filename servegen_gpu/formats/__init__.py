@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from servegen_gpu.blocks import thread_count
+from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.disk import explained, new_directory
 from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats import csv, jsonl, parquet
@@ -53,6 +54,8 @@ class WriteSummary:
     path : Path
     files : int
         Number of data files: more than one only in a directory of parts.
+    digest : Digest
+        Of the rows of the trace, whatever the file holds of them.
     notes : tuple of str
         What is to be said about an export.
     replay : str
@@ -63,6 +66,7 @@ class WriteSummary:
     bytes: int
     path: Path
     files: int
+    digest: Digest = NO_ROWS
     notes: tuple[str, ...] = ()
     replay: str = ""
 
@@ -273,14 +277,12 @@ def _alike(slabs: Iterable[Trace], head: Trace) -> Iterator[Trace]:
 
 
 def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format) -> WriteSummary:
-    rows = 0
     with new_file(path) as sink:
         with chosen.writer(head, sink) as append:
 
-            def counted(n: int, encoded: Any) -> None:
-                nonlocal rows
+            def counted(digest: Digest, encoded: Any) -> None:
                 append(encoded)
-                rows += n
+                sink.digest += digest
 
             most_ids = CHUNK_IDS if chosen.binary else TEXT_CHUNK_IDS
             _encode(chunks(slabs, chosen.chunk_rows, most_ids), chosen, counted)
@@ -289,15 +291,19 @@ def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format)
             sink.finish()
             # In place before the data is, so that there is never a trace without its provenance.
             with new_file(sidecar_path(path)) as beside:
-                beside.write(sidecar(head, rows, size, chosen.name))
+                beside.write(sidecar(head, sink.digest, size, chosen.name))
             size += beside.size
-    return WriteSummary(rows, size, path, 1)
+    return WriteSummary(sink.digest.rows, size, path, 1, sink.digest)
 
 
-def _encode(pieces: Iterable[Trace], chosen: Format, append: Callable[[int, Any], None]) -> None:
-    """Encode pieces on a few threads while the next ones are made; append each in order, with its number of rows."""
-    threads = min(thread_count(), MOST_ENCODERS)
-    overlap(pieces, lambda piece: (len(piece), chosen.encode(piece)), lambda made: append(*made), threads)
+def _encode(pieces: Iterable[Trace], chosen: Format, append: Callable[[Digest, Any], None]) -> None:
+    """Encode pieces on a few threads while the next ones are made; append each in order, with its rows' digest."""
+
+    def encoded(piece: Trace) -> tuple[Digest, Any]:
+        # those of another program's format are no rows of a trace
+        return Digest(len(piece)) if chosen.name else Digest.of(piece.columns), chosen.encode(piece)
+
+    overlap(pieces, encoded, lambda made: append(*made), min(thread_count(), MOST_ENCODERS))
 
 
 def _write_parts(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format, part_rows: int) -> WriteSummary:
@@ -306,7 +312,7 @@ def _write_parts(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format
         raise OptionError(f"parts of a multiple of {chosen.chunk_rows:,} rows", f"{part_rows:,}", "change part_rows")
     with new_directory(path) as directory, _Parts(head, directory, path, chosen, part_rows) as parts:
         _encode(chunks(slabs, chunk_rows), chosen, parts.append)
-    return WriteSummary(parts.rows, parts.bytes, path, parts.files)
+    return WriteSummary(parts.digest.rows, parts.bytes, path, parts.files, parts.digest)
 
 
 class _Parts:
@@ -314,7 +320,8 @@ class _Parts:
 
     def __init__(self, head: Trace, directory: Path, shown: Path, chosen: Format, part_rows: int) -> None:
         self.head, self.directory, self.shown, self.chosen, self.part_rows = head, directory, shown, chosen, part_rows
-        self.rows = self.bytes = self.files = 0
+        self.bytes = self.files = 0
+        self.digest = Digest()
         self._stack = ExitStack()
 
     def __enter__(self) -> _Parts:
@@ -324,16 +331,17 @@ class _Parts:
     def __exit__(self, *error: Any) -> None:
         self._close(*error)
 
-    def append(self, n: int, encoded: Any) -> None:
-        if self.rows == self.files * self.part_rows:
+    def append(self, digest: Digest, encoded: Any) -> None:
+        if self.digest.rows == self.files * self.part_rows:
             self._close(None, None, None)
             self._open()
         self._append(encoded)
-        self.rows += n
+        self._sink.digest += digest
+        self.digest += digest
 
     def _open(self) -> None:
         name = parquet.PART_NAME.format(self.files)
-        head = replace(self.head, first_row=self.head.first_row + self.rows)
+        head = replace(self.head, first_row=self.head.first_row + self.digest.rows)
         self._sink = self._stack.enter_context(new_file(self.directory / name, self.shown / name))
         self._append = self._stack.enter_context(self.chosen.writer(head, self._sink))
         self.files += 1

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from servegen_gpu.digest import Digest
 from servegen_gpu.disk import explained, hidden_beside, sync_directory
 from servegen_gpu.errors import OutputError
 
@@ -46,11 +47,14 @@ class Sink:
     ----------
     size : int
         Bytes written so far.
+    digest : Digest
+        Of the rows among them, as whoever writes them counts them.
     """
 
     def __init__(self, actual: Path, target: Path, fresh: bool = True) -> None:
         self.target = target
         self.size = 0
+        self.digest = Digest()
         with explained(target):
             number = descriptor(actual)
             self._file = io.FileIO(actual if number is None else os.dup(number), "xb" if fresh else "wb")

@@ -45,6 +45,8 @@ ROW_GROUP_ROWS = 2**20
 PART_NAME = "part-{:05d}.parquet"
 TYPES_KEY = b"servegen_gpu.types"
 """In the metadata, as JSON: the types of the trace, whose numbers a file may have in INT64."""
+DIGEST_KEY = b"servegen_gpu.digest"
+"""Beside the metadata of the table, in those of the file: the digest of its rows."""
 TOKENS = "_tokens"
 """How names of columns end whose sums are of interest."""
 HIDDEN = re.compile(r"[._].*|Thumbs\.db|desktop\.ini")
@@ -57,8 +59,10 @@ MAGIC = b"PAR1"
 ROOM_BYTES = 1 << 20
 """Memory for the footer and headers of pages of one row group, beyond twice the bytes of its columns."""
 
-# Numbers of fields in a footer: of the file, of a row group, of a column in it, and of what is known of that column.
-ROWS, ROW_GROUPS = 3, 4
+# Numbers of fields in a footer: of the file, of an entry of its metadata, of a row group, of a column in it, and of
+# what is known of that column.
+ROWS, ROW_GROUPS, METADATA = 3, 4, 5
+KEY, VALUE = 1, 2
 COLUMNS, GROUP_AT = 1, 5
 COLUMN_AT, COLUMN_META = 2, 3
 PAGES_AT = 9
@@ -101,6 +105,8 @@ def writer(head: Trace, sink: Sink, plain: bool = False) -> Iterator[Append]:
     yield append
     footer[ROWS] = (thrift.I64, sum(group[ROWS][1] for group in groups))
     footer[ROW_GROUPS] = (thrift.LIST, (thrift.STRUCT, groups))
+    digest = {KEY: (thrift.BINARY, DIGEST_KEY), VALUE: (thrift.BINARY, sink.digest.hex.encode())}
+    footer[METADATA][1][1].insert(0, digest)  # where pyarrow has what is added at the end
     last = thrift.write(footer)
     sink.write(last + len(last).to_bytes(4, "little") + MAGIC)
 

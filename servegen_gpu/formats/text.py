@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from servegen_gpu.digest import Digest
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.compression import open_text
 from servegen_gpu.request.columns import Column, Ragged
@@ -82,15 +83,17 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.provenance.json")
 
 
-def sidecar(head: Trace, rows: int, size: int, format: str = "") -> bytes:
+def sidecar(head: Trace, digest: Digest, size: int, format: str = "") -> bytes:
     """Contents of the provenance file; rows and bytes tell that it belongs to the data, of another program's format."""
     about = ({"format": format} if format else {}) | {
         "provenance": json.loads(head.header()),
         "columns": head.schema(),
         "first_row": head.first_row,
-        "rows": rows,
+        "rows": digest.rows,
         "bytes": size,
     }
+    if not format:  # a file of another program may hold less than the rows, or more
+        about["digest"] = digest.hex
     return (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
