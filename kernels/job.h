@@ -229,6 +229,14 @@ struct SgOut {
     int64_t due_count;
 };
 
+// A column to digest. servegen_gpu/backends/native/library.py has the same fields in the same order.
+struct SgDigested {
+    const void* values;      // of 64 bits where `wide` is not 0, else of 32
+    const int64_t* offsets;  // of lists, [rows + 1]; null where there are none
+    int64_t wide;
+    uint64_t words[5];  // a to e of servegen_gpu/digest.py
+};
+
 // Loops of one vector extension.
 struct SgStrips {
     // logarithms of gaps into data; peak of each segment
@@ -267,6 +275,8 @@ struct SgStrips {
                         int64_t* ids);
     // words sorted by `bits` of their upper half, keeping the order of equals: in the returned one of the two
     uint64_t* (*sort)(uint64_t* words, uint64_t* spare, int64_t count, int bits);
+    // total and weighted sum of the digest of some columns
+    void (*digest)(const SgDigested* columns, int64_t count, int64_t rows, uint64_t* out);
     // a function of the headers over arrays, by name, for tests; null if there is none
     void* (*function)(const char* name);
 };

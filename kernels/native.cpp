@@ -263,6 +263,13 @@ SG_EXPORT int64_t sg_sums(const SgStrips* strips, const SgJob* job, const Runs* 
     });
 }
 
+// Total and weighted sum of the digest of the rows of some columns.
+SG_EXPORT int64_t sg_digest(const SgStrips* strips, const SgDigested* columns, int64_t count, int64_t rows,
+                            uint64_t* out) {
+    strips->digest(columns, count, rows, out);
+    return 0;
+}
+
 // How a server model serves requests.
 SG_EXPORT int64_t sg_serve(const SgStrips*, const SgServing* job) {
     return guarded([&]() -> int64_t {

@@ -28,19 +28,23 @@ Columns without rows have the digest of nothing.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Column, Ragged, rows_between
+
+if TYPE_CHECKING:
+    from servegen_gpu.backends.native.library import Library
 
 Words = NDArray[np.uint64]
 
@@ -74,10 +78,8 @@ class Digest:
     @classmethod
     def of(cls, columns: Mapping[str, Column]) -> Digest:
         """Digest of the rows of columns of integers and of lists of them."""
-        found, rows = cls(), len(next(iter(columns.values())))
-        for at in range(0, rows, BLOCK_ROWS):
-            found += _of_block(rows_between(columns, at, at + BLOCK_ROWS))
-        return found
+        library = _library()
+        return in_numpy(columns) if library is None else in_library(library, columns)
 
     @classmethod
     def parse(cls, text: str, rows: int) -> Digest:
@@ -107,6 +109,43 @@ class Digest:
 
 
 NO_ROWS = Digest()
+
+
+def in_library(library: Library, columns: Mapping[str, Column]) -> Digest:
+    """The digest by compiled code."""
+    from servegen_gpu.backends.native.library import Digested, address
+
+    kept, given = list[Any](), (Digested * len(columns))()
+    for each, (name, column) in zip(given, columns.items(), strict=True):
+        values, offsets = (column.values, column.offsets) if isinstance(column, Ragged) else (column, None)
+        wide = values.dtype != np.int32
+        values = np.ascontiguousarray(values, np.int64 if wide else np.int32)
+        offsets = None if offsets is None else np.ascontiguousarray(offsets, np.int64)
+        kept += [values, offsets]
+        each.values, each.offsets = address(values), None if offsets is None else address(offsets)
+        each.wide, each.words[:] = wide, [int(word) for word in words_of(name)]
+    rows, sums = len(next(iter(columns.values()))), np.empty(2, np.uint64)
+    library.call("sg_digest", given, ctypes.c_int64(len(given)), ctypes.c_int64(rows), sums)
+    return Digest(rows, *sums.tolist())
+
+
+def in_numpy(columns: Mapping[str, Column]) -> Digest:
+    """The same, where there is none."""
+    found, rows = NO_ROWS, len(next(iter(columns.values())))
+    for at in range(0, rows, BLOCK_ROWS):
+        found += _of_block(rows_between(columns, at, at + BLOCK_ROWS))
+    return found
+
+
+@functools.cache
+def _library() -> Library | None:
+    """Compiled kernels, where they are here already."""
+    from servegen_gpu.backends.native.library import load_library
+
+    try:
+        return load_library()
+    except OptionError:
+        return None
 
 
 @functools.cache

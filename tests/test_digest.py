@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from native import each_extension, library
 
 from servegen_gpu import Digest, OptionError, Ragged, Trace
-from servegen_gpu.digest import MASK
+from servegen_gpu.digest import MASK, in_library, in_numpy
 
 N = 40_000
 
@@ -61,6 +62,20 @@ def by_hand(trace: Trace) -> Digest:
 def test_the_definition(trace: Trace) -> None:
     some = trace.rows(100, 400)
     assert some.digest() == by_hand(some)
+
+
+@each_extension
+def test_compiled_code_has_the_same_digests(trace: Trace, extension: str) -> None:
+    compiled = library(extension)
+    for rows in (0, 1, 15, 16, 17, 511, 512, 513, 20_000):
+        some = trace.rows(7, 7 + rows).columns
+        assert in_library(compiled, some) == in_numpy(some), rows
+    odd = {
+        "arrival_us": np.arange(999, dtype=np.uint16)[::3],
+        "turn": np.arange(333, dtype=">i4"),
+        "x": np.full(333, -5),
+    }
+    assert in_library(compiled, odd) == in_numpy(odd) == Digest.of({n: c.astype(np.int64) for n, c in odd.items()})
 
 
 def test_it_is_kept_in_files_and_so_stays_what_it_is() -> None:

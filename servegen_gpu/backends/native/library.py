@@ -152,6 +152,17 @@ class Out(ctypes.Structure):
     )
 
 
+class Digested(ctypes.Structure):
+    """SgDigested in kernels/job.h."""
+
+    _fields_ = (
+        ("values", _POINTERS),
+        ("offsets", _POINTERS),
+        ("wide", ctypes.c_int64),
+        ("words", ctypes.c_uint64 * 5),
+    )
+
+
 class Loads(ctypes.Structure):
     """SgLoads in kernels/job.h."""
 
@@ -249,6 +260,7 @@ class Library:
             "sg_ordered",
             "sg_serve",
             "sg_queue",
+            "sg_digest",
         ):
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
