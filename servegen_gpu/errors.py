@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ServeGenError(Exception):
     """Base of all errors that a user can cause or fix.
@@ -40,3 +42,30 @@ class OptionError(ServeGenError, ValueError):
 
 class OutputError(ServeGenError):
     """A trace that could not be written."""
+
+
+def unknown(what: str, name: object, known: Iterable[str], fix: str = "choose one of them") -> OptionError:
+    """The error for a name that is none of the known ones: it lists them, and asks whether the nearest is meant.
+
+    Parameters
+    ----------
+    what : str
+        Such as ``"a format"``.
+    name : object
+        What came.
+    known : iterable of str
+    fix : str
+        What to do if none is near.
+    """
+    names = tuple(known)
+    near = nearest(name, names)
+    return OptionError(f"{what} among {', '.join(names)}", repr(name)[:60], f"did you mean {near!r}?" if near else fix)
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most like another, if one is: what was probably meant."""
+    import difflib  # only for messages
+
+    names = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower()[:100], names, 1, 0.6) if isinstance(name, str) else []
+    return names[near[0]] if near else None

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import sys
+from decimal import Decimal
 
 from servegen_gpu.errors import OptionError
 
-TIME_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+TIME_UNITS_S = {
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86_400.0),
+    **dict.fromkeys(("w", "week", "weeks"), 604_800.0),
+    **dict.fromkeys(("ms", "millisecond", "milliseconds"), 1e-3),
+}
 MEMORY_UNITS = {
     "": 1,
     "b": 1,
@@ -20,29 +29,96 @@ MEMORY_UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
-_QUANTITY = re.compile(r"\s*([0-9.eE+-]+?)\s*([a-zA-Z]*)\s*")
+SIZES = MEMORY_UNITS | {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+MULTIPLES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+PER_S = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86_400}
+
+_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:_\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = re.compile(rf"\s*([+-]?)({_DIGITS})\s*(.*?)\s*", re.ASCII | re.DOTALL)
+_TERM = re.compile(rf"({_DIGITS})\s*([a-zA-Z]*)\s*", re.ASCII)
+_CLOCK = re.compile(r"(\d{1,9}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?", re.ASCII)
+_RPS = re.compile(
+    r"([kKMG]?)\s*(?:[rq]p([smh])|(?:req|reqs|request|requests|r|q|queries)?\s*(?:/|per)\s*([a-z]+))?", re.ASCII
+)
 MIN_SLAB_REQUESTS = 1 << 12
 
 
-def _quantity(name: str, value: float | str, units: dict[str, float] | dict[str, int], example: str) -> float:
-    """A finite number with one of the units, in base units."""
-    number, unit = (value, "") if isinstance(value, int | float) and not isinstance(value, bool) else (math.nan, "")
-    if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)):
-        unit = match[2].lower()
-        try:
-            number = float(match[1])
-        except ValueError:
-            number = math.nan
-    if not math.isfinite(number) or unit not in units:
-        raise OptionError(
-            f"{name} as a number or like {example}", repr(value), f"units are {', '.join(filter(None, units))}"
-        )
-    return float(number) * units[unit]
+def plain_number(value: object) -> float | None:
+    """A number, also as text like ``"1e3"``, ``"1_000"`` or ``"1,000"``, finite or not; None for all else."""
+    if isinstance(value, str):
+        match = _NUMBER.fullmatch(value)
+        return float(match[1] + re.sub("[,_]", "", match[2])) if match and not match[3] else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if abs(value) <= sys.float_info.max else math.inf
+    return None
 
 
 def seconds(name: str, value: float | str) -> float:
-    """A time in seconds from a number or text like ``"90m"``."""
-    return _quantity(name, value, TIME_UNITS_S, '"600s", "1h" or "7d"')
+    """A time in seconds.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    value : float or str
+        A number of seconds, or text: ``"90m"``, ``"10 minutes"``, ``"2d12h"``, ``"1h30m"``, ``"0.5h"``. With colons,
+        as on a clock, hours come first: ``"1:30"`` is an hour and a half, ``"0:01:30"`` a minute and a half.
+    """
+    found = _terms(value) if isinstance(value, str) else plain_number(value)
+    if found is None or not math.isfinite(found):
+        raise OptionError(
+            f'{name} as seconds or like "90s", "10 minutes", "1h30m", "2d12h" or "1:30" (hours and minutes)',
+            repr(value)[:60],
+            "units are ms, s, m or min, h, d, w",
+        )
+    return found
+
+
+def _terms(text: str) -> float | None:
+    """Seconds of a clock, or of numbers with units, one after the other; None for what is neither."""
+    sign, text = (-1.0, text.strip()[1:]) if text.strip().startswith("-") else (1.0, text.strip().removeprefix("+"))
+    if match := _CLOCK.fullmatch(text):
+        return sign * (int(match[1]) * 3600.0 + int(match[2]) * 60.0 + float(match[3] or 0))
+    total, at, last = 0.0, 0, math.inf
+    while at < len(text):
+        term = _TERM.match(text, at)
+        unit = TIME_UNITS_S.get(term[2].lower()) if term else None
+        alone = bool(term) and at == 0 and term.end() == len(text)  # type: ignore[union-attr]
+        if term is None or unit is None or (not alone and (not term[2] or unit >= last)):
+            return None
+        total += float(re.sub("[,_]", "", term[1])) * unit
+        at, last = term.end(), unit
+    return sign * total if at else None
+
+
+def rps(text: str) -> float | None:
+    """Requests per second from text like ``"5"``, ``"1k"``, ``"5rps"``, ``"5 req/s"``, ``"300/min"``; else None."""
+    match = _NUMBER.fullmatch(text)
+    unit = _RPS.fullmatch(match[3]) if match else None
+    per_s = PER_S.get(unit[2] or unit[3] or "s") if unit else None
+    if match is None or unit is None or per_s is None:
+        return None
+    return float(match[1] + re.sub("[,_]", "", match[2])) * MULTIPLES[unit[1]] / per_s
+
+
+def count(name: str, text: str) -> int:
+    """A whole number from text like ``"500"``, ``"10k"``, ``"1.5M"``, ``"1e6"``, ``"1_000"`` or ``"1,000"``."""
+    match = _NUMBER.fullmatch(text)
+    if match is not None and match[3] in MULTIPLES:
+        exact = Decimal(match[1] + re.sub("[,_]", "", match[2]))
+        if exact.adjusted() < 24 and (found := exact * int(MULTIPLES[match[3]])) == int(found):
+            return int(found)
+    raise OptionError(f"{name} as a whole number, such as 500, 10k, 1.5M or 1,000", repr(text)[:60], f"change {name}")
+
+
+def number(name: str, text: str) -> float:
+    """A number from text like ``"2.5"``, ``"1k"`` or ``"1e3"``; a share may be a percentage, ``"10%"``."""
+    match = _NUMBER.fullmatch(text)
+    units = MULTIPLES | {"%": 0.01, "x": 1.0}
+    if match is None or match[3] not in units:
+        raise OptionError(f"{name} as a number, such as 0.5, 50%, 2 or 1e3", repr(text)[:60], f"change {name}")
+    found = float(match[1] + re.sub("[,_]", "", match[2]))
+    return found / 100 if match[3] == "%" else found * units[match[3]]
 
 
 def integer(name: str, value: int, largest: int) -> int:
@@ -54,7 +130,13 @@ def integer(name: str, value: int, largest: int) -> int:
 
 def budget_bytes(memory: float | str) -> int:
     """A memory budget in bytes."""
-    return int(_quantity("memory", memory, MEMORY_UNITS, '"2GB"'))
+    match = _NUMBER.fullmatch(memory) if isinstance(memory, str) else None
+    unit = SIZES.get(match[3].lower()) if match else 1
+    found = plain_number(memory if match is None else match[1] + match[2])
+    if found is None or unit is None or not math.isfinite(found * unit):
+        units = ", ".join(filter(None, MEMORY_UNITS))
+        raise OptionError('memory as bytes or like "2GB" or "512 MiB"', repr(memory)[:60], f"units are {units}")
+    return int(found * unit)
 
 
 def requests_in(memory: float | str, bytes_per_request: int) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.law.dependence import KINDS, mixing_matrix
 from servegen_gpu.request.schema import scalar_field_count
 
@@ -34,7 +34,7 @@ class CountRule(IntEnum):
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is none of the choices."""
     if value not in choices:
-        raise OptionError(f"{name} among {', '.join(choices)}", repr(value), "choose one of them")
+        raise unknown(name, value, choices)
 
 
 def check_rules(counts: str, dependence: str, occupancy: str, empty: str, past_end: str) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
@@ -73,7 +73,7 @@ class InWindows:
     def mean(self, column: str) -> NDArray[np.float64]:
         """Mean of a column of tokens by window, tokens per request; NaN in windows without requests."""
         if column not in self.totals:
-            raise OptionError(f"a column among {', '.join(self.totals)}", repr(column), "choose one of them")
+            raise unknown("a column", column, self.totals)
         some = self.requests > 0
         means = np.full(len(self), np.nan)
         means[some] = self.totals[column][some] / self.requests[some]

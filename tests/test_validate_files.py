@@ -294,7 +294,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_an_unknown_program_names_the_nearest():
-    with pytest.raises(OptionError, match="did you mean aiperf"):
+    with pytest.raises(OptionError, match="did you mean 'aiperf'"):
         sg.validate("x", "aiperv")
     assert {program.name.split(":")[0] for program in PROGRAMS} < {*NAMES}
 

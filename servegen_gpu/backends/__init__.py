@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servegen_gpu.backends.contract import Backend
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 
 BACKENDS = ("numpy", "native", "cupy", "jax")
 
@@ -13,7 +13,7 @@ def choose_backend(name: str = "auto") -> Backend:
     from servegen_gpu.backends.host.backend import NumpyBackend
 
     if name not in ("auto", *BACKENDS):
-        raise OptionError(f"a backend among auto, {', '.join(BACKENDS)}", repr(name), "choose one of them")
+        raise unknown("a backend", name, ("auto", *BACKENDS))
     if name == "numpy":
         return NumpyBackend()
     if name == "jax":

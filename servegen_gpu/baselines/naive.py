@@ -20,7 +20,7 @@ from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.pooled import active_cells, pooled_rank_correlation, pooled_tables
 from servegen_gpu.clients.stated.arrivals import Arrivals
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.request.families import FAMILIES, NO_FAMILY
 from servegen_gpu.request.schema import scalar_field_count
 from servegen_gpu.request.tables import Tables
@@ -88,9 +88,9 @@ def naive(
     """
     family = POISSON if family == "poisson" else family
     if family not in FAMILIES:
-        raise OptionError(f"a family among poisson, {', '.join(FAMILIES)}", repr(family)[:60], "choose one of them")
+        raise unknown("a family", family, ("poisson", *FAMILIES))
     if dependence not in DEPENDENCES:
-        raise OptionError(f"dependence among {', '.join(DEPENDENCES)}", repr(dependence)[:60], "choose one of them")
+        raise unknown("dependence", dependence, DEPENDENCES)
     if isinstance(cv, str) and cv != "fit":
         raise OptionError("cv as a number, or 'fit'", repr(cv)[:60], "change cv")
     if isinstance(source, ClientPool):

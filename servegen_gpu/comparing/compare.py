@@ -21,7 +21,7 @@ from servegen_gpu.comparing.curves import curves_of
 from servegen_gpu.comparing.distances import DISTANCES, Distances
 from servegen_gpu.comparing.figures import ABOUT, About, Figures, figures_of
 from servegen_gpu.comparing.floors import FEWEST_BLOCKS, Floor
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, nearest
 from servegen_gpu.pipeline import Workload
 from servegen_gpu.trace import Trace
 
@@ -118,7 +118,7 @@ def chosen(only: str | Sequence[str] | None) -> list[str]:
             raise OptionError(
                 f"a group ({', '.join(GROUPS)}) or figures among {', '.join(NAMES)}",
                 repr(pattern)[:60],
-                "choose some of them",
+                f"did you mean {near!r}?" if (near := nearest(pattern, (*GROUPS, *NAMES))) else "choose some of them",
             )
         wanted.update(found)
     return [name for name in NAMES if name in wanted]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +117,7 @@ class Comparison:
         for row in self.rows:
             if row.name == name:
                 return row
-        there = ", ".join(row.name for row in self.rows)
-        raise OptionError(f"a figure among {there}", repr(name)[:60], "choose one of them")
+        raise unknown("a figure", name, [row.name for row in self.rows])
 
     def verdicts(self, naive: bool = False) -> dict[str, int]:
         """How many figures have each verdict."""

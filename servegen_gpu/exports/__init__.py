@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from servegen_gpu.digest import Digest
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.exports import aibrix, aiperf, azure, bailian, blis, burstgpt, llmservingsim, mooncake, vidur, vllm
 from servegen_gpu.exports.export import Export, ExportOptions, Replay
 from servegen_gpu.formats import FORMATS, WriteSummary, write_stream
@@ -64,7 +64,7 @@ def write(
         slabs = dense_ids(slabs) if options.dense_ids else slabs
         return write_stream(slabs, path, format, encoding=options.encoding)
     if format not in EXPORTS:
-        raise OptionError(f"a format among {', '.join(NAMES)}", repr(format), "change format")
+        raise unknown("a format", format, NAMES, "change format")
     export, notes, seen = EXPORTS[format], list[str](), _Seen()
     _check_suffix(Path(path), export)
     prepared = export.prepare(seen.through(slabs), options, notes.append)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.formats.base import Format
 from servegen_gpu.options import integer
 from servegen_gpu.trace import Trace
@@ -54,7 +54,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.deltas not in DELTAS:
-            raise OptionError(f"deltas among {', '.join(DELTAS)}", repr(self.deltas), "change deltas")
+            raise unknown("deltas", self.deltas, DELTAS, "change deltas")
         if self.block_tokens is not None and integer("block_tokens", self.block_tokens, MAX_BLOCK_TOKENS) < 1:
             raise OptionError("block_tokens of at least 1", f"{self.block_tokens}", "take what the reader expects")
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from servegen_gpu.baselines.of_trace import category_of, lengths
 from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
 from servegen_gpu.clients.stated.turns import TurnModel
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.fitting.calibrate import calibrated
 from servegen_gpu.fitting.gaps import GapFamilies, GapShapes, cell_shapes, gap_families
 from servegen_gpu.fitting.lengths import FieldTables, Form, default_forms, field_tables, scalar_values
@@ -216,7 +216,7 @@ def _check(clients: str, counts: str, form: str) -> None:
         ("lengths_as", form, ("auto", *get_args(Form))),
     ):
         if value not in known:
-            raise OptionError(f"{what} among {', '.join(known)}", repr(value)[:60], "choose one of them")
+            raise unknown(what, value, known)
 
 
 def _log(log: Any) -> tuple[Trace, str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.stated.distributions import Constant, Distribution, Exponential
 from servegen_gpu.clients.stated.tabulate import Grid, grid_of, tables_of, tabulate
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.fitting.mixture import pareto_lognormal
 from servegen_gpu.fitting.tallies import Tally, knots, tally
 from servegen_gpu.request.schema import KINDS, OUTPUT, Kind, of
@@ -218,4 +218,4 @@ def default_forms(category: str) -> dict[str, Form]:
 
 def _check(form: str) -> None:
     if form not in FORMS:
-        raise OptionError(f"a form among {', '.join(FORMS)}", repr(form)[:60], "choose one of them")
+        raise unknown("a form", form, FORMS)

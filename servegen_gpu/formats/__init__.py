@@ -18,7 +18,7 @@ import numpy as np
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.disk import explained, new_directory
-from servegen_gpu.errors import OptionError, OutputError
+from servegen_gpu.errors import OptionError, OutputError, unknown
 from servegen_gpu.formats import csv, jsonl, parquet
 from servegen_gpu.formats.atomic import is_special, new_file
 from servegen_gpu.formats.base import Format
@@ -230,7 +230,7 @@ def _format(path: Path, name: str | Format | None) -> Format:
         return compressor(path, name)
     if name is not None:
         if name not in FORMATS:
-            raise OptionError(f"a format among {', '.join(FORMATS)}", repr(name), "change format")
+            raise unknown("a format", name, FORMATS, "change format")
         return compressor(path, FORMATS[name])
     suffix = plain_name(path).suffix.lower()
     for known in FORMATS.values():
@@ -250,7 +250,7 @@ def _format(path: Path, name: str | Format | None) -> Format:
 
 def _encoded(chosen: Format, encoding: str) -> Format:
     if encoding not in ENCODINGS:
-        raise OptionError(f"encoding as one of {', '.join(ENCODINGS)}", repr(encoding), "change encoding")
+        raise unknown("an encoding", encoding, ENCODINGS, "change encoding")
     if encoding == "delta":
         return chosen
     if chosen is not FORMATS["parquet"]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.trace import Trace
 
 Unit = Literal["s", "ms", "us", "ns", "iso"]
@@ -53,7 +53,7 @@ def read_arrivals(
     from servegen_gpu.formats.reading.sources import open_source
 
     if unit is not None and unit not in UNITS:
-        raise OptionError(f"unit as one of {', '.join(UNITS)}", repr(unit), "change unit")
+        raise unknown("a unit", unit, UNITS, "change unit")
     if not isinstance(lengths, Mapping | None):
         raise OptionError("lengths as {name: column}", repr(lengths)[:60], "change lengths")
     wanted = dict(lengths or {})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.plotting import arrivals, clients, items, lengths, talks
 from servegen_gpu.plotting.drawing import Drawing, Side, Sides
 from servegen_gpu.plotting.seen import Pictured, pictured
@@ -67,7 +67,7 @@ class Plots:
     def drawing(self, name: str) -> Drawing | None:
         """A picture with its words, by its name in `DRAWN`; None where there is nothing to draw."""
         if name not in DRAWN:
-            raise OptionError(f"a picture among {', '.join(DRAWN)}", repr(name)[:60], "choose one of them")
+            raise unknown("a picture", name, DRAWN)
         return DRAWN[name](self.sides)
 
     def drawings(self) -> Iterator[tuple[str, list[Drawing]]]:
@@ -100,7 +100,7 @@ class Plots:
     def lengths(self, column: str = "input_tokens") -> Figure:
         """Distribution and tail of a column of lengths, or of ``"answer_tokens"``, with a fitted family (Fig. 3)."""
         if column not in lengths.NAMES:
-            raise OptionError(f"a column among {', '.join(lengths.NAMES)}", repr(column)[:60], "choose one of them")
+            raise unknown("a column", column, lengths.NAMES)
         return self._figure(column, f"a trace with {column} above 0")
 
     def pairs(self) -> Figure:

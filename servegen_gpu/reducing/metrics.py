@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, nearest
 from servegen_gpu.reducing.clients import by_client, top_share
 from servegen_gpu.reducing.histograms import client_gaps, gap_cv, gaps, lengths, quantile_of
 from servegen_gpu.reducing.in_flight import ServiceTime, in_flight, levels
@@ -190,7 +190,22 @@ def _plain(name: str, span_s: float, assumed: Assumed) -> Wanted:
         return Wanted(("gaps",), (), gap_cv)
     if name == "instances":
         return Wanted(("served",), (), lambda outcome: outcome.instances_for(assumed.objective))
-    raise OptionError(f"a figure among {GRAMMAR}", repr(name), "choose one of them")
+    near = nearest(name, _alike(str(name)))
+    raise OptionError(
+        f"a figure among {GRAMMAR}", repr(name)[:60], f"did you mean {near!r}?" if near else "choose one of them"
+    )
+
+
+def _alike(name: str) -> list[str]:
+    """Names of figures with the numbers of another name, to find which one was meant."""
+    digits = re.findall(_NUMBER, name[:60])
+    q, s = (digits[0], digits[-1]) if digits else ("99", "10")
+    loads = [f"{a}_{b}_{s}s" for a in ("requests", *COLUMNS) for b in ("peak", "mean", "idc", f"p{q}")]
+    lengths = [f"{a}_{b}" for a in COLUMNS for b in ("mean", f"p{q}")]
+    levels = [f"{a}_{b}" for a in ("concurrency", "kv_tokens") for b in ("peak", "mean", f"p{q}")]
+    served = [f"{a}_p{q}" for a in ("ttft", "wait", "tbt")]
+    plain = ["requests", "rate_rps", "gap_cv", "instances", "top_client_share", f"top_{q}_share"]
+    return [*loads, *lengths, *levels, *served, *plain, *COLUMNS, f"gap_p{q}_s", f"client_gap_p{q}_s"]
 
 
 def _share(percent: str, name: str) -> float:

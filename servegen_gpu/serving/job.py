@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.serving.server import Server
 from servegen_gpu.trace import Trace
 
@@ -102,7 +102,7 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
     if isinstance(instances, bool) or not hasattr(instances, "__index__") or not 1 <= instances <= MOST_INSTANCES:
         raise OptionError(f"instances from 1 to {MOST_INSTANCES}", repr(instances), "change instances")
     if routing not in ROUTINGS:
-        raise OptionError(f"routing among {', '.join(ROUTINGS)}", repr(routing), "choose one of them")
+        raise unknown("routing", routing, ROUTINGS)
     if prefix_cache and routing != "session-affine":
         raise OptionError("prefix_cache with session-affine routing", f"{routing!r}", "change routing")
     needed = ["arrival_us", "input_tokens", "output_tokens"]

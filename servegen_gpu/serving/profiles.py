@@ -25,7 +25,7 @@ from typing import Any
 from servegen_gpu.clients.stated.toml_text import parse_toml, read_toml
 from servegen_gpu.clients.stated.toml_values import attempt
 from servegen_gpu.clients.stated.where import Where, shown
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import unknown
 from servegen_gpu.serving.server import PARAMETERS, Server
 
 SERVERS = (
@@ -62,8 +62,7 @@ def load_server(server: str | os.PathLike[str] | Server) -> Server:
     if isinstance(server, str) and server in SERVERS:
         return _server_of(*parse_toml(profile_text(server), Path(f"{server}.toml")))
     if not isinstance(server, str | os.PathLike) or Path(server).suffix.lower() != ".toml":
-        expected = f"a server: a TOML file, or one of {', '.join(SERVERS)}"
-        raise OptionError(expected, repr(server)[:100], "see servegen-gpu servers")
+        raise unknown("a TOML file, or a server", server, SERVERS, "see servegen-gpu servers")
     return _server_of(*read_toml(Path(server)))
 
 

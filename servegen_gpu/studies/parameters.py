@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.law.address import Key, derive_key
 from servegen_gpu.rates import Rate, resolve_rate
 from servegen_gpu.schedules import Schedule
@@ -250,7 +250,7 @@ def _times(function: Callable[[Any], Any], factor: float, time_s: Any) -> Any:
 
 def _check_name(name: object) -> None:
     if name not in PARAMETERS:
-        raise OptionError(f"a parameter among {', '.join(PARAMETERS)}", repr(name)[:60], "choose one of them")
+        raise unknown("a parameter", name, PARAMETERS)
 
 
 def _checked(name: str, value: object) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from servegen_gpu import options
 from servegen_gpu.blocks import in_turn, workers
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.serving.fleet import Fleet
 from servegen_gpu.serving.job import ROUTINGS, Routing
 from servegen_gpu.serving.objective import Objective, parse_objective
@@ -108,7 +108,7 @@ def provision(
     if isinstance(confidence, bool) or not isinstance(confidence, float | int) or not 0 < confidence < 1:
         raise OptionError("confidence above 0 and below 1", repr(confidence), "such as 0.95")
     if routing not in ROUTINGS:
-        raise OptionError(f"routing among {', '.join(ROUTINGS)}", repr(routing), "choose one of them")
+        raise unknown("routing", routing, ROUTINGS)
     if options.integer("replicas", replicas, 1 << 24) < 1:
         raise OptionError("replicas of at least 1", "0", "change replicas")
     workers(threads, True)  # refuses other numbers now, not after the first replica

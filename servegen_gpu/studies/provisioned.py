@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.serving.objective import Objective
 from servegen_gpu.studies.file import read_study, write_study
 from servegen_gpu.studies.intervals import Interval, quantile_interval, share_interval
@@ -96,9 +96,9 @@ class Provision:
             length; the rate itself.
         """
         if source not in self.sources:
-            raise OptionError(f"a source among {', '.join(self.sources)}", repr(source), "choose one of them")
+            raise unknown("a source", source, self.sources)
         if figure not in FIGURES:
-            raise OptionError(f"a figure among {', '.join(FIGURES)}", repr(figure), "choose one of them")
+            raise unknown("a figure", figure, FIGURES)
         rows = self.table[self.table["source"] == source]
         if figure in ("peak", "mean"):
             rows = rows[rows["window_start_s"] != WHOLE]

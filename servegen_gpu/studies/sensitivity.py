@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.reducing.metrics import Assumed
 from servegen_gpu.reducing.replicas import Sampling
 from servegen_gpu.studies import morris, sobol, tornado
@@ -289,7 +289,7 @@ def _method(method: str, samples: int | None, parameters: int) -> tuple[_Method,
     """A method by its name, and the number of its samples."""
     how = METHODS.get(method) if isinstance(method, str) else None
     if how is None:
-        raise OptionError(f"a method among {', '.join(METHODS)}", repr(method)[:60], "choose one of them")
+        raise unknown("a method", method, METHODS)
     if not how.samples:
         if samples is not None:
             raise OptionError(f"{method} without samples", repr(samples), "leave them out, or take morris or sobol")

@@ -7,9 +7,8 @@ Vidur 0.0.26, inference-perf 0.7.0; of AIBrix, BLIS, LLMServingSim and LMCache t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import unknown
 from servegen_gpu.validating import peculiar
 from servegen_gpu.validating.pieces import Head
 from servegen_gpu.validating.report import SILENT, SUSPICIOUS
@@ -342,9 +341,7 @@ def of_name(name: str) -> tuple[Program, ...]:
     if found or short:
         return found or short
     known = [*NAMES, *(program.name for program in PROGRAMS if ":" in program.name)]
-    near = get_close_matches(name, known, 1)
-    fix = f"did you mean {near[0]}?" if near else "name one of them"
-    raise OptionError(f"a program among {', '.join(known)}", repr(name)[:60], fix)
+    raise unknown("a program", name, known)
 
 
 def chosen(kinds: Iterable[Program], head: Head) -> Program:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from servegen_gpu.clients.describe.figures import STATISTICS, client_figure, kinds, window_figure
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.law.address import Purpose, derive_key, draw
 from servegen_gpu.law.variates import uniform32
 
@@ -88,7 +88,7 @@ class Cdfs:
     def cdf(self, figure: str, start_s: float | None = None) -> Cdf:
         """One CDF: of a figure, in the span that holds the time `start_s` (may be left out if there is only one)."""
         if figure not in self.values:
-            raise OptionError(f"a figure among {', '.join(self.figures)}", repr(figure), "choose one of them")
+            raise unknown("a figure", figure, self.figures)
         span = 0 if start_s is None else int(np.searchsorted(self.start_s, start_s, side="right")) - 1
         begin, end = int(self.start_s[0]), int(self.end_s[-1])
         if (start_s is None and len(self.start_s) > 1) or span < 0 or (start_s is not None and not start_s < end):

@@ -23,7 +23,7 @@ from servegen_gpu.clients.scaled import scaled
 from servegen_gpu.clients.stated.arrivals import Arrivals
 from servegen_gpu.clients.stated.diurnal import settled
 from servegen_gpu.clients.stated.tabulate import Table, grid_of, new_table, tables_of
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.request.families import CV_RANGE, NO_FAMILY
 from servegen_gpu.request.schema import FIELDS, INPUT, OUTPUT, scalar_field_count
 from servegen_gpu.request.tables import Tables
@@ -119,11 +119,7 @@ def find_preset(workload: str | os.PathLike[str]) -> Preset:
         from servegen_gpu.clients.population.preset_toml import read_preset
 
         return read_preset(Path(name))
-    import difflib
-
-    near = difflib.get_close_matches(name.lower(), PRESETS, 1, 0.5)
-    fix = f"did you mean {near[0]!r}?" if near else "choose one of them"
-    raise OptionError(f"a built-in workload ({', '.join(PRESETS)}) or a TOML file", repr(name)[:60], fix)
+    raise unknown("a TOML file, or a built-in workload", name, PRESETS)
 
 
 def _who(preset: Preset, weight: NDArray[np.float64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

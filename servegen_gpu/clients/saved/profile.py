@@ -27,7 +27,7 @@ from servegen_gpu.clients.stated.toml_values import read_whole
 from servegen_gpu.clients.stated.turns_toml import read_turns
 from servegen_gpu.clients.stated.where import Where, shown
 from servegen_gpu.disk import explained, new_directory
-from servegen_gpu.errors import OptionError, OutputError, ProfileError
+from servegen_gpu.errors import OptionError, OutputError, ProfileError, unknown
 from servegen_gpu.request.schema import FIELDS
 from servegen_gpu.request.tables import Tables
 
@@ -88,7 +88,7 @@ def save_profile(
         If it cannot be written; then nothing is there that was not there before.
     """
     if layout not in get_args(Layout):
-        raise OptionError(f"a layout among {', '.join(get_args(Layout))}", repr(layout)[:60], "choose one of them")
+        raise unknown("a layout", layout, get_args(Layout))
     if names is not None and len(names) != len(pool):
         raise OptionError("a name for every client", f"{len(names):,} for {len(pool):,} clients", "fix names")
     path = Path(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.request.families import FAMILIES, WITH_SHAPE, GapFamily, settled
 
 
@@ -28,7 +28,7 @@ class Arrivals:
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise OptionError(f"arrivals among {', '.join(FAMILIES)}", repr(self.family), "choose one of them")
+            raise unknown("arrivals", self.family, FAMILIES)
         given = [name for name in ("shape", "cv") if getattr(self, name) is not None]
         if len(given) == 2:
             raise OptionError("shape or cv", f"shape {self.shape} and cv {self.cv}", "leave out one of them")

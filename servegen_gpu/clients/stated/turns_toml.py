@@ -24,7 +24,7 @@ from servegen_gpu.clients.stated.toml_values import attempt, read_distribution, 
 from servegen_gpu.clients.stated.turn_tables import GAPS, MAX_SESSION_S, new_tokens_grid, several_turns
 from servegen_gpu.clients.stated.turns import TurnModel
 from servegen_gpu.clients.stated.where import Where
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 
 NEEDED = ("share", "turns", "gap_s")
 KEYS = (*NEEDED, "growth", "new_tokens", "session")
@@ -70,9 +70,7 @@ def turn_model(source: str | os.PathLike[str] | TurnModel) -> TurnModel:
         assert found is not None
         return found
     if isinstance(source, str) and not name.lower().endswith(".toml"):
-        raise OptionError(
-            f"a workload with conversations ({', '.join(known)}), or a TOML file", repr(name)[:60], "choose one of them"
-        )
+        raise unknown("a TOML file, or a workload with conversations", name, known)
     table, where = read_toml(Path(name))
     if "turns" not in table:
         where.refuse("a section [turns]", "none", "add one")

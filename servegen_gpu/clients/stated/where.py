@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from servegen_gpu.errors import ProfileError
+from servegen_gpu.errors import ProfileError, nearest
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,11 @@ class Where:
 
     def check_keys(self, table: Mapping[str, Any], known: Iterable[str], needed: Iterable[str] = ()) -> None:
         """Refuse keys that are not known, with the nearest that is, and missing ones."""
-        import difflib
-
         known = list(known)
         for key in table:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1, 0.5)
-                fix = f"did you mean {near[0]!r}?" if near else "remove it"
+                near = nearest(key, known)
+                fix = f"did you mean {near!r}?" if near else "remove it"
                 (self / key).refuse(f"one of the keys {', '.join(known)}", f"unknown key {key[:60]!r}", fix)
         if missing := [key for key in needed if key not in table]:
             self.refuse(f"the key {missing[0]!r}", "a table without it", "add it")

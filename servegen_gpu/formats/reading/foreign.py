@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.formats.reading import sessions
 from servegen_gpu.formats.reading.about import about, with_duration
 from servegen_gpu.formats.reading.clock import Clock, to_us
@@ -251,7 +251,7 @@ def open_trace(
         If something cannot be read or told; it names file, line, column and value.
     """
     if unit is not None and unit not in UNITS:
-        raise OptionError(f"unit as one of {', '.join(UNITS)}", repr(unit)[:60], "change unit")
+        raise unknown("a unit", unit, UNITS, "change unit")
     if missing not in MISSING:
         raise OptionError("missing as error or drop", repr(missing)[:60], "change missing")
     source = open_source(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.formats.reading.layout import ALIASES, LAYOUTS, TABLE, Layout
 from servegen_gpu.formats.reading.names import USUAL, find, normal, split_unit, usual
 from servegen_gpu.formats.reading.sources import Source
@@ -107,7 +107,7 @@ def _stated(source: Source, columns: Mapping[str, str] | None) -> dict[str, str]
     for role, column in (columns or {}).items():
         name = ROLES.get(role, role)
         if name not in {*STATED, *ROLES.values()} and not name.endswith("_tokens"):
-            raise OptionError(f"meanings of columns among {', '.join(STATED)}", repr(role)[:60], "change columns")
+            raise unknown("meanings of columns", role, STATED, "change columns")
         stated[name] = column
     return stated
 
@@ -126,7 +126,7 @@ def _layout(source: Source, format: str | None, stated: dict[str, str]) -> Layou
             got = f"{NO_TRACES[format]} in {source.name}, as {format} has them"
             raise OptionError("requests with their times", got, "read the trace that it was made from")
         if format not in FORMATS:
-            raise OptionError(f"a format among {', '.join(FORMATS)}", repr(format)[:60], "change the format")
+            raise unknown("a format", format, FORMATS, "change the format")
         if format == TABLE.name:
             return TABLE
         name, changed = ALIASES.get(format, (format, {}))
