@@ -152,7 +152,7 @@ def _axis(pool: ClientPool, rate: Rate, begin_us: int, start_us: int, end_us: in
     rows = pool.row(windows)
     own_rps = pool.total_rps[rows]
     if warm:
-        rate = known_before(rate, own_rps[warm:], int(first) * pool.window_s, pool.start_s)
+        rate = known_before(rate, own_rps[warm:], int(first) * pool.window_s, pool.start_s, start_us)
     target = targets(rate, own_rps, int(first), pool.window_s)
     silent = (target.rps > 0) & (own_rps <= 0)
     if silent[warm:].any() and empty == "error":

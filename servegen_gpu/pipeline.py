@@ -28,7 +28,7 @@ from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import expected_in, longest_us, plan, share_us
 from servegen_gpu.provenance import provenance_of, provenance_of_packed
-from servegen_gpu.rates import resolve_rate
+from servegen_gpu.rates import resolve_rate, schedule_notes
 from servegen_gpu.realise import realised
 from servegen_gpu.request.columns import empty_columns
 from servegen_gpu.rules import check_rules
@@ -262,8 +262,10 @@ def stream(
     target = resolve_rate(rate, scale, peak)
     if requests is not None and duration is None:
         start_s, end_s, span_notes = span_for(requests, pool, target, start, empty, past_end, cut.drops)
+        told = schedule_notes(target, start_s)
     else:
         start_s, end_s, span_notes = span(pool, start, "1h" if duration is None else duration, past_end)
+        told = schedule_notes(target, start_s, end_s)
     warmup_s = None if warmup is None else options.seconds("warmup", warmup)
     if warmup_s is not None and warmup_s < 0:
         raise OptionError("a warm-up of 0 s or more", repr(warmup), "change warmup")
@@ -290,7 +292,7 @@ def stream(
         rules["rank_correlation"] = spearman_matrix(rank_correlation, pool.category).tolist()
     if warmup_s is not None:
         rules["warmup_s"] = warmup_s
-    notes = list(span_notes)
+    notes = [*span_notes, *told]
     if shortfall:
         notes.append(f"{shortfall:,.0f} requests were asked for where no client is active")
     return _ready(packed, how, partial(provenance_of, pool, target, start_s, end_s, rules), tuple(notes))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clock import US, ClockTables, Pieces, clock_of, constant_clock, mean_rates
 from servegen_gpu.errors import RateError
+from servegen_gpu.options import rps
 from servegen_gpu.schedules import MAX_RATE_RPS, Schedule, read_schedule
 
 __all__ = ["ClockTables", "Rate", "RateFunction", "Schedule", "Targets", "read_schedule", "resolve_rate", "targets"]
@@ -84,8 +85,9 @@ def resolve_rate(
     Parameters
     ----------
     rate : number, text, path, Schedule, list, dict or callable, optional
-        Requests per second in all: a number (also as text), a schedule or the path of one, steps as a list of
-        (time_s, rate_rps) pairs or a dict {time_s: rate_rps}, or a function of the time in seconds.
+        Requests per second in all: a number, also as text such as ``"1k"``, ``"5 req/s"`` or ``"300/min"``; a schedule
+        or the path of one, steps as a list of (time_s, rate_rps) pairs or a dict {time_s: rate_rps}, or a function of
+        the time in seconds.
     scale : float, optional
         Multiplies the clients' own rates.
     peak : float, optional
@@ -105,11 +107,10 @@ def resolve_rate(
     if isinstance(rate, Schedule):
         return Rate("schedule", schedule=rate)
     if isinstance(rate, str | Path):
-        try:
-            number = float(str(rate))
-        except ValueError:
+        number = rps(str(rate))
+        if number is None:
             return Rate("schedule", schedule=read_schedule(rate))
-        return Rate("constant", _positive(number, "rate"))
+        return Rate("constant", _positive(number, "rate", got=str(rate)))
     if isinstance(rate, Mapping | Sequence) or (isinstance(rate, np.ndarray) and rate.ndim):
         return Rate("schedule", schedule=_steps(rate))
     if callable(rate):
@@ -149,11 +150,11 @@ def targets(rate: Rate, own_rps: NDArray[np.float64], first_window: int, window_
     return Targets(rps, constant_clock(windows, window_s))
 
 
-def known_before(rate: Rate, own_rps: NDArray[np.float64], from_s: int, begin_s: int) -> Rate:
+def known_before(rate: Rate, own_rps: NDArray[np.float64], from_s: int, begin_s: int, start_us: int) -> Rate:
     """The same rate, known from an earlier time on, for conversations that begin before a trace does.
 
-    A schedule has its first rate before it begins, and a function its value at the begin of the data; a bounded peak
-    is that of the trace's own span.
+    A schedule that the trace begins in has its first rate before, too; one that begins later has none. A function has
+    its value at the begin of the data; a bounded peak is that of the trace's own span.
 
     Parameters
     ----------
@@ -163,6 +164,8 @@ def known_before(rate: Rate, own_rps: NDArray[np.float64], from_s: int, begin_s:
         From when on.
     begin_s : int
         Where the data begins.
+    start_us : int
+        Where the trace begins.
     """
     if rate.kind == "peak":
         return Rate("scaled", min(1.0, rate.value / max(float(own_rps.max(initial=0.0)), 1e-300)))
@@ -170,15 +173,65 @@ def known_before(rate: Rate, own_rps: NDArray[np.float64], from_s: int, begin_s:
         function = rate.function
         return Rate("function", function=lambda time_s: function(np.maximum(time_s, begin_s)))
     schedule = rate.schedule
-    if schedule is None or from_s * US >= schedule.times_us[0]:
+    if schedule is None or not from_s * US < schedule.times_us[0] <= start_us:
         return rate
     times_s = np.concatenate(([float(from_s)], schedule.times_us / US))
     rates_rps = np.concatenate((schedule.rates_rps[:1], schedule.rates_rps))
     return Rate("schedule", schedule=Schedule(times_s, rates_rps, schedule.kind))
 
 
+def schedule_notes(rate: Rate, start_s: float, end_s: float | None = None) -> tuple[str, ...]:
+    """What holds where a schedule does not reach, between a start and an end, if that is known.
+
+    Raises
+    ------
+    RateError
+        If the schedule says nothing of the span.
+    """
+    if (schedule := rate.schedule) is None:
+        return ()
+    start_us = round(start_s * US)
+    end_us = max(start_us, int(schedule.times_us[-1])) + 1 if end_s is None else round(end_s * US)
+    _check_overlap(schedule, start_us, end_us)
+    first_us, last_us = int(schedule.times_us[0]), int(schedule.times_us[-1])
+    notes = [f"the schedule begins at {_s(first_us)}: the rate is 0 before"] if start_us < first_us else []
+    if schedule.kind == "linear":
+        ends = end_s is not None and end_us > last_us
+        return (*notes, f"the schedule ends at {_s(last_us)}: the rate is 0 after") if ends else tuple(notes)
+    longest_us = int(np.diff(schedule.times_us).max(initial=0))
+    if longest_us and end_us - max(last_us, start_us) > (0 if start_us >= last_us else longest_us):
+        until = "throughout" if start_us >= last_us else "to the end"
+        notes.append(
+            f"the schedule ends at {_s(last_us)}: its last rate, {schedule.rates_rps[-1]:g} req/s, holds {until}"
+        )
+    return tuple(notes)
+
+
+def _check_overlap(schedule: Schedule, start_us: int, end_us: int, whole: bool = False) -> None:
+    """Refuse a schedule that says nothing of a span, or does not say all of it."""
+    first_us, last_us, linear = int(schedule.times_us[0]), int(schedule.times_us[-1]), schedule.kind == "linear"
+    if whole:
+        reaches = first_us <= start_us and not (linear and last_us < end_us)
+    else:
+        reaches = first_us < end_us and not (linear and last_us <= start_us)
+    if not reaches:
+        until = f"from {_s(first_us)} to {_s(last_us)}" if linear else f"from {_s(first_us)} on"
+        shift = (
+            f"; its times are on the profiles' axis, as the start is: add {_s(start_us)} to them" if start_us else ""
+        )
+        raise RateError(
+            f"a schedule for the span from {_s(start_us)} to {_s(end_us)}", f"one {until}", f"change its times{shift}"
+        )
+
+
+def _s(time_us: int) -> str:
+    return f"{time_us / US:,.10g} s"
+
+
 def window_means(rate: Rate, windows: int, window_s: int) -> NDArray[np.float64]:
     """Mean of a stated rate in every window of a span that begins at 0, float64[windows]: `targets` without clocks."""
+    if rate.schedule is not None:
+        _check_overlap(rate.schedule, 0, windows * window_s * US, whole=True)
     pieces = _pieces(rate, 0, windows, window_s)
     return np.full(windows, rate.value) if pieces is None else mean_rates(pieces, window_s)[0]
 
@@ -193,17 +246,10 @@ def _pieces(rate: Rate, first_window: int, windows: int, window_s: int) -> Piece
 
 
 def _schedule_pieces(schedule: Schedule, first_window: int, windows: int, window_s: int) -> Pieces:
-    """Cut a schedule at its knots and at the edges of the windows."""
+    """Cut a schedule at its knots and at the edges of the windows; outside of it the rate is 0."""
     knots = schedule.times_us
     edges = (first_window + np.arange(windows + 1, dtype=np.int64)) * (window_s * US)
     linear = schedule.kind == "linear"
-    if edges[0] < knots[0] or (linear and edges[-1] > knots[-1]):
-        until = f"to {knots[-1] / US:g} s" if linear else "s on"
-        raise RateError(
-            f"a schedule that covers the windows of the span, {edges[0] // US} to {edges[-1] // US} s",
-            f"one from {knots[0] / US:g} {until}",
-            "extend the schedule (times are on the profiles' axis, as for start), or change start and duration",
-        )
     inside = knots[(knots > edges[0]) & (knots < edges[-1])]
     # Inside a piece arrivals are uniform, so a slope is followed second by second.
     seconds = np.arange(edges[0], edges[-1], US) if linear else edges[:-1]
@@ -214,12 +260,16 @@ def _schedule_pieces(schedule: Schedule, first_window: int, windows: int, window
     offsets = np.searchsorted(window, np.arange(windows + 1))
 
     at = np.searchsorted(knots, begin, side="right") - 1
+    within = (at >= 0) & (at < len(knots) - linear)
+    at = np.clip(at, 0, len(knots) - 1 - linear)
     left = right = schedule.rates_rps[at]
     if linear:
         rise = np.diff(schedule.rates_rps)[at]
         span = np.diff(knots)[at]
         left = schedule.rates_rps[at] + rise * ((begin - knots[at]) / span)
         right = schedule.rates_rps[at] + rise * ((end - knots[at]) / span)
+    if not within.all():
+        left, right = np.where(within, left, 0.0), np.where(within, right, 0.0)
     return Pieces(offsets, start_us, end - begin, left, right)
 
 
@@ -286,9 +336,10 @@ def _steps(knots: Mapping[float, float] | Iterable[Any]) -> Schedule:
     return Schedule(np.array([t for t, _ in pairs]), np.array([r for _, r in pairs]), "steps")
 
 
-def _positive(value: object, name: str) -> float:
+def _positive(value: object, name: str, got: object = None) -> float:
     if isinstance(value, bool) or not (isinstance(value, REAL) and 0 < value <= MAX_RATE_RPS):  # NaN compares false
-        raise RateError(f"{name}: a number above 0, up to {MAX_RATE_RPS:g}", repr(value), f"change {name}")
+        came = repr(value if got is None else got)
+        raise RateError(f"{name}: a number above 0, up to {MAX_RATE_RPS:g}", came, f"change {name}")
     return float(value)
 
 

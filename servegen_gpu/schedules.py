@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -12,7 +15,8 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import RateError
+from servegen_gpu.errors import OptionError, RateError
+from servegen_gpu.options import plain_number, seconds
 from servegen_gpu.text import read_text
 
 Kind = Literal["steps", "linear"]
@@ -27,6 +31,23 @@ MAX_SHOWN = 100
 
 FORMATS = 'CSV lines "time_s,rate_rps" (or a JSON list of {"time_s": …, "rate_rps": …})'
 
+TIMES_S = {
+    **dict.fromkeys(("time_s", "time", "t", "t_s", "timestamp", "timestamp_s", "offset_s", "start_s", "seconds"), 1.0),
+    **dict.fromkeys(("time_ms", "t_ms", "timestamp_ms", "offset_ms", "milliseconds"), 1e-3),
+    **dict.fromkeys(("time_min", "t_min", "minutes"), 60.0),
+    **dict.fromkeys(("time_h", "t_h", "hours"), 3600.0),
+}
+"""Names of the column of times, in lower case, and their unit; a time may have its own, ``10m``."""
+RATES_RPS = {
+    **dict.fromkeys(
+        ("rate_rps", "rate", "rps", "qps", "rate_qps", "req/s", "req_s", "requests/s", "request_rate"), 1.0
+    ),
+    **dict.fromkeys(("requests_per_s", "requests_per_sec", "requests_per_second", "target_rps"), 1.0),
+    **dict.fromkeys(("rpm", "rate_rpm", "requests_per_min", "requests_per_minute"), 1 / 60),
+}
+"""Names of the column of rates, in lower case, and their unit."""
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?[/.]\d\d?[/.]\d{2,4}")
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -35,12 +56,13 @@ class Schedule:
     Attributes
     ----------
     times_s : float64[knots]
-        Ascending, at least a microsecond apart.
+        Ascending, at least a microsecond apart. Two knots at the same time are a jump: of steps the later one holds; a
+        linear one arrives at the first rate, and goes on from the second a microsecond later.
     rates_rps : float64[knots]
         Finite and not negative, at least one of them positive.
     kind : {"steps", "linear"}
         With steps, a rate holds from its knot to the next, and the last one for ever. With linear, rates are
-        interpolated, and there is none before the first knot or after the last.
+        interpolated, and the rate is 0 after the last knot. It is 0 before the first one.
     """
 
     times_s: NDArray[np.float64]
@@ -53,8 +75,11 @@ class Schedule:
                 array = np.array(getattr(self, name), np.float64)  # a copy: nobody else writes to it
             except (TypeError, ValueError, OverflowError) as error:
                 raise RateError(f"numbers in {name} of a schedule", str(error), "fix the schedule") from None
-            array.setflags(write=False)
             object.__setattr__(self, name, array)
+        if self.times_s.shape == self.rates_rps.shape:
+            _take_jumps(self)
+        for array in (self.times_s, self.rates_rps):
+            array.setflags(write=False)
         _check(self)
 
     @property
@@ -68,6 +93,18 @@ class Schedule:
             return {"kind": self.kind, "times_s": self.times_s.tolist(), "rates_rps": self.rates_rps.tolist()}
         digest = hashlib.sha256(self.times_s.astype("<f8").tobytes() + self.rates_rps.astype("<f8").tobytes())
         return {"kind": self.kind, "knots": len(self.times_s), "sha256": digest.hexdigest()}
+
+
+def _take_jumps(schedule: Schedule) -> None:
+    """Two knots at the same time: the later one of steps, and of linear ones the second a microsecond later."""
+    again = np.flatnonzero(schedule.times_s[1:] == schedule.times_s[:-1])
+    if schedule.times_s.ndim != 1 or not len(again):
+        return
+    if schedule.kind == "steps":
+        for name in ("times_s", "rates_rps"):
+            object.__setattr__(schedule, name, np.delete(getattr(schedule, name), again))
+    else:
+        schedule.times_s[again + 1] += 1e-6
 
 
 def _check(schedule: Schedule) -> None:
@@ -103,12 +140,13 @@ def read_schedule(path: str | Path) -> Schedule:
     """Read a schedule from a CSV or JSON file.
 
     CSV has a time and a rate in each line, ``time_s,rate_rps``; a header and comments (``#``) may be there, and the
-    comment ``# linear`` asks for interpolation instead of steps. JSON is a list of
-    ``{"time_s": 0, "rate_rps": 5}`` (``qps`` is taken as well), or
-    ``{"kind": "linear", "times_s": […], "rates_rps": […]}``.
+    comment ``# linear`` asks for interpolation instead of steps. A header may have other names, which state the unit
+    and the order: `TIMES_S` such as ``time``, ``time_ms`` or ``minutes``, and `RATES_RPS` such as ``rps``, ``qps`` or
+    ``rpm``; a time may have its own, ``10m``. JSON is a list of ``{"time_s": 0, "rate_rps": 5}``, with the same names,
+    or ``{"kind": "linear", "times_s": […], "rates_rps": […]}``.
     """
     path = Path(path)
-    readable = "a rate in req/s or a readable schedule file"
+    readable = "a rate such as 5, 5rps or 300/min, or a readable schedule file"
     text = read_text(path, "schedule file", MAX_FILE_BYTES, _refuse, smaller="use fewer knots", readable=readable)
     return _from_json(text, path) if text.lstrip()[:1] in ("[", "{") else _from_csv(text, path)
 
@@ -121,7 +159,7 @@ def _from_csv(text: str, path: Path) -> Schedule:
     kind: Kind = "steps"
     knots: list[tuple[float, float]] = []
     lines: list[int] = []
-    header_allowed = True
+    columns: _Columns | None = None
     for number, line in enumerate(text.split("\n"), 1):  # as editors count
         row = line.strip()
         if row.startswith("#"):
@@ -130,15 +168,31 @@ def _from_csv(text: str, path: Path) -> Schedule:
         elif row:
             cells = [cell.strip() for cell in row.split(",")]
             where = f"{path}, line {number}"
-            if header_allowed and cells in (["time_s", "rate_rps"], ["time_s", "qps"]):
-                header_allowed = False
-                continue
-            header_allowed = False
             if len(cells) != 2:
                 raise RateError("two columns, time_s,rate_rps", f"{where}: {len(cells)} columns", "fix the line")
-            knots.append((_number(cells[0], "time_s", where), _number(cells[1], "rate_rps", where)))
+            if columns is None and (columns := _columns(cells)) is not None:
+                continue
+            columns = columns or ("time_s", "rate_rps")
+            knots.append(_knot(dict(zip(columns, cells, strict=True)), columns, where))
             lines.append(number)
     return _built(knots, kind, path, [f"line {number}" for number in lines])
+
+
+_Columns = tuple[str, str]
+
+
+def _columns(names: Sequence[str]) -> _Columns | None:
+    """Names of a column of times and one of rates, in lower case and in their order; None of others."""
+    found = tuple("_".join(name.strip("\"' ").lower().split()) for name in names)
+    if len(found) == 2 and (found[0] in TIMES_S) != (found[1] in TIMES_S) and any(name in RATES_RPS for name in found):
+        return found[0], found[1]
+    return None
+
+
+def _knot(cells: Mapping[str, object], columns: _Columns, where: str) -> tuple[float, float]:
+    """Time and rate in base units from cells by the names of their columns."""
+    time, rate = columns if columns[0] in TIMES_S else (columns[1], columns[0])
+    return _number(cells[time], time, TIMES_S[time], where), _number(cells[rate], rate, RATES_RPS[rate], where)
 
 
 def _from_json(text: str, path: Path) -> Schedule:
@@ -160,46 +214,48 @@ def _from_json(text: str, path: Path) -> Schedule:
                 f"{path}: keys {list(data)[:5]}, kind {kind!r}",
                 "fix the file",
             )
-        pairs = list(zip(times, rates, strict=True))
+        cells = [{"time_s": time_s, "rate_rps": rate_rps} for time_s, rate_rps in zip(times, rates, strict=True)]
+        pairs = [_knot(both, ("time_s", "rate_rps"), f"{path}, entry {i}") for i, both in enumerate(cells, 1)]
     else:
         kind = "steps"
         pairs = []
         for i, entry in enumerate(data, 1):
-            rate_name = "qps" if isinstance(entry, dict) and "rate_rps" not in entry else "rate_rps"
-            if not (isinstance(entry, dict) and entry.keys() == {"time_s", rate_name}):
+            names = list(entry) if isinstance(entry, dict) else []
+            columns = _columns(names)
+            if columns is None:
                 got = f"{path}, entry {i}: {str(entry)[:60]}"
                 raise RateError('{"time_s": …, "rate_rps": …}', got, "fix the entry")
-            pairs.append((entry["time_s"], entry[rate_name]))
-    places = [f"entry {i}" for i in range(1, len(pairs) + 1)]
-    knots = [
-        (_number(t, "time_s", f"{path}, {place}"), _number(r, "rate_rps", f"{path}, {place}"))
-        for (t, r), place in zip(pairs, places, strict=True)
-    ]
-    return _built(knots, kind, path, places)
+            pairs.append(_knot(dict(zip(columns, entry.values(), strict=True)), columns, f"{path}, entry {i}"))
+    return _built(pairs, kind, path, [f"entry {i}" for i in range(1, len(pairs) + 1)])
 
 
-def _number(cell: object, name: str, where: str) -> float:
-    """A number of a file: text in CSV, int or float in JSON."""
-    try:
-        if isinstance(cell, bool) or not isinstance(cell, str | int | float) or "_" in str(cell):
-            raise ValueError
-        value = float(cell)
-    except (ValueError, OverflowError):
-        raise RateError(f"a number for {name}", f"{where}: {str(cell)[:40]!r}", "fix it") from None
-    limit = MAX_TIME_S if name == "time_s" else MAX_RATE_RPS
-    if not abs(value) <= limit or (name == "rate_rps" and value < 0):
-        low = f"{-limit:g}" if name == "time_s" else "0"
+def _number(cell: object, name: str, unit: float, where: str) -> float:
+    """A number of a file in base units: text in CSV, int or float in JSON; times may be text with a unit."""
+    time = name in TIMES_S
+    if time and _DATE.match(str(cell)):
+        fix = "write seconds since the start of the data's first day, such as 0, 600, 1200: subtract the first date"
+        raise RateError(f"a number for {name}", f"{where}: the date {str(cell)[:40]!r}", fix)
+    value = plain_number(cell)
+    if value is None and time and isinstance(cell, str):
+        with suppress(OptionError):
+            value, unit = seconds(name, cell), 1.0
+    if value is None or math.isnan(value):
+        raise RateError(f"a number for {name}", f"{where}: {str(cell)[:40]!r}", "fix it")
+    value *= unit
+    limit = MAX_TIME_S if time else MAX_RATE_RPS
+    if not abs(value) <= limit or (not time and value < 0):
+        low = f"{-limit:g}" if time else "0"
         raise RateError(f"{name} from {low} to {limit:g}", f"{where}: {str(cell)[:40]}", "fix it")
     return value
 
 
-def _built(knots: Iterable[tuple[float, float]], kind: Kind, path: Path, places: list[str]) -> Schedule:
+def _built(knots: Sequence[tuple[float, float]], kind: Kind, path: Path, places: list[str]) -> Schedule:
     """A schedule from the knots of a file; faults name the file, and the place where times go back."""
-    table = np.array(list(knots), np.float64).reshape(-1, 2)
-    back = np.diff(table[:, 0]) <= 0
+    table = np.array(knots, np.float64).reshape(-1, 2)
+    back = np.diff(table[:, 0]) < 0
     if back.any():
         place = places[int(np.argmax(back)) + 1]
-        raise RateError("ascending times", f"{path}, {place}: not after the one before", "sort the schedule")
+        raise RateError("ascending times", f"{path}, {place}: before the one above", "sort the schedule")
     try:
         return Schedule(table[:, 0], table[:, 1], kind)
     except RateError as error:

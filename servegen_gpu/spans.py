@@ -30,7 +30,8 @@ def span(
     start_s = start_of(pool, start)
     length_s = seconds("duration", duration)
     if not length_s * 1e6 >= 1:
-        raise OptionError("a duration of at least a microsecond", repr(duration), "generate longer")
+        fix = "time runs forward: to begin earlier, change the start" if length_s < 0 else "generate longer"
+        raise OptionError("a duration of at least a microsecond", repr(duration), fix)
     end_s = start_s + length_s
     if past_end == "end" and end_s > pool.end_s:
         if start_s >= pool.end_s:
@@ -46,7 +47,8 @@ def start_of(pool: ClientPool, start: float | str | None) -> float:
     """Where a trace begins, seconds on the pool's axis; the pool's begin by default."""
     start_s = float(pool.start_s) if start is None else seconds("start", start)
     if start_s < pool.start_s:
-        raise OptionError(f"a start from {pool.start_s} s on", f"{start_s:g} s", "start inside or after the data")
+        fix = "times count from the start of the data's first day: start there or later"
+        raise OptionError(f"a start from {pool.start_s} s on", repr(start), fix)
     return start_s
 
 
@@ -71,7 +73,7 @@ def span_for(
     if past_end == "end":
         most = min(most, pool.first_window + pool.windows - first)
     if rate.schedule is not None and rate.schedule.kind == "linear":
-        most = min(most, int(rate.schedule.times_us[-1] // (pool.window_s * US)) - first)
+        most = min(most, -int(-rate.schedule.times_us[-1] // (pool.window_s * US)) - first)
     most = max(most, 1)
     beyond = 2 + _patience(pool)
     n, wanted = 64, requests * (SPARE_DROPPED if dropping else SPARE) + 100

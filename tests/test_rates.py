@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servegen_gpu.errors import RateError
-from servegen_gpu.rates import ClockTables, Rate, Schedule, Targets, read_schedule, resolve_rate, targets
+from servegen_gpu.rates import (
+    ClockTables,
+    Rate,
+    Schedule,
+    Targets,
+    read_schedule,
+    resolve_rate,
+    schedule_notes,
+    targets,
+)
 
 T = 600
 US = 1_000_000
@@ -244,22 +253,48 @@ def test_extreme_rates_keep_their_tables():
     assert tiny.rps[1] == pytest.approx(5e11)
 
 
-def test_spans_outside_a_schedule_are_refused():
-    linear = Schedule([0, 1500], [1, 2], "linear")
-    of(linear, windows=2)
-    with pytest.raises(RateError, match=r"0 to 1800 s, got one from 0 to 1500 s"):
-        of(linear, windows=3)
-    late = [(601, 1)]
-    of(late, first=2)
-    with pytest.raises(RateError, match=r"600 to 1200 s, got one from 601 s on"):
-        of(late, first=1, windows=1)
+def test_outside_a_schedule_the_rate_is_zero_and_a_note_says_so():
+    linear = Schedule([60, 120], [0, 12], "linear")  # a ramp shorter than a window, and not at its edges
+    found = of(linear, windows=2)
+    assert found.rps.tolist() == pytest.approx([60 * 6 / T, 0])
+    check_tables(found.clock, T)
+    assert 60 * US <= clock_us(found.clock, 0, grid()).min()
+    assert clock_us(found.clock, 0, grid()).max() <= 120 * US
+    assert of([(900, 4)], windows=2).rps.tolist() == [0, 2]
+
+    ramp = resolve_rate(linear)
+    assert schedule_notes(ramp, 60, 120) == schedule_notes(resolve_rate(5), 0, 9) == ()
+    begins, ends = schedule_notes(ramp, 0, 600)
+    assert begins == "the schedule begins at 60 s: the rate is 0 before"
+    assert ends == "the schedule ends at 120 s: the rate is 0 after"
+    assert schedule_notes(ramp, 0) == (begins,)  # an end that is not known
+    steps = resolve_rate([(0, 1), (600, 2), (1200, 3)])
+    assert schedule_notes(steps, 0, 1800) == ()  # the last step is no longer than those before
+    assert schedule_notes(steps, 0, 1801) == ("the schedule ends at 1,200 s: its last rate, 3 req/s, holds to the end",)
+    assert "holds throughout" in schedule_notes(steps, 1500, 1600)[0]
+
+
+def test_a_schedule_that_says_nothing_of_the_span_is_refused():
+    ramp = resolve_rate(Schedule([0, 600], [1, 2], "linear"))
+    with pytest.raises(RateError, match=r"28,800 s to 32,400 s, got one from 0 s to 600 s.*add 28,800 s to them"):
+        schedule_notes(ramp, 28_800, 32_400)
+    with pytest.raises(RateError, match=r"got one from 7,200 s on"):
+        schedule_notes(resolve_rate([(7200, 1)]), 0, 7200)
+
+
+def test_jumps():
+    steps = Schedule([0, 600, 600, 900], [1, 2, 3, 4])
+    assert steps.times_s.tolist() == [0, 600, 900]
+    assert steps.rates_rps.tolist() == [1, 3, 4]
+    linear = Schedule([0, 600, 600, 1200], [6, 6, 18, 18], "linear")
+    assert of(linear, windows=2).rps.tolist() == pytest.approx([6, 18], rel=1e-8)
 
 
 @pytest.mark.parametrize(
     "rate",
     [
         *(0, -1, True, math.nan, math.inf, "nan", "0", "-3", 10**400, np.bool_(True), np.float64(0), object(), b"5"),
-        *(1j, [], {}, [1, 2], [(1, True)], [(0, 1), (0, 2)], [(5, 1), (0, 2)], [(0, 1, 2)], [("0", 1)], [((1, 2), 3)]),
+        *(1j, [], {}, [1, 2], [(1, True)], [(5, 1), (0, 2)], [(0, 1, 2)], [("0", 1)], [((1, 2), 3)]),
         *({0: 0}, {0: -1}, {0: math.nan}, {0: 1, "a": 2}, {math.inf: 1}, {1e300: 1}, {0: 10**400}),
         *(np.zeros((2, 3)), np.zeros((2, 2)), np.array(5.0)),
     ],
@@ -322,6 +357,10 @@ def test_descriptions_are_json():
         ("# linear\n0,5\n600,2e1", "linear"),
         ("\ufeff# kind: linear\ntime_s,qps\n0,5\n600,20\n", "linear"),
         ('[{"time_s":0,"rate_rps":5},{"time_s":600,"rate_rps":20}]', "steps"),
+        ("time_ms,rps\n0,5\n600000,20", "steps"),
+        ("RPM, Minutes\n300,0\n1_200,10", "steps"),
+        ("# linear\ntimestamp,requests per second\n0,5\n10m,20", "linear"),
+        ("time,rate\n0:00,5\n0:10,20", "steps"),
         ('\n [{"time_s":0,"qps":5},{"qps":20,"time_s":600.0}]', "steps"),
         ('{"kind":"linear","times_s":[0,600],"rates_rps":[5,20]}', "linear"),
         ('{"times_s":[0,600],"rates_rps":[5,20]}', "steps"),
@@ -345,12 +384,16 @@ def test_files_are_read(tmp_path, text, kind):
         ("0,5\n600,20,3\n", "line 2: 3 columns"),
         ("0,5\ntime_s,rate_rps\n", "line 2: 'time_s'"),
         ("# x\n\n0,five\n", "line 3: 'five'"),
-        ("0,nan", "line 1: nan"),
+        ("0,nan", "line 1: 'nan'"),
         ("0,1\n1,-1", "line 2: -1"),
         ("0,1_0", "line 1: '1_0'"),
         ("0,__import__('os')", 'line 1: "__import__'),
         ("1e99,1", "line 1: 1e99"),
-        ("0,1\n600,1\n# x\n600,2", "line 4: not after"),
+        ("0,1\n600,1\n# x\n599,2", "line 4: before"),
+        ("# linear\n0,1\n600,1\n600,2\n600,3", "rate.txt"),
+        ("time,rate\n2024-05-01 00:00,5", "line 2: the date '2024-05-01 00:00'; write seconds"),
+        ("time,rate\n0:7,5", "line 2: '0:7'"),
+        ("time,time_ms\n0,5", "line 1: 'time'"),
         ("0,0\n5,0", "zeros only"),
         ("# linear\n0,1", "1"),
         ("[", "line 1"),
@@ -368,7 +411,7 @@ def test_files_are_read(tmp_path, text, kind):
         ('{"kind":"cubic","times_s":[0],"rates_rps":[1]}', "cubic"),
         ('{"kind":[],"times_s":[0],"rates_rps":[1]}', "kind"),
         ('{"times_s":[0,1],"rates_rps":[1]}', "rate.txt"),
-        ('{"times_s":[1,0],"rates_rps":[1,1]}', "entry 2: not after"),
+        ('{"times_s":[1,0],"rates_rps":[1,1]}', "entry 2: before"),
     ],
 )
 def test_bad_files_are_refused_with_file_and_place(tmp_path, text, where):
