@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.disk import explained, new_temporary, sweep
+from servegen_gpu.disk.commit import rename_all
 from servegen_gpu.errors import ProfileError
 
 HEADER = "__header__"
@@ -45,21 +47,27 @@ def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays:
         Anything JSON can hold.
     arrays : mapping of str to array
         Plain numbers of any shape; objects are refused.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
     """
     path = Path(path)
     if HEADER in arrays:
         raise ValueError(f"{HEADER} is a reserved name")
     members = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)} | dict(arrays)
-    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name, array in members.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    real = Path(os.path.realpath(path))
+    sweep(real.parent)
+    with explained(path), new_temporary(real.parent) as made:
+        with open(os.dup(made.descriptor), "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name, array in members.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        rename_all(real.parent, [(made.path.name, real.name)])
 
 
 def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -243,7 +243,7 @@ def test_an_older_profile_is_replaced_and_nothing_else_is(tmp_path):
         "servegen_gpu.clients.saved.profile._sha256",
         "servegen_gpu.clients.saved.profile.summary_text",
         "os.fsync",
-        "os.rename",
+        "servegen_gpu.disk.directory._renamed",
     ],
 )
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

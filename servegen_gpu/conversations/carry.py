@@ -7,14 +7,15 @@ temporary directory, each of which is read once and deleted.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from servegen_gpu.disk import scratch_directory
 from servegen_gpu.errors import OutputError
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.request.turn_rows import (
@@ -50,7 +51,9 @@ class Carry:
         self._held_bytes = 0
         self._names: dict[str, bool] = {}  # of columns, in order; whether each holds lists; none where rows are records
         self._files: dict[int, Path] = {}
+        self._sizes: dict[Path, int] = {}  # of these files, in bytes
         self._directory: Path | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Carry:
         return self
@@ -58,8 +61,7 @@ class Carry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._stack.close()
 
     def add(self, rows: TurnRows) -> None:
         """Take rows in, in any order; none of them may be due already."""
@@ -115,7 +117,7 @@ class Carry:
     def _spill(self) -> None:
         """Move the buckets furthest away to files until half of the budget is free; the nearest one stays."""
         if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="servegen_gpu-"))
+            self._directory = self._stack.enter_context(scratch_directory())
         for bucket in sorted(self._held)[:0:-1]:
             if self._held_bytes <= self._memory_bytes // 2:
                 return
@@ -124,11 +126,26 @@ class Carry:
             with path.open("ab") as file:
                 for array in arrays_of(joined(parts)):
                     np.save(file, array, allow_pickle=False)
+                self._sizes[path] = file.tell()
             self._held_bytes -= sum(map(bytes_of, parts))
 
     def _read(self, path: Path) -> list[TurnRows]:
+        try:
+            size = path.stat().st_size
+            if size != self._sizes[path]:
+                raise ValueError(f"{size:,} bytes")
+            parts = self._parts(path, size)
+            path.unlink()
+        except (OSError, ValueError, EOFError) as error:
+            raise OutputError(
+                "temporary files as they were written",
+                f"{path}, which had {self._sizes[path]:,} bytes: {error}",
+                "let nothing else change files in TMPDIR, and run it again",
+            ) from error
+        return parts
+
+    def _parts(self, path: Path, size: int) -> list[TurnRows]:
         parts: list[TurnRows] = []
-        size = path.stat().st_size
         with path.open("rb") as file:
             while file.tell() < size:
                 if not self._names:
@@ -139,5 +156,4 @@ class Carry:
                     arrays = [np.load(file, allow_pickle=False) for _ in range(1 + lists)]
                     columns[name] = Ragged(*arrays) if lists else arrays[0]
                 parts.append(columns)
-        path.unlink()
         return parts

@@ -6,6 +6,7 @@ clients think, so no ``think_time_us`` is written, and a replay with sessions wa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.exports.export import Export, ExportOptions, Replay, Say
 from servegen_gpu.exports.rows import csv_lines, csv_writer, only_where
 from servegen_gpu.exports.turns import with_rounds
-from servegen_gpu.formats.atomic import Sink, is_special, new_file
+from servegen_gpu.formats.atomic import Sink, is_special
 from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, numbers
 from servegen_gpu.request.columns import Ragged
@@ -94,12 +95,12 @@ def _writer(head: Trace, sink: Sink) -> Iterator[Append]:
         raise OptionError("a file, because a header goes beside it", f"{sink.target}", "write to t.csv")
     with csv_writer(_fields, head, sink) as append:
         yield append
-    with new_file(sink.target.with_name(sink.target.name + HEADER_SUFFIX)) as beside:
-        beside.write(HEADER)
+    sink.beside[HEADER_SUFFIX] = HEADER
 
 
 def _replay(of: Replay) -> list[str]:
-    files = ["--trace-header", of.path + HEADER_SUFFIX, "--trace-data", of.path]
+    path = os.path.realpath(of.path) if os.path.islink(of.path) else of.path  # the header is beside the file itself
+    files = ["--trace-header", path + HEADER_SUFFIX, "--trace-data", path]
     return ["blis", "replay", *files, "--model", of.options.model]
 
 

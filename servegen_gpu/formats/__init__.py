@@ -17,14 +17,14 @@ import numpy as np
 
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.digest import NO_ROWS, Digest
-from servegen_gpu.disk import explained, new_directory
+from servegen_gpu.disk import explained, new_directory, settle
 from servegen_gpu.errors import OptionError, OutputError, unknown
 from servegen_gpu.formats import csv, jsonl, parquet
 from servegen_gpu.formats.atomic import is_special, new_file
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.compression import SUFFIXES, compressor, open_text, plain_name
 from servegen_gpu.formats.flow import CHUNK_IDS, TEXT_CHUNK_IDS, chunks, overlap
-from servegen_gpu.formats.text import known_sidecar, sidecar, sidecar_path
+from servegen_gpu.formats.text import SIDECAR, known_sidecar, sidecar, sidecar_path
 from servegen_gpu.trace import Trace
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ def _own_format(path: Path, format: str | None) -> Format:
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
+    settle(target)
     if not target.exists():
         raise OptionError("an existing trace", f"nothing at {target}", "check the path")
     return target
@@ -288,11 +289,8 @@ def _write_file(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format)
             _encode(chunks(slabs, chosen.chunk_rows, most_ids), chosen, counted)
         size = sink.size
         if chosen.sidecar and not is_special(path):
-            sink.finish()
-            # In place before the data is, so that there is never a trace without its provenance.
-            with new_file(sidecar_path(path)) as beside:
-                beside.write(sidecar(head, sink.digest, size, chosen.name))
-            size += beside.size
+            sink.beside[SIDECAR] = sidecar(head, sink.digest, size, chosen.name)
+            size += len(sink.beside[SIDECAR])
     return WriteSummary(sink.digest.rows, size, path, 1, sink.digest)
 
 
@@ -310,7 +308,7 @@ def _write_parts(head: Trace, slabs: Iterable[Trace], path: Path, chosen: Format
     chunk_rows = min(chosen.chunk_rows, part_rows)
     if part_rows < 1 or part_rows % chunk_rows:
         raise OptionError(f"parts of a multiple of {chosen.chunk_rows:,} rows", f"{part_rows:,}", "change part_rows")
-    with new_directory(path) as directory, _Parts(head, directory, path, chosen, part_rows) as parts:
+    with new_directory(path, parquet.is_part) as directory, _Parts(head, directory, path, chosen, part_rows) as parts:
         _encode(chunks(slabs, chunk_rows), chosen, parts.append)
     return WriteSummary(parts.digest.rows, parts.bytes, path, parts.files, parts.digest)
 

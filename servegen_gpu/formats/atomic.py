@@ -1,8 +1,9 @@
 """Files that appear complete or not at all.
 
-Everything is written under a temporary name in the directory of the target, flushed to the disk, and only then renamed.
-Any exception, Ctrl-C included, removes it; a killed process leaves a hidden ``.servegen-*.tmp`` and never a half file
-under the final name.
+Everything is written under a temporary name in the directory of the target, flushed to the disk, and only then renamed:
+all files that belong together in one step (`servegen_gpu.disk.commit`). Any exception, Ctrl-C included, removes it; a
+killed process leaves a hidden ``.servegen-*.tmp``, which the next writer into the directory removes, and never a half
+file under the final name.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import re
 import stat
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from servegen_gpu.digest import Digest
 from servegen_gpu.disk import explained, hidden_beside, sync_directory
+=======
+from servegen_gpu.disk import explained, new_temporary, settle, sweep
+from servegen_gpu.disk.commit import rename_all
+>>>>>>> 569fed0 (Temporaries are locked by their makers and swept by the next run; pairs and directories are replaced in one step; spills are checked)
 from servegen_gpu.errors import OutputError
 
 PIECE_BYTES = 1 << 18
@@ -36,28 +42,36 @@ class Sink:
 
     Parameters
     ----------
-    actual : Path
-        File to write, under its temporary name.
+    opened : int
+        Descriptor of the file; the sink has one of its own.
     target : Path
         Its final name, for messages.
-    fresh : bool
-        Make a new file, never open an existing one.
 
     Attributes
     ----------
     size : int
         Bytes written so far.
+<<<<<<< HEAD
     digest : Digest
         Of the rows among them, as whoever writes them counts them.
+=======
+    beside : dict of str to bytes
+        Files that belong to it and get their names in one step with it: by what their names have behind its own.
+>>>>>>> 569fed0 (Temporaries are locked by their makers and swept by the next run; pairs and directories are replaced in one step; spills are checked)
     """
 
-    def __init__(self, actual: Path, target: Path, fresh: bool = True) -> None:
+    def __init__(self, opened: int, target: Path) -> None:
         self.target = target
         self.size = 0
+<<<<<<< HEAD
         self.digest = Digest()
         with explained(target):
             number = descriptor(actual)
             self._file = io.FileIO(actual if number is None else os.dup(number), "xb" if fresh else "wb")
+=======
+        self.beside: dict[str, bytes] = {}
+        self._file = io.FileIO(os.dup(opened), "wb")
+>>>>>>> 569fed0 (Temporaries are locked by their makers and swept by the next run; pairs and directories are replaced in one step; spills are checked)
         # devices and pipes cannot be flushed to a disk
         self._on_disk = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="servegen-flush")
@@ -105,33 +119,77 @@ class Sink:
 def new_file(path: Path, shown: Path | None = None) -> Iterator[Sink]:
     """A file that takes its name, or the place of an older one, when the block ends well.
 
-    Devices and pipes, such as ``/dev/null`` and ``/dev/stdout``, are written straight: also where the shell has made
-    ``/dev/stdout`` a file, which is then not replaced but written on. Messages name `shown`.
+    It has the mode, and as far as possible the owner, of the file that it replaces. Devices and pipes, such as
+    ``/dev/null`` and ``/dev/stdout``, are written straight: also where the shell has made ``/dev/stdout`` a file, which
+    is then not replaced but written on. Messages name `shown`.
     """
     shown = shown or path
-    if is_special(path):
-        sink = Sink(path, shown, fresh=False)
-        try:
+    with ExitStack() as stack:
+        if is_special(path):
+            sink = stack.enter_context(_special(path, shown))
             yield sink
             sink.finish()
-        finally:
-            sink.release()
-        return
-    if os.path.isdir(path):  # unlike Path.is_dir, silent where it may not look
-        raise OutputError("a file to write", f"the directory {path}", 'name a file, or end the path in "/" for parts')
-    actual = hidden_beside(path)
-    sink = Sink(actual, shown)
-    try:
+            return
+        if os.path.isdir(path):  # unlike Path.is_dir, silent where it may not look
+            raise OutputError(
+                "a file to write", f"the directory {path}", 'name a file, or end the path in "/" for parts'
+            )
+        real = Path(os.path.realpath(path))
+        settle(real)
+        sweep(real.parent)
+        actual, sink = stack.enter_context(_staged(real, shown))
         yield sink
         sink.finish()
+        renames = []
+        for suffix, data in sink.beside.items():
+            other = real.with_name(real.name + suffix)
+            name, more = stack.enter_context(_staged(other, other, like=real))
+            more.write(data)
+            more.finish()
+            renames.append((name, other.name))
         with explained(shown, sink.size):
-            os.replace(actual, os.path.realpath(path))
-            sync_directory(actual.parent)
+            rename_all(real.parent, [*renames, (actual, real.name)])
+
+
+@contextmanager
+def _special(path: Path, shown: Path) -> Iterator[Sink]:
+    """What is written straight."""
+    number = descriptor(path)
+    with explained(shown):
+        opened = os.dup(number) if number is not None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        sink = Sink(opened, shown)
+        os.close(opened)
+    try:
+        yield sink
     finally:
-        # After the rename there is nothing left under the temporary name.
         sink.release()
-        with suppress(OSError):
-            actual.unlink(missing_ok=True)
+
+
+@contextmanager
+def _staged(target: Path, shown: Path, like: Path | None = None) -> Iterator[tuple[str, Sink]]:
+    """A file under a temporary name in the directory of its target, and that name."""
+    with ExitStack() as stack:
+        with explained(shown):
+            older = next((about for path in (target, like, shown) if path and (about := _regular(path))), None)
+            mode = 0o666 if older is None else stat.S_IMODE(older.st_mode)
+            made = stack.enter_context(new_temporary(target.parent, mode & 0o777))
+            if older is not None:
+                with suppress(OSError):
+                    os.fchown(made.descriptor, older.st_uid, older.st_gid)
+                with suppress(OSError):
+                    os.fchmod(made.descriptor, mode)
+            sink = Sink(made.descriptor, shown)
+        stack.callback(sink.release)
+        yield made.path.name, sink
+
+
+def _regular(path: Path) -> os.stat_result | None:
+    """What is known of a file that is there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about if stat.S_ISREG(about.st_mode) else None
 
 
 def descriptor(path: Path) -> int | None:

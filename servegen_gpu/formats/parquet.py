@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 2**20
 PART_NAME = "part-{:05d}.parquet"
+PART = re.compile(r"part-\d{5,}\.parquet", re.ASCII)
 TYPES_KEY = b"servegen_gpu.types"
 """In the metadata, as JSON: the types of the trace, whose numbers a file may have in INT64."""
 DIGEST_KEY = b"servegen_gpu.digest"
@@ -254,6 +255,11 @@ def others(directory: Path) -> list[str]:
     """
     kept = [path for path in directory.iterdir() if path.is_dir() or not LITTER.fullmatch(path.name)]
     return [] if _parts(kept) else sorted(path.name for path in kept)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file goes with an older trace in parts: one of them, or litter."""
+    return is_ours(path) if PART.fullmatch(path.name) else not path.is_dir() and bool(LITTER.fullmatch(path.name))
 
 
 def _parts(paths: list[Path]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ BLOCK_BYTES = 1 << 24
 """Of text that is read at once."""
 PARSE_BYTES = 1 << 20
 """Of it that a thread parses at once, where rows are no longer."""
+SIDECAR = ".provenance.json"
+"""Ends the name of the file that has the provenance of a text file."""
 
 
 def numbers(column: Column, separator: str) -> pa.Array:
@@ -79,8 +82,10 @@ def bytes_at_once(text: bytes) -> int:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Where the provenance of a text file lies."""
-    return path.with_name(f"{path.name}.provenance.json")
+    """Where the provenance of a text file lies: beside the file that a link leads to, or, if only there, the link."""
+    real = Path(os.path.realpath(path))
+    beside, beside_link = (of.with_name(of.name + SIDECAR) for of in (real, path))
+    return beside_link if not beside.exists() and beside_link.exists() else beside
 
 
 def sidecar(head: Trace, digest: Digest, size: int, format: str = "") -> bytes:

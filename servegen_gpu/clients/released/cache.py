@@ -16,7 +16,7 @@ from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.cache_dir import cache_dir
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.released.files import read
-from servegen_gpu.errors import ProfileError
+from servegen_gpu.errors import OutputError, ProfileError
 
 CACHE_VERSION = 2
 """Part of every key: to be raised whenever the same files would give another pool."""
@@ -53,7 +53,7 @@ def store_pool(key: str, pool: ClientPool, notes: Iterable[str]) -> None:
         path = _file(key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         save_arrays(path, pool.header() | {"key": key, "notes": list(notes)}, pool.arrays())
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory
+    except (OutputError, OSError, RuntimeError) as error:  # RuntimeError: no home directory
         _log.debug("no pool into the cache: %s", error)
 
 

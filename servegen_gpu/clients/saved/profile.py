@@ -26,7 +26,7 @@ from servegen_gpu.clients.stated.toml_text import MAX_FILE_BYTES, read_toml
 from servegen_gpu.clients.stated.toml_values import read_whole
 from servegen_gpu.clients.stated.turns_toml import read_turns
 from servegen_gpu.clients.stated.where import Where, shown
-from servegen_gpu.disk import explained, new_directory
+from servegen_gpu.disk import explained, new_directory, settle
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, unknown
 from servegen_gpu.request.schema import FIELDS
 from servegen_gpu.request.tables import Tables
@@ -93,7 +93,7 @@ def save_profile(
         raise OptionError("a name for every client", f"{len(names):,} for {len(pool):,} clients", "fix names")
     path = Path(path)
     check_target(path)
-    with new_directory(path) as folder, explained(path):
+    with new_directory(path, _is_own) as folder, explained(path):
         chosen = _write_data(folder, pool, layout)
         if keep_names and names is not None:
             (folder / NAMES).write_text(names_text(pool, names), encoding="utf-8")
@@ -113,6 +113,11 @@ def check_target(path: Path) -> None:
         raise OutputError(
             "a new directory, or an older profile to replace", f"{strange[0]!r:.60} in {path}", "choose another path"
         )
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file goes with an older profile."""
+    return _OURS.fullmatch(file.name) is not None
 
 
 def _write_data(folder: Path, pool: ClientPool, layout: Layout) -> str:
@@ -193,6 +198,7 @@ def is_profile(path: str | os.PathLike[str]) -> bool:
 def folder_of(path: str | os.PathLike[str]) -> Path | None:
     """The directory of a saved pool, also by its ``profile.toml``; None if it is none."""
     found = Path(path)
+    settle(found)
     if found.is_dir():
         return found if (found / PROFILE).is_file() else None
     if found.name != PROFILE or not found.is_file():
