@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from servegen_gpu.disk import explained, new_temporary, sweep
 from servegen_gpu.disk.commit import rename_all
 from servegen_gpu.errors import ProfileError
+from servegen_gpu.text import open_file
 
 HEADER = "__header__"
 """Name of the member that holds the header: UTF-8 bytes of a JSON object, uint8[bytes]."""
@@ -84,7 +85,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         If the file is missing, cut short, changed, or something else altogether.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
             _check_sizes(archive.zip, os.fstat(file.fileno()).st_size)
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(HEADER).tobytes())

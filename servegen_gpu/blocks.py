@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, VariableError
 from servegen_gpu.forks import in_children
 
 BLOCK = 1 << 16
@@ -23,6 +24,9 @@ BLOCK = 1 << 16
 
 AHEAD = 4
 """Items a thread that `in_turn` works on before somebody asks for them."""
+
+MOST_THREADS = 1024
+_COUNT = re.compile(r"\d{1,4}", re.ASCII)
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -41,11 +45,19 @@ def single_threaded() -> Iterator[None]:
 
 
 def thread_count() -> int:
-    """Processors that this process may use, or ``SERVEGEN_GPU_THREADS``; 1 inside `single_threaded`."""
+    """Processors that this process may use, or ``SERVEGEN_GPU_THREADS``; 1 inside `single_threaded`.
+
+    Raises
+    ------
+    VariableError
+        If the variable is no number from 1 to 1,024.
+    """
     if getattr(_own, "alone", False):
         return 1
-    wanted = os.environ.get("SERVEGEN_GPU_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted := os.environ.get("SERVEGEN_GPU_THREADS", "").strip():
+        if not _COUNT.fullmatch(wanted) or not 1 <= int(wanted) <= MOST_THREADS:
+            expected = f"SERVEGEN_GPU_THREADS as a number from 1 to {MOST_THREADS:,}"
+            raise VariableError(expected, repr(wanted), "change or unset it")
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -60,8 +72,8 @@ def workers(threads: int | None, shared: bool) -> int:
     """
     if threads is None:
         return thread_count() if shared else 1
-    if isinstance(threads, bool) or not hasattr(threads, "__index__") or not 1 <= threads <= 1024:
-        raise OptionError("threads from 1 to 1024", repr(threads), "change threads")
+    if isinstance(threads, bool) or not hasattr(threads, "__index__") or not 1 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads from 1 to {MOST_THREADS}", repr(threads), "change threads")
     return int(threads) if shared else 1
 
 

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+MOST_IN_WORD, MOST_IN_PART = 200, 1200
+_WORD = re.compile(rf"\S{{{MOST_IN_WORD + 1},}}")
+
+
+def printable(text: str) -> str:
+    """Text of files and users as a terminal may have it: control characters as escapes, long values cut.
+
+    Data may hold anything: line breaks, terminal escapes, signs that change the direction of writing, halves of
+    surrogate pairs, values of megabytes. A cut value keeps its begin and its end, and says how long it was.
+    """
+    text = _cut(_WORD.sub(lambda word: _cut(word[0], MOST_IN_WORD), text), MOST_IN_PART)
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    begin, end = text[: most * 2 // 3], text[-(most // 4) :]
+    return f"{begin}… ({len(text):,} characters) …{end}"
 
 
 class ServeGenError(Exception):
-    """Base of all errors that a user can cause or fix.
+    """Base of all errors that a user can cause or fix; its parts are made `printable`.
 
     Parameters
     ----------
@@ -19,10 +42,8 @@ class ServeGenError(Exception):
     """
 
     def __init__(self, expected: str, got: str, fix: str) -> None:
-        super().__init__(expected, got, fix)
-        self.expected = expected
-        self.got = got
-        self.fix = fix
+        self.expected, self.got, self.fix = printable(expected), printable(got), printable(fix)
+        super().__init__(self.expected, self.got, self.fix)
 
     def __str__(self) -> str:
         return f"expected {self.expected}, got {self.got}; {self.fix}"
@@ -38,6 +59,10 @@ class RateError(ServeGenError):
 
 class OptionError(ServeGenError, ValueError):
     """An argument outside its range."""
+
+
+class VariableError(OptionError):
+    """An environment variable with a value that it cannot have: never passed over."""
 
 
 class OutputError(ServeGenError):

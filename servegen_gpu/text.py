@@ -1,9 +1,63 @@
-"""Small text files from users: bounded, UTF-8, and refused in words."""
+"""Files from users: nothing but files is opened, and small text files are bounded, UTF-8, and refused in words."""
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import re
+import stat
 from pathlib import Path
 from typing import NoReturn, Protocol
+
+OPEN_ALREADY = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/\d+")
+"""What a shell has opened: to read it waits for nobody but who writes it."""
+
+
+class NoFileError(OSError):
+    """Something that is not a file; `strerror` says what it is."""
+
+    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+        super().__init__(errno.EINVAL, what, os.fspath(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename!r} is {self.strerror}"
+
+
+def kind_of(mode: int) -> str:
+    """What a mode of `os.stat` stands for; empty for a file."""
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def open_file(path: str | os.PathLike[str], *, streams: bool = False) -> io.BufferedReader:
+    """A file, opened for reading its bytes.
+
+    Pipes and sockets would wait for somebody to write, and devices have no end, so neither is opened.
+
+    Parameters
+    ----------
+    path : path
+    streams : bool
+        Take what the shell has opened, such as ``/dev/stdin`` and ``<(…)``, for callers who read once and so much.
+
+    Raises
+    ------
+    OSError
+        If there is none, it may not be read, or is not a file (`NoFileError`).
+    ValueError
+        If the path has a null character.
+    """
+    what = kind_of(os.stat(path).st_mode)
+    if what and not (streams and what != "a directory" and OPEN_ALREADY.fullmatch(os.fspath(path))):
+        raise NoFileError(path, f"{what}, not a file")
+    return open(path, "rb")
 
 
 class Refuse(Protocol):
@@ -32,7 +86,7 @@ def read_text(path: Path, what: str, most_bytes: int, refuse: Refuse, *, smaller
         What was expected instead of a file that cannot be read, if that is not just `what`.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path, streams=True) as file:
             data = file.read(most_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         refuse(readable or f"a readable {what}", f"{path}: {error}", "check the path")

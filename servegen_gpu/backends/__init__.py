@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servegen_gpu.backends.contract import Backend
-from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.errors import OptionError, VariableError, unknown
 
 BACKENDS = ("numpy", "native", "cupy", "jax")
 
@@ -27,6 +27,8 @@ def choose_backend(name: str = "auto") -> Backend:
         return NativeBackend()
     try:
         return NativeBackend(load_library())
+    except VariableError:
+        raise
     except OptionError:
         return NumpyBackend()
 
@@ -83,6 +85,8 @@ def _cupy_backend(name: str) -> Backend | None:
     try:
         backend = cuda.CupyBackend()
         return backend if _agrees(backend) else None
+    except VariableError:
+        raise
     except Exception:  # whatever a driver, a compiler or a device may raise: there are other backends
         return None
 

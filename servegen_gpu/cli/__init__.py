@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import io
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
-from servegen_gpu.errors import ServeGenError
+from servegen_gpu.cli import streams
+from servegen_gpu.errors import ServeGenError, printable
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -17,9 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     if arguments is None:
         _be_a_process()
-    options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        return _run(arguments)
     except ServeGenError as error:
         return _fail(str(error))
     except MemoryError:
@@ -27,17 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, and with it whoever would read a message
         return 0
+    except OSError as error:
+        return _fail(f"expected files that can be used, got {printable(str(error))}; check paths and permissions")
     except KeyboardInterrupt:
         print("servegen-gpu: interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
 
 
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it is heard that nobody takes it
+
+
 def _be_a_process() -> None:
-    """SIGTERM tidies up as Ctrl-C does, also where that is ignored; what a stream cannot encode is escaped."""
+    """SIGTERM tidies up as Ctrl-C does, also where that is ignored; users see our words, not those of libraries."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None without a console
-            stream.reconfigure(errors="backslashreplace")
+    streams.prepare()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def _fail(message: str) -> int:

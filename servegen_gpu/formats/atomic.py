@@ -18,13 +18,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
 from servegen_gpu.digest import Digest
-from servegen_gpu.disk import explained, hidden_beside, sync_directory
-=======
 from servegen_gpu.disk import explained, new_temporary, settle, sweep
 from servegen_gpu.disk.commit import rename_all
->>>>>>> 569fed0 (Temporaries are locked by their makers and swept by the next run; pairs and directories are replaced in one step; spills are checked)
 from servegen_gpu.errors import OutputError
 
 PIECE_BYTES = 1 << 18
@@ -51,27 +47,18 @@ class Sink:
     ----------
     size : int
         Bytes written so far.
-<<<<<<< HEAD
     digest : Digest
         Of the rows among them, as whoever writes them counts them.
-=======
     beside : dict of str to bytes
         Files that belong to it and get their names in one step with it: by what their names have behind its own.
->>>>>>> 569fed0 (Temporaries are locked by their makers and swept by the next run; pairs and directories are replaced in one step; spills are checked)
     """
 
     def __init__(self, opened: int, target: Path) -> None:
         self.target = target
         self.size = 0
-<<<<<<< HEAD
         self.digest = Digest()
-        with explained(target):
-            number = descriptor(actual)
-            self._file = io.FileIO(actual if number is None else os.dup(number), "xb" if fresh else "wb")
-=======
         self.beside: dict[str, bytes] = {}
         self._file = io.FileIO(os.dup(opened), "wb")
->>>>>>> 569fed0 (Temporaries are locked by their makers and swept by the next run; pairs and directories are replaced in one step; spills are checked)
         # devices and pipes cannot be flushed to a disk
         self._on_disk = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="servegen-flush")

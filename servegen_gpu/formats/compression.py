@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
+from servegen_gpu.text import open_file
 from servegen_gpu.trace import Trace
 
 SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
@@ -84,7 +85,7 @@ def open_text(path: Path) -> BinaryIO:
     OSError
         If it cannot be opened.
     """
-    file = path.open("rb")
+    file = open_file(path)
     try:
         begin = file.peek(8)[:8]
         for magic, what in OTHERS.items():

@@ -36,6 +36,7 @@ from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.text import arrow_type
 from servegen_gpu.formats.thrift import Struct
 from servegen_gpu.request.columns import Column, Ragged
+from servegen_gpu.text import open_file
 from servegen_gpu.trace import FIRST_ROW_KEY, PROVENANCE_KEY, Trace, from_arrow
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def read_slabs(path: Path) -> Iterator[Trace]:
 
     try:
         # opened here, because pyarrow takes no name that is not UTF-8
-        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
             groups = range(file.num_row_groups)
             for table in map(file.read_row_group, groups) if groups else [file.read()]:
@@ -227,7 +228,7 @@ def is_ours(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file:  # pyarrow takes no names that are no Unicode
+        with open_file(path) as file:  # pyarrow takes no names that are no Unicode
             if file.read(len(MAGIC)) != MAGIC:
                 return False
             about = pq.read_metadata(file)
@@ -271,7 +272,7 @@ def _parts(paths: list[Path]) -> list[Path]:
     if not found or [path.name for path in found] != [PART_NAME.format(at) for at in range(len(found))]:
         return []
     try:
-        with found[0].open("rb") as file:
+        with open_file(found[0]) as file:
             _header(pq.read_schema(file).metadata, found[0])
     except (pa.ArrowException, OSError, OptionError):
         return []

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, ProfileError
 from servegen_gpu.serving.server import Server
+from servegen_gpu.text import open_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,6 +171,7 @@ def _table(measurements: Any) -> tuple[Any, str]:
 
     path = Path(measurements)
     try:
+        open_file(path).close()
         table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
     except (OSError, ValueError) as error:  # what pandas and pyarrow raise of bad files are ValueErrors
         raise ProfileError("a benchmark as CSV or Parquet", f"{path}: {str(error)[:200]}", "check the file") from error

@@ -17,6 +17,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import new_file
 from servegen_gpu.formats.reading import sources
 from servegen_gpu.provenance import VERSION
+from servegen_gpu.text import open_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,7 @@ def read_study(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], pd.Da
     import pyarrow.parquet as pq
 
     try:
-        with Path(path).open("rb") as opened, pq.ParquetFile(opened) as file:
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
             kind, settings = _header(file.schema_arrow.metadata, path)
             about = file.metadata
             groups = range(about.num_row_groups)
@@ -126,7 +127,7 @@ def is_study(path: Any) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             if file.read(4) != b"PAR1":
                 return False
             return STUDY_KEY in (pq.read_metadata(file).metadata or {})

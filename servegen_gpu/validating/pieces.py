@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading.json_lines import try_rows_of
 from servegen_gpu.formats.reading.text_blocks import Block, text_blocks
+from servegen_gpu.text import open_file
 from servegen_gpu.validating.report import cut
 
 if TYPE_CHECKING:
@@ -115,15 +116,13 @@ def head_of(path: Path) -> Head:
         If it cannot be read or is no text.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             begin = file.read(4)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise OptionError("a file that can be read", f"{path}: {reason}", "check the path") from None
     if begin == b"PAR1":
-        import pyarrow.parquet as pq
-
-        return Head("parquet", tuple(_parquet(path, lambda: pq.read_schema(path)).names))
+        return Head("parquet", tuple(_parquet(path, lambda: _schema(path)).names))
     packed = begin[:2] == b"\x1f\x8b" or begin == b"\x28\xb5\x2f\xfd"
     marked = begin[:2] in (b"\xff\xfe", b"\xfe\xff") or begin[:3] == b"\xef\xbb\xbf"
     for block in text_blocks(path):
@@ -339,12 +338,19 @@ def _of_parquet(path: Path, columns: list[str]) -> Iterator[Piece]:
     import pyarrow.parquet as pq
 
     before = 0
-    with _parquet(path, lambda: pq.ParquetFile(path)) as file:
+    with _parquet(path, lambda: open_file(path)) as opened, _parquet(path, lambda: pq.ParquetFile(opened)) as file:
         batches = file.iter_batches(TABLE_ROWS, columns=columns)
         while (batch := _parquet(path, lambda: next(batches, None))) is not None:
             table = pa.table(batch)
             yield Piece({name: table.column(name) for name in columns}, before + np.arange(len(table)))
             before += len(table)
+
+
+def _schema(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    with open_file(path) as file:
+        return pq.read_schema(file)
 
 
 def _parquet(path: Path, read: Callable[[], Any]) -> Any:

@@ -13,7 +13,7 @@ import sys
 import warnings
 from typing import Any
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, VariableError
 
 GET_CUPY = 'pip install "servegen-gpu[cuda13]", or [cuda12] for a driver older than CUDA 13'
 OR_ELSE = "or choose backend 'native' or 'numpy'"
@@ -118,7 +118,7 @@ def chosen_devices(xp: Any) -> tuple[int, ...]:
         return tuple(range(count))
     numbers = tuple(int(part) if part.strip().isdecimal() else count for part in wanted.split(","))
     if max(numbers) >= count or len(set(numbers)) < len(numbers):
-        raise OptionError(
+        raise VariableError(
             f"SERVEGEN_GPU_DEVICES as different numbers from 0 to {count - 1}, as CUDA_VISIBLE_DEVICES leaves them",
             repr(wanted),
             "change or unset it",

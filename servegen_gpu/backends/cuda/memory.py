@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.backends.cuda.driver import OUT_OF_MEMORY
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, VariableError
 from servegen_gpu.options import MEMORY_UNITS, budget_bytes
 
 KEPT_SHARE = 4
@@ -45,7 +45,7 @@ def kept_bytes(device_bytes: int) -> int:
             return found
     except OptionError:
         pass
-    raise OptionError(
+    raise VariableError(
         "SERVEGEN_GPU_KEEP as bytes of a device that are kept between traces, such as 2GB or 0",
         repr(wanted),
         f"units are {', '.join(filter(None, MEMORY_UNITS))}; change or unset it",

@@ -20,7 +20,7 @@ from typing import Any
 from servegen_gpu.backends.cuda.loader import kernels_dir
 from servegen_gpu.backends.native.build import BuildError, locked, place, run
 from servegen_gpu.cache_dir import cache_dir
-from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.errors import OptionError, VariableError
 
 CHOICES = ("auto", "cub", "cupy")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC")
@@ -107,7 +107,7 @@ def open_sort(xp: Any, number: int) -> tuple[CubSort | None, str]:
     """
     wanted = os.environ.get("SERVEGEN_GPU_SORT") or "auto"
     if wanted not in CHOICES:
-        raise unknown("SERVEGEN_GPU_SORT", wanted, CHOICES, "change or unset it")
+        raise VariableError(f"SERVEGEN_GPU_SORT among {', '.join(CHOICES)}", repr(wanted), "change or unset it")
     if wanted == "cupy":
         return None, "as SERVEGEN_GPU_SORT says"
     try:

@@ -23,7 +23,7 @@ from servegen_gpu.backends.native.build import (
     own_name,
 )
 from servegen_gpu.cache_dir import cache_dir
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, VariableError
 from servegen_gpu.forks import in_children
 from servegen_gpu.request.schema import MODALITIES
 
@@ -265,7 +265,7 @@ class Library:
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
         if wanted not in self.extensions():
-            raise OptionError(
+            raise (OptionError if extension else VariableError)(
                 f"SERVEGEN_GPU_ISA among {', '.join(self.extensions())}, which work here", repr(wanted), "unset it"
             )
         self.extension = wanted

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from servegen_gpu.errors import ProfileError
+from servegen_gpu.text import open_file
 
 MAX_FILE_BYTES = 1 << 30
 BATCH_BYTES = 8 << 20
@@ -46,9 +48,10 @@ def batches(paths: Mapping[int, Path], limit: int = BATCH_BYTES) -> Iterator[lis
 def read(path: Path) -> bytes:
     """All bytes of a file of at most 1 GiB."""
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ProfileError("a profile file of at most 1 GiB", f"{size:,} bytes in {path}", "split the client")
-        return path.read_bytes()
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise ProfileError("a profile file of at most 1 GiB", f"{size:,} bytes in {path}", "split the client")
+            return file.read()
     except OSError as error:
         raise ProfileError("a readable profile file", f"{error}", "check the path and its permissions") from None

@@ -30,6 +30,7 @@ from servegen_gpu.disk import explained, new_directory, settle
 from servegen_gpu.errors import OptionError, OutputError, ProfileError, unknown
 from servegen_gpu.request.schema import FIELDS
 from servegen_gpu.request.tables import Tables
+from servegen_gpu.text import open_file
 
 Layout = Literal["auto", "servegen", "packed"]
 PROFILE = "profile.toml"
@@ -203,7 +204,7 @@ def folder_of(path: str | os.PathLike[str]) -> Path | None:
         return found if (found / PROFILE).is_file() else None
     if found.name != PROFILE or not found.is_file():
         return None
-    with found.open("rb") as file:
+    with open_file(found) as file:
         return found.parent if b"\nlayout" in file.read(1 << 12) else None
 
 
@@ -292,10 +293,10 @@ def _read_sections(
 
 def _check_files(folder: Path, listed: Any, where: Where) -> None:
     """Refuse listed files that are missing, elsewhere or not those that were saved."""
-    home = folder.resolve()
+    home = os.path.realpath(folder)
     for name, entry in where.table(listed).items():
         place = where / name
-        if not _FILE.fullmatch(name) or (folder / name).resolve().parent != home:
+        if not _FILE.fullmatch(name) or os.path.dirname(os.path.realpath(folder / name)) != home:
             place.refuse("names of files in this directory", shown(name), "remove the line")
         place.check_keys(place.table(entry), ("bytes", "sha256"), ("sha256",))
         digest = (place / "sha256").text_of(entry["sha256"])
@@ -312,7 +313,7 @@ def _check_files(folder: Path, listed: Any, where: Where) -> None:
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as data:
+        with open_file(file) as data:
             return hashlib.file_digest(data, "sha256").hexdigest()
     except OSError as error:
         raise ProfileError("a readable data file", f"{error}", "check its permissions") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from array import array
 from pathlib import Path
 
@@ -18,9 +19,9 @@ MAX_DATA_BYTES = 64 << 20
 def file_beside(name: object, where: Where) -> Path:
     """Path of a file in the directory of the TOML file or below it."""
     text = where.text_of(name)
-    home = where.path.parent.resolve()
+    home = Path(os.path.realpath(where.path.parent))  # unlike Path.resolve, silent about links in circles
     path = Path(text)
-    if path.is_absolute() or ".." in path.parts or not (home / path).resolve().is_relative_to(home):
+    if path.is_absolute() or ".." in path.parts or not Path(os.path.realpath(home / path)).is_relative_to(home):
         where.refuse(f"a file in {home} or below", text, "move the file there, and name it from there")
     return home / path
 

@@ -18,6 +18,7 @@ from servegen_gpu.formats.reading.json_lines import block_of, rows_as_text, rows
 from servegen_gpu.formats.reading.layout import LAYOUTS
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.text_blocks import text_blocks
+from servegen_gpu.text import open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,7 @@ def open_source(given: Any) -> Source:
     if path.exists() and not path.is_file():
         raise OptionError("a file, which is read twice", f"{path}, a pipe or a device", "write it to a file first")
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             begin = file.read(4)
         size = path.stat().st_size
     except (OSError, ValueError) as error:
@@ -270,7 +271,7 @@ def _of_parquet(path: Path, size: int) -> Source:
 
     def batches(names: Sequence[str]) -> Iterator[Rows]:
         try:
-            with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            with open_file(path) as opened, pq.ParquetFile(opened) as file:
                 before = 0
                 for batch in file.iter_batches(TABLE_ROWS, columns=list(dict.fromkeys(names))):
                     yield _rows(pa.table(batch).select(list(names)), str(path), before)
@@ -279,7 +280,7 @@ def _of_parquet(path: Path, size: int) -> Source:
             raise OptionError("a Parquet file", f"{path}: {error}"[:300], "check the file") from None
 
     try:
-        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
             columns = tuple(file.schema_arrow.names)
             study = STUDY_KEY in (file.schema_arrow.metadata or {})
             head = next(file.iter_batches(PEEKED), None)
