@@ -27,6 +27,8 @@ from servegen_gpu.cutting import limit as limit
 from servegen_gpu.dataset import with_lengths as with_lengths
 from servegen_gpu.digest import Digest as Digest
 from servegen_gpu.digest import digest_of as digest_of
+from servegen_gpu.distributing.distribute import Distributed as Distributed
+from servegen_gpu.distributing.distribute import distributed as distributed
 from servegen_gpu.errors import OptionError as OptionError
 from servegen_gpu.errors import OutputError as OutputError
 from servegen_gpu.errors import ProfileError as ProfileError

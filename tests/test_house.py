@@ -32,8 +32,8 @@ def test_the_readme_lists_every_module_and_no_other():
 FLOORS = """errors text forks disk | blocks cache_dir arrays | request | law | options | schedules clock rates | clients
     | rules | packed_turns packed_environment packed packing realise spans plan | merge | backends | conversations
     | digest provenance trace formats windowed describe | scaling dataset prefixes histories cutting
-    | exports validating serving | pipeline | baselines comparing fitting | reducing | studies plotting | reporting
-    | compat cli __main__"""
+    | exports validating serving | pipeline | baselines comparing fitting | reducing | distributing
+    | studies plotting | reporting | compat cli __main__"""
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS.split("|")) for room in rooms.split()}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.cli import cutting, files, naive, pools, sampling
+from servegen_gpu.cli import cutting, files, naive, parts, pools, sampling
 from servegen_gpu.errors import OptionError
 
 PROGRESS_EVERY_S = 0.2
@@ -33,7 +33,6 @@ def add(commands: Any) -> None:
         "--squeeze-turns", action="store_true", help="divide inter-turn times by --scale, too (naive upsampling)"
     )
     make.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
-    make.add_argument("--shard", default="1/1", metavar="K/N", help="the k-th of n shares of the trace")
     make.add_argument("--hash-ids", type=int, metavar="TOKENS", help="add ids of the inputs' blocks of so many tokens")
     make.add_argument(
         "--system-tokens",
@@ -41,6 +40,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="of every client's system prompt, for --hash-ids (default: the workload's own)",
     )
+    parts.add(make)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,16 +59,20 @@ def run(options: argparse.Namespace) -> int:
             raise OptionError("--scale alone with --squeeze-turns", got, "say by --scale how much, and nothing else")
         pool = pool.rescaled(keywords.pop("scale"), "naive")
     keywords |= cutting.keywords(options)
+    if options.hash_ids is None and options.system_tokens is not None:
+        raise OptionError("--hash-ids with --system-tokens", "--system-tokens alone", "add --hash-ids 512")
+    prompts = options.system_tokens
+    if options.hash_ids is not None and prompts is None:
+        prompts = pool.system_prompts()
+    if parts.wanted(options):
+        return parts.run(pool, keywords, options, prompts or 0, notes)
     workload = sg.stream(pool, **keywords)
     if not options.quiet:
         for note in notes + workload.notes:
             print(f"note: {note}", file=sys.stderr)
     slabs = cutting.cut(_with_progress(workload, sys.stderr.isatty() and not options.quiet), options)
     if options.hash_ids is not None:
-        stated = pool.system_prompts() if options.system_tokens is None else options.system_tokens
-        slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=stated or 0)
-    elif options.system_tokens is not None:
-        raise OptionError("--hash-ids with --system-tokens", "--system-tokens alone", "add --hash-ids 512")
+        slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=prompts or 0)
     files.write(slabs, options, begun, workload.backend.name)
     return 0
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from pathlib import Path
 
 from servegen_gpu.baselines.naive import naive
 from servegen_gpu.cli import reading
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.saved.profile import is_profile
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.store import is_there
 from servegen_gpu.request.families import FAMILIES, WITH_SHAPE
 from servegen_gpu.trace import Trace
 
@@ -48,7 +48,7 @@ def is_trace(options: argparse.Namespace) -> bool:
     path = options.workload
     if not path or options.profiles is not None or path.lower().endswith(".toml"):
         return False
-    return Path(path).exists() and not is_profile(path)
+    return is_there(path) and not is_profile(path)
 
 
 def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import servegen_gpu as sg
 from servegen_gpu.cli import naive, pools, reading, sampling
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.store import is_there
 
 OUTPUTS = (".html", ".htm")
 NO_CHOICE = {"counts": "auto", "empty": "error"}
@@ -73,7 +73,7 @@ def _source(options: argparse.Namespace) -> Any:
 
     own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
     if own and not is_profile(options.workload):
-        if Path(options.workload).exists():
+        if is_there(options.workload):
             return reading.File(options.workload, options)
         if options.workload not in sg.PRESETS:
             raise OptionError(

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import servegen_gpu as sg
@@ -67,11 +66,12 @@ def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.clients.describe.describe import describe_pool, format_description
     from servegen_gpu.clients.saved.profile import is_profile, read_about
     from servegen_gpu.describe import format_trace_description, see
+    from servegen_gpu.formats.store import is_there
     from servegen_gpu.plotting import terminal
 
     own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
     saved = own and is_profile(options.workload)
-    if own and not saved and Path(options.workload).exists():
+    if own and not saved and is_there(options.workload):
         if pools.selects(options):
             raise OptionError(
                 "--only, --where, --largest and --smallest with a workload",

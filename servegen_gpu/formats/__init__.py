@@ -19,7 +19,7 @@ from servegen_gpu.blocks import thread_count
 from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.disk import explained, new_directory, settle
 from servegen_gpu.errors import OptionError, OutputError, unknown
-from servegen_gpu.formats import csv, jsonl, parquet
+from servegen_gpu.formats import csv, jsonl, parquet, parted, store
 from servegen_gpu.formats.atomic import is_special, new_file
 from servegen_gpu.formats.base import Format
 from servegen_gpu.formats.compression import SUFFIXES, compressor, open_text, plain_name
@@ -151,6 +151,8 @@ def open_foreign(
     format = None if format == "auto" else format
     if not isinstance(path, str | os.PathLike):
         return open_trace(path, format, columns=columns, unit=unit, missing=missing)
+    if parted.is_parted(path):
+        return None
     target = _existing(path)
     stated, notes = None, list[str]()
     if columns is None and unit is None and missing == "error":
@@ -168,7 +170,11 @@ def open_foreign(
 
 
 def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:
-    """Read a trace that `write_stream` wrote, slab by slab: a row group at a time where the format has them."""
+    """Read a trace that we wrote, slab by slab: a row group at a time where the format has them."""
+    if parted.is_parted(path):
+        found = parted.open_parted(path)
+        found.refuse_incomplete()
+        return found.slabs()
     target = _existing(path)
     if target.is_dir():
         files = parquet.parts(target)
@@ -196,6 +202,8 @@ def _own_format(path: Path, format: str | None) -> Format:
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
+    if store.is_url(path):
+        raise OptionError("a trace in parts in a store", f"none at {path}", "check the address, or copy the file here")
     settle(target)
     if not target.exists():
         raise OptionError("an existing trace", f"nothing at {target}", "check the path")
@@ -207,6 +215,9 @@ def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[
     text = os.fspath(path)
     if text == "-":
         raise OptionError("a path", "'-'", "write to /dev/stdout, and name the format")
+    if store.is_url(text):
+        fix = "generate parts there (--parts N), or write a file here and copy it"
+        raise OptionError("a path of this machine for a file", f"{text!r}", fix)
     target = Path(text)
     ends_in_slash = text.endswith(("/", os.sep))
     if not (ends_in_slash or (format is None and not target.suffix and not is_special(target))):

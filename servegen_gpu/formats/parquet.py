@@ -42,6 +42,8 @@ from servegen_gpu.trace import FIRST_ROW_KEY, PROVENANCE_KEY, Trace, from_arrow
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from servegen_gpu.formats.store import RemoteFile
+
 ROW_GROUP_ROWS = 2**20
 PART_NAME = "part-{:05d}.parquet"
 PART = re.compile(r"part-\d{5,}\.parquet", re.ASCII)
@@ -178,7 +180,7 @@ def _moved(group: Struct, by: int) -> Struct:
     return moved(group, GROUP_AT) | {COLUMNS: (kind, (of, there))}
 
 
-def read_slabs(path: Path) -> Iterator[Trace]:
+def read_slabs(path: Path | RemoteFile) -> Iterator[Trace]:
     """Read one file, a row group at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -207,7 +209,7 @@ def _of_own_types(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields, table.schema.metadata))
 
 
-def _header(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[dict[str, Any], int]:
+def _header(metadata: dict[bytes, bytes] | None, path: Path | RemoteFile) -> tuple[dict[str, Any], int]:
     try:
         found = metadata or {}
         return json.loads(found[PROVENANCE_KEY]), int(found[FIRST_ROW_KEY])

@@ -1,0 +1,112 @@
+"""A trace in parts: arguments of ``generate`` for many processes and machines, and its last words."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from servegen_gpu.errors import OptionError
+
+if TYPE_CHECKING:
+    from servegen_gpu.distributing.distribute import Distributed
+
+INTERRUPTED = 130
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    group = parser.add_argument_group("many machines", "parts of one trace in one directory, made once each")
+    group.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="K/N",
+        help="the k-th of n shares of the trace; with --parts, of the parts; auto: the number that SLURM, Kubernetes "
+        "or Open MPI gave this task",
+    )
+    group.add_argument(
+        "--parts",
+        type=int,
+        metavar="N",
+        help="write N parts into the directory, or store (s3://…), that -o names; what is finished there is kept",
+    )
+    group.add_argument("--on", choices=("here", "ray"), default="here", help="who makes them (default: here)")
+    group.add_argument("--workers", type=int, metavar="N", help="how many at a time (default: one; on Ray, all it has)")
+
+
+def wanted(options: argparse.Namespace) -> bool:
+    """Whether the trace is to be made in parts."""
+    if options.parts is not None or options.shard == "auto":
+        return True
+    if options.on != "here" or options.workers is not None:
+        given = "--workers" if options.on == "here" else "--on"
+        raise OptionError(f"--parts N with {given}", f"{given} alone", "say how many parts")
+    return False
+
+
+def run(
+    pool: Any, keywords: dict[str, Any], options: argparse.Namespace, system_tokens: Any, notes: Sequence[str]
+) -> int:
+    """Make the parts that this process is to make; returns the exit status."""
+    from servegen_gpu.distributing.distribute import Interrupted, distributed
+    from servegen_gpu.distributing.schedulers import scheduled
+
+    begun = time.perf_counter()
+    _check_output(options)
+    shard, parts = keywords.pop("shard"), options.parts
+    if shard == "auto":
+        share = scheduled(os.environ, parts)
+        shard, parts = (share.task, share.tasks), share.parts
+    show = sys.stderr.isatty() and not options.quiet
+    try:
+        made = distributed(
+            pool,
+            options.output,
+            parts,
+            on=options.on,
+            workers=options.workers,
+            shard=shard,
+            hash_ids=options.hash_ids,
+            system_tokens=system_tokens,
+            encoding=options.encoding,
+            progress=_progress if show else None,
+            **keywords,
+        )
+    except Interrupted as stopped:
+        print(f"servegen-gpu: interrupted; {stopped}: run the same command to go on", file=sys.stderr)
+        return INTERRUPTED
+    if not options.quiet:
+        for note in (*notes, *made.notes):
+            print(f"note: {note}", file=sys.stderr)
+        print(_last_words(made, options.output, time.perf_counter() - begun))
+    return 0
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Refuse what a trace in parts cannot be."""
+    path = options.output
+    if path == "-" or Path(path.rstrip("/")).suffix.lower() in (".parquet", ".csv", ".jsonl", ".gz", ".zst"):
+        raise OptionError("a directory, or the address of one, for parts", repr(path), "such as -o out/")
+    if options.format not in (None, "parquet"):
+        got = f"--format {options.format}"
+        raise OptionError("parts in Parquet", got, f"make the parts, then: servegen-gpu join {path} -o FILE {got}")
+    if options.ids == "dense":
+        fix = "make the parts, then number them: servegen-gpu join DIRECTORY --ids dense"
+        raise OptionError("hashed ids in parts, which are made apart", "--ids dense", fix)
+
+
+def _progress(finished: int, parts: int, rows: int) -> None:
+    end = "\n" if finished == parts else ""
+    print(f"\r{finished:,} of {parts:,} parts, {rows:,} requests ", end=end, file=sys.stderr, flush=True)
+
+
+def _last_words(made: Distributed, output: str, spent_s: float) -> str:
+    size = f"{made.rows:,} requests, {made.bytes / 1e6:,.1f} MB"
+    if not made.complete:
+        return f"{output}: {made.finished:,} of {made.parts:,} parts are finished, {size}; {spent_s:.2f} s"
+    again = "" if made.made else "; all parts were there"
+    return f"{output}: {size} in {made.parts:,} parts, digest {made.digest}; {spent_s:.2f} s{again}"
