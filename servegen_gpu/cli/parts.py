@@ -109,4 +109,4 @@ def _last_words(made: Distributed, output: str, spent_s: float) -> str:
     if not made.complete:
         return f"{output}: {made.finished:,} of {made.parts:,} parts are finished, {size}; {spent_s:.2f} s"
     again = "" if made.made else "; all parts were there"
-    return f"{output}: {size} in {made.parts:,} parts, digest {made.digest}; {spent_s:.2f} s{again}"
+    return f"{output}: {size} in {made.parts:,} parts; {spent_s:.2f} s{again}\ndigest {made.digest}"

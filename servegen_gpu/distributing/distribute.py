@@ -26,9 +26,9 @@ from servegen_gpu.formats.parted import (
     WORKLOAD,
     Part,
     Parted,
+    check_unchanged,
     open_parted,
     stated_workload,
-    unchanged,
     workload_bytes,
 )
 from servegen_gpu.packed import PackedWorkload
@@ -220,7 +220,7 @@ def _short(value: Any) -> str:
 
 def _check(found: Parted) -> None:
     """Read what is finished, on a few threads: nothing goes on from parts that were changed."""
-    for _ in in_turn(lambda k: unchanged(found, k), sorted(found.finished), thread_count()):
+    for _ in in_turn(lambda k: check_unchanged(found, k), sorted(found.finished), thread_count()):
         pass
 
 

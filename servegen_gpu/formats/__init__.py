@@ -151,11 +151,12 @@ def open_foreign(
     format = None if format == "auto" else format
     if not isinstance(path, str | os.PathLike):
         return open_trace(path, format, columns=columns, unit=unit, missing=missing)
-    if parted.is_parted(path):
+    plain = columns is None and unit is None and missing == "error"
+    if plain and parted.is_parted(path):
         return None
     target = _existing(path)
     stated, notes = None, list[str]()
-    if columns is None and unit is None and missing == "error":
+    if plain:
         if format in (None, *FORMATS) and (parquet.has_ours(target) if target.is_dir() else parquet.is_ours(target)):
             return None
         stated = known_sidecar(target)

@@ -17,13 +17,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from servegen_gpu.digest import Digest
+from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import parquet
-from servegen_gpu.formats.store import Directory, Entry, Store, store_at
+from servegen_gpu.formats.store import Directory, Store, store_at
 from servegen_gpu.trace import Trace
 
 RECORDS = "_parts"
@@ -65,9 +65,10 @@ class Part:
         texts = ("digest", "sha256", "mark")
         part = cls(*(stated.get(name, "") for name in ("rows", "size", *texts)))
         counts = (part.rows, part.size)
-        if any(type(n) is not int or not 0 <= n < 2**63 for n in counts) or len(part.digest) != 32:
-            raise ValueError("numbers of rows and of bytes, and a digest")
-        int(part.digest, 16), int(part.sha256, 16), part.mark.encode()
+        if any(type(n) is not int or not 0 <= n < 2**63 for n in counts):
+            raise ValueError("no numbers of rows and bytes")
+        Digest.parse(part.digest, part.rows)
+        int(part.sha256, 16), part.mark.encode()
         return part
 
 
@@ -84,12 +85,15 @@ class Parted:
         Parts that have a record and are there, by number from 0 on.
     gone : tuple of int
         Parts that have a record and are not there.
+    known : frozenset of int
+        Finished parts of whose contents the store itself says that they are those of the record.
     """
 
     store: Store
     workload: Mapping[str, Any]
     finished: dict[int, Part]
-    gone: tuple[int, ...] = field(default=())
+    gone: tuple[int, ...] = ()
+    known: frozenset[int] = frozenset()
 
     @property
     def parts(self) -> int:
@@ -116,9 +120,9 @@ class Parted:
         """Of the rows of the whole trace; None while parts are missing."""
         if self.missing:
             return None
-        total = Digest(0, 0, 0)
+        total = NO_ROWS
         for k in range(self.parts):
-            total += Digest.from_hex(self.finished[k].rows, self.finished[k].digest)
+            total += Digest.parse(self.finished[k].digest, self.finished[k].rows)
         return total.hex
 
     def manifest(self) -> bytes:
@@ -152,7 +156,7 @@ class Parted:
         provenance = dict(self.workload["provenance"])
         first_row = 0
         for k in range(self.parts):
-            begin, seen = first_row, Digest(0, 0, 0)
+            begin, seen = first_row, NO_ROWS
             for slab in parquet.read_slabs(self.store.at(part_name(k, self.parts))):
                 seen += Digest.of(slab.columns)
                 yield Trace.trusted(slab.columns, provenance, first_row)
@@ -186,7 +190,6 @@ def _digits(parts: int) -> int:
 def workload_of(head: Trace, parts: int, encoding: str) -> dict[str, Any]:
     """What decides every byte of the parts, as JSON values; `head` is a slab of any share."""
     provenance = json.loads(head.header()) | {"shard": "1/1"}
-    provenance.pop("backend", None)
     stated = {"provenance": provenance, "columns": head.schema(), "encoding": encoding, "parts": parts}
     return {"format": FORMAT} | stated
 
@@ -250,7 +253,7 @@ def open_parted(
 ) -> Parted:
     """A trace in parts, as far as it is there.
 
-    Sizes are compared with the records, and what the store says of contents; `unchanged` reads all bytes.
+    Sizes are compared with the records; `check_unchanged` looks at contents, and `Parted.slabs` at rows.
 
     Parameters
     ----------
@@ -275,14 +278,17 @@ def open_parted(
     else:
         raise OptionError("a trace in parts", f"no {WORKLOAD} in {store}", "check the path")
     entries, finished, gone = store.files() if stated else {}, dict[int, Part](), []
+    known = set()
     for k, part in stated.items():
         if (entry := entries.get(part_name(k, workload["parts"]))) is None:
             gone.append(k)
             continue
-        if other := _other(part, entry):
-            raise changed(store, k, workload["parts"], other)
+        if entry.size != part.size:
+            raise changed(store, k, workload["parts"], f"{entry.size:,} instead of {part.size:,}")
         finished[k] = part
-    return Parted(store, workload, finished, tuple(gone))
+        if part.mark and part.mark == entry.mark:
+            known.add(k)
+    return Parted(store, workload, finished, tuple(gone), frozenset(known))
 
 
 def _of_manifest(store: Store, stated: Mapping[str, Any]) -> tuple[dict[str, Any], dict[int, Part]]:
@@ -303,13 +309,6 @@ def _of_records(store: Store, workload: Mapping[str, Any], only: Sequence[int] |
         there = store.files(RECORDS)
         names = {name: k for name, k in names.items() if name.removeprefix(f"{RECORDS}/") in there}
     return {names[name]: _record(store, name, data, of) for name, data in sorted(store.read(names).items())}
-
-
-def _other(part: Part, entry: Entry) -> str:
-    """How a file differs from its record, as far as a listing tells."""
-    if entry.size != part.size:
-        return f"{entry.size:,} instead of {part.size:,}"
-    return f"others, marked {entry.mark} by the store" if part.mark and entry.mark not in ("", part.mark) else ""
 
 
 def _record(store: Store, name: str, data: bytes, of: str) -> Part:
@@ -333,10 +332,10 @@ def sha256_of(store: Store, name: str) -> str:
     return found.hexdigest()
 
 
-def unchanged(found: Parted, k: int) -> None:
-    """Refuse a finished part whose bytes are others, also where there are as many; a store's own mark will do."""
-    part, name = found.finished[k], part_name(k, found.parts)
-    if not part.mark and (other := sha256_of(found.store, name)) != part.sha256:
+def check_unchanged(found: Parted, k: int) -> None:
+    """Refuse a finished part whose bytes are others, also where there are as many: all are read, unless it is known."""
+    name = part_name(k, found.parts)
+    if k not in found.known and (other := sha256_of(found.store, name)) != found.finished[k].sha256:
         raise changed(found.store, k, found.parts, f"others, with the SHA-256 {other[:16]}…")
 
 
