@@ -163,7 +163,7 @@ def test_nothing_is_written_where_reading_fails_half_way(
     def failing(path: Path) -> Any:
         slabs = read(path)
         yield next(slabs)
-        if path.name == "s2.parquet":
+        if Path(path).name == "s2.parquet":
             raise sg.OptionError("a Parquet file", "a hole", "generate it again")
 
     from servegen_gpu.formats import join
