@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -243,6 +244,9 @@ def _in_processes(job: Job, parts: Iterable[int], workers: int | None) -> Iterat
     with ProcessPoolExecutor(workers, spawned, _keep, (job,)) as pool:
         try:
             yield from pool.map(_kept, parts)
+        except BrokenProcessPool as error:
+            fix = "allow less --memory or fewer workers, and run it again: finished parts are kept"
+            raise OutputError("processes that live", "one that was killed", fix) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -68,7 +68,8 @@ class Job:
             written = write_stream(slabs, path, "parquet", encoding=self.workload["encoding"])
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        part = Part(written.rows, written.bytes, written.digest.hex, sha256, self.store.mark(name))
+        stored = self.store.entry(name)
+        part = Part(written.rows, written.bytes, written.digest.hex, sha256, stored.mark if stored else "")
         self.store.write(record_name(k, self.parts), record_bytes(part, k, self.workload))
         return part
 

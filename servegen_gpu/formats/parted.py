@@ -277,10 +277,12 @@ def open_parted(
         stated = _of_records(store, workload, only)
     else:
         raise OptionError("a trace in parts", f"no {WORKLOAD} in {store}", "check the path")
-    entries, finished, gone = store.files() if stated else {}, dict[int, Part](), []
-    known = set()
+    entries = store.files() if only is None else {}
+    finished, gone, known = dict[int, Part](), list[int](), set[int]()
     for k, part in stated.items():
-        if (entry := entries.get(part_name(k, workload["parts"]))) is None:
+        name = part_name(k, workload["parts"])
+        entry = entries.get(name) if only is None else store.entry(name)
+        if entry is None:
             gone.append(k)
             continue
         if entry.size != part.size:

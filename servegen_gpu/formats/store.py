@@ -89,9 +89,13 @@ class Directory:
         """A path to write a file to, which must appear there complete or not at all."""
         yield self.at(name)
 
-    def mark(self, name: str) -> str:
-        """See `Entry`."""
-        return ""
+    def entry(self, name: str) -> Entry | None:
+        """What is known of a file; None if there is none."""
+        with explained(self.at(name)):
+            try:
+                return Entry(self.at(name).stat().st_size)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class Remote:
             except (FileNotFoundError, NotADirectoryError):
                 return {}
         files = [one for one in found if one["type"] == "file" and not one["name"].endswith("/")]
-        return {one["name"].rsplit("/", 1)[-1]: Entry(int(one["size"]), str(one.get("ETag", ""))) for one in files}
+        return {one["name"].rsplit("/", 1)[-1]: _entry(one) for one in files}
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Contents of files, of those that are there."""
@@ -159,11 +163,14 @@ class Remote:
             with _explained(self.url, "written"), self._arriving(name) as path:
                 self.files_of.put_file(str(made), path)
 
-    def mark(self, name: str) -> str:
-        """See `Entry`."""
+    def entry(self, name: str) -> Entry | None:
+        """What is known of a file; None if there is none."""
         with _explained(self.url, "read"):
             self.files_of.invalidate_cache(self.root)
-            return str(self.files_of.info(self._path(name)).get("ETag", ""))
+            try:
+                return _entry(self.files_of.info(self._path(name)))
+            except FileNotFoundError:
+                return None
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}".rstrip("/")
@@ -265,6 +272,10 @@ def _explained(url: str, what: str) -> Iterator[None]:
     except Exception as error:
         fix = "check the address, and the endpoint and credentials in fsspec's configuration"
         raise OutputError(f"a store that can be {what}", f"{_first_line(error)}: {url}", fix) from error
+
+
+def _entry(stated: Any) -> Entry:
+    return Entry(int(stated["size"]), str(stated.get("ETag", "")))
 
 
 def _first_line(error: BaseException) -> str:
