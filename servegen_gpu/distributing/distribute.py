@@ -34,8 +34,6 @@ from servegen_gpu.formats.parted import (
 )
 from servegen_gpu.packed import PackedWorkload
 
-PLACES = ("here", "ray")
-
 Progress = Callable[[int, int, int], None]
 """Told after each part how many are finished, of how many, and the rows in them."""
 
@@ -148,12 +146,7 @@ def distributed(
     Interrupted
         On Ctrl-C: a KeyboardInterrupt that says how many parts are finished.
     """
-    if on not in PLACES:
-        raise OptionError(f"on as one of {', '.join(PLACES)}", repr(on), "change on")
-    if workers is not None and not options.integer("workers", workers, 10**6) >= 1:
-        raise OptionError("one worker or more", repr(workers), "change workers")
-    if on == "ray":
-        on_ray.import_ray()  # now, not after packing
+    on_ray.check_on(on, workers)
     first, step = options.shard(shard)
     blocks = () if hash_ids is None else (hash_ids, system_tokens)
     job, source = job_of(pool, os.fspath(path), parts, encoding, blocks, keywords)

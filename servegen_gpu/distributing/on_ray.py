@@ -7,9 +7,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
+from servegen_gpu import options
 from servegen_gpu.blocks import single_threaded
 from servegen_gpu.errors import OptionError, OutputError
 
+PLACES = ("here", "ray")
 OLDEST = (2, 45)
 """Version of Ray: the first one for all of Python 3.11 to 3.13."""
 TRIES = 5
@@ -22,6 +24,21 @@ CLEAR_S = 10.0
 S = TypeVar("S")
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
+
+
+def check_on(on: str, workers: int | None) -> None:
+    """Refuse other places to work than ``here`` and ``ray``, no worker, and a Ray that is missing or too old.
+
+    Raises
+    ------
+    OptionError
+    """
+    if on not in PLACES:
+        raise OptionError(f"on as one of {', '.join(PLACES)}", repr(on), "change on")
+    if workers is not None and not options.integer("workers", workers, 10**6):
+        raise OptionError("one worker or more", repr(workers), "change workers")
+    if on == "ray":
+        import_ray()
 
 
 def import_ray() -> Any:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.distributing.on_ray import check_on
 from servegen_gpu.errors import OptionError
 from servegen_gpu.reducing.metrics import Assumed
 from servegen_gpu.reducing.replicas import Sampling, reduce_replicas
-from servegen_gpu.studies.controls import deviations
 from servegen_gpu.studies.fan import Fan
 from servegen_gpu.studies.measures import Measures, Metric, measures_of
 from servegen_gpu.studies.parameters import PARAMETERS, Parameter, parse_vary
 from servegen_gpu.studies.records import Records
+from servegen_gpu.studies.replicas import Making, Range, Replica, fan_number
 from servegen_gpu.studies.source import REPLICAS_OF_A_DRAW, Source
 from servegen_gpu.studies.stopping import Watch, parse_until
 from servegen_gpu.studies.study import Study
@@ -68,6 +71,8 @@ def monte_carlo(
     assumed: Assumed | None = None,
     counts: str = "renewal",
     threads: int | None = None,
+    on: str = "here",
+    workers: int | None = None,
     progress: Progress | None = None,
     **keywords: Any,
 ) -> Study:
@@ -104,12 +109,18 @@ def monte_carlo(
     assumed : Assumed, optional
         Server, instances and objective of figures such as ``ttft_p99`` and ``instances``.
     threads : int, optional
+        Replicas at a time, in this process.
+    on : {"here", "ray"}
+        In this process, or on a Ray cluster, where each task makes up to 32 replicas on one processor; see
+        `servegen_gpu.distributed`.
+    workers : int, optional
+        Tasks at a time on Ray.
     progress : function, optional
 
     Returns
     -------
     Study
-        The same whatever the threads, the memory, and how often it was interrupted.
+        The same whatever the threads, the workers, the memory, and how often it was interrupted.
 
     Raises
     ------
@@ -122,6 +133,7 @@ def monte_carlo(
         raise OptionError("a study without requests, replica, shard and device", wrong[0], "leave it out")
     if isinstance(confidence, bool) or not isinstance(confidence, float | int) or not 0 < confidence < 1:
         raise OptionError("confidence above 0 and below 1", repr(confidence), "such as 0.95")
+    check_on(on, workers)
     rules = parse_until(until)
     parameters = () if vary is None else tuple(sorted(parse_vary(vary), key=lambda one: [*PARAMETERS].index(one.name)))
     if draws is not None and not parameters:
@@ -145,7 +157,7 @@ def monte_carlo(
     }
     target = None if path is None else Path(path)
     records = Records(tuple(source.settings["vary"])) if target is None else Records.read(target, settings)
-    run = _Run(source, measures, settings, records, target, threads)
+    run = _Run(source, measures, settings, records, target, threads, on, workers)
     return run.until(Watch(rules, measures.known or records.metrics, confidence), progress)
 
 
@@ -174,6 +186,8 @@ class _Run:
     records: Records
     path: Path | None
     threads: int | None
+    on: str
+    workers: int | None
     counts: dict[int, int] = field(default_factory=dict)
     unsaved: int = 0
     saved_at: float = field(default_factory=time.monotonic)
@@ -197,10 +211,14 @@ class _Run:
             self._save()
 
     def _make(self, watch: Watch, progress: Progress | None) -> None:
+        with closing(self._new()) as new:
+            self._watched(new, watch, progress)
+
+    def _watched(self, new: Iterator[Replica], watch: Watch, progress: Progress | None) -> None:
         most, done = self.settings["replicas"] * self.settings["draws"], 0
         for draw in range(self.settings["draws"]):
             unit = []
-            for figures in self._draw(draw):
+            for figures in self._draw(draw, new):
                 unit.append(figures)
                 self.counts[draw] = self.counts.get(draw, 0) + 1
                 done += 1
@@ -214,21 +232,23 @@ class _Run:
             if self.source.parameters and watch.add(unit):
                 return
 
-    def _draw(self, draw: int) -> Iterator[dict[str, float]]:
+    def _new(self) -> Generator[Replica]:
+        """All replicas that are not there, in order; nothing is made before it is asked for."""
+        replicas, draws = self.settings["replicas"], range(self.settings["draws"])
+        ranges = [Range(draw, self.records.count(draw), replicas) for draw in draws]
+        ranges = [each for each in ranges if each.first < each.stop]
+        making = Making(self.source, self.measures, self.threads)
+        return making.on_ray(ranges, self.workers) if self.on == "ray" else making.here(ranges)
+
+    def _draw(self, draw: int, new: Iterator[Replica]) -> Iterator[dict[str, float]]:
         """Metrics of the replicas of a draw: those that are there, and then new ones."""
         there, replicas = self.records.count(draw), self.settings["replicas"]
         yield from self.records.of(draw, replicas)
-        if there >= replicas:
-            return
         values = self.source.values(draw)
-        packed = self.source.packed(values, draw)
-        expected = self.source.expected(packed)
-        numbers = (draw * REPLICAS_OF_A_DRAW + i for i in range(there, replicas))
-        found = self.measures.over(packed, self.source.seed, numbers, self.threads, self.source.sampling)
-        for i, one in enumerate(found, there):
-            if not self.source.parameters or not i:
-                self.fan.add(draw or i, one.states)
-            self.records.add(draw, values, one.figures, deviations(one.totals, expected))
+        for i, one in enumerate(islice(new, max(replicas - there, 0)), there):
+            if (number := fan_number(bool(self.source.parameters), draw, i)) is not None:
+                self.fan.add(number, one.loads)
+            self.records.add(draw, values, one.figures, one.controls)
             self.unsaved += 1
             if time.monotonic() - self.saved_at > SAVE_EVERY_S:
                 self._save()
