@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from servegen_gpu.backends.native.build import cached_library, locked
+from servegen_gpu.backends.native.kept import cached_library, keep, locked
 
 SHARED = "SERVEGEN_GPU_TESTS_BUILT"
 """The variable with the folder; tests/conftest.py sets it, and removes the folder in the end."""
@@ -63,6 +63,6 @@ def quick_compiler(at: Path) -> str:
 def with_native(cache: Path, library: Path) -> Path:
     """A cache of the package that has the compiled kernels already."""
     target = cached_library(cache)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(library, target)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keep(library, target)
     return cache

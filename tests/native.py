@@ -14,7 +14,8 @@ from built import folder
 import servegen_gpu as sg
 from servegen_gpu import Trace
 from servegen_gpu.backends.native.backend import NativeBackend
-from servegen_gpu.backends.native.build import EXTENSIONS, BuildError, build_into
+from servegen_gpu.backends.native.build import EXTENSIONS, BuildError
+from servegen_gpu.backends.native.kept import build_into
 from servegen_gpu.backends.native.library import Library, find_library
 
 

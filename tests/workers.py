@@ -22,7 +22,7 @@ import numpy as np
 
 import servegen_gpu as sg
 from servegen_gpu import blocks
-from servegen_gpu.backends.native.build import locked
+from servegen_gpu.backends.native.kept import locked
 
 
 def digest(backend: str) -> str:

@@ -13,12 +13,12 @@ import functools
 import hashlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from servegen_gpu.backends.cuda.loader import kernels_dir
-from servegen_gpu.backends.native.build import BuildError, locked, place, run
+from servegen_gpu.backends.native.build import BuildError, run
+from servegen_gpu.backends.native.kept import kept
 from servegen_gpu.cache_dir import cache_dir
 from servegen_gpu.errors import OptionError, VariableError
 
@@ -160,10 +160,5 @@ def built(architecture: str) -> Path:
         raise BuildError(str(error), "set SERVEGEN_GPU_CACHE to a directory, install servegen-gpu again") from None
     key = repr((compiler, made.st_size, made.st_mtime_ns, FLAGS, architecture, text))
     target = folder / f"cub-{hashlib.sha256(key.encode()).hexdigest()[:16]}" / f"sort-{architecture}.so"
-    with locked(target.parent):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(prefix="servegen_gpu-") as apart:
-                made_here = Path(apart, target.name)
-                run([compiler, *FLAGS, f"-arch={architecture}", str(source), "-o", str(made_here)], GET_NVCC)
-                place(made_here, target)
-    return target
+    command = [compiler, *FLAGS, f"-arch={architecture}", str(source), "-o"]
+    return kept(target, lambda made_here: run([*command, str(made_here)], GET_NVCC))

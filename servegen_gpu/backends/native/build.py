@@ -1,4 +1,4 @@
-"""Compiling the kernels for the CPU: into a wheel, or into the user's cache directory.
+"""Compiling the kernels for the CPU: into a wheel, or into the user's cache directory (`kept`).
 
     python -m servegen_gpu.backends.native.build
 
@@ -17,8 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
@@ -99,7 +97,7 @@ def compile_library(kernels: Path, target: Path) -> None:
     x86 = machine in ("x86_64", "amd64")
     flags = [*COMMON, *(["-DSG_X86"] if x86 else [])]
     extensions = EXTENSIONS if x86 else {"baseline": ()}
-    with tempfile.TemporaryDirectory(prefix="servegen_gpu-") as folder:
+    with tempfile.TemporaryDirectory(prefix="servegen_gpu-", dir=target.parent) as folder:
         objects = [str(Path(folder, f"{name}.o")) for name in (*extensions, "native")]
         commands = [
             [*cxx, *flags, *own, f"-DSG_NAMESPACE={name}", "-c", str(kernels / "strips.cpp")]
@@ -117,58 +115,10 @@ def place(library: Path, target: Path) -> None:
     """Copy a library to where it belongs, at once; processes that use an older one keep it."""
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copyfile(library, partial)
         os.replace(partial, target)
     except OSError as error:
-        raise _unwritable(target.parent, error) from None
-
-
-def _unwritable(folder: Path, error: OSError) -> BuildError:
-    return BuildError(
-        f"{folder} cannot be written ({error.strerror})", "set SERVEGEN_GPU_CACHE to a directory that can"
-    )
-
-
-def cached_library(cache: Path) -> Path:
-    """Where the library of these sources and this compiler belongs in a cache directory, whether or not it is there."""
-    try:
-        cxx = compiler()
-        made = os.stat(cxx[0])
-        key = repr((cxx, made.st_size, made.st_mtime_ns))
-    except (BuildError, OSError):
-        key = "no compiler"
-    return cache / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}" / own_name()
-
-
-def build_into(cache: Path) -> Path:
-    """The library in a cache directory, compiled unless it is there; a second process waits for the first."""
-    target = cached_library(cache)
-    with locked(target.parent):
-        if not target.exists():
-            compile_library(kernels_dir(), target)
-    return target
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; without file locks, the last of several builds stays."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open(folder / "lock", "wb")  # noqa: SIM115
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # closing would not do: children forked meanwhile have the file open
+        raise BuildError(f"{target.parent} cannot be written ({error.strerror})", "change its permissions") from None
 
 
 def run(command: list[str], fix: str = "set CXX to a C++17 compiler") -> str:
@@ -186,6 +136,7 @@ def run(command: list[str], fix: str = "set CXX to a C++17 compiler") -> str:
 
 def main() -> int:
     """Build into the cache directory and say where."""
+    from servegen_gpu.backends.native.kept import build_into
     from servegen_gpu.cache_dir import cache_dir
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import ctypes
 import functools
+import logging
 import os
 import threading
 import weakref
@@ -15,14 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.backends.native.build import (
-    EXTENSIONS,
-    BuildError,
-    build_into,
-    cached_library,
-    own_name,
-)
-from servegen_gpu.cache_dir import cache_dir
+from servegen_gpu.backends.native.build import EXTENSIONS, BuildError, own_name
+from servegen_gpu.backends.native.kept import OWN_CACHE, build_into, cached_library, is_whole
+from servegen_gpu.cache_dir import cache_dir, distrusted
 from servegen_gpu.errors import OptionError, VariableError
 from servegen_gpu.forks import in_children
 from servegen_gpu.request.schema import MODALITIES
@@ -36,6 +32,7 @@ LARGE = 1 << 20
 """Bytes of an array from which on its memory is used again."""
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+_log = logging.getLogger(__name__)
 
 _NO_MEMORY = "not enough memory for a slab; give a smaller memory="
 _POINTERS = ctypes.c_void_p
@@ -352,22 +349,33 @@ def packaged_library() -> Path:
 
 
 def find_library() -> Path | None:
-    """The packaged library, or else the one in the cache directory, or None."""
+    """The packaged library, or else the one in the cache directory, if that is whole and nobody else's; or None."""
     packaged = packaged_library()
     if packaged.is_file():
         return packaged
     try:
         cached = cached_library(cache_dir())
+        if not os.path.lexists(cached):
+            return None
     except RuntimeError:  # no home directory
         return None
-    return cached if cached.is_file() else None
+    if why := distrusted(cached):
+        _say(f"compiled kernels are not loaded, because {why}; {OWN_CACHE}")
+        return None
+    return cached if is_whole(cached) else None
+
+
+@functools.cache
+def _say(what: str) -> None:
+    """Say it once, on standard error unless logging is set up otherwise."""
+    _log.warning("note: %s", what)
 
 
 def load_library(build: bool = False) -> Library:
-    """The library, compiled into the cache directory first if it is nowhere and `build` is set."""
+    """The library, compiled into the cache directory first if it is nowhere and `build` is set, or if it is damaged."""
     try:
         path = find_library()
-        if path is None and build:
+        if path is None and (build or _is_damaged()):
             path = build_into(cache_dir())
     except BuildError as error:
         raise OptionError(
@@ -378,6 +386,12 @@ def load_library(build: bool = False) -> Library:
     if path is None:
         raise OptionError(f"compiled kernels for {NAMED}", "none", "run python -m servegen_gpu.backends.native.build")
     return _loaded(path, os.environ.get("SERVEGEN_GPU_ISA") or "")
+
+
+def _is_damaged() -> bool:
+    """Whether there was a library in the cache, which must be made again."""
+    cached = cached_library(cache_dir())
+    return os.path.lexists(cached) and not distrusted(cached)
 
 
 @functools.cache

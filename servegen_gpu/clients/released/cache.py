@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from servegen_gpu.arrays import load_arrays, save_arrays
-from servegen_gpu.cache_dir import cache_dir
+from servegen_gpu.cache_dir import cache_dir, distrusted
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.released.files import read
 from servegen_gpu.errors import OutputError, ProfileError
@@ -37,7 +37,11 @@ def content_key(paths: Iterable[Path], *options: object) -> str:
 def load_pool(key: str) -> tuple[ClientPool, tuple[str, ...]] | None:
     """The pool and notes stored under a key, or None."""
     try:
-        header, arrays = load_arrays(_file(key))
+        file = _file(key)
+        if why := distrusted(file):
+            _log.debug("no pool from the cache: %s", why)
+            return None
+        header, arrays = load_arrays(file)
         if header.pop("key") != key:
             return None
         notes = tuple(str(note) for note in header.pop("notes"))
