@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from servegen_gpu.cli import streams
+from servegen_gpu.cli.arguments import Program, joined
 from servegen_gpu.errors import ServeGenError, printable
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -36,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
+        parser = _parser()
+        options = parse(parser, sys.argv[1:] if arguments is None else arguments)
+        return int(options.run(options)) if options.command else _no_command(parser)
     finally:
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where it is heard that nobody takes it
@@ -51,12 +53,25 @@ def _be_a_process() -> None:
         warnings.simplefilter("ignore")
 
 
+def parse(parser: Program, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; refuses those that the command does not have."""
+    options, rest = parser.parse_known_args(joined(arguments))
+    if rest:
+        (parser.commands[options.command] if options.command else parser).refuse(rest)
+    return options
+
+
+def _no_command(parser: Program) -> int:
+    parser.print_help(sys.stderr)
+    return BAD_INPUT
+
+
 def _fail(message: str) -> int:
     print(f"servegen-gpu: error: {message}", file=sys.stderr)
     return BAD_INPUT
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Program:
     from servegen_gpu.cli import (
         compare,
         convert,
@@ -72,13 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         show,
         validate,
     )
-    from servegen_gpu.provenance import VERSION
 
-    parser = argparse.ArgumentParser(
-        prog="servegen-gpu", description="LLM serving workloads: thousands of clients, one time-sorted trace."
-    )
-    parser.add_argument("--version", action="version", version=f"servegen-gpu {VERSION}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = Program()
     for command in (
         generate,
         fit,
@@ -94,5 +104,6 @@ def _parser() -> argparse.ArgumentParser:
         report,
         show,
     ):
-        command.add(commands)
+        command.add(parser.subparsers)
+    parser.list_commands()
     return parser

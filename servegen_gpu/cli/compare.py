@@ -16,27 +16,32 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     held = commands.add_parser(
         "compare",
-        help="how alike two traces are, or a log and replicas of a model",
+        summary="how alike two traces are, or a log and replicas of a model",
+        example="servegen-gpu compare log.csv trace.parquet --only dispersion,peaks",
         description="Figures of a log and of other traces side by side, each with what the log's own chance allows, "
         "and a verdict: inside, near or outside.",
         usage="servegen-gpu compare LOG TRACE [TRACE ...] [options]",
     )
     held.set_defaults(run=run)
-    held.add_argument("log", metavar="LOG", help=f"the reference: {reading.TRACE}")
-    held.add_argument(
+    held.group("workload").add_argument("log", metavar="LOG", help=f"the reference: {reading.TRACE}")
+    held.group("workload").add_argument(
         "others", metavar="TRACE", nargs="+", help="what is held against it; several are replicas of a model"
     )
-    held.add_argument("--naive", action="store_true", help="hold the log's naive baseline against it, too")
-    held.add_argument("--replicas", type=int, default=20, metavar="N", help="of the naive baseline (default: 20)")
-    held.add_argument(
+    held.group("naive baseline").add_argument(
+        "--naive", action="store_true", help="hold the log's naive baseline against it, too"
+    )
+    held.group("naive baseline").add_argument(
+        "--replicas", type=int, default=20, metavar="N", help="of the naive baseline (default: 20)"
+    )
+    held.group("figures").add_argument(
         "--only",
         action="append",
         metavar="FIGURES",
         help="some figures, by name, group or pattern: dispersion, peak_10s, *_ks; separated by commas",
     )
-    held.add_argument("--json", action="store_true", help="as JSON")
-    held.add_argument("--quiet", action="store_true", help="no notes on how files were read")
-    held.add_argument(
+    held.group("output").add_argument("--json", action="store_true", help="as JSON")
+    held.group("output").add_argument("--quiet", action="store_true", help="no notes on how files were read")
+    held.group("output").add_argument(
         "-o",
         "--output",
         action="append",

@@ -13,12 +13,13 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     convert = commands.add_parser(
         "convert",
-        help="write a trace in another format",
+        summary="write a trace in another format",
+        example="servegen-gpu convert trace.parquet --to mooncake -o trace.jsonl",
         description="Write a trace as another program reads it, and say how that program replays it.",
         usage="servegen-gpu convert TRACE --to FORMAT -o PATH [options]; --help lists them",
     )
     convert.set_defaults(run=run)
-    convert.add_argument("trace", metavar="TRACE", help=reading.TRACE)
+    convert.group("workload").add_argument("trace", metavar="TRACE", help=reading.TRACE)
     files.add(convert, "--to")
     cutting.add(convert)
     reading.add(convert)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.cutting import OVERS, Cut
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
@@ -13,14 +14,15 @@ from servegen_gpu.trace import Trace
 KEYWORDS = ("requests", "max_input", "max_output", "over")
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: Parser) -> None:
     """Add the arguments."""
-    parser.add_argument(
+    cuts = parser.group("cuts")
+    parser.group("rate and time").add_argument(
         "--requests", type=int, metavar="N", help="exactly the first N requests (counted after --over drop)"
     )
-    parser.add_argument("--max-input", type=int, metavar="TOKENS", help="most tokens of an input")
-    parser.add_argument("--max-output", type=int, metavar="TOKENS", help="most tokens of an output")
-    parser.add_argument(
+    cuts.add_argument("--max-input", type=int, metavar="TOKENS", help="most tokens of an input")
+    cuts.add_argument("--max-output", type=int, metavar="TOKENS", help="most tokens of an output")
+    cuts.add_argument(
         "--over",
         choices=OVERS,
         help="cap requests above these (the default; reasoning, text and new tokens follow), or drop them and what "

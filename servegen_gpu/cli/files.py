@@ -9,40 +9,42 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from servegen_gpu.cli import reading
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
 
-def add(parser: argparse.ArgumentParser, format_option: str = "--format") -> None:
+def add(parser: Parser, format_option: str = "--format") -> None:
     """Add the arguments; the option for the format may have another name."""
-    parser.add_argument(
+    output = parser.group("output")
+    output.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="PATH",
         help=".parquet, .csv or .jsonl (text also .gz or .zst), a directory of Parquet parts, or - for standard output",
     )
-    parser.add_argument(
+    output.add_argument(
         *dict.fromkeys((format_option, "--format")),
         dest="format",
         help="file format, if the suffix does not tell, or if another program is to read it: mooncake, aiperf, …; "
         "see servegen-gpu formats",
     )
-    parser.add_argument(
+    output.add_argument(
         "--encoding",
         choices=("delta", "plain"),
         default="delta",
         help="of Parquet: small and fast (delta, the default), or for readers that know no delta encodings (plain)",
     )
-    parser.add_argument(
+    output.add_argument(
         "--ids",
         choices=("hashed", "dense"),
         default="hashed",
         help="ids of conversations and blocks: 63 bits that stay the same in every slice (hashed, the default), or "
         "0, 1, 2, … as they appear, below 2**53 (dense)",
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    export = parser.add_argument_group("exports", "for formats of other programs")
+    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    export = parser.group("formats of other programs")
     export.add_argument(
         "--block-tokens", type=int, metavar="N", help="tokens of a block, where ids of blocks are added"
     )

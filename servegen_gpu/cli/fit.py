@@ -24,60 +24,69 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     held = commands.add_parser(
         "fit",
-        help="clients from a log",
+        summary="find clients that send requests like those of a log",
+        example="servegen-gpu fit log.csv --holdout 0.5 -o mine",
         description="Find clients that send requests like those of a log, and save them as a profile: a workload of "
         "all other commands. The profile holds no request of the log.",
         usage="servegen-gpu fit LOG -o PROFILE [options]; --help lists them",
     )
     held.set_defaults(run=run)
-    held.add_argument("log", metavar="LOG", help=reading.TRACE)
-    held.add_argument("-o", "--output", metavar="PROFILE", help="directory: new, or an older profile to replace")
-    held.add_argument(
+    held.group("workload").add_argument("log", metavar="LOG", help=reading.TRACE)
+    held.group("output").add_argument(
+        "-o", "--output", metavar="PROFILE", help="directory: new, or an older profile to replace"
+    )
+    held.group("method").add_argument(
         "--clients",
         choices=("auto", "ids", "latent", "one"),
         default="auto",
         help="the log's own, clusters of requests that are alike, or one (default: its own if it names several)",
     )
-    held.add_argument("--latent", type=int, default=8, metavar="N", help="most latent clients (default: 8)")
-    held.add_argument("--no-environment", action="store_true", help="do not look for what moves all clients together")
-    held.add_argument("--no-sessions", action="store_true", help="do not look for conversations")
-    held.add_argument(
+    held.group("method").add_argument(
+        "--latent", type=int, default=8, metavar="N", help="most latent clients (default: 8)"
+    )
+    held.group("method").add_argument(
+        "--no-environment", action="store_true", help="do not look for what moves all clients together"
+    )
+    held.group("method").add_argument("--no-sessions", action="store_true", help="do not look for conversations")
+    held.group("method").add_argument(
         "--lengths",
         choices=("counts", "knots", "parametric", "exponential", "auto"),
         default="counts",
         help="as counted; 256 bins and the exact top 1 %%; Pareto and log-normal; exponential; auto: the paper's forms",
     )
-    held.add_argument(
+    held.group("method").add_argument(
         "--counts",
         choices=("random", "measured"),
         default="random",
         help="of windows: random around their rates, or those of the log",
     )
-    held.add_argument(
+    held.group("method").add_argument(
         "--min-count",
         type=int,
         default=MIN_COUNT,
         metavar="K",
         help=f"fewest requests behind every length, client and window (default: {MIN_COUNT}; 1 keeps all)",
     )
-    held.add_argument("--keep-ids", action="store_true", help="keep the log's numbers of clients, with --min-count 1")
-    held.add_argument(
+    held.group("method").add_argument(
+        "--keep-ids", action="store_true", help="keep the log's numbers of clients, with --min-count 1"
+    )
+    held.group("output").add_argument(
         "--keep-names",
         action="store_true",
         help="save what the log calls its clients, beside the profile; by default it shows keyed hashes of them",
     )
-    held.add_argument("--name", help="of the workload (default: the log's)")
-    held.add_argument(
+    held.group("output").add_argument("--name", help="of the workload (default: the log's)")
+    held.group("checks").add_argument(
         "--holdout",
         type=float,
         metavar="PART",
         help="fit the first part of the log, such as 0.5, and compare it with the rest",
     )
-    held.add_argument(
+    held.group("checks").add_argument(
         "--replicas", type=int, metavar="N", help="that --holdout compares (default: 100, fewer of long logs)"
     )
-    held.add_argument("--json", action="store_true", help="the report as JSON")
-    held.add_argument("--quiet", action="store_true", help="no notes")
+    held.group("output").add_argument("--json", action="store_true", help="the report as JSON")
+    held.group("output").add_argument("--quiet", action="store_true", help="no notes")
     save.add_layout(held)
     reading.add(held)
 

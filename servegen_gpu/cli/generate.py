@@ -19,8 +19,9 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     make = commands.add_parser(
         "generate",
-        help="make a trace",
-        description="Make a trace and write it to a file.",
+        summary="make a trace",
+        description="Make a trace of a workload and write it to a file.",
+        example="servegen-gpu generate deepseek-r1 --rate 20 --duration 10m -o trace.parquet",
         usage="servegen-gpu generate WORKLOAD -o PATH [options]; --help lists them",
     )
     make.set_defaults(run=run)
@@ -29,12 +30,16 @@ def add(commands: Any) -> None:
     naive.add(make)
     cutting.add(make)
     sampling.add(make)
-    make.add_argument(
+    make.group("rules").add_argument(
         "--squeeze-turns", action="store_true", help="divide inter-turn times by --scale, too (naive upsampling)"
     )
-    make.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
-    make.add_argument("--hash-ids", type=int, metavar="TOKENS", help="add ids of the inputs' blocks of so many tokens")
-    make.add_argument(
+    make.group("random numbers").add_argument(
+        "--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)"
+    )
+    make.group("ids of blocks").add_argument(
+        "--hash-ids", type=int, metavar="TOKENS", help="add ids of the inputs' blocks of so many tokens"
+    )
+    make.group("ids of blocks").add_argument(
         "--system-tokens",
         type=int,
         metavar="N",

@@ -13,12 +13,15 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     join = commands.add_parser(
         "join",
-        help="join the shares of a trace",
+        summary="join the shares of a trace",
+        example="servegen-gpu join 1.parquet 2.parquet -o trace.parquet",
         description="Join all shares of `generate --shard k/n` into the trace that `generate` writes without --shard.",
         usage="servegen-gpu join PART... -o PATH",
     )
     join.set_defaults(run=run)
-    join.add_argument("parts", nargs="+", metavar="PART", help="all shares in any order, files or directories")
+    join.group("workload").add_argument(
+        "parts", nargs="+", metavar="PART", help="all shares in any order, files or directories"
+    )
     files.add(join)
 
 

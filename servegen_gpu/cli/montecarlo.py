@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     made = commands.add_parser(
         "montecarlo",
-        help="many replicas in figures: peaks, quantiles, how sure they are",
+        summary="many replicas in figures: peaks, quantiles, how sure they are",
+        example="servegen-gpu montecarlo m-small --rate 20 --replicas 200 --metrics requests_peak_10s",
         description="Make many replicas of a workload, keep figures of each and no request, and say what chance, and "
         "parameters that are uncertain, make of them.",
         usage="servegen-gpu montecarlo WORKLOAD [options]; --help lists them",
@@ -30,21 +31,21 @@ def add(commands: Any) -> None:
     pools.add(made)
     naive.add(made)
     sampling.add(made, counts="renewal", duration="1h")
-    made.add_argument(
+    made.group("method").add_argument(
         "--replicas",
         type=int,
         metavar="N",
         help="in all (default: 200), or of each draw with --vary (default: 10); at most so many with --until (10,000)",
     )
     studied.add_metrics(made)
-    made.add_argument(
+    made.group("method").add_argument(
         "--vary",
         action="append",
         metavar="NAME=LOW:HIGH",
         help="a parameter that is uncertain, such as rate=0.8:1.2, or burstiness=0.5:2:log; repeat for more",
     )
-    made.add_argument("--draws", type=int, metavar="N", help="of the parameters (default: 100)")
-    made.add_argument(
+    made.group("method").add_argument("--draws", type=int, metavar="N", help="of the parameters (default: 100)")
+    made.group("method").add_argument(
         "--until",
         action="append",
         metavar="RULE",
@@ -54,7 +55,9 @@ def add(commands: Any) -> None:
     made.add_argument("--on", choices=("here", "ray"), default="here", help="who makes the replicas (default: here)")
     made.add_argument("--workers", type=int, metavar="N", help="tasks at a time on Ray (default: all processors)")
     studied.add_results(made, "Parquet file of all replicas; one that is there goes on where it stopped")
-    made.add_argument("--against", metavar="STUDY", help="a study of the same seed: differences, pair by pair")
+    made.group("figures").add_argument(
+        "--against", metavar="STUDY", help="a study of the same seed: differences, pair by pair"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

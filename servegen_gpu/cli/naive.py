@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from servegen_gpu.baselines.naive import naive
 from servegen_gpu.cli import reading
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.saved.profile import is_profile
 from servegen_gpu.errors import OptionError
@@ -15,17 +16,18 @@ from servegen_gpu.request.families import FAMILIES, WITH_SHAPE
 from servegen_gpu.trace import Trace
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: Parser) -> None:
     """Add the options."""
-    parser.add_argument(
+    baseline = parser.group("naive baseline")
+    baseline.add_argument(
         "--naive",
         choices=("poisson", *FAMILIES),
         metavar="FAMILY",
         help=f"instead of clients, one renewal process with pooled lengths: poisson, {' or '.join(WITH_SHAPE)}; "
         "WORKLOAD may then be a trace file, too",
     )
-    parser.add_argument("--naive-cv", type=float, metavar="CV", help="of its inter-arrival times (default: fitted)")
-    parser.add_argument(
+    baseline.add_argument("--naive-cv", type=float, metavar="CV", help="of its inter-arrival times (default: fitted)")
+    baseline.add_argument(
         "--naive-lengths",
         metavar="SPAN",
         help="over what lengths are pooled: whole (the default), window, or a time such as 6h",

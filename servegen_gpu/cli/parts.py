@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: Parser) -> None:
     """Add the arguments."""
-    group = parser.add_argument_group("many machines", "parts of one trace in one directory, made once each")
+    group = parser.group("many machines")
+    group.description = "parts of one trace in one directory, made once each"
     group.add_argument(
         "--shard",
         default="1/1",

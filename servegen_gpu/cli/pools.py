@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import servegen_gpu as sg
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
 
@@ -18,46 +19,49 @@ WORKLOAD_HELP = (
 )
 
 
-def add(parser: argparse.ArgumentParser, what: str = WORKLOAD_HELP) -> None:
+def add(parser: Parser, what: str = WORKLOAD_HELP) -> None:
     """Add the arguments."""
-    parser.add_argument("workload", nargs="?", help=what)
-    parser.add_argument("--population", metavar="FILE", help="population from a TOML file, instead of a workload")
-    parser.add_argument("--profiles", metavar="DIR", help="ServeGen's data directory (default: built-in population)")
-    parser.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
-    parser.add_argument("--no-cache", action="store_true", help="neither read nor write the cache of parsed profiles")
-    parser.add_argument("--clients", type=int, metavar="N", help="size of a population (default: its own)")
-    parser.add_argument(
+    workload, clients = parser.group("workload"), parser.group("clients")
+    workload.add_argument("workload", nargs="?", help=what)
+    workload.add_argument("--population", metavar="FILE", help="population from a TOML file, instead of a workload")
+    workload.add_argument("--profiles", metavar="DIR", help="ServeGen's data directory (default: built-in population)")
+    workload.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
+    parser.group("performance").add_argument(
+        "--no-cache", action="store_true", help="neither read nor write the cache of parsed profiles"
+    )
+    workload.add_argument("--clients", type=int, metavar="N", help="size of a population (default: its own)")
+    workload.add_argument(
         "--clients-seed", type=int, default=0, metavar="S", help="decides which client behaves how (default: 0)"
     )
-    parser.add_argument("--resample", type=int, metavar="N", help="N clients drawn from these, as unequal as they are")
-    parser.add_argument("--only", metavar="IDS", help="clients by id, such as 3,7,10-20")
-    parser.add_argument(
+    clients.add_argument("--resample", type=int, metavar="N", help="N clients drawn from these, as unequal as they are")
+    clients.add_argument("--only", metavar="IDS", help="clients by id, such as 3,7,10-20")
+    clients.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="FIGURE=LOW:HIGH",
         help="windows by a figure such as rate_rps, cv, mean_input_tokens or p95_output_tokens; repeat for more",
     )
-    parser.add_argument("--largest", type=int, metavar="K", help="the K clients with most requests in the data")
-    parser.add_argument(
+    clients.add_argument("--largest", type=int, metavar="K", help="the K clients with most requests in the data")
+    clients.add_argument(
         "--smallest", type=int, metavar="K", help="the K clients with fewest requests, of those with any"
     )
-    parser.add_argument(
+    clients.add_argument(
         "--keep-shares",
         action="store_true",
         help="chosen clients keep their shares of --rate and --peak, instead of having all of it",
     )
-    parser.add_argument(
+    clients.add_argument(
         "--conversations",
         metavar="NAME|FILE|none",
         help="of a population with conversations, or from the [turns] of a TOML file, for all clients; or none",
     )
-    parser.add_argument(
+    clients.add_argument(
         "--environment",
         metavar="NAME|FILE|none",
         help="a random factor on all rates: of a workload or saved profile with one, or of a TOML file; or none",
     )
-    parser.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
+    clients.add_argument("--clones", type=int, metavar="N", help="each client N times at 1/N of its rate")
 
 
 def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:

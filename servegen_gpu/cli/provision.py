@@ -15,7 +15,8 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     made = commands.add_parser(
         "provision",
-        help="how many servers hold an objective, with which confidence",
+        summary="how many servers hold an objective, with which confidence",
+        example="servegen-gpu provision m-small --rate 20 --slo ttft=2s --server llama-3-8b-a100",
         description="Serve replicas of a workload, or one trace, by a model of servers, and say how many instances "
         "hold an objective: as a whole, over time, and with which confidence.",
         usage="servegen-gpu provision TRACE|WORKLOAD --slo BOUNDS --server PROFILE [options]; --help lists them",
@@ -24,10 +25,16 @@ def add(commands: Any) -> None:
     pools.add(made, f"{pools.WORKLOAD_HELP}; or {reading.TRACE}")
     reading.add(made)
     sampling.add(made, counts="renewal", duration="1h")
-    made.add_argument("--slo", required=True, metavar="BOUNDS", help="such as ttft=2.25s,tbt=500ms, or one of them")
-    made.add_argument("--at", default="p99", metavar="P", help="quantile that keeps to the bounds (default: p99)")
-    made.add_argument("--server", required=True, metavar="PROFILE", help="see `servegen-gpu servers`; or a TOML file")
-    made.add_argument(
+    made.group("figures").add_argument(
+        "--slo", required=True, metavar="BOUNDS", help="such as ttft=2.25s,tbt=500ms, or one of them"
+    )
+    made.group("figures").add_argument(
+        "--at", default="p99", metavar="P", help="quantile that keeps to the bounds (default: p99)"
+    )
+    made.group("figures").add_argument(
+        "--server", required=True, metavar="PROFILE", help="see `servegen-gpu servers`; or a TOML file"
+    )
+    made.group("naive baseline").add_argument(
         "--naive",
         nargs="?",
         const="gamma",
@@ -35,11 +42,15 @@ def add(commands: Any) -> None:
         metavar="FAMILY",
         help="beside it, what one renewal process with pooled lengths needs: gamma (the default), poisson, …",
     )
-    made.add_argument("--replicas", type=int, default=200, metavar="N", help="of the workload (default: 200)")
-    made.add_argument(
+    made.group("method").add_argument(
+        "--replicas", type=int, default=200, metavar="N", help="of the workload (default: 200)"
+    )
+    made.group("method").add_argument(
         "--routing", default="least-loaded", metavar="HOW", help="least-loaded (default), round-robin or session-affine"
     )
-    made.add_argument("--window", default="10m", metavar="TIME", help="of instances over time (default: 10m)")
+    made.group("figures").add_argument(
+        "--window", default="10m", metavar="TIME", help="of instances over time (default: 10m)"
+    )
     studied.add_results(made, "Parquet file of what every replica needs, for `report`")
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.trace import Trace
 
 TRACE = "a trace file of ours or of others (CSV, JSON lines, Parquet), or a directory of parts"
@@ -23,12 +24,19 @@ COLUMNS = {
 """Options by what a column means. ``--output`` names the file in commands that write one."""
 
 
-def add(parser: argparse.ArgumentParser, *output: str) -> None:
+def add(parser: Parser, *output: str) -> None:
     """Add the arguments; `output` are more names of the option for the column of output tokens."""
-    group = parser.add_argument_group("traces of others", "what is left out, names and values of the file tell")
+    group = parser.group("traces of others")
+    group.description = "what is left out, names and values of the file tell"
     for meaning, names in COLUMNS.items():
         more = output if meaning == "output" else ()
-        group.add_argument(*names, *more, dest=f"column_{meaning}", metavar="COL", help=f"column of {WHAT[meaning]}")
+        group.add_argument(
+            *names,
+            *more,
+            dest=f"column_{meaning}",
+            metavar="COL",
+            help=f"column of {WHAT[meaning]}, where names and values do not tell",
+        )
     group.add_argument("--unit", metavar="UNIT", help="of times: s, ms, us, ns, or iso for dates")
     group.add_argument("--missing", default="error", metavar="WHAT", help="rows without a value: error or drop")
     group.add_argument("--read-as", metavar="FORMAT", help="format of the file, such as mooncake, azure or table")

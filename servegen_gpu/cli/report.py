@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     made = commands.add_parser(
         "report",
-        help="a page with numbers and pictures",
+        summary="a page with numbers and pictures",
+        example="servegen-gpu report trace.parquet -o page.html",
         description="Write a page with numbers and pictures of a trace, a workload or a study: one file that needs no "
         "network. Pictures need matplotlib.",
         usage="servegen-gpu report TRACE|WORKLOAD|STUDY [--against OTHER] -o PAGE.html [options]; --help lists them",
@@ -32,11 +33,13 @@ def add(commands: Any) -> None:
         "a trace file, a directory of parts, a study's file, or a workload: its name, a TOML file of your own clients, "
         "a saved profile",
     )
-    made.add_argument("--against", metavar="OTHER", help="a trace or a workload to hold against it")
-    made.add_argument("-o", "--output", required=True, metavar="PAGE", help="the page, .html")
+    made.group("workload").add_argument("--against", metavar="OTHER", help="a trace or a workload to hold against it")
+    made.group("output").add_argument("-o", "--output", required=True, metavar="PAGE", help="the page, .html")
     sampling.add(made, duration="1h")
-    made.add_argument("--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)")
-    made.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    made.group("random numbers").add_argument(
+        "--replica", type=int, default=0, help="independent repetition of the same seed (default: 0)"
+    )
+    made.group("output").add_argument("--quiet", action="store_true", help="print nothing but errors")
     reading.add(made)
 
 

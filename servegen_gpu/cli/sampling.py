@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.errors import OptionError
 from servegen_gpu.rules import COUNT_RULES, DEPENDENCE_KINDS, EMPTIES, OCCUPANCIES, PAST_ENDS
 
@@ -15,42 +16,51 @@ NAMES = (
 )
 
 
-def add(parser: argparse.ArgumentParser, counts: str = "auto", duration: str = "1h, or what --requests take") -> None:
+def add(parser: Parser, counts: str = "auto", duration: str = "1h, or what --requests take") -> None:
     """Add the arguments; `counts` is the default rule, `duration` says what the default duration is."""
-    parser.add_argument("--rate", metavar="RPS|FILE", help="target total rate in req/s, or a schedule (CSV or JSON)")
-    parser.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
-    parser.add_argument("--peak", type=float, metavar="RPS", help="scale own rates down to this in the busiest window")
-    parser.add_argument(
-        "--start", metavar="TIME", help="on the profiles' time axis, such as 10h (default: their begin)"
+    rate, rules, performance = (parser.group(title) for title in ("rate and time", "rules", "performance"))
+    rate.add_argument(
+        "--rate",
+        metavar="RPS|FILE",
+        help="total rate in req/s, such as 20, 1k or 300/min, or a schedule file (CSV, JSON)",
     )
-    parser.add_argument("--duration", metavar="TIME", help=f"such as 600s, 1h or 7d (default: {duration})")
-    parser.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
-    parser.add_argument(
+    rate.add_argument("--scale", type=float, metavar="X", help="multiply the clients' own rates instead")
+    rate.add_argument("--peak", type=float, metavar="RPS", help="scale own rates down to this in the busiest window")
+    rate.add_argument("--start", metavar="TIME", help="on the profiles' time axis, such as 10h (default: their begin)")
+    rate.add_argument(
+        "--duration",
+        metavar="TIME",
+        help=f"such as 90s, 10m, 1h30m, 2d12h or 1:30 (hours and minutes) (default: {duration})",
+    )
+    parser.group("random numbers").add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
+    rules.add_argument(
         "--counts", choices=COUNT_RULES, default=counts, help=f"how many requests a client sends (default: {counts})"
     )
-    parser.add_argument(
+    rules.add_argument(
         "--dependence",
         choices=DEPENDENCE_KINDS,
         default="auto",
         help="between the fields of one request: every client's own (auto, the default), or one kind for all",
     )
-    parser.add_argument(
+    rules.add_argument(
         "--rank-correlation",
         action="append",
         default=[],
         metavar="A:B=RHO",
         help="Spearman correlation of two fields under --dependence copula; repeat for more pairs",
     )
-    parser.add_argument("--occupancy", choices=OCCUPANCIES, default="profile", help="keep bursts short, or spread them")
-    parser.add_argument("--empty", choices=EMPTIES, default="error", help="windows where nobody is active")
-    parser.add_argument("--past-end", choices=PAST_ENDS, default="wrap", help="repeat whole days, or stop")
-    parser.add_argument(
+    rules.add_argument("--occupancy", choices=OCCUPANCIES, default="profile", help="keep bursts short, or spread them")
+    rules.add_argument("--empty", choices=EMPTIES, default="error", help="windows where nobody is active")
+    rules.add_argument("--past-end", choices=PAST_ENDS, default="wrap", help="repeat whole days, or stop")
+    rules.add_argument(
         "--warmup",
         metavar="TIME",
         help="how long before the start conversations may have begun (default: as long as they last)",
     )
-    parser.add_argument("--backend", default="auto", help="what computes: see `servegen-gpu backends`")
-    parser.add_argument("--memory", default="2GB", help="budget for sampling (default: 2GB); never changes the trace")
+    performance.add_argument("--backend", default="auto", help="what computes: see `servegen-gpu backends`")
+    performance.add_argument(
+        "--memory", default="2GB", help="budget for sampling (default: 2GB); never changes the trace"
+    )
 
 
 def keywords(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import servegen_gpu as sg
 from servegen_gpu.cli import pools
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.errors import OptionError
 
 
@@ -15,19 +16,22 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     keep = commands.add_parser(
         "save",
-        help="save clients as a directory",
+        summary="save clients as a directory",
+        example="servegen-gpu save m-large --largest 100 -o mine",
         description="Save clients as a directory that a person can read, share and edit, and that is a workload.",
         usage="servegen-gpu save WORKLOAD -o DIRECTORY [options]; --help lists them",
     )
     keep.set_defaults(run=run)
     pools.add(keep)
-    keep.add_argument("-o", "--output", required=True, metavar="DIRECTORY", help="new, or an older profile to replace")
+    keep.group("output").add_argument(
+        "-o", "--output", required=True, metavar="DIRECTORY", help="new, or an older profile to replace"
+    )
     add_layout(keep)
 
 
-def add_layout(parser: argparse.ArgumentParser) -> None:
+def add_layout(parser: Parser) -> None:
     """Add the argument of all commands that save clients."""
-    parser.add_argument(
+    parser.group("output").add_argument(
         "--layout",
         choices=("auto", "servegen", "packed"),
         default="auto",

@@ -18,29 +18,38 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     scale = commands.add_parser(
         "scale",
-        help="change the rate of a trace, or cut it",
+        summary="change the rate of a trace, or cut it",
+        example="servegen-gpu scale trace.parquet --factor 2 -o denser.parquet",
         description="Cut a trace in time (--from, --to), thin it (--thin), rescale its time (--factor), cap or drop "
         "long requests (--max-input, --max-output), and keep the first ones (--requests): in this order, each only if "
         "asked for.",
         usage="servegen-gpu scale TRACE -o PATH [options]; --help lists them",
     )
     scale.set_defaults(run=run)
-    scale.add_argument("trace", metavar="TRACE", help=reading.TRACE)
+    scale.group("workload").add_argument("trace", metavar="TRACE", help=reading.TRACE)
     files.add(scale)
     reading.add(scale)
-    scale.add_argument("--from", dest="start", metavar="TIME", help="requests from this time of the trace, such as 10m")
-    scale.add_argument("--to", dest="end", metavar="TIME", help="requests before this time of the trace, such as 20m")
-    scale.add_argument(
+    scale.group("rate and time").add_argument(
+        "--from", dest="start", metavar="TIME", help="requests from this time of the trace, such as 10m"
+    )
+    scale.group("rate and time").add_argument(
+        "--to", dest="end", metavar="TIME", help="requests before this time of the trace, such as 20m"
+    )
+    scale.group("rate and time").add_argument(
         "--thin", type=float, metavar="SHARE", help="keep this share of the conversations (of the requests without)"
     )
-    scale.add_argument("--seed", type=int, default=0, help="which of them --thin keeps (default: 0)")
-    scale.add_argument("--factor", type=float, metavar="X", help="X times the rate, in an X-th of the time")
-    scale.add_argument(
+    scale.group("random numbers").add_argument(
+        "--seed", type=int, default=0, help="which of them --thin keeps (default: 0)"
+    )
+    scale.group("rate and time").add_argument(
+        "--factor", type=float, metavar="X", help="X times the rate, in an X-th of the time"
+    )
+    scale.group("rate and time").add_argument(
         "--method",
         choices=scaling.METHODS,
         help="scale the time between conversations (itt, the default; in memory), or all times (naive)",
     )
-    scale.add_argument(
+    scale.group("rate and time").add_argument(
         "--tails",
         choices=scaling.TAILS,
         help="turns past the end under itt: keep (default) or cut them",

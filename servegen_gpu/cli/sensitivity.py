@@ -12,7 +12,8 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     made = commands.add_parser(
         "sensitivity",
-        help="what a metric depends on: tornado, Morris, Sobol",
+        summary="what a metric depends on: tornado, Morris, Sobol",
+        example="servegen-gpu sensitivity m-small --vary rate=0.8:1.2 --vary burstiness=0.5:2:log",
         description="Vary parameters of a workload, with the same random numbers everywhere, and say which of them "
         "move its metrics, and by how much.",
         usage="servegen-gpu sensitivity WORKLOAD --vary NAME=LOW:HIGH [options]; --help lists them",
@@ -20,21 +21,23 @@ def add(commands: Any) -> None:
     made.set_defaults(run=run)
     pools.add(made)
     sampling.add(made, counts="renewal", duration="1h")
-    made.add_argument(
+    made.group("method").add_argument(
         "--vary",
         action="append",
         default=[],
         metavar="NAME=LOW:HIGH",
         help="a parameter and its range, such as rate=0.8:1.2, or burstiness=0.5:2:log; repeat for more",
     )
-    made.add_argument(
+    made.group("method").add_argument(
         "--method",
         default="tornado",
         help="tornado, one at a time (default); morris, one at a time from many places; sobol, shares of the variance",
     )
     studied.add_metrics(made)
-    made.add_argument("--replicas", type=int, default=20, metavar="N", help="of every point (default: 20)")
-    made.add_argument(
+    made.group("method").add_argument(
+        "--replicas", type=int, default=20, metavar="N", help="of every point (default: 20)"
+    )
+    made.group("method").add_argument(
         "--samples", type=int, metavar="N", help="trajectories of morris (default: 20), rows of sobol (128)"
     )
     studied.add_results(made, "Parquet file of the table, for `report`")

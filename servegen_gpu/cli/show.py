@@ -16,50 +16,64 @@ from servegen_gpu.errors import OptionError
 def add(commands: Any) -> None:
     """Add the commands to the subparsers of the program."""
     show = commands.add_parser(
-        "inspect", help="figures of a trace or of clients", usage="servegen-gpu inspect TRACE|WORKLOAD [options]"
+        "inspect",
+        summary="figures of a trace or of clients",
+        description="Print figures of a trace or of the clients of a workload.",
+        usage="servegen-gpu inspect TRACE|WORKLOAD [options]",
+        example="servegen-gpu inspect trace.parquet",
     )
     show.set_defaults(run=_inspect)
     pools.add(
         show,
         "a trace file, a directory of parts, or a workload: its name, a TOML file of your own clients, a saved profile",
     )
-    show.add_argument("--json", action="store_true", help="as JSON")
-    show.add_argument("--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)")
-    show.add_argument(
+    show.group("output").add_argument("--json", action="store_true", help="as JSON")
+    show.group("figures").add_argument(
+        "--top", type=int, default=10, metavar="N", help="how many clients to list (default: 10)"
+    )
+    show.group("output").add_argument(
         "--plot", action=argparse.BooleanOptionalAction, help="small pictures (default: where a terminal shows them)"
     )
     reading.add(show, "--output")
 
     built_in = commands.add_parser(
         "presets",
-        help="the built-in populations",
-        description="List the built-in populations, or print one as TOML, to copy and edit.",
+        summary="the built-in workloads",
+        description="List the built-in workloads, populations of clients, or print one as TOML, to copy and edit.",
         usage="servegen-gpu presets [show NAME]",
+        example="servegen-gpu presets show m-small > my.toml",
     )
     built_in.set_defaults(run=_presets)
-    built_in.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    built_in.add_argument("name", nargs="?", help="which one to show")
-    built_in.add_argument("--json", action="store_true", help="the list as JSON")
+    built_in.group("workload").add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    built_in.group("workload").add_argument("name", nargs="?", help="which one to show")
+    built_in.group("output").add_argument("--json", action="store_true", help="the list as JSON")
 
     served = commands.add_parser(
         "servers",
-        help="the built-in profiles of servers",
+        summary="the built-in profiles of servers",
         description="List the built-in profiles of servers, or print one as TOML, to copy and edit.",
         usage="servegen-gpu servers [show NAME]",
+        example="servegen-gpu servers show llama-3-8b-a100 > mine.toml",
     )
     served.set_defaults(run=_servers)
-    served.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    served.add_argument("name", nargs="?", help="which one to show")
-    served.add_argument("--json", action="store_true", help="the list as JSON, with the origin of every number")
+    served.group("workload").add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    served.group("workload").add_argument("name", nargs="?", help="which one to show")
+    served.group("output").add_argument(
+        "--json", action="store_true", help="the list as JSON, with the origin of every number"
+    )
 
-    known = commands.add_parser("formats", help="files of other programs that can be written, and who reads them")
+    known = commands.add_parser(
+        "formats",
+        summary="files of other programs that can be written, and who reads them",
+        example="servegen-gpu formats",
+    )
     known.set_defaults(run=_formats)
-    known.add_argument("--json", action="store_true", help="as JSON, with what each holds")
-    known.add_argument("--markdown", action="store_true", help="the same as a table")
+    known.group("output").add_argument("--json", action="store_true", help="as JSON, with what each holds")
+    known.group("output").add_argument("--markdown", action="store_true", help="the same as a table")
 
-    here = commands.add_parser("backends", help="what can compute here")
+    here = commands.add_parser("backends", summary="what can compute here", example="servegen-gpu backends")
     here.set_defaults(run=_backends)
-    here.add_argument("--json", action="store_true", help="as JSON")
+    here.group("output").add_argument("--json", action="store_true", help="as JSON")
 
 
 def _inspect(options: argparse.Namespace) -> int:

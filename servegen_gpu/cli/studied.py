@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.disk import check_place
 from servegen_gpu.errors import OptionError
 
@@ -21,30 +22,34 @@ EVERY_S = 0.2
 WIDTH, BAR = 79, 30
 
 
-def add_metrics(parser: argparse.ArgumentParser) -> None:
+def add_metrics(parser: Parser) -> None:
     """Add which figures are measured, and what those of service assume."""
-    parser.add_argument(
+    figures = parser.group("figures")
+    figures.add_argument(
         "--metrics",
         action="append",
         metavar="NAMES",
         help="figures, separated by commas: requests_peak_10s, output_tokens_p99_10s, requests_idc_60s, ttft_p99, …",
     )
-    parser.add_argument(
+    figures.add_argument(
         "--server",
         metavar="PROFILE",
         help="that ttft_p99, instances and kv_tokens_peak assume: see `servegen-gpu servers`; or a TOML file",
     )
-    parser.add_argument("--instances", type=int, metavar="N", help="of the server, for ttft_p99 and the like (1)")
-    parser.add_argument("--slo", metavar="BOUNDS", help=f"that `instances` hold, such as ttft=2.25s,tbt=500ms ({SLO})")
-    parser.add_argument("--at", default=AT, metavar="P", help=f"quantile that keeps to the bounds (default: {AT})")
+    figures.add_argument("--instances", type=int, metavar="N", help="of the server, for ttft_p99 and the like (1)")
+    figures.add_argument("--slo", metavar="BOUNDS", help=f"that `instances` hold, such as ttft=2.25s,tbt=500ms ({SLO})")
+    figures.add_argument("--at", default=AT, metavar="P", help=f"quantile that keeps to the bounds (default: {AT})")
 
 
-def add_results(parser: argparse.ArgumentParser, output: str) -> None:
-    """Add how sure and where to; `output` says what the file has."""
-    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)")
-    parser.add_argument("-o", "--output", metavar="PATH", help=output)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--quiet", action="store_true", help="neither progress nor notes")
+def add_results(parser: Parser, what: str) -> None:
+    """Add how sure and where to; `what` says what the file has."""
+    output = parser.group("output")
+    parser.group("method").add_argument(
+        "--confidence", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)"
+    )
+    output.add_argument("-o", "--output", metavar="PATH", help=what)
+    output.add_argument("--json", action="store_true", help="as JSON")
+    output.add_argument("--quiet", action="store_true", help="neither progress nor notes")
 
 
 def check_output(options: argparse.Namespace) -> None:

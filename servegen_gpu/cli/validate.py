@@ -14,26 +14,33 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of the program."""
     check = commands.add_parser(
         "validate",
-        help="check a file against what a program demands",
+        summary="check a file against what a program demands",
+        example="servegen-gpu validate trace.jsonl --for mooncake",
         description="Check anybody's file against what a program demands, and say line, value and fix. "
         "Exit status: 0 nothing wrong, 1 problems, 2 not a file that can be read.",
         usage="servegen-gpu validate FILE --for PROGRAM[:KIND] [options]",
     )
     check.set_defaults(run=run)
-    check.add_argument("file", metavar="FILE", help="JSON lines, CSV or Parquet; text also in gzip or zstd")
-    check.add_argument(
+    check.group("workload").add_argument(
+        "file", metavar="FILE", help="JSON lines, CSV or Parquet; text also in gzip or zstd"
+    )
+    check.group("checks").add_argument(
         "--for",
         dest="program",
         required=True,
         metavar="PROGRAM[:KIND]",
         help="aiperf, dynamo, dynamo-delta, guidellm, vllm, sglang, …; an unknown one lists all",
     )
-    check.add_argument("--block-tokens", type=int, metavar="N", help="tokens of a block, if the program will be told")
-    check.add_argument("--max-model-len", type=int, metavar="N", help="most tokens of input and output together")
-    check.add_argument(
+    check.group("checks").add_argument(
+        "--block-tokens", type=int, metavar="N", help="tokens of a block, if the program will be told"
+    )
+    check.group("checks").add_argument(
+        "--max-model-len", type=int, metavar="N", help="most tokens of input and output together"
+    )
+    check.group("checks").add_argument(
         "--time-scale", type=float, default=1.0, metavar="X", help="what the program will multiply times by"
     )
-    check.add_argument("--json", action="store_true", help="as JSON")
+    check.group("output").add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
