@@ -82,6 +82,8 @@ from servegen_gpu.trace import read_trace as read_trace
 from servegen_gpu.validating import validate as validate
 from servegen_gpu.validating.report import Problem as Problem
 from servegen_gpu.validating.report import Report as Report
+from servegen_gpu.verifying.verify import Verified as Verified
+from servegen_gpu.verifying.verify import verify as verify
 from servegen_gpu.windowed import InWindows as InWindows
 from servegen_gpu.windowed import fitted_cv as fitted_cv
 from servegen_gpu.windowed import in_windows as in_windows

@@ -23,6 +23,11 @@ __all__ = ["ClockTables", "Rate", "RateFunction", "Schedule", "Targets", "read_s
 RateFunction = Callable[[Any], Any]
 """From seconds on the time axis, float64[n] or one float, to requests per second."""
 
+Kind = Literal["own", "scaled", "peak", "constant", "schedule", "function"]
+
+UNITS: Mapping[Kind, str] = {"scaled": "factor", "peak": "rps", "constant": "rps"}
+"""Of the one number that a kind of rate may have, in its description."""
+
 REAL = (int, float, np.integer, np.floating)
 
 Knots = Mapping[float, float] | Sequence[Sequence[float]] | NDArray[Any]
@@ -44,7 +49,7 @@ class Rate:
         Called with float64 arrays of seconds; one that refuses arrays is called with one float at a time.
     """
 
-    kind: Literal["own", "scaled", "peak", "constant", "schedule", "function"]
+    kind: Kind
     value: float = 1.0
     schedule: Schedule | None = None
     function: RateFunction | None = None
@@ -55,8 +60,29 @@ class Rate:
             return {"rate": "schedule", "schedule": self.schedule.describe()}
         if self.function is not None:
             return {"rate": "function", "name": _name(self.function)}
-        unit = {"scaled": "factor", "peak": "rps", "constant": "rps"}.get(self.kind)
+        unit = UNITS.get(self.kind)
         return {"rate": self.kind} | ({unit: self.value} if unit else {})
+
+    @classmethod
+    def described(cls, stated: Any) -> Rate:
+        """The rate that `describe` describes.
+
+        Raises
+        ------
+        RateError
+            If it cannot be told from that: a function, and a schedule that is named by its digest.
+        """
+        about = stated if isinstance(stated, Mapping) else {}
+        kind = about.get("rate")
+        if kind == "own":
+            return cls("own")
+        for one, unit in UNITS.items():
+            if one == kind and isinstance(value := about.get(unit), int | float):
+                return cls(one, _positive(value, unit))
+        if kind == "schedule":
+            return cls("schedule", schedule=Schedule.described(about.get("schedule")))
+        got = f"the function {str(about.get('name'))[:60]}" if kind == "function" else repr(stated)[:60]
+        raise RateError("a rate that its description tells", got, "give the rate itself")
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,6 +94,15 @@ class Schedule:
         digest = hashlib.sha256(self.times_s.astype("<f8").tobytes() + self.rates_rps.astype("<f8").tobytes())
         return {"kind": self.kind, "knots": len(self.times_s), "sha256": digest.hexdigest()}
 
+    @classmethod
+    def described(cls, stated: Any) -> Schedule:
+        """The schedule that `describe` describes; refused where it is named by its digest."""
+        about = stated if isinstance(stated, Mapping) else {}
+        if "times_s" not in about or "rates_rps" not in about:
+            got = f"{about['knots']} knots by their SHA-256" if "knots" in about else repr(stated)[:60]
+            raise RateError("a schedule with its knots", got, "give the rate itself, such as the file of the schedule")
+        return cls(about["times_s"], about["rates_rps"], about.get("kind", "steps"))
+
 
 def _take_jumps(schedule: Schedule) -> None:
     """Two knots at the same time: the later one of steps, and of linear ones the second a microsecond later."""

@@ -33,7 +33,7 @@ FLOORS = """errors text forks disk | blocks cache_dir arrays | request | law | o
     | rules | packed_turns packed_environment packed packing realise spans plan | merge | backends | conversations
     | digest provenance trace formats windowed describe | scaling dataset prefixes histories cutting
     | exports validating serving | pipeline | baselines comparing fitting | reducing | distributing
-    | studies plotting | reporting | compat cli __main__"""
+    | studies plotting verifying | reporting | compat cli __main__"""
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS.split("|")) for room in rooms.split()}
 
 

@@ -180,8 +180,8 @@ def _moved(group: Struct, by: int) -> Struct:
     return moved(group, GROUP_AT) | {COLUMNS: (kind, (of, there))}
 
 
-def read_slabs(path: Path | RemoteFile) -> Iterator[Trace]:
-    """Read one file, a row group at a time."""
+def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) -> Iterator[Trace]:
+    """Read one file, a row group at a time: all of them, or those with arrivals in a span."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -189,13 +189,44 @@ def read_slabs(path: Path | RemoteFile) -> Iterator[Trace]:
         # opened here, because pyarrow takes no name that is not UTF-8
         with open_file(path) as opened, pq.ParquetFile(opened) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
-            groups = range(file.num_row_groups)
-            for table in map(file.read_row_group, groups) if groups else [file.read()]:
-                slab = from_arrow(_of_own_types(table), provenance, first_row, path)
-                first_row += len(slab)
-                yield slab
+            if not file.num_row_groups:
+                yield from_arrow(_of_own_types(file.read()), provenance, first_row, path)
+            for at in range(file.num_row_groups):
+                group = file.metadata.row_group(at)
+                if span_us is None or _meets(group, span_us):
+                    yield from_arrow(_of_own_types(file.read_row_group(at)), provenance, first_row, path)
+                first_row += group.num_rows
     except (pa.ArrowException, OSError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error
+
+
+def _meets(group: Any, span_us: tuple[int, int]) -> bool:
+    """Whether a row group may have arrivals in a span."""
+    for column in map(group.column, range(group.num_columns)):
+        if column.path_in_schema == "arrival_us" and column.statistics is not None and column.statistics.has_min_max:
+            return bool(column.statistics.min < span_us[1] and column.statistics.max >= span_us[0])
+    return True
+
+
+def stated(path: Path | RemoteFile) -> tuple[dict[str, Any], int, int, str | None]:
+    """What a file says of itself: its provenance, its first row, how many rows it has, and their digest, if it does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_file(path) as file:
+            about = pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error
+    digest = (about.metadata or {}).get(DIGEST_KEY)
+    provenance, first_row = _header(about.metadata, path)
+    return provenance, first_row, about.num_rows, None if digest is None else digest.decode(errors="replace")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as one of Parquet."""
+    with open_file(path) as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _of_own_types(table: pa.Table) -> pa.Table:

@@ -1,0 +1,130 @@
+"""What the files of a trace say of themselves, and the rows in them that arrive in some span of time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servegen_gpu.digest import Digest
+from servegen_gpu.disk import settle
+from servegen_gpu.errors import OptionError
+from servegen_gpu.formats import parquet, parted
+from servegen_gpu.formats import text as text_files
+from servegen_gpu.formats.store import RemoteFile, is_url, store_at
+from servegen_gpu.trace import Trace
+
+
+@dataclass(frozen=True)
+class TraceFile:
+    """A file that has a trace of ours, or some of its rows.
+
+    Attributes
+    ----------
+    path : Path or RemoteFile
+    provenance : dict
+    first_row : int
+        Of its rows in the trace.
+    digest : Digest or None
+        That its rows had when they were written; None in files of older versions.
+    rows : int
+        That it says it has.
+    """
+
+    path: Path | RemoteFile
+    provenance: dict[str, Any]
+    first_row: int
+    rows: int
+    digest: Digest | None
+
+    def slabs(self, span_us: tuple[int, int] | None = None) -> Iterator[Trace]:
+        """All rows, or those that arrive in ``[span_us[0], span_us[1])``; `Trace.first_row` is its number in the file.
+
+        Row groups outside of the span are not read.
+        """
+        from servegen_gpu.formats import own_slabs
+
+        binary = isinstance(self.path, RemoteFile) or parquet.is_parquet(self.path)
+        found = parquet.read_slabs(self.path, span_us) if binary else own_slabs(self.path)
+        for slab in found:
+            lo, hi = 0, len(slab)
+            if span_us is not None:
+                lo, hi = np.searchsorted(slab["arrival_us"], span_us).tolist()
+            yield Trace.trusted(slab.rows(lo, hi).columns, self.provenance, slab.first_row - self.first_row + lo)
+
+
+def files_of(path: str | os.PathLike[str]) -> list[TraceFile]:
+    """The files of a trace of ours, in order: one, or the parts in a directory.
+
+    Raises
+    ------
+    OptionError
+        If there is nothing, or no trace that this package wrote.
+    """
+    if is_url(path):
+        found = parted.open_parted(path)
+        found.refuse_incomplete()
+        return [_of_parquet(found.store.at(parted.part_name(k, found.parts))) for k in range(found.parts)]
+    target = Path(path)
+    settle(target)
+    if not target.exists():
+        raise OptionError("an existing trace", f"nothing at {target}", "check the path")
+    if target.is_dir():
+        parts = parquet.parts(target)
+        if not parts:
+            name = parquet.PART_NAME.format(0)
+            raise OptionError(
+                f"a directory of all parts ({name}, …)", f"{target}", "give a trace that this package wrote"
+            )
+        return [_of_parquet(part) for part in parts]
+    return [_of_parquet(target) if parquet.is_parquet(target) else _of_text(target)]
+
+
+def digest_recorded(files: Sequence[TraceFile]) -> Digest | None:
+    """The digest of all rows of some files, as they say; None if one of them does not."""
+    stated = [file.digest for file in files if file.digest is not None]
+    return reduce(add, stated) if len(stated) == len(files) else None
+
+
+def manifest_digest(path: str | os.PathLike[str]) -> str | None:
+    """The digest of all rows in the manifest of a trace in parts; None if there is none."""
+    try:
+        return str(json.loads(store_at(path).read([parted.MANIFEST])[parted.MANIFEST])["digest"])
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def size_stated(path: Path) -> int | None:
+    """How many bytes a text file has as the file beside it says; None if there is none that says it."""
+    try:
+        found = json.loads(text_files.sidecar_path(path).read_bytes())["bytes"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _of_parquet(path: Path | RemoteFile) -> TraceFile:
+    provenance, first_row, rows, digest = parquet.stated(path)
+    return TraceFile(path, provenance, first_row, rows, _digest(digest, rows))
+
+
+def _of_text(path: Path) -> TraceFile:
+    about = text_files.read_sidecar(path)
+    if "format" in about:
+        got = f"{path}, a file for another program ({about['format']})"
+        raise OptionError(
+            "a trace with all of its columns", got, "give it as Parquet, CSV or JSON lines of this package"
+        )
+    rows = about["rows"]
+    return TraceFile(path, about["provenance"], about["first_row"], rows, _digest(about.get("digest"), rows))
+
+
+def _digest(text: str | None, rows: int) -> Digest | None:
+    return None if text is None else Digest.parse(text, rows)
