@@ -1,4 +1,4 @@
-"""The house itself: what the README says of it, its examples, its packages."""
+"""The house itself: what its pages say of it, its examples, its packages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from profiles import REPOSITORY
 
 import servegen_gpu as sg
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+HOW = (REPOSITORY / "docs" / "explanation" / "how-it-works.md").read_text(encoding="utf-8")
 PACKAGE = REPOSITORY / "servegen_gpu"
 
 
-def test_the_readme_lists_every_module_and_no_other():
-    table = README.split("| module | what it is for |")[1].split("\n\n")[0]
+def test_a_table_lists_every_module_and_no_other():
+    table = HOW.split("| module | what it is for |")[1].split("\n\n")[0]
     listed = {name.rstrip("/") for name in re.findall(r"`([a-z_]+(?:\.py|/))`", table)}
     nested = {"contract.py", "host", "native", "cuda", "xla", "released", "saved", "stated", "population", "describe"}
     there = {p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())}
@@ -68,9 +68,9 @@ def test_no_room_imports_from_a_higher_floor(tmp_path: Path):
 
 
 def test_the_table_of_speeds_is_the_one_of_the_results():
-    check = "import readme_table as t; text = t.README.read_text(encoding='utf-8'); assert t.written(text) == text"
+    check = "import speeds_table as t; text = t.PAGE.read_text(encoding='utf-8'); assert t.written(text) == text"
     done = subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY / "bench", capture_output=True, check=False)
-    assert done.returncode == 0, "run python bench/readme_table.py --write"
+    assert done.returncode == 0, "run python bench/speeds_table.py --write"
 
 
 def test_results_of_benchmarks_have_a_line_each():
@@ -83,15 +83,6 @@ def test_results_of_benchmarks_have_a_line_each():
             [sys.executable, "-c", check], cwd=REPOSITORY / "bench", input=text, text=True, check=False
         )
         assert done.returncode == 0, f"{file.name} as bench/common.py in_lines writes it"
-
-
-def test_the_commands_of_the_readme_are_known():
-    from servegen_gpu.cli import _parser
-
-    commands = re.findall(r"^servegen-gpu (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
-    assert len(commands) >= 4
-    for command in commands:
-        _parser().parse_args(command.split())
 
 
 def test_public_names_exist():
@@ -126,7 +117,8 @@ def test_wheel_and_sdist_hold_everything(tmp_path):
     with tarfile.open(sdist) as archive:
         names = {Path(name).relative_to(Path(name).parts[0]).as_posix() for name in archive.getnames()}
     kept = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "environment.yml", "kernels/README.md"}
-    assert sources | kept | {".ci/run", "examples/01_first_trace.py", "tests/profiles.py"} <= names
+    kept |= {".ci/run", "docs/tutorial.md", "examples/01_first_trace.py", "tests/profiles.py"}
+    assert sources | kept <= names
 
     target = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", "--target", target, wheel]

@@ -91,8 +91,8 @@ class Comparison:
     log, other : Side
     naive : Side or None
     dispersion_error : mapping of str to float
-        Mean |ln ratio| of the dispersion of requests over the windows that the log supports: ``other``, ``halves`` (of
-        the log, against each other) and ``naive``.
+        Mean ``|ln ratio|`` of the dispersion of requests over the windows that the log supports: ``other``, ``halves``
+        (of the log, against each other) and ``naive``.
     block_s : int
         Length of the blocks of the bootstrap.
     notes : tuple of str

@@ -1,4 +1,4 @@
-"""The README's tables of speeds, made from bench/results/: ``python bench/readme_table.py --write``."""
+"""The tables of docs/explanation/speeds.md, made from bench/results/: ``python bench/speeds_table.py --write``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from common import REPOSITORY
 
-README = REPOSITORY / "README.md"
-BEGIN, END = "<!-- speeds: made by bench/readme_table.py -->\n", "<!-- end of speeds -->\n"
-DEVICE_BEGIN, DEVICE_END = "<!-- a device: made by bench/readme_table.py -->\n", "<!-- end of a device -->\n"
+PAGE = REPOSITORY / "docs" / "explanation" / "speeds.md"
+BEGIN, END = "<!-- speeds: made by bench/speeds_table.py -->\n", "<!-- end of speeds -->\n"
+DEVICE_BEGIN, DEVICE_END = "<!-- a device: made by bench/speeds_table.py -->\n", "<!-- end of a device -->\n"
 ON_DEVICE = {
     "language, renewal": "language, Gamma gaps, independent fields, random counts",
     "language, exact": "the same, measured counts",
@@ -110,20 +110,20 @@ def device_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(readme: str) -> str:
-    """The README with the tables of today's results."""
+def written(page: str) -> str:
+    """The page with the tables of today's results."""
     for begin, made, end in ((BEGIN, table(), END), (DEVICE_BEGIN, device_table(), DEVICE_END)):
-        before, rest = readme.split(begin)
-        readme = before + begin + made + end + rest.split(end)[1]
-    return readme
+        before, rest = page.split(begin)
+        page = before + begin + made + end + rest.split(end)[1]
+    return page
 
 
 def main() -> None:
     """The script."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put it into the README")
+    parser.add_argument("--write", action="store_true", help="put it into the page")
     if parser.parse_args().write:
-        README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(table() + device_table(), end="")
 
