@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
@@ -52,6 +53,8 @@ class Seen:
     ----------
     timeline : Timeline
         Requests over time.
+    digest : Digest
+        Of all rows.
     """
 
     def __init__(self) -> None:
@@ -60,12 +63,14 @@ class Seen:
         self._gaps = Gaps(microseconds(BURST_WINDOW_S))
         self._provenance: dict[str, Any] = {}
         self._last_us = 0
+        self.digest = NO_ROWS
         self.timeline = Timeline()
         self.rows = 0
 
     def add(self, slab: Trace) -> None:
         """Count the next slab."""
         self._provenance = dict(slab.provenance)
+        self.digest += Digest.of(slab.columns)
         for name in slab:
             column = slab[name]
             if name == "arrival_us":
@@ -114,6 +119,7 @@ class Seen:
             else {},
             "median_5_minute_cv": float(np.median(cvs)) if len(cvs) else None,
             "lengths": {name: tally.summary() for name, tally in self._tallies.items()},
+            "digest": self.digest.hex,
             "provenance": self._provenance,
         }
 
@@ -139,7 +145,7 @@ def describe_trace(slabs: Iterable[Trace]) -> dict[str, Any]:
     dict
         Plain numbers, texts and dicts, ready for JSON: requests, duration, rate, clients and their shares, the median
         CV of inter-arrival times in windows of five minutes, length quantiles (of lists: items per request, and
-        lengths of items), and provenance.
+        lengths of items), digest and provenance.
     """
     return see(slabs).figures()
 
@@ -162,7 +168,7 @@ def format_trace_description(description: dict[str, Any]) -> str:
     for name, summary in d["lengths"].items():
         cells = [format(v, ",.1f" if n == "mean" else ",.0f") for n, v in summary.items()] if summary else ["–"] * 5
         lines.append(f"  {name:26}" + "".join(f"{cell:>11}" for cell in cells))
-    lines.append("")
+    lines += ["", f"  {'digest':15} {d['digest']}"]
     for name in ("seed", "rate", "rules", "shard", "changes", "pool_digest", "version", "stream_version"):
         if name in made:
             lines.append(f"  {name:15} {made[name]}")

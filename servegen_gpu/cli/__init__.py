@@ -86,6 +86,7 @@ def _parser() -> Program:
         sensitivity,
         show,
         validate,
+        verify,
     )
 
     parser = Program()
@@ -95,6 +96,7 @@ def _parser() -> Program:
         compare,
         convert,
         validate,
+        verify,
         join,
         scale,
         save,

@@ -51,12 +51,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     begun = time.perf_counter()
-    as_one = naive.wanted(options)
-    from_trace = as_one and naive.is_trace(options)
-    pool, notes = naive.of_trace(options) if from_trace else pools.pool_of(options)
-    if as_one and not from_trace:
-        pool, chosen = naive.of(pool, options)
-        notes += chosen
+    pool, notes = naive.pool_of(options)
     keywords = sampling.keywords(options) | {"replica": options.replica, "shard": options.shard}
     if options.squeeze_turns:
         if options.scale is None or options.rate is not None or options.peak is not None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 
 from servegen_gpu.baselines.naive import naive
-from servegen_gpu.cli import reading
+from servegen_gpu.cli import pools, reading
 from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.saved.profile import is_profile
@@ -43,6 +43,18 @@ def wanted(options: argparse.Namespace) -> bool:
                 fix = f"choose --naive {' or '.join(WITH_SHAPE)}"
                 raise OptionError(f"--naive with --{name.replace('_', '-')}", "none", fix)
     return options.naive is not None
+
+
+def pool_of(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
+    """The clients that are asked for, or their baseline, and notes on them."""
+    as_one = wanted(options)
+    if as_one and is_trace(options):
+        return of_trace(options)
+    pool, notes = pools.pool_of(options)
+    if not as_one:
+        return pool, notes
+    pool, chosen = of(pool, options)
+    return pool, notes + chosen
 
 
 def is_trace(options: argparse.Namespace) -> bool:

@@ -80,6 +80,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.clients.describe.describe import describe_pool, format_description
     from servegen_gpu.clients.saved.profile import is_profile, read_about
     from servegen_gpu.describe import format_trace_description, see
+    from servegen_gpu.formats.recorded import digest_of_rows
     from servegen_gpu.formats.store import is_there
     from servegen_gpu.plotting import terminal
 
@@ -94,6 +95,10 @@ def _inspect(options: argparse.Namespace) -> int:
             )
         seen = see(reading.slabs(options.workload, options))
         figures, text = seen.figures(), format_trace_description
+        recorded = digest_of_rows(options.workload)
+        if recorded is not None and recorded != seen.digest:
+            was = f"its digest is not {recorded}, as was recorded: it was changed"
+            print(f"note: {was}; `servegen-gpu verify {options.workload}` tells where", file=sys.stderr)
         pictures = partial(terminal.of_trace, seen, options.top)
     elif own and not saved and options.workload not in sg.PRESETS:
         raise OptionError(

@@ -93,6 +93,14 @@ def digest_recorded(files: Sequence[TraceFile]) -> Digest | None:
     return reduce(add, stated) if len(stated) == len(files) else None
 
 
+def digest_of_rows(path: str | os.PathLike[str]) -> Digest | None:
+    """The digest that a trace has recorded of its rows, if it is one of ours and has one; nothing is read of them."""
+    try:
+        return digest_recorded(files_of(path))
+    except OptionError:
+        return None
+
+
 def manifest_digest(path: str | os.PathLike[str]) -> str | None:
     """The digest of all rows in the manifest of a trace in parts; None if there is none."""
     try:

@@ -126,8 +126,8 @@ def verify(
             raise OptionError("all rows of a trace with a digest", got, fix)
         return result.found(_other_digest(result, _digests_of(files)))
     about = files[0].provenance
-    region = share_of(about, name) if len(_shares(files)) == 1 else (0, 1)
     made = again(about, pool, rate, backend, memory)
+    region = share_of(about, name) if len(_shares(files)) == 1 else (0, 1)
     if made.requests is not None and made.requests != result.rows:
         return result.found(Difference(path, None, "rows:", f"{result.rows:,}", f"{made.requests:,}"))
     if share is None:
