@@ -216,11 +216,24 @@ def test_a_row_that_is_missing(folder: Path, trace: Trace, capsys: pytest.Captur
     assert "t.parquet, row 77: " in capsys.readouterr().out
     last = len(trace) - 1
     assert run(rewritten(folder / "parts", lambda t: t.rows(0, last)), "--sample", "90%") == 1
-    assert f"part-00000.parquet, row {last:,}: rows end instead of at least one more" in capsys.readouterr().out
+    assert f"part-00000.parquet, row {last:,}: rows end instead of one more at" in capsys.readouterr().out
     path = folder / "t.jsonl"
     path.write_bytes(path.read_bytes()[: -len(path.read_bytes().splitlines()[-1]) - 1])
     assert run(path) == 1
     assert "size: " in capsys.readouterr().out
+
+
+def test_slices_whose_rows_are_missing(folder: Path, trace: Trace) -> None:
+    """Also where all of them are, and where the trace was cut to a number of requests."""
+    for n in (len(trace), 2000):
+        gone = (trace["arrival_us"] > 60e6) & (trace["arrival_us"] < 300e6)
+        kept = trace.head(n).take(np.flatnonzero(~gone[:n]))
+        rows = trace.concat([kept, *[kept.rows(len(kept) - 1, len(kept))] * (n - len(kept))])  # as many as it says
+        about = trace.provenance if n == len(trace) else trace.head(n).provenance
+        Trace.trusted(rows.columns, about).write(folder / "t.parquet")
+        found = sg.verify(folder / "t.parquet", sample="60%")
+        assert found.difference is not None
+        assert found.difference.what == "rows"
 
 
 def test_rows_that_are_too_many(folder: Path, trace: Trace) -> None:

@@ -200,12 +200,18 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
         raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error
 
 
-def _meets(group: Any, span_us: tuple[int, int]) -> bool:
-    """Whether a row group may have arrivals in a span."""
+def _arrivals(group: Any) -> tuple[int, int] | None:
+    """First and last arrival in a row group, where the footer says so."""
     for column in map(group.column, range(group.num_columns)):
         if column.path_in_schema == "arrival_us" and column.statistics is not None and column.statistics.has_min_max:
-            return bool(column.statistics.min < span_us[1] and column.statistics.max >= span_us[0])
-    return True
+            return int(column.statistics.min), int(column.statistics.max)
+    return None
+
+
+def _meets(group: Any, span_us: tuple[int, int]) -> bool:
+    """Whether a row group may have arrivals in a span."""
+    known = _arrivals(group)
+    return known is None or (known[0] < span_us[1] and known[1] >= span_us[0])
 
 
 def stated(path: Path | RemoteFile) -> tuple[dict[str, Any], int, int, str | None]:
@@ -221,6 +227,16 @@ def stated(path: Path | RemoteFile) -> tuple[dict[str, Any], int, int, str | Non
     digest = (about.metadata or {}).get(DIGEST_KEY)
     provenance, first_row = _header(about.metadata, path)
     return provenance, first_row, about.num_rows, None if digest is None else digest.decode(errors="replace")
+
+
+def last_us(path: Path | RemoteFile) -> int | None:
+    """When the last row arrives; None where the footer does not tell."""
+    import pyarrow.parquet as pq
+
+    with open_file(path) as file:
+        about = pq.read_metadata(file)
+    known = _arrivals(about.row_group(about.num_row_groups - 1)) if about.num_row_groups else None
+    return None if known is None else known[1]
 
 
 def is_parquet(path: Path) -> bool:

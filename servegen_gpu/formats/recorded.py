@@ -44,6 +44,17 @@ class TraceFile:
     rows: int
     digest: Digest | None
 
+    @property
+    def last_us(self) -> int:
+        """When its last row arrives; -1 if it has none. A text file is read for it."""
+        if self._binary and (known := parquet.last_us(self.path)) is not None:
+            return known
+        return max((int(slab["arrival_us"][-1]) for slab in self.slabs() if len(slab)), default=-1)
+
+    @property
+    def _binary(self) -> bool:
+        return isinstance(self.path, RemoteFile) or parquet.is_parquet(self.path)
+
     def slabs(self, span_us: tuple[int, int] | None = None) -> Iterator[Trace]:
         """All rows, or those that arrive in ``[span_us[0], span_us[1])``; `Trace.first_row` is its number in the file.
 
@@ -51,8 +62,7 @@ class TraceFile:
         """
         from servegen_gpu.formats import own_slabs
 
-        binary = isinstance(self.path, RemoteFile) or parquet.is_parquet(self.path)
-        found = parquet.read_slabs(self.path, span_us) if binary else own_slabs(self.path)
+        found = parquet.read_slabs(self.path, span_us) if self._binary else own_slabs(self.path)
         for slab in found:
             lo, hi = 0, len(slab)
             if span_us is not None:

@@ -160,9 +160,9 @@ def _clients(about: Mapping[str, Any], pool: ClientPool | None) -> ClientPool:
     name, recorded = about.get("workload"), about["pool_digest"]
     fix = "give WORKLOAD and the options of clients that `generate` had, or the pool"
     if pool is None:
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise OptionError("a built-in workload, whose clients are known", repr(name)[:60], fix)
-        pool = population(str(name), clients=about.get("clients"))
+        pool = population(name, clients=about.get("clients"))
     if (digest := pool.digest()) != recorded:
         got = f"others, of {pool.name} ({len(pool):,}, digest {digest[:16]}…)"
         raise OptionError(f"the clients of the trace (digest {str(recorded)[:16]}…)", got, fix)

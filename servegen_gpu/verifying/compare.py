@@ -42,17 +42,22 @@ class Difference:
 
 
 def compared(
-    found: Iterable[tuple[TraceFile, Trace]], expected: Iterable[Trace], may_end: bool = False
+    path: str | os.PathLike[str],
+    found: Iterable[tuple[TraceFile, Trace]],
+    expected: Iterable[Trace],
+    may_end: bool = False,
 ) -> tuple[int, Difference | None]:
     """How many rows are the same, and the first difference.
 
     Parameters
     ----------
+    path : path
+        Of the whole trace.
     found : iterable of TraceFile and Trace
         Slabs of files, numbered by their rows in the file.
     expected : iterable of Trace
     may_end : bool
-        More may be expected than is found.
+        More may be expected than is found, behind the last row of a file.
     """
     rows, last = 0, None
     theirs = _pieces(expected)
@@ -69,9 +74,10 @@ def compared(
             rows, at = rows + n, at + n
             wanted = wanted.rows(n, len(wanted)) if n < len(wanted) else next(theirs, None)
         del slab  # not kept while the next one is read
-    if wanted is not None and last is not None and not may_end:
-        return rows, Difference(last[0].path, last[1], "rows", "end", "at least one more")
-    return rows, None
+    if wanted is None or (may_end and last is not None and last[1] == last[0].rows):
+        return rows, None
+    where, row = (path, None) if last is None else (last[0].path, last[1])
+    return rows, Difference(where, row, "rows", "end", f"one more at {wanted['arrival_us'][0] / 1e6:.6f} s")
 
 
 def _pieces(slabs: Iterable[Trace]) -> Iterator[Trace]:

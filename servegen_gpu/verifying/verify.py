@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -215,35 +216,38 @@ def _all(result: _Result, made: Again, region: tuple[int, int]) -> Verified:
                 digests[at] += Digest.of(slab.columns)
                 yield file, slab
 
-    rows, difference = compared(read(), made.slabs(region))
+    rows, difference = compared(result.path, read(), made.slabs(region))
     difference = difference or _other_digest(result, digests)
     return result.found(difference, rows, 1, sum(digests, NO_ROWS) if difference is None else None)
 
 
 def _slices(result: _Result, made: Again, region: tuple[int, int], part: float) -> Verified:
     """Compare some slices of the region."""
-    chosen, of = _chosen(result, made, region, part)
+    # only what was cut may end before the time that it was made for
+    last_us = ALWAYS_US if made.requests is None else max(file.last_us for file in result.files)
+    chosen, of = _chosen(result, made, region, part, last_us)
     rows = 0
     for k in chosen:
         begin_us, end_us = made.span_us((k, of))
         first, last = region[0] * of // region[1], (region[0] + 1) * of // region[1] - 1
         span_us = (-ALWAYS_US if k == first else begin_us, ALWAYS_US if k == last else end_us)
         found = ((file, slab) for file in result.files for slab in file.slabs(span_us))
-        same, difference = compared(found, made.slabs((k, of)), may_end=made.requests is not None)
+        same, difference = compared(result.path, found, made.slabs((k, of)), begin_us <= last_us < end_us)
         rows += same
         if difference is not None:
             return result.found(difference, rows, len(chosen))
     return result.found(None, rows, len(chosen))
 
 
-def _chosen(result: _Result, made: Again, region: tuple[int, int], part: float) -> tuple[list[int], int]:
+def _chosen(result: _Result, made: Again, region: tuple[int, int], part: float, last_us: int) -> tuple[list[int], int]:
     """Numbers of slices, spread over the rows, and how many there are in all; they follow from the digest."""
     talks = made.workload.packed.conversations is not None
     count = min(max(int(part * result.rows) // SLICE_ROWS, FEWEST), MOST_OF_CONVERSATIONS if talks else MOST)
-    there = max(round(count / part), count)
-    of = there
-    if made.requests is not None:  # slices of a span that goes on after the last row
+    of = there = max(round(count / part), count)
+    if made.requests is not None:  # of a span that goes on after the last row
         of = max(round(there * made.workload.expected_requests / max(result.rows, 1)), there)
+        there = bisect_right(range(of), last_us, key=lambda k: made.span_us((k, of))[0])
+        count = min(count, there)
     word = digest_recorded(result.files) or repr(sorted(result.files[0].provenance.items()))
     numbers = [int.from_bytes(hashlib.sha256(f"{word} {at}".encode()).digest()[:8]) for at in range(count)]
     inside = [at * there // count + number % (there // count) for at, number in enumerate(numbers)]
