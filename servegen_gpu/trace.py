@@ -288,16 +288,22 @@ class Trace:
         return next(dense_ids([self]))
 
     def write(
-        self, path: str | os.PathLike[str], format: str | None = None, options: ExportOptions | None = None
+        self,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        options: ExportOptions | None = None,
+        *,
+        overwrite: bool = False,
     ) -> WriteSummary:
         """Write to a file, a directory of Parquet parts, or as another program reads it; see `servegen_gpu.write`.
 
-        Columns are looked at once more before: arrays can be changed in place.
+        A file of others is replaced only with `overwrite`. Columns are looked at once more before: arrays can be
+        changed in place.
         """
         from servegen_gpu.exports import write
 
         by_hand.check(self.columns, self.provenance, self.first_row)
-        return write(self, path, format, options)
+        return write(self, path, format, options, overwrite=overwrite)
 
     @staticmethod
     def read(path: str | os.PathLike[str], format: str | None = None) -> Trace:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
-from servegen_gpu.cli import streams
+from servegen_gpu.cli import stopping, streams
 from servegen_gpu.cli.arguments import Program, joined
 from servegen_gpu.errors import ServeGenError, printable
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"expected files that can be used, got {printable(str(error))}; check paths and permissions")
     except KeyboardInterrupt:
         print("servegen-gpu: interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
+        return stopping.status()
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":
+            raise
+        return _fail("expected one more thread, got none; raise the limits on memory and processes (ulimit -v, -u)")
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -46,8 +49,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _be_a_process() -> None:
-    """SIGTERM tidies up as Ctrl-C does, also where that is ignored; users see our words, not those of libraries."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Signals tidy up as Ctrl-C does, also where that is ignored; users see our words, not those of libraries."""
+    stopping.prepare()
     streams.prepare()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from servegen_gpu.cli import reading
+from servegen_gpu.cli import files, reading
 from servegen_gpu.errors import OptionError
 
 OUTPUTS = (".json", ".svg", ".csv", ".txt")
@@ -41,6 +41,7 @@ def add(commands: Any) -> None:
     )
     held.group("output").add_argument("--json", action="store_true", help="as JSON")
     held.group("output").add_argument("--quiet", action="store_true", help="no notes on how files were read")
+    files.add_overwrite(held)
     held.group("output").add_argument(
         "-o",
         "--output",
@@ -56,14 +57,18 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from servegen_gpu.comparing.compare import chosen, compare
     from servegen_gpu.formats.atomic import new_file
+    from servegen_gpu.formats.own import refuse_foreign
 
     if wrong := [path for path in options.output if not path.lower().endswith(OUTPUTS)]:
         raise OptionError(f"an output that ends in {', '.join(OUTPUTS)}", repr(wrong[0]), "change --output")
     only = [name.strip() for names in options.only or () for name in names.split(",")] or None
     chosen(only)  # before files are read
-    files = [reading.File(path, options) for path in (options.log, *options.others)]
-    found = compare(files[0], files[1:], naive=options.naive, only=only, replicas=options.replicas)
     for path in options.output:
+        refuse_foreign(Path(path), options.overwrite)
+    traces = [reading.File(path, options) for path in (options.log, *options.others)]
+    found = compare(traces[0], traces[1:], naive=options.naive, only=only, replicas=options.replicas)
+    for path in options.output:
+        refuse_foreign(Path(path), options.overwrite)  # others may have put it there meanwhile
         suffix = Path(path).suffix.lower()
         with new_file(Path(path)) as sink:
             sink.write(_as(found, suffix).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -43,6 +44,7 @@ def add(parser: Parser, format_option: str = "--format") -> None:
         help="ids of conversations and blocks: 63 bits that stay the same in every slice (hashed, the default), or "
         "0, 1, 2, … as they appear, below 2**53 (dense)",
     )
+    add_overwrite(parser)
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     export = parser.group("formats of other programs")
     export.add_argument(
@@ -56,6 +58,21 @@ def add(parser: Parser, format_option: str = "--format") -> None:
     export.add_argument("--url", default="http://localhost:8000", help="of the server, in the command that replays")
     export.add_argument("--window", default="60s", metavar="TIME", help="of the rates in aiperf-rates (default: 60s)")
     export.add_argument("--replay-command", action="store_true", help="print that command and nothing else")
+
+
+def add_overwrite(parser: Parser) -> None:
+    """Add the argument of all commands that write files."""
+    parser.group("output").add_argument(
+        "--overwrite", action="store_true", help="replace a file of others, too; what this program wrote is replaced"
+    )
+
+
+def refuse_input(options: argparse.Namespace, output: str) -> None:
+    """Refuse an output that is an input: what is not read as a trace cannot be made again from what is written."""
+    for name, value in vars(options).items():
+        inputs = isinstance(value, str) and name not in ("output", "trace")
+        if inputs and os.path.isfile(value) and os.path.isfile(output) and os.path.samefile(value, output):
+            raise OptionError("an output that is no input", f"{output} as {name}, too", "name another file")
 
 
 def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, backend: str = "") -> None:
@@ -80,7 +97,8 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     output = "/dev/stdout" if options.output == "-" else options.output
     said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
     chosen = ExportOptions(**stated, dense_ids=dense, window_s=seconds("--window", options.window))
-    written = write_trace(slabs, output, options.format, chosen)
+    refuse_input(options, output)
+    written = write_trace(slabs, output, options.format, chosen, overwrite=options.overwrite)
     named = reading.keep_names(options, output)
     if options.replay_command:
         print(written.replay, file=said)

@@ -118,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
             fit=report.describe(),
             names=names,
             keep_names=options.keep_names,
+            overwrite=options.overwrite,
         )
         if not options.json and not options.quiet:
             print(report)
@@ -146,7 +147,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.output in ("", "-"):
         raise OptionError("a directory for the profile", repr(options.output), "name one: -o PROFILE")
     if options.output is not None:
-        check_target(Path(options.output))
+        check_target(Path(options.output), options.overwrite)
     if options.holdout is not None and not 0 < options.holdout < 1:
         raise OptionError("--holdout above 0 and below 1", f"{options.holdout:g}", "such as 0.5")
     if options.replicas is not None and options.replicas < 1:

@@ -8,13 +8,11 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from servegen_gpu.cli import naive, pools, sampling, studied
+from servegen_gpu.cli import naive, pools, sampling, stopping, studied
 
 if TYPE_CHECKING:
     from servegen_gpu.studies.stopping import Watch
     from servegen_gpu.studies.study import Study
-
-INTERRUPTED = 130
 
 
 def add(commands: Any) -> None:
@@ -85,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
             draws=options.draws,
             until=options.until,
             path=options.output,
+            overwrite=options.overwrite,
             confidence=options.confidence,
             on=options.on,
             workers=options.workers,
@@ -101,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     kept = f"{options.output} has them: run the same command to go on" if options.output else "above is what they say"
     print(f"servegen-gpu: interrupted; {interrupted}, {kept}", file=sys.stderr)
-    return INTERRUPTED
+    return stopping.status()
 
 
 def _pool(options: argparse.Namespace) -> tuple[Any, tuple[str, ...]]:

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(replace(found, notes=()))  # they are on standard error
     if options.output is not None:
-        found.write(options.output)
+        found.write(options.output, overwrite=options.overwrite)
     return 0
 
 

@@ -90,6 +90,7 @@ def keep_names(options: argparse.Namespace, output: str) -> tuple[str, ...]:
         Where, for the user.
     """
     from servegen_gpu.formats.atomic import is_special, new_file
+    from servegen_gpu.formats.own import refuse_foreign
 
     foreign, said = getattr(options, "foreign", None), []
     for of in ("client",) if options.ids == "dense" else ("client", "session"):  # dense ids number sessions anew
@@ -98,6 +99,7 @@ def keep_names(options: argparse.Namespace, output: str) -> tuple[str, ...]:
             path = Path(f"{output.rstrip('/')}.{of}s.csv")
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows([("id", of), *enumerate(names)])
+            refuse_foreign(path, options.overwrite)
             with new_file(path) as sink:
                 sink.write(text.getvalue().encode())
             said.append(f"{of}s by their number: {path}")

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.cli import naive, pools, reading, sampling
+from servegen_gpu.cli import files, naive, pools, reading, sampling
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.store import is_there
 
@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
         "a saved profile",
     )
     made.group("workload").add_argument("--against", metavar="OTHER", help="a trace or a workload to hold against it")
+    files.add_overwrite(made)
     made.group("output").add_argument("-o", "--output", required=True, metavar="PAGE", help="the page, .html")
     sampling.add(made, duration="1h")
     made.group("random numbers").add_argument(
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         naive.refuse_clients(options)
         sampling.refuse(options)
-    path = report(source, options.output, against=other, **stated)
+    path = report(source, options.output, against=other, overwrite=options.overwrite, **stated)
     if not options.quiet:
         size = path.stat().st_size / 1e6
         print(f"{path}: {size:.2g} MB; {time.perf_counter() - begun:.2f} s")

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import servegen_gpu as sg
-from servegen_gpu.cli import pools
+from servegen_gpu.cli import files, pools
 from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.errors import OptionError
 
@@ -30,7 +30,8 @@ def add(commands: Any) -> None:
 
 
 def add_layout(parser: Parser) -> None:
-    """Add the argument of all commands that save clients."""
+    """Add the arguments of all commands that save clients."""
+    files.add_overwrite(parser)
     parser.group("output").add_argument(
         "--layout",
         choices=("auto", "servegen", "packed"),
@@ -47,6 +48,6 @@ def run(options: argparse.Namespace) -> int:
     pool, notes = pools.pool_of(options)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    sg.save_profile(pool, options.output, layout=options.layout)
+    sg.save_profile(pool, options.output, layout=options.layout, overwrite=options.overwrite)
     print(f"{options.output}: {len(pool):,} clients")
     return 0

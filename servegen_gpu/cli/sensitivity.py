@@ -73,5 +73,5 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(found)
     if options.output is not None:
-        found.write(options.output)
+        found.write(options.output, overwrite=options.overwrite)
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegen_gpu.cli import files
 from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.disk import check_place
 from servegen_gpu.errors import OptionError
@@ -48,17 +49,21 @@ def add_results(parser: Parser, what: str) -> None:
         "--confidence", type=float, default=0.95, metavar="P", help="of intervals (default: 0.95)"
     )
     output.add_argument("-o", "--output", metavar="PATH", help=what)
+    files.add_overwrite(parser)
     output.add_argument("--json", action="store_true", help="as JSON")
     output.add_argument("--quiet", action="store_true", help="neither progress nor notes")
 
 
 def check_output(options: argparse.Namespace) -> None:
     """Refuse an output that no study can be written to, before anything is sampled."""
+    from servegen_gpu.formats.own import refuse_foreign
+
     if options.output is None:
         return
     if not options.output.lower().endswith(".parquet"):
         raise OptionError("an output that ends in .parquet", repr(options.output), "change --output")
     check_place(Path(options.output))
+    refuse_foreign(Path(options.output), options.overwrite)
 
 
 def metrics(options: argparse.Namespace) -> list[str]:

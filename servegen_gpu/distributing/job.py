@@ -65,7 +65,7 @@ class Job:
         name = part_name(k, self.parts)
         with self.store.new(name) as path:
             slabs = with_blocks(self.share(k), self.blocks)
-            written = write_stream(slabs, path, "parquet", encoding=self.workload["encoding"])
+            written = write_stream(slabs, path, "parquet", encoding=self.workload["encoding"], overwrite=True)
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         stored = self.store.entry(name)

@@ -34,6 +34,8 @@ def write(
     path: str | os.PathLike[str],
     format: str | None = None,
     options: ExportOptions | None = None,
+    *,
+    overwrite: bool = False,
 ) -> WriteSummary:
     """Write a trace, or its slabs in order of time, as a file of this package or of another program.
 
@@ -45,6 +47,8 @@ def write(
     format : str, optional
         A name of `NAMES`. Row i of an export is row i of the trace, except where a line is a session or a window.
     options : ExportOptions, optional
+    overwrite : bool
+        Replace a file of others, too; one that this package wrote is replaced in any case.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def write(
         raise OptionError("options as servegen_gpu.ExportOptions", repr(options)[:60], fix)
     if format is None or format in FORMATS:
         slabs = dense_ids(slabs) if options.dense_ids else slabs
-        return write_stream(slabs, path, format, encoding=options.encoding)
+        return write_stream(slabs, path, format, encoding=options.encoding, overwrite=overwrite)
     if format not in EXPORTS:
         raise unknown("a format", format, NAMES, "change format")
     export, notes, seen = EXPORTS[format], list[str](), _Seen()
@@ -70,7 +74,8 @@ def write(
     prepared = export.prepare(seen.through(slabs), options, notes.append)
     if options.dense_ids:
         prepared = dense_ids(prepared)
-    written = write_stream(seen.prepared(prepared), path, export.format(options), encoding=options.encoding)
+    format_of = export.format(options)
+    written = write_stream(seen.prepared(prepared), path, format_of, encoding=options.encoding, overwrite=overwrite)
     if lost := [name for name in seen.columns if name not in export.columns]:
         notes.append(f"{format} files have no place for {', '.join(lost)}: left out")
     of = Replay(_replayed(Path(path)), seen.columns, seen.digest.rows, seen.block_tokens, seen.duration_s, options)

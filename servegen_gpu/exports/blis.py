@@ -104,7 +104,9 @@ def _replay(of: Replay) -> list[str]:
     return ["blis", "replay", *files, "--model", of.options.model]
 
 
-FILE = Format(".csv", TEXT_CHUNK_ROWS, partial(csv_lines, _fields), _writer, sidecar=True, name="blis")
+FILE = Format(
+    ".csv", TEXT_CHUNK_ROWS, partial(csv_lines, _fields), _writer, sidecar=True, name="blis", beside=(HEADER_SUFFIX,)
+)
 EXPORTS = (
     Export(
         "blis",

@@ -78,6 +78,7 @@ def write_stream(
     *,
     part_rows: int = PART_ROWS,
     encoding: str = "delta",
+    overwrite: bool = False,
 ) -> WriteSummary:
     """Write slabs, one after the other, encoding one while the next is being made.
 
@@ -89,8 +90,7 @@ def write_stream(
         At least one, all with the same columns; provenance is that of the first.
     path : path
         The suffix decides the format; ``.gz`` or ``.zst`` behind that of a text format compresses it. A path without
-        suffix, or ending in ``/``, is a directory of Parquet parts; an earlier one there is replaced, anything else is
-        not.
+        suffix, or ending in ``/``, is a directory of Parquet parts. What this package wrote there earlier is replaced.
     format : str or Format, optional
         A name of `FORMATS`, or a format that has none there, for one file under exactly this path (or parts, if it
         ends in ``/``).
@@ -98,15 +98,24 @@ def write_stream(
         Requests in a part of a directory.
     encoding : {"delta", "plain"}
         Of Parquet: the smallest and fastest, or for readers without delta encodings, with INT64 for all numbers.
+    overwrite : bool
+        Replace a file of others, too. In a directory of parts, files of others stay where they are.
 
     Returns
     -------
     WriteSummary
+
+    Raises
+    ------
+    OutputError
+        If a file of others is in the way, or nothing can be written there.
     """
     try:
         source = iter(slabs)
         with explained(Path(path)):
-            target, chosen, in_parts = _target(path, format)
+            target, chosen, in_parts = _target(path, format, overwrite)
+            if not in_parts:
+                _refuse_foreign(target, chosen, overwrite)
         chosen = _encoded(chosen, encoding)
         first = next(source, None)
         if first is None:
@@ -211,7 +220,17 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[Path, Format, bool]:
+def _refuse_foreign(target: Path, chosen: Format, overwrite: bool) -> None:
+    """Refuse to replace a file of others, or one beside it."""
+    from servegen_gpu.formats.own import refuse_foreign
+
+    real = Path(os.path.realpath(target))
+    beside = (SIDECAR, *chosen.beside) if chosen.sidecar else chosen.beside
+    for path in (target, *(real.with_name(real.name + suffix) for suffix in beside)):
+        refuse_foreign(path, overwrite)
+
+
+def _target(path: str | os.PathLike[str], format: str | Format | None, overwrite: bool) -> tuple[Path, Format, bool]:
     """Final path, format, and whether it is a directory of parts."""
     text = os.fspath(path)
     if text == "-":
@@ -228,12 +247,12 @@ def _target(path: str | os.PathLike[str], format: str | Format | None) -> tuple[
     if target.exists():
         if not target.is_dir():
             raise OutputError("a directory to write parts into", f"the file {target}", "give another path")
-        if others := parquet.others(target):
+        if (others := parquet.others(target)) and not overwrite:
             named = ", ".join(others[:3]) + ", …" * (len(others) > 3)
             raise OutputError(
                 "a new or empty directory, or an earlier trace to replace",
                 f"{target} with other files in it: {named}",
-                "give another path",
+                "give another path, or allow it: --overwrite, overwrite=True (they stay)",
             )
     return target, FORMATS["parquet"], True
 

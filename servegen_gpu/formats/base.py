@@ -37,6 +37,8 @@ class Format:
         Provenance does not fit in the file and goes beside it.
     name : str
         Of a format of other programs, for the file beside it.
+    beside : tuple of str
+        Further files that the writer puts beside it (`Sink.beside`), but for that of the provenance.
     binary : bool
         No text, and not to be compressed as a whole. What the writer of a text format appends are bytes.
     """
@@ -48,4 +50,5 @@ class Format:
     read_slabs: Callable[[Path], Iterator[Trace]] | None = None
     sidecar: bool = False
     name: str = ""
+    beside: tuple[str, ...] = ()
     binary: bool = False

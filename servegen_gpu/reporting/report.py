@@ -16,6 +16,7 @@ from servegen_gpu.comparing.compare import compare
 from servegen_gpu.comparing.figures import Figures, figures_of_seen
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import new_file
+from servegen_gpu.formats.own import refuse_foreign
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Options, Workload, stream
 from servegen_gpu.plotting.drawing import Side, Sides, time_text
@@ -45,6 +46,7 @@ def report(
     path: str | os.PathLike[str],
     *,
     against: Source | None = None,
+    overwrite: bool = False,
     **sampling: Unpack[Options],
 ) -> Path:
     """Write a page with numbers and pictures of a trace or of a study, complete in itself.
@@ -60,6 +62,8 @@ def report(
         Of the page, which appears complete or not at all.
     against : the same, optional
         A pool is sampled for as long as the source lasts, with counts that are random unless `counts` says otherwise.
+    overwrite : bool
+        Replace a file of others, too; an earlier page is replaced in any case.
     **sampling
         Of pools: `rate`, `duration`, `seed` and what else `servegen_gpu.stream` takes.
 
@@ -88,6 +92,7 @@ def report(
     if sampling and not any(isinstance(each, ClientPool | PackedWorkload) for each in (source, against)):
         got = f"{', '.join(sampling)} with {type(source).__name__}"
         raise OptionError("a pool with arguments of sampling", got, "leave them out, or give a pool")
+    refuse_foreign(Path(path), overwrite)
     with new_file(Path(path)) as sink:  # before hours of reading: a page that cannot be written is refused now
         sink.write((_study_page(source) if study else _trace_page(source, against, sampling)).encode())
     return Path(path)

@@ -15,6 +15,7 @@ import numpy as np
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import new_file
+from servegen_gpu.formats.own import refuse_foreign
 from servegen_gpu.formats.reading import sources
 from servegen_gpu.provenance import VERSION
 from servegen_gpu.text import open_file
@@ -33,7 +34,14 @@ MOST_BYTES = 1 << 31
 """Of a table that is read: a file may claim anything."""
 
 
-def write_study(path: str | os.PathLike[str], kind: str, settings: Mapping[str, Any], table: pd.DataFrame) -> None:
+def write_study(
+    path: str | os.PathLike[str],
+    kind: str,
+    settings: Mapping[str, Any],
+    table: pd.DataFrame,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Write a study to a file, which appears complete or not at all, also in the place of an older one.
 
     Parameters
@@ -44,6 +52,9 @@ def write_study(path: str | os.PathLike[str], kind: str, settings: Mapping[str, 
         What JSON has: text, numbers that are finite, booleans, None, lists and mappings of these.
     table : DataFrame
         Columns of integers, floats (NaN where there is no value), booleans or text; the index is left out.
+
+    overwrite : bool
+        Replace a file of others, too; an older study is replaced in any case.
 
     Raises
     ------
@@ -66,6 +77,7 @@ def write_study(path: str | os.PathLike[str], kind: str, settings: Mapping[str, 
     made = pa.table(columns).replace_schema_metadata({STUDY_KEY: text})
     buffer = pa.BufferOutputStream()
     pq.write_table(made, buffer, compression="zstd", use_dictionary=False, write_statistics=False)
+    refuse_foreign(Path(path), overwrite)
     with new_file(Path(path)) as sink:
         sink.write(buffer.getvalue())
 

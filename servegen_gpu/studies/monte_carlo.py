@@ -74,6 +74,7 @@ def monte_carlo(
     on: str = "here",
     workers: int | None = None,
     progress: Progress | None = None,
+    overwrite: bool = False,
     **keywords: Any,
 ) -> Study:
     """Figures of many replicas of a workload, none of which is kept.
@@ -116,6 +117,8 @@ def monte_carlo(
     workers : int, optional
         Tasks at a time on Ray.
     progress : function, optional
+    overwrite : bool
+        Begin anew, and replace what is at `path`, whatever it is.
 
     Returns
     -------
@@ -156,8 +159,9 @@ def monte_carlo(
         "confidence": confidence,
     }
     target = None if path is None else Path(path)
-    records = Records(tuple(source.settings["vary"])) if target is None else Records.read(target, settings)
-    run = _Run(source, measures, settings, records, target, threads, on, workers)
+    fresh = Records(tuple(source.settings["vary"]))
+    records = fresh if target is None or overwrite else Records.read(target, settings)
+    run = _Run(source, measures, settings, records, target, threads, on, workers, overwrite)
     return run.until(Watch(rules, measures.known or records.metrics, confidence), progress)
 
 
@@ -188,6 +192,7 @@ class _Run:
     threads: int | None
     on: str
     workers: int | None
+    overwrite: bool
     counts: dict[int, int] = field(default_factory=dict)
     unsaved: int = 0
     saved_at: float = field(default_factory=time.monotonic)
@@ -277,5 +282,5 @@ class _Run:
             all_of_them = self.counts == {draw: self.records.count(draw) for draw in self.records.rows}
             study = self._study() if all_of_them else self.records.everything(self.settings)
             if self.unsaved or (all_of_them and self.counts and study.settings != self.records.written):
-                study.write(self.path)
+                study.write(self.path, overwrite=self.overwrite)
         self.unsaved, self.saved_at = 0, time.monotonic()

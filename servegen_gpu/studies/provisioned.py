@@ -226,9 +226,9 @@ class Provision:
             found[name] = [{key: _json(value) for key, value in row.items()} for row in table.to_dict("records")]
         return found | {"notes": list(self.notes)}
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write it to a Parquet file with the settings in its metadata."""
-        write_study(path, "provision", self.settings, self.table)
+        write_study(path, "provision", self.settings, self.table, overwrite=overwrite)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Provision:

@@ -148,9 +148,9 @@ class Sensitivity:
         ]
         return {"settings": dict(self.settings), "rows": finite}
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write it to a Parquet file with the settings in its metadata."""
-        write_study(path, "sensitivity", self.settings, self.table)
+        write_study(path, "sensitivity", self.settings, self.table, overwrite=overwrite)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Sensitivity:

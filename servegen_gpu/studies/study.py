@@ -252,9 +252,9 @@ class Study:
             "notes": list(self.notes),
         }
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write it to a Parquet file with the settings in its metadata."""
-        write_study(path, "montecarlo", self.settings, self.table)
+        write_study(path, "montecarlo", self.settings, self.table, overwrite=overwrite)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Study:

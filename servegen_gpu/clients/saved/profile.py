@@ -60,6 +60,7 @@ def save_profile(
     names: Sequence[str] | None = None,
     keep_names: bool = False,
     salt: bytes | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Save a pool as a directory, see `load_profile`.
 
@@ -80,6 +81,8 @@ def save_profile(
         is not saved.
     salt : bytes, optional
         Key of these hashes, at most 64 bytes, so that several profiles have the same; random by default.
+    overwrite : bool
+        Save into a directory with files of others, too: they stay where they are.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def save_profile(
     if names is not None and len(names) != len(pool):
         raise OptionError("a name for every client", f"{len(names):,} for {len(pool):,} clients", "fix names")
     path = Path(path)
-    check_target(path)
+    check_target(path, overwrite)
     with new_directory(path, _is_own) as folder, explained(path):
         chosen = _write_data(folder, pool, layout)
         if keep_names and names is not None:
@@ -103,7 +106,7 @@ def save_profile(
         _check_written(folder, pool, chosen)
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, overwrite: bool = False) -> None:
     """Refuse to replace what is no profile."""
     if not os.path.lexists(path):
         return
