@@ -330,7 +330,7 @@ def check_stopped(command, folder, by):
             time.sleep(0.05)
         process.send_signal(by)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + by
     assert "interrupted; nothing was written" in said
     assert "Traceback" not in said
     assert list(folder.iterdir()) == []

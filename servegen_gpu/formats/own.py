@@ -9,6 +9,7 @@ from pathlib import Path
 
 from servegen_gpu.errors import OutputError
 from servegen_gpu.formats import parquet
+from servegen_gpu.formats.atomic import is_special
 from servegen_gpu.formats.reading.sources import STUDY_KEY
 from servegen_gpu.formats.text import known_sidecar
 
@@ -37,7 +38,7 @@ def refuse_foreign(path: Path, overwrite: bool = False) -> None:
     OutputError
         If there is one.
     """
-    if overwrite or not os.path.isfile(path) or not path.stat().st_size or is_own(path):
+    if overwrite or is_special(path) or not os.path.isfile(path) or not path.stat().st_size or is_own(path):
         return
     raise OutputError(
         "a new file, or one that this package wrote, to replace",

@@ -294,8 +294,9 @@ def has_ours(directory: Path) -> bool:
 
 
 def parts(directory: Path) -> list[Path]:
-    """The files of a directory if it is a directory of parts, but for hidden ones, else an empty list."""
-    return _parts([path for path in directory.iterdir() if not HIDDEN.fullmatch(path.name)])
+    """The files of a directory if it is a directory of parts, else an empty list; other files may be there, too."""
+    found = [path for path in directory.iterdir() if not HIDDEN.fullmatch(path.name)]
+    return _parts([path for path in found if path.is_dir() or path.suffix.lower() == ".parquet"])
 
 
 def others(directory: Path) -> list[str]:

@@ -43,10 +43,9 @@ class Picture(Figure):
         if not path.suffix:
             path = path.with_name(f"{path.name}.{suffix}")
         refuse_foreign(path, overwrite)
+        how["metadata"] = MADE_BY.get(suffix, {}) | (how.get("metadata") or {})
         made = io.BytesIO()
-        super().savefig(
-            made, format=suffix, **how | {"metadata": MADE_BY.get(suffix, {}) | (how.get("metadata") or {})}
-        )
+        super().savefig(made, format=suffix, **how)
         with new_file(path) as sink:
             sink.write(made.getvalue())
 

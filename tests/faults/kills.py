@@ -1,9 +1,9 @@
 """Kill every writer at any moment, and look at what is there: ``python tests/faults/kills.py --kills 1000``.
 
-A warm interpreter forks a child for each run, which writes and is killed (SIGKILL): half of them after a random time,
-half of them right before a random call that changes the file system. Outputs are small, and the same bytes every time,
-so each file under a final name must be the old one or the new one, files that belong together must both be, and the
-next run must leave nothing but its output.
+A warm interpreter forks a child for each run, which writes and is killed (SIGKILL): a third of them after a random
+time, a third right before a random call that has to do with files, and a third before one of the last of these. Outputs
+are small, and the same bytes every time. So each file under a final name must be the old one or the new one, files that
+belong together must both be, and the next run must leave nothing but its output.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults.writers import WRITERS, Writer, warm
 
+from servegen_gpu.disk.commit import settle_all
+
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir", "os.chmod", "os.chown",
           "fcntl.flock", "os.truncate", "shutil.rmtree", "ctypes.dlsym")  # fmt: skip
 """Audit events before which a child may be killed."""
+LAST = 8
 CLEAN_EVERY = 7
 """Runs that nobody kills, to see whether anything is left."""
 PATIENCE_S = 60.0
@@ -48,7 +50,7 @@ class Found:
     leftovers : int
         Runs after which something was there under a temporary name.
     faults : list of str
-        What must not be: an incomplete file, files that do not belong together, a leftover that stays, a reader's error.
+        What must not be: an incomplete file, files of two runs, a leftover that stays, an error of a reader.
     """
 
     kills: int = 0
@@ -59,13 +61,13 @@ class Found:
 
 
 def tree(folder: Path) -> tuple[Tree, list[str]]:
-    """Files of a folder by their names, and the names of what is hidden."""
+    """Files of a folder by their names, but for locks, and the names of what is hidden."""
     files, hidden = {}, []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if any(part.startswith(".") for part in name.split("/")):
             hidden.append(name)
-        elif path.is_file():
+        elif path.is_file() and name != "lock":
             files[name] = path.read_bytes()
     return files, hidden
 
@@ -144,18 +146,20 @@ def try_writer(writer: Writer, kills: int, folder: Path, seed: int) -> Found:
     runs = 0
     while found.kills < kills:
         runs += 1
-        version = runs % 2
+        version = int(older == expected[0])
         if rng.random() < 0.2:
             shutil.rmtree(place)
             place.mkdir()
             older = {}
         work = lambda: _write(writer, place, spills, version)  # noqa: E731, B023
+        how = rng.randrange(3)
         if runs % CLEAN_EVERY == 0:
             status, _ = run(work)
-        elif runs % 2:
+        elif not how:
             status, _ = run(work, after(rng.uniform(0, 1.1 * spent_s[version])))
         else:
-            status, _ = run(work, event=rng.randint(1, events[version]))
+            last = events[version]
+            status, _ = run(work, event=rng.randint(1 if how == 1 else max(1, last - LAST), last))
         if status not in (0, -signal.SIGKILL):
             found.faults.append(f"run {runs}: status {status}")
         found.kills += status != 0
@@ -182,9 +186,12 @@ def _look(
         found.leftovers += 1
         if done:
             found.faults.append(f"{which}: {[*hidden, *spills.iterdir()]} left by a run that was not killed")
-    status, _ = run(lambda: writer.read(place))
-    if status:
-        found.faults.append(f"{which}: cannot be read")
+    if done:
+        status, _ = run(lambda: writer.read(place))
+        if status:
+            found.faults.append(f"{which}: cannot be read")
+    else:  # as readers begin; here, because to fork takes most of the time
+        settle_all(place)
     files, _ = tree(place)
     if done and files != newer:
         found.faults.append(f"{which}: not what was written")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,14 +66,10 @@ def file(name: str, format: str | None = None) -> Writer:
 
 def parts() -> Writer:
     """A trace in a directory; version 0 has more parts."""
-    from servegen_gpu.formats import parquet, write_stream
-    from servegen_gpu.formats.base import Format
-
-    known = parquet.FORMAT
-    small = Format(known.suffix, 500, known.encode, known.writer, known.read_slabs, binary=True)
+    from servegen_gpu.formats import write_stream
 
     def write(folder: Path, version: int) -> None:
-        write_stream([trace(version)], f"{folder}/out/", small, part_rows=1000 + 500 * version)
+        write_stream([trace(version)], f"{folder}/out/", part_rows=1000 + 500 * version)
 
     def read(folder: Path) -> None:
         if (folder / "out").exists():
@@ -129,7 +127,7 @@ def compared() -> Writer:
     def write(folder: Path, version: int) -> None:
         texts = {
             ".json": '{\n  "rows": [\n    {\n      "name": "' + f"{version}" * 99_000,
-            ".svg": '<svg role="img" aria-labelledby="title desc" font-family="sans-serif" font-size="12">' + f"{version}",
+            ".svg": f'<svg role="img" aria-labelledby="title desc" font-family="sans-serif" font-size="12">{version}',
             ".csv": f"name,label,unit,group,kind,log,{version}\n",
             ".txt": f"log    a: {version}\nother  b\n",
         }
@@ -138,7 +136,8 @@ def compared() -> Writer:
         from servegen_gpu.comparing import compare as module
 
         module.compare = lambda *_, **__: _Nothing()
-        assert main(["compare", "a.csv", "b.csv", "--quiet", "--json", *compared_as]) == 0
+        with redirect_stdout(io.StringIO()):
+            assert main(["compare", "a.csv", "b.csv", "--quiet", "--json", *compared_as]) == 0
 
     return Writer("compare", write, lambda folder: None, together=False)
 
@@ -171,11 +170,9 @@ def library() -> Writer:
         source.write_bytes(bytes([version]) * 100_000)
         with locked(folder):
             keep(source, folder / "lib.so")
-        (folder / "lock").unlink()
 
     def read(folder: Path) -> None:
         assert not (folder / "lib.so").exists() or is_whole(folder / "lib.so")
-        (folder / "lock").unlink(missing_ok=True)
 
     return Writer("library", write, read)
 
