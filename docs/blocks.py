@@ -4,6 +4,7 @@
     python docs/blocks.py here PAGE         one page in this folder
     python docs/blocks.py list              blocks that do not run, and why
     python docs/blocks.py script PAGE       a page as a shell script, which prints how long its sections take
+    python docs/blocks.py shown PAGE FILE   does a page show what its script printed into a file?
 
 Blocks are those of bash and python. Python blocks of a page share their names. A comment before a block says what is
 special: ``<!-- given: log.csv -->`` makes a file first, ``<!-- not run: why -->`` leaves the block out. A block of
@@ -219,6 +220,11 @@ def main() -> None:
                 for block in blocks(page):
                     if block.not_run:
                         print(f"{block.where}: {block.not_run}")
+        case ["shown", page, file]:
+            printed = Path(file).read_text(encoding="utf-8")
+            shown = [block for block in blocks(Path(page).resolve()) if block.prints]
+            wrong = [block.where for block in shown if not printed_as_shown(printed, block.prints)]
+            sys.exit("\n".join(f"{where} prints something else than the page shows" for where in wrong) or 0)
         case ["script", page]:
             print("\n".join(script(Path(page).resolve())))
         case _:

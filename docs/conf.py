@@ -39,24 +39,26 @@ html_css_files = ["site.css"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 
+default_role = "py:obj"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 napoleon_google_docstring = False
 napoleon_use_ivar = True
-nitpicky = False
 python_maximum_signature_line_length = 88
 
 CONTENTS = ROOT / "docs" / "index.md"
 
 
 def contents() -> str:
-    """The tree of pages, from the lists of docs/index.md: a part for each of its sections."""
+    """The tree of pages, from the lists of docs/index.md: a part for each that has one."""
     parts = ["```{toctree}\n:hidden:\n\ndocs/index\n```"]
-    for section in CONTENTS.read_text(encoding="utf-8").split("\n## ")[1:]:
+    for section in re.split(r"^##+ ", CONTENTS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         pages = [
             Path("docs", page).as_posix() for page in re.findall(r"^- \[.*?\]\((.*?\.md)\)", section, re.MULTILINE)
         ]
+        if not pages:
+            continue
         there = [(ROOT / page).resolve().relative_to(ROOT).with_suffix("").as_posix() for page in pages]
         caption = section.partition("\n")[0]
         parts.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", *there, "```"]))
