@@ -174,7 +174,7 @@ def run(pages: list[Path]) -> int:
     for page in pages:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "here", page]
+            command = [sys.executable, __file__, "here", str(page)]
             done = subprocess.run(command, cwd=folder, env=os.environ | {"MPLBACKEND": "agg"}, check=False)
         failures += done.returncode != 0
         took = f"{time.perf_counter() - begin:.1f} s"
@@ -211,22 +211,20 @@ def shell_word(text: str) -> str:
 def main() -> None:
     """The script."""
     match sys.argv[1:]:
-        case ["run", *pages]:
-            sys.exit(run([Path(page).resolve() for page in pages] or PAGES))
-        case ["here", page]:
-            sys.exit("\n".join(run_here(Path(page))) or 0)
+        case ["run", *names]:
+            sys.exit(run([Path(name).resolve() for name in names] or PAGES))
+        case ["here", name]:
+            sys.exit("\n".join(run_here(Path(name))) or 0)
         case ["list"]:
-            for page in PAGES:
-                for block in blocks(page):
-                    if block.not_run:
-                        print(f"{block.where}: {block.not_run}")
-        case ["shown", page, file]:
+            for block in (block for page in PAGES for block in blocks(page) if block.not_run):
+                print(f"{block.where}: {block.not_run}")
+        case ["shown", name, file]:
             printed = Path(file).read_text(encoding="utf-8")
-            shown = [block for block in blocks(Path(page).resolve()) if block.prints]
+            shown = [block for block in blocks(Path(name).resolve()) if block.prints]
             wrong = [block.where for block in shown if not printed_as_shown(printed, block.prints)]
             sys.exit("\n".join(f"{where} prints something else than the page shows" for where in wrong) or 0)
-        case ["script", page]:
-            print("\n".join(script(Path(page).resolve())))
+        case ["script", name]:
+            print("\n".join(script(Path(name).resolve())))
         case _:
             sys.exit(__doc__)
 

@@ -131,10 +131,17 @@ def test_the_site_has_every_public_name():
     assert "servegen_gpu.__version__" in text
 
 
-def test_blocks_run_and_faults_are_found(tmp_path, monkeypatch):
-    """A page without the command line; all pages run in .ci/run."""
+@pytest.mark.parametrize(
+    "page", ["reference/columns", "explanation/how-it-works", "how-to/reductions", "how-to/shares"]
+)
+def test_pages_run(page, tmp_path, monkeypatch):
+    """Those that are quick; .ci/run runs all."""
     monkeypatch.chdir(tmp_path)
-    assert blocks.run_here(DOCS / "reference" / "columns.md") == []
+    assert blocks.run_here(DOCS / f"{page}.md") == []
+
+
+def test_faults_of_pages_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     planted = DOCS.parent / "planted.md"
     text = "# Planted\n```bash\nfalse\n```\n```python\nprint(1)\n```\n```text\n2\n```\n"
     text += "<!-- not run: no -->\n```bash\nfalse\n```\n"
