@@ -1,0 +1,116 @@
+"""A copy of the repository, in which files are changed and tests run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mutants.sample import REPOSITORY
+
+MEMORY_BYTES = 8 << 30
+BROKEN = 70
+"""Status of a child that could not even run the tests."""
+QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""Hypothesis is imported already, and has no assertion to rewrite."""
+WALL = 8
+"""Seconds that may pass for each of CPU time: a test that waits for ever takes none."""
+
+
+class Tree:
+    """A copy of the repository beside a cache for its compiled kernels.
+
+    Parameters
+    ----------
+    folder : Path
+        Where both are made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = folder / "tree"
+        self._cache = folder / "cache"
+        self._said = folder / "said.txt"
+        self._stamp = int(time.time()) + 10_000
+        shutil.rmtree(self._files, ignore_errors=True)
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        for name in filter(None, listed.split("\0")):
+            if (REPOSITORY / name).is_file():
+                (self._files / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(REPOSITORY / name, self._files / name)
+        compiler = folder / "quick-c++"
+        compiler.write_text(f'#!/bin/sh\nexec {shutil.which("c++")} "$@" -O1\n')
+        compiler.chmod(0o755)
+        own = {"PYTHONPATH": self._files, "SERVEGEN_GPU_CACHE": self._cache, "CXX": compiler}
+        self._environment = {name: str(value) for name, value in own.items()} | {"SERVEGEN_GPU_THREADS": "2"}
+
+    def write(self, file: str, text: str) -> None:
+        """Change a file, with a time of its own: bytecode of another text of the same size is not taken for it."""
+        path = self._files / file
+        path.write_text(text, encoding="utf-8")
+        self._stamp += 10
+        os.utime(path, (self._stamp, self._stamp))
+
+    def built(self) -> bool:
+        """Whether the kernels compile; they are in the cache then."""
+        command = [sys.executable, "-m", "servegen_gpu.backends.native.build"]
+        shutil.rmtree(self._cache, ignore_errors=True)
+        return self._in_child(lambda: subprocess.run(command, check=False).returncode, 120)[0] == 0
+
+    def tests(self, tests: Sequence[str], cpu_s: float) -> tuple[int | None, str]:
+        """Status and output of pytest, up to the first test that fails; no status where it takes too long.
+
+        pytest and what the package imports are loaded already: the child of a fork begins with the first test.
+        """
+        import pytest
+
+        arguments = self._said.with_name("tests.txt")
+        arguments.write_text("\n".join(tests), encoding="utf-8")
+        options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=line", *QUIET, f"@{arguments}"]
+        return self._in_child(lambda: int(pytest.main(options)), cpu_s)
+
+    def _in_child(self, work: Callable[[], int], cpu_s: float) -> tuple[int | None, str]:
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setsid()
+                resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s)))
+                resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+                said = os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(said, 1)
+                os.dup2(said, 2)
+                os.chdir(self._files)
+                os.environ.update(self._environment)
+                sys.path[:] = [str(self._files), *(path for path in sys.path if not path.startswith(str(REPOSITORY)))]
+                status = work()
+                sys.stdout.flush()
+                os._exit(status)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(BROKEN)
+        until = time.monotonic() + WALL * cpu_s
+        pause_s = 0.05
+        while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() > until:
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return None, "hangs"
+            time.sleep(pause_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # processes that tests left behind
+        status = os.waitstatus_to_exitcode(done[1])
+        said = self._said.read_text(errors="replace")
+        if status == BROKEN:
+            raise RuntimeError(said)
+        return None if status == -signal.SIGKILL else status, said
