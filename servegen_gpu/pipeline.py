@@ -25,6 +25,7 @@ from servegen_gpu.cutting import UNCUT, Cut, Over
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, derive_key
 from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packed_turns import HISTORY
 from servegen_gpu.packing import pack
 from servegen_gpu.plan import expected_in, longest_us, plan, share_us
 from servegen_gpu.provenance import provenance_of, provenance_of_packed
@@ -348,6 +349,11 @@ def _ready(
     shares = options.shard(how.shard)
     if how.cut.requests is not None and shares[1] > 1:
         raise OptionError("requests of a whole trace", f"shard {shares[0] + 1}/{shares[1]}", "leave out one of them")
+    if shares[1] > 1 and _cuts_later_turns(packed, how.cut):
+        got = f"shard {shares[0] + 1}/{shares[1]}, where earlier turns of a conversation may be in another share"
+        raise OptionError(
+            "limits on a whole trace with conversations", got, "join the shares first: servegen_gpu.limit"
+        )
     talking = packed.conversations is not None
     needed = bytes_per_request(backend, packed.category) if talking else backend.bytes_per_request(packed.category)
     return Workload(
@@ -361,6 +367,14 @@ def _ready(
         notes=(*notes, *_warmup_notes(packed, share_us(packed, shares), how.cut.requests)),
         cut=how.cut,
     )
+
+
+def _cuts_later_turns(packed: PackedWorkload, cut: Cut) -> bool:
+    """Whether a limit changes the turns after the one that it cuts."""
+    if packed.conversations is None or packed.conversations.turns is None:
+        return False
+    repeats = HISTORY in packed.conversations.turns.growth
+    return cut.drops or (cut.max_output is not None and repeats)
 
 
 def _warmup_notes(packed: PackedWorkload, span_us: tuple[int, int], most: int | None) -> list[str]:

@@ -169,7 +169,8 @@ def distributed(
             if progress is not None:
                 progress(len(found.finished), parts, found.rows)
     except KeyboardInterrupt:
-        raise Interrupted(str(job.store), reached().finished, parts) from None
+        # some may have been finished meanwhile
+        raise Interrupted(str(job.store), len(job.store.files(RECORDS)) - 1, parts) from None
     if step > 1 and len(job.store.files(RECORDS)) > parts:  # all records, and the workload
         found = open_parted(job.store, records=True)
     if not found.missing and job.store.read([MANIFEST]).get(MANIFEST) != found.manifest():

@@ -101,7 +101,9 @@ def job_of(
         raise OptionError("a trace in parts without requests, shard and device", wrong[0], fix)
     source = stream(pool, **keywords)
     columns = empty_columns(source.packed.category, source.packed.conversations is not None)
-    head = next(iter(with_blocks([Trace.trusted(columns, source.provenance)], blocks)))
+    head = next(iter(with_blocks(source.cut(iter([Trace.trusted(columns, source.provenance)])), blocks)))
     workload = workload_of(head, parts, encoding)
     sampling = {name: keywords[name] for name in SAMPLING if name in keywords}
-    return Job(store_at(path), workload, source.packed, sampling, source.provenance, blocks), source
+    job = Job(store_at(path), workload, source.packed, sampling, source.provenance, blocks)
+    job.share(0)  # refuses what shares cannot have, before anything is written
+    return job, source

@@ -114,6 +114,10 @@ def _tasks(
                     found = ray.get(done)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause if isinstance(error.cause, Exception) else error from None
+                except ray.exceptions.RaySystemError as error:
+                    got = f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:200]}"
+                    fix = "install this package, and the modules of your own functions, on all machines"
+                    raise OptionError("work that every machine of the cluster can load", got, fix) from error
                 except ray.exceptions.RayError as error:
                     if tries == TRIES:
                         got = f"{type(error).__name__} {tries} times"

@@ -1,0 +1,78 @@
+"""A Ray cluster of four workers on this machine, and a store like S3 on loopback; tests without them are skipped."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+BUCKET = "parts"
+
+
+@pytest.fixture(scope="session")
+def cluster(store: Store) -> Iterator[None]:
+    """Ray with four processors, whatever there are; its workers know the store."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=4, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@dataclass
+class Store:
+    """A store like S3; empty where moto is missing."""
+
+    endpoint: str = ""
+
+    def needed(self) -> str:
+        """The address of the bucket; skips the test where there is none."""
+        if not self.endpoint:
+            pytest.skip("no s3fs and moto")
+        return f"s3://{BUCKET}"
+
+    def without_rights(self) -> None:
+        """From now on, nobody has any rights."""
+        self._reset_auth(b"0")
+
+    def with_rights(self) -> None:
+        """From now on, all have all rights, as at first."""
+        self._reset_auth(b"inf")
+
+    def _reset_auth(self, count: bytes) -> None:
+        plain = {"Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", count, plain, method="POST")
+        urllib.request.urlopen(request).close()
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """A moto server on loopback, and variables that lead to it."""
+    try:
+        import boto3
+        import s3fs  # noqa: F401
+        from moto.server import ThreadedMotoServer
+    except ImportError:
+        yield Store()
+        return
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    variables = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+    }
+    before = dict(os.environ)
+    os.environ.update(variables)
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+    try:
+        yield Store(endpoint)
+    finally:
+        server.stop()
+        for name in variables:
+            os.environ.pop(name)
+        os.environ.update({name: before[name] for name in variables if name in before})

@@ -1,0 +1,498 @@
+"""A trace in parts: the bytes of shares, records, a manifest, and what is said where something does not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+import servegen_gpu as sg
+from servegen_gpu.cli import main
+from servegen_gpu.distributing import distribute
+from servegen_gpu.distributing.job import Job
+from servegen_gpu.distributing.on_ray import in_order
+from servegen_gpu.distributing.schedulers import scheduled
+from servegen_gpu.formats.parted import MANIFEST, MOST_PARTS, part_name
+from servegen_gpu.formats.store import Remote, store_at
+
+N = 3
+SIZES = ["--clients", "40", "--rate", "3", "--duration", "20m", "--warmup", "20m", "--seed", "7"]
+KEYWORDS: dict[str, Any] = {"rate": 3, "duration": "20m", "warmup": "20m", "seed": 7}
+
+
+def generate(path: Path | str, *more: str, workload: str = "deepseek-r1") -> int:
+    return main(["generate", workload, *SIZES, "--quiet", "-o", str(path), *more])
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def pool() -> sg.ClientPool:
+    return sg.population("deepseek-r1", clients=40)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace in parts, which no test changes."""
+    path = tmp_path_factory.mktemp("made") / "out"
+    assert generate(path, "--parts", str(N)) == 0
+    return path
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "out"))
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("--hash-ids", "64"), ("--max-input", "50000")], ids=str)
+@pytest.mark.parametrize("workload", ["deepseek-r1", "mm-omni"])
+def test_parts_are_shares_and_join_to_the_whole(more: tuple[str, ...], workload: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert generate(out, "--parts", str(N), *more, workload=workload) == 0
+    assert generate(tmp_path / "whole.parquet", *more, workload=workload) == 0
+    assert generate(tmp_path / "share.parquet", "--shard", f"2/{N}", *more, workload=workload) == 0
+    assert main(["join", str(out), "-o", str(tmp_path / "joined.parquet"), "--quiet"]) == 0
+    assert (tmp_path / "joined.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert (out / "part-00001.parquet").read_bytes() == (tmp_path / "share.parquet").read_bytes()
+    assert [file.name for file in sorted(out.iterdir())] == [MANIFEST, "_parts", *(part_name(k, N) for k in range(N))]
+
+
+def test_readers_take_it_for_one_trace(
+    made: Path, pool: sg.ClientPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, read = sg.generate(pool, **KEYWORDS), sg.read_trace(made)
+    assert read.provenance == whole.provenance
+    assert read.digest() == whole.digest()
+    assert (read.first_row, read.schema()) == (0, whole.schema())
+    assert main(["inspect", str(made)]) == 0
+    assert f"{len(whole):,} in 1,200 s" in capsys.readouterr().out
+    assert duckdb.sql(f"select count(*) from '{made}/*.parquet'").fetchall() == [(len(whole),)]
+    assert pl.scan_parquet(made / "*.parquet").select(pl.len()).collect().item() == len(whole)
+
+
+def test_the_manifest_says_what_is_there(made: Path, pool: sg.ClientPool) -> None:
+    manifest = json.loads((made / MANIFEST).read_text())
+    whole = sg.generate(pool, **KEYWORDS)
+    assert (manifest["rows"], manifest["digest"]) == (len(whole), whole.digest().hex)
+    assert manifest["size"] == sum(path.stat().st_size for path in made.glob("*.parquet"))
+    assert [part["name"] for part in manifest["parts"]] == [path.name for path in sorted(made.glob("*.parquet"))]
+    words = (made / MANIFEST).read_text()
+    assert str(made) not in words
+    assert not {"backend", "host", "time", "mark"} & {*manifest, *manifest["workload"]["provenance"]}
+
+
+def slurm(first: int, last: int, step: int = 1) -> dict[str, str]:
+    """What a task of an array is told, but for its number."""
+    told = {"MIN": first, "MAX": last, "STEP": step, "COUNT": (last - first) // step + 1}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in told.items()}
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [{"SLURM_ARRAY_TASK_ID": i, **slurm(5, 9, 2)} for i in "759"],
+        [{"JOB_COMPLETION_INDEX": i} for i in "120"],
+        [{"OMPI_COMM_WORLD_RANK": i, "OMPI_COMM_WORLD_SIZE": "2"} for i in "10"],
+    ],
+    ids=["slurm", "kubernetes", "open-mpi"],
+)
+def test_tasks_of_a_scheduler_end_in_the_same_bytes(
+    tasks: list[dict[str, str]],
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    slurm = "SLURM_ARRAY_TASK_ID" in tasks[0]
+    for i, task in enumerate(tasks):
+        for name, value in (
+            task | ({"SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "3"} if slurm else {})
+        ).items():
+            monkeypatch.setenv(name, value)
+        assert (
+            main(
+                [
+                    "generate",
+                    "deepseek-r1",
+                    *SIZES,
+                    "-o",
+                    f"{out}/",
+                    "--shard",
+                    "auto",
+                    *([] if slurm else ["--parts", "3"]),
+                ]
+            )
+            == 0
+        )
+        said = capsys.readouterr().out
+        assert ("parts are finished" in said) == (i < len(tasks) - 1)
+    assert "digest " in said
+    assert contents(out) == contents(made)
+
+
+def test_processes_end_in_the_same_bytes(made: Path, pool: sg.ClientPool, tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+    found = sg.distributed(pool, tmp_path / "out", N, workers=2, progress=lambda *at: told.append(at), **KEYWORDS)
+    assert contents(tmp_path / "out") == contents(made)
+    assert [at[:2] for at in told] == [(1, N), (2, N), (3, N)]
+    assert (found.rows, found.made, found.complete) == (told[-1][2], N, True)
+
+
+@pytest.mark.parametrize("objects", [True, False], ids=["objects", "files"])
+def test_a_store_has_the_bytes_of_a_directory(objects: bool, made: Path, pool: sg.ClientPool, tmp_path: Path) -> None:
+    """Of fsspec's own: memory, whose files are there at once, and a disk, where they are moved."""
+    fsspec = pytest.importorskip("fsspec")
+    if objects:
+        url = f"memory://{tmp_path.name}/out"
+        found = sg.distributed(pool, url, N, **KEYWORDS)
+        there = store_at(url)
+        assert {name: there.read([name])[name] for name in there.files()} == {
+            name: data for name, data in contents(made).items() if "/" not in name
+        }
+        assert sg.read_trace(url).digest().hex == found.digest
+        fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
+        return
+    disk = Remote("disk://out", fsspec.filesystem("file"), str(tmp_path / "out"), objects=False)
+    for name, data in contents(made).items():
+        with disk.new(name) as path:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+    disk.write("_parts/more", b"more")
+
+    def half() -> None:
+        with disk.new("part-00003.parquet") as path:
+            path.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert contents(tmp_path / "out") == contents(made) | {"_parts/more": b"more"}
+
+
+def test_nothing_half_is_left_where_a_store_fails(tmp_path: Path) -> None:
+    local = pytest.importorskip("fsspec").filesystem("file")
+
+    class Full(type(local)):  # type: ignore[misc]
+        def pipe_file(self, path: str, value: bytes, **more: Any) -> None:
+            super().pipe_file(path, value[:3])
+            raise OSError("no space")
+
+    disk = Remote("disk://out", Full(), str(tmp_path / "out"), objects=False)
+    with pytest.raises(sg.OutputError, match="expected a store that can be written, got OSError: no space: disk://out"):
+        disk.write("_parts/workload.json", b"a workload")
+    assert contents(tmp_path / "out") == {}
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_made(copy: Path, made: Path, pool: sg.ClientPool) -> None:
+    (copy / "part-00001.parquet").unlink()
+    (copy / "_parts" / "00002.json").unlink()
+    kept = (copy / "part-00000.parquet").stat().st_mtime_ns
+    assert sg.distributed(pool, copy, N, **KEYWORDS).made == 2
+    assert contents(copy) == contents(made)
+    assert (copy / "part-00000.parquet").stat().st_mtime_ns == kept
+    assert sg.distributed(pool, copy, N, **KEYWORDS).made == 0
+
+
+def test_an_interrupted_run_goes_on(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, out = Job.make, tmp_path / "out"
+
+    def stopped(job: Job, k: int) -> Any:
+        if k == 2:
+            raise KeyboardInterrupt
+        return make(job, k)
+
+    monkeypatch.setattr(Job, "make", stopped)
+    assert generate(out, "--parts", "3") == 130
+    assert capsys.readouterr().err.endswith(f"2 of 3 parts are finished in {out}: run the same command to go on\n")
+    assert main(["join", str(out), "-o", str(tmp_path / "t.parquet")]) == 2
+    assert "expected all 3 parts of a trace, got 2 in" in (said := capsys.readouterr().err)
+    assert "without part-00002.parquet; run the command that makes them once more" in said
+    monkeypatch.undo()
+    assert generate(out, "--parts", "3") == 0
+    assert contents(out) == contents(made)
+
+
+def test_a_task_makes_its_part_although_others_were_changed(copy: Path, pool: sg.ClientPool) -> None:
+    (copy / "part-00000.parquet").write_bytes(b"")
+    (copy / "part-00001.parquet").unlink()
+    (copy / MANIFEST).unlink()
+    with pytest.raises(sg.OptionError, match=r"part-00000\.parquet"):
+        sg.distributed(pool, copy, N, shard="2/3", **KEYWORDS)
+    assert (copy / "part-00001.parquet").exists()
+    assert not (copy / MANIFEST).exists()
+
+
+# -- what does not fit -------------------------------------------------------------------------------------------------
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+
+
+CHANGED: dict[str, tuple[Any, str]] = {
+    "a bit": (lambda out: flipped(out / "part-00001.parquet"), "of part-00001.parquet that its record in "),
+    "the size": (
+        lambda out: (out / "part-00001.parquet").write_bytes(b"PAR1"),
+        "expected the bytes of part-00001.parquet that its record in ",
+    ),
+    "a part of another": (
+        lambda out: shutil.copy(out / "part-00002.parquet", out / "part-00001.parquet"),
+        "of part-00001.parquet that its record in ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGED.values(), ids=CHANGED)
+def test_a_part_that_was_changed_is_refused(
+    change: Any, message: str, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(copy)
+    before = contents(copy)
+    for command in (
+        ["generate", "deepseek-r1", *SIZES, "--parts", "3", "-o", str(copy)],
+        ["join", str(copy), "-o", str(tmp_path / "t.parquet")],
+        ["inspect", str(copy)],
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "remove the file to have it made again; all other parts are kept" in error
+        assert error.count("\n") == 1 + error.count("note: ")
+    assert contents(copy) == before
+    assert not (tmp_path / "t.parquet").exists()
+
+
+BROKEN: dict[str, tuple[str, bytes, str]] = {
+    "no JSON": ("_parts/00001.json", b"{", "_parts/00001.json as it was written, got JSONDecodeError"),
+    "no record": ("_parts/00001.json", b"[]", "_parts/00001.json as it was written, got ValueError: no JSON object"),
+    "no numbers": ("_parts/00001.json", b'{"rows": "1"}', "got ValueError: no numbers of rows and bytes"),
+    "brackets": ("_parts/00001.json", b"[" * 100_000, "_parts/00001.json as it was written, got RecursionError"),
+    "another workload": ("_parts/00001.json", b"", "expected a part of the workload in "),
+    "no workload": ("_parts/workload.json", b'{"format": 1}', "expected a workload in format 1, got another in "),
+    "another format": ("_parts/workload.json", b'{"format": 2}', "expected a workload in format 1, got another in "),
+    "endless parts": (
+        "_parts/workload.json",
+        b'{"format": 1, "provenance": {}, "parts": 1e300}',
+        "expected a workload in format 1, got another in ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "data", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_record_that_is_none_is_refused(
+    name: str, data: bytes, message: str, copy: Path, pool: sg.ClientPool
+) -> None:
+    if not data:
+        data = json.dumps(json.loads((copy / name).read_text()) | {"workload": "0" * 64}).encode()
+    (copy / name).write_bytes(data)
+    (copy / MANIFEST).unlink()
+    for work in (lambda: sg.distributed(pool, copy, N, **KEYWORDS), lambda: sg.read_trace(copy)):
+        with pytest.raises(sg.OptionError) as caught:
+            work()
+        assert message in str(caught.value)
+
+
+def test_a_manifest_that_is_none_is_refused(copy: Path) -> None:
+    manifest = json.loads((copy / MANIFEST).read_text())
+    for wrong in (b"{", b"[]", b"{}", *(json.dumps(manifest | {"parts": p}).encode() for p in ([], [{}] * 3, None))):
+        (copy / MANIFEST).write_bytes(wrong)
+        with pytest.raises(sg.OptionError):
+            sg.read_trace(copy)
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "no parts": ("--parts 0 -o new", "expected parts from 1 to 1,000,000, got 0; change parts"),
+    "fewer": ("--parts -1 -o new", "expected parts as an integer from 0 to 1000000, got -1"),
+    "another number": (
+        "--parts 4 -o out",
+        "got another: parts 3 there, 4 here; give the same arg",
+    ),
+    "another seed": (
+        "--parts 3 --seed 8 -o out",
+        "seed 7 there, 8 here; give the same arguments, ",
+    ),
+    "another rate": ("--parts 3 --rate 4 -o out", "rps 3.0 there, 4.0 here"),
+    "a file": ("--parts 3 -o t.parquet", "expected a directory, or the address of one, for parts, got 't.p"),
+    "standard output": ("--parts 3 -o -", "expected a directory, or the address of one, for parts, got '-'"),
+    "text": ("--parts 3 --format csv -o new", "expected parts in Parquet, got --format csv; make the parts, then: "),
+    "dense ids": (
+        "--parts 3 --ids dense -o new",
+        "expected hashed ids in parts, which are made apart, got --ids dense",
+    ),
+    "a number of requests": (
+        "--parts 3 --requests 9 -o new",
+        "expected a trace in parts without requests, shard and dev",
+    ),
+    "other files": (
+        "--parts 3 -o others",
+        "expected a new or empty directory, or one with parts of the same trace, got ",
+    ),
+    "limits on later turns": (
+        "--parts 3 --max-output 9 --over drop -o new",
+        "expected limits on a whole trace with conversations, got shard 1/3, where earlier turns of a conversation may",
+    ),
+    "no directory": ("--parts 3 -o none/new", "expected an existing directory to write into"),
+    "no worker": ("--parts 3 --workers 0 -o new", "expected one worker or more, got 0"),
+    "workers alone": ("--workers 2 -o new", "expected --parts N with --workers, got --workers alone"),
+    "ray alone": ("--on ray -o new", "expected --parts N with --on, got --on alone"),
+    "no scheduler": (
+        "--shard auto -o new",
+        "expected a task of one scheduler with --shard auto, got none of SLURM_ARRAY",
+    ),
+    "too many shares": ("--parts 3 --shard 4/5 -o new", "expected a shard of 3 parts, got 4/5"),
+    "no such share": ("--parts 3 --shard 4/3 -o new", "expected a shard like"),
+    "a file in a store": (
+        "-o s3://bucket/t.parquet",
+        "expected a path of this machine for a file, got 's3",
+    ),
+    "the parts as a file": ("-o out/", "expected a new or empty directory, or an earlier trace to replace"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_is_said_in_a_sentence(
+    arguments: str, message: str, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copy.parent)
+    Path("others").mkdir()
+    Path("others/notes.txt").touch()
+    before = contents(copy.parent)
+    assert main(["generate", "deepseek-r1", *SIZES, "--quiet", *arguments.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("servegen-gpu: error: expected ")
+    assert error.count("\n") == 1
+    assert contents(copy.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("ray", "message"),
+    [
+        (None, r"expected Ray for on='ray', got no such package; pip install 'servegen-gpu\[ray\]'"),
+        ("2.9.3", r"expected Ray 2.45 or later, got 2.9.3; pip install --upgrade 'ray>=2.45'"),
+        ("1.13.0", "got 1.13.0"),
+        ("", "got no version"),
+    ],
+)
+def test_a_ray_that_is_missing_or_old(
+    ray: str | None, message: str, copy: Path, pool: sg.ClientPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = None if ray is None else types.ModuleType("ray")
+    if ray:
+        module.__version__ = ray  # type: ignore[union-attr]
+    monkeypatch.setitem(sys.modules, "ray", module)
+    before = contents(copy)
+    (copy / "part-00001.parquet").unlink()
+    for work in (
+        lambda: sg.distributed(pool, copy, N, on="ray", **KEYWORDS),
+        lambda: sg.monte_carlo(pool, rate=3, on="ray"),
+    ):
+        with pytest.raises(sg.OptionError, match=message):
+            work()
+    assert contents(copy).items() < before.items()
+
+
+def test_a_store_that_nobody_knows(pool: sg.ClientPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(sg.OptionError, match=r"expected fsspec for s3://, got no such package; pip install"):
+        sg.distributed(pool, "s3://bucket/out", N, **KEYWORDS)
+
+
+SLURM = slurm(0, 7)
+
+
+@pytest.mark.parametrize(
+    ("environment", "parts", "share"),
+    [
+        (SLURM | {"SLURM_ARRAY_TASK_ID": "0"}, None, (0, 8, 8)),
+        (SLURM | {"SLURM_ARRAY_TASK_ID": "7"}, 64, (7, 8, 64)),
+        (
+            SLURM | {"SLURM_ARRAY_TASK_ID": "6", "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "4"},
+            None,
+            (3, 4, 4),
+        ),
+        ({"JOB_COMPLETION_INDEX": "3"}, 4, (3, 4, 4)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, None, (1, 2, 2)),
+    ],
+)
+def test_schedulers_say_which_share(environment: dict[str, str], parts: int | None, share: tuple[int, ...]) -> None:
+    assert scheduled(environment, parts) == share
+
+
+@pytest.mark.parametrize(
+    ("environment", "parts", "message"),
+    [
+        ({}, 4, "got none of SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX and OMPI_COMM_WORLD_RANK in the environment"),
+        (SLURM | {"SLURM_ARRAY_TASK_ID": "1", "JOB_COMPLETION_INDEX": "1"}, 4, "got SLURM_ARRAY_TASK_ID and JOB_COMPL"),
+        ({"SLURM_ARRAY_TASK_ID": "1"}, 4, "expected SLURM_ARRAY_TASK_MIN as a number, got nothing"),
+        (SLURM | {"SLURM_ARRAY_TASK_ID": "x"}, 4, "expected SLURM_ARRAY_TASK_ID as a number, got 'x'"),
+        (
+            SLURM | {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "2"},
+            4,
+            "without gaps for --shard auto, got 2 t",
+        ),
+        (SLURM | {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_STEP": "0"}, 4, "without gaps for --shard auto"),
+        ({"JOB_COMPLETION_INDEX": "3"}, None, "expected --parts N with a Kubernetes job"),
+        ({"JOB_COMPLETION_INDEX": "4"}, 4, "expected a task from 0 to 3, got JOB_COMPLETION_INDEX=4"),
+        ({"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "2"}, 4, "expected a task from 0 to 1"),
+    ],
+)
+def test_schedulers_that_do_not_say(environment: dict[str, str], parts: int | None, message: str) -> None:
+    with pytest.raises(sg.OptionError, match=message):
+        scheduled(environment, parts)
+
+
+def test_names_sort_as_parts_do() -> None:
+    for parts in (1, 100_000, 100_001, MOST_PARTS):
+        names = [part_name(k, parts) for k in (0, parts // 3, parts // 2, parts - 1)]
+        assert names == sorted(names)
+        assert len({len(name) for name in names}) == 1
+    assert part_name(7, 8) == "part-00007.parquet"
+
+
+def test_results_come_in_order_whenever_they_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However tasks end, and with none taken before it is asked for."""
+    taken: list[int] = []
+
+    def tasks(function: Any, shared: Any, items: Any, workers: Any) -> Any:
+        left = list(zip(range(2), items, strict=False))
+        while left:
+            _, item = left.pop()
+            yield item, function(shared, item)
+            left += [(0, item) for _, item in zip(range(1), items, strict=False)]
+
+    def numbers() -> Any:
+        for i in range(7):
+            taken.append(i)
+            yield i
+
+    monkeypatch.setattr("servegen_gpu.distributing.on_ray.tasks", tasks)
+    found = in_order(lambda a, b: a * b, 3, numbers(), None)
+    assert not taken
+    assert list(found) == [0, 3, 6, 9, 12, 15, 18]
+
+
+def test_differences_are_named() -> None:
+    there = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    assert distribute._differences(there, there) == []
+    assert distribute._differences(there, {"a": {"b": 2, "c": [1, 2]}}) == ["b 1 there, 2 here"]
