@@ -33,6 +33,7 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import thrift
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
+from servegen_gpu.formats.store import RemoteFile, opened
 from servegen_gpu.formats.text import arrow_type
 from servegen_gpu.formats.thrift import Struct
 from servegen_gpu.request.columns import Column, Ragged
@@ -41,8 +42,6 @@ from servegen_gpu.trace import FIRST_ROW_KEY, PROVENANCE_KEY, Trace, from_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from servegen_gpu.formats.store import RemoteFile
 
 ROW_GROUP_ROWS = 2**20
 PART_NAME = "part-{:05d}.parquet"
@@ -187,7 +186,7 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
 
     try:
         # opened here, because pyarrow takes no name that is not UTF-8
-        with open_file(path) as opened, pq.ParquetFile(opened) as file:
+        with opened(path) as bytes_of, pq.ParquetFile(bytes_of) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
             if not file.num_row_groups:
                 yield from_arrow(_of_own_types(file.read()), provenance, first_row, path)
@@ -220,7 +219,7 @@ def stated(path: Path | RemoteFile) -> tuple[dict[str, Any], int, int, str | Non
     import pyarrow.parquet as pq
 
     try:
-        with open_file(path) as file:
+        with opened(path) as file:
             about = pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error

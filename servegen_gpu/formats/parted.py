@@ -23,7 +23,7 @@ from typing import Any
 from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import parquet
-from servegen_gpu.formats.store import Directory, Store, store_at
+from servegen_gpu.formats.store import Directory, Store, opened, store_at
 from servegen_gpu.trace import Trace
 
 RECORDS = "_parts"
@@ -328,7 +328,7 @@ def _record(store: Store, name: str, data: bytes, of: str) -> Part:
 def sha256_of(store: Store, name: str) -> str:
     """Of the bytes of a file, all of which are read."""
     found = hashlib.sha256()
-    with store.at(name).open("rb") as file:
+    with opened(store.at(name)) as file:
         while data := file.read(READ_BYTES):
             found.update(data)
     return found.hexdigest()

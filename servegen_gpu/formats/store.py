@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 from servegen_gpu.disk import explained
 from servegen_gpu.errors import OptionError, OutputError, ServeGenError
 from servegen_gpu.formats.atomic import new_file
+from servegen_gpu.text import open_file
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory"})
 """Protocols whose files appear once all of them has arrived, and whose folders need not be made."""
@@ -68,7 +69,8 @@ class Directory:
         found = {}
         for name in names:
             try:
-                found[name] = self.at(name).read_bytes()
+                with open_file(self.at(name)) as file:
+                    found[name] = file.read()
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -210,12 +212,16 @@ class RemoteFile:
     def __fspath__(self) -> str:
         return str(self)
 
-    def open(self, mode: str = "rb") -> BinaryIO:
+    def open(self) -> BinaryIO:
         """The file, read piece by piece."""
-        assert mode == "rb"
         with _explained(str(self), "read"):
             opened: BinaryIO = self.store.files_of.open(self.store._path(self.name), "rb")
             return opened
+
+
+def opened(path: Path | RemoteFile) -> BinaryIO:
+    """A file of this machine or of a store, opened for reading its bytes."""
+    return path.open() if isinstance(path, RemoteFile) else open_file(path)
 
 
 def is_url(path: Any) -> bool:
