@@ -8,15 +8,16 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.disk import explained, new_temporary, sweep
 from servegen_gpu.disk.commit import rename_all
-from servegen_gpu.errors import ProfileError
+from servegen_gpu.errors import ProfileError, printable
 from servegen_gpu.text import open_file
 
 HEADER = "__header__"
@@ -31,7 +32,7 @@ def _check_sizes(archive: zipfile.ZipFile, file_bytes: int) -> None:
 
 
 _DAMAGE = (
-    *(ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
+    *(ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, OverflowError, IndexError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 """What NumPy and zipfile raise over files that are not what they should be."""
@@ -98,3 +99,60 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     except _DAMAGE as error:
         raise ProfileError("a complete file of arrays", f"{path}: {error}", "write it again") from None
     return header, arrays
+
+
+def flatten(part: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Numbers and names of a dataclass, and its arrays, by dotted name; the same of the dataclasses inside."""
+    header: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    for field in fields(part):
+        value, name = getattr(part, field.name), prefix + field.name
+        if is_dataclass(value):
+            inner_header, inner_arrays = flatten(value, f"{name}.")
+            header |= {name: True} | inner_header
+            arrays |= inner_arrays
+        elif isinstance(value, np.ndarray):
+            arrays[name] = value
+        else:
+            header[name] = value
+    return header, arrays
+
+
+def unflatten(kind: type[Any], everything: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass whose parts have these dotted names.
+
+    Raises
+    ------
+    ValueError
+        If one is missing or of another type than the dataclass says; shapes and values are for its own check.
+    """
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        if prefix + name not in everything:
+            raise ValueError(f"no {prefix + name!r}")
+        value = everything[prefix + name]
+        inner = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
+        if inner is not None and value is not None:
+            value = unflatten(inner, everything, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif get_origin(hint) is np.ndarray:
+            wanted = np.dtype(get_args(get_args(hint)[1])[0])
+            if not isinstance(value, np.ndarray) or value.dtype != wanted:
+                raise ValueError(f"{prefix + name} that is no array of {wanted}")
+            value = np.ascontiguousarray(value)
+        elif inner is None and type(value) is not hint:
+            raise ValueError(f"{prefix + name} that is no {hint.__name__}")
+        values[name] = value
+    return kind(**values)
+
+
+def need(holds: bool | np.bool_, what: str, got: object) -> None:
+    """Raise a `ValueError` unless something holds, for checks of what a file says."""
+    if not holds:
+        raise ValueError(f"{what} {printable(str(got)[:60])}")
+
+
+def need_within(array: NDArray[Any], low: float, high: float, what: str) -> None:
+    """Raise a `ValueError` with the first number that is outside `low` to `high`, both included, or NaN."""
+    wrong = ~((array >= low) & (array <= high))
+    if wrong.any():
+        raise ValueError(f"{what} {array[wrong].flat[0]}, not from {low:g} to {high:g}")

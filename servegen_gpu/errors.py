@@ -61,6 +61,10 @@ class OptionError(ServeGenError, ValueError):
     """An argument outside its range."""
 
 
+class ColumnError(OptionError, KeyError):
+    """A trace without a column that is asked for."""
+
+
 class VariableError(OptionError):
     """An environment variable with a value that it cannot have: never passed over."""
 

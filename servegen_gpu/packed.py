@@ -12,22 +12,26 @@ alone, and conversations, of which only the first turns are sampled (`PackedWork
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
-from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.arrays import load_arrays, save_arrays
+from servegen_gpu.arrays import flatten, load_arrays, need, need_within, save_arrays, unflatten
+from servegen_gpu.clients.pool import MAX_CLIENT_ID
+from servegen_gpu.clients.stated.tabulate import grid_of
 from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import ProfileError
-from servegen_gpu.law.address import ALONE
+from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_WINDOW
+from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.packed_environment import PackedEnvironment
 from servegen_gpu.packed_turns import PackedTurns
-from servegen_gpu.request.schema import Schema, of
-from servegen_gpu.request.tables import PackedTables, Tables, pack_tables
+from servegen_gpu.request.families import DRAWS
+from servegen_gpu.request.schema import SCHEMAS, Schema, of
+from servegen_gpu.request.tables import WORDS, PackedTables, Tables, pack_tables, unpack_tables
+from servegen_gpu.rules import CountRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +201,7 @@ class PackedWorkload:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the packed workload to one file, which appears only when complete."""
-        header, arrays = _flatten(self)
+        header, arrays = flatten(self)
         save_arrays(path, header | {"format": FILE_FORMAT}, arrays)
 
     @classmethod
@@ -208,38 +212,133 @@ class PackedWorkload:
             raise ProfileError(
                 f"a packed workload in format {FILE_FORMAT}", f"format {found} in {path}", "pack and save it again"
             )
-        workload: PackedWorkload = _unflatten(cls, header | arrays)
-        return workload
+        try:
+            packed: PackedWorkload = unflatten(cls, header | arrays)
+            check(packed)
+        except (ValueError, RecursionError) as error:
+            raise ProfileError("a packed workload", f"{error} in {path}", "pack and save it again") from None
+        return packed
 
 
 FILE_FORMAT = 9
 """Of files of packed workloads; raised whenever their fields change."""
+MOST = 1e300
+"""Of a number in a file."""
 
 
-def _flatten(part: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Numbers and names of a dataclass, and its arrays, by dotted name; the same of the dataclasses inside."""
-    header: dict[str, Any] = {}
-    arrays: dict[str, NDArray[Any]] = {}
-    for field in fields(part):
-        value, name = getattr(part, field.name), prefix + field.name
-        if is_dataclass(value):
-            inner_header, inner_arrays = _flatten(value, f"{name}.")
-            header |= {name: True} | inner_header
-            arrays |= inner_arrays
-        elif isinstance(value, np.ndarray):
-            arrays[name] = value
-        else:
-            header[name] = value
-    return header, arrays
+def check(packed: PackedWorkload) -> None:
+    """Refuse what no pool packs to: kernels index by what a packed workload says, and believe it.
+
+    Every index is inside what it points into; tables, clocks and guides are those that `pack_tables` makes; windows are
+    those of the span; rates are finite, and make what is expected; lengths are those that a field may have.
+
+    Raises
+    ------
+    ValueError
+        Naming the first array at fault.
+    """
+    need(packed.category in SCHEMAS, "category", packed.category)
+    need(packed.dependence in KINDS, "dependence", packed.dependence)
+    need(packed.turns is None, "turns", "of requests that stand alone")
+    _check_stream(packed, ALONE)
+    if (others := packed.conversations) is not None:
+        need(others.conversations is None, "conversations", "inside conversations")
+        alike = ("category", "window_us", "end_us", "dependence")
+        same = all(getattr(others, name) == getattr(packed, name) for name in alike)
+        need(same and others.start_us <= packed.start_us, "conversations", "of another span")
+        need(others.rate_rps.shape[:1] == packed.rate_rps.shape[:1], "conversations", "of other profiles")
+        _check_stream(others, CONVERSATIONS)
+        need(others.turns is not None, "conversations", "without turns")
+        assert others.turns is not None
+        others.turns.check(np.unique(others.profile), len(others.rate_rps), len(others.row))
 
 
-def _unflatten(kind: type[Any], everything: Mapping[str, Any], prefix: str = "") -> Any:
-    """The dataclass whose parts have these dotted names."""
-    values: dict[str, Any] = {}
-    for name, hint in get_type_hints(kind).items():
-        value = everything[prefix + name]
-        inner = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
-        if inner is not None and value is not None:
-            value = _unflatten(inner, everything, f"{prefix}{name}.")  # type: ignore[arg-type]
-        values[name] = value
-    return kind(**values)
+def _check_stream(packed: PackedWorkload, number: int) -> None:
+    """One stream of the clients, but for its turns."""
+    window_us, windows = packed.window_us, len(packed.row)
+    need(packed.stream == number, "stream", packed.stream)
+    need(0 < window_us < WORDS, "window_us", window_us)
+    first, stop = packed.start_us // window_us, -(-packed.end_us // window_us)
+    need(packed.start_us <= packed.end_us, "end_us", packed.end_us)
+    need(first == packed.first_window, "first_window", packed.first_window)
+    need(first > -MAX_WINDOW and stop <= MAX_WINDOW and windows == stop - first, "windows", f"{windows:,}")
+    _check_shapes(packed)
+    profiles, rows = packed.rate_rps.shape
+    for name, end in (("profile", profiles), ("group", len(packed.window_scale)), ("row", rows)):
+        need_within(getattr(packed, name), 0, end - 1, name)
+    need_within(packed.mixing_of, 0, len(packed.mixing) - 1, "mixing_of")
+    need_within(packed.client_id, 0, MAX_CLIENT_ID, "client_id")
+    need((packed.client_id[1:] > packed.client_id[:-1]).all(), "client_id", "that do not ascend")
+    for name, low, high in (
+        *(("rate_factor", 0, MOST), ("rate_rps", 0, MOST), ("shape", 1 / MOST, MOST), ("occupancy", 1 / MOST, 1)),
+        *(("log_mean_gap", -MOST, MOST), ("window_scale", 0, MOST), ("window_length_s", 0, window_us / 1e6)),
+        *(("expected", 0, MOST), ("mixing", -1.0001, 1.0001), ("context_tokens", 0, 2**31 - 1)),
+        ("count_rule", 0, max(CountRule)),
+    ):
+        need_within(getattr(packed, name), low, high, name)
+    need(np.isin(packed.family, DRAWS).all(), "family", "of no known draw")
+    _check_rates(packed)
+    _check_lengths(packed)
+    _check_clock(packed)
+    if packed.environment is not None:
+        packed.environment.check(profiles, window_us)
+
+
+def _check_shapes(packed: PackedWorkload) -> None:
+    need(packed.rate_rps.ndim == packed.window_scale.ndim == 2 and packed.mixing.ndim == 3, "arrays", "of other axes")
+    clients, profiles, windows = (packed.client_id.shape, packed.rate_rps.shape, packed.row.shape)
+    scalars, fields = packed.scalar_fields, len(packed.fields)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("profile", "rate_factor", "group"), clients)
+    shapes |= dict.fromkeys(("shape", "occupancy", "log_mean_gap", "family"), profiles)
+    shapes |= dict.fromkeys(("count_rule", "mixing_of", "context_tokens"), profiles[:1])
+    shapes |= dict.fromkeys(("window_length_s", "expected"), windows)
+    shapes |= {"table": (*profiles, fields), "window_scale": (len(packed.window_scale), *windows)}
+    shapes |= {"mixing": (len(packed.mixing), scalars, scalars), "client_id": clients[:1], "row": windows[:1]}
+    for name, shape in shapes.items():
+        need(getattr(packed, name).shape == shape, f"{name} of shape", getattr(packed, name).shape)
+
+
+def _check_rates(packed: PackedWorkload) -> None:
+    """Counts of a cell fit their numbers, and what is expected of a window is what its cells make."""
+    groups, profiles = len(packed.window_scale), len(packed.rate_rps)
+    key, each_s = packed.group * profiles + packed.profile, packed.window_scale * packed.window_length_s
+    factor = np.bincount(key, packed.rate_factor, groups * profiles).reshape(groups, profiles)
+    most = np.zeros(groups * profiles)
+    np.maximum.at(most, key, packed.rate_factor)
+    busiest = (most.reshape(groups, profiles, 1) * packed.rate_rps).max(axis=1, initial=0.0)
+    need_within(busiest[:, packed.row] * each_s, 0, WORDS / 2, "requests of a client in a window")
+    expected = ((factor @ packed.rate_rps)[:, packed.row] * each_s).sum(axis=0)
+    need(np.allclose(packed.expected, expected, 1e-6, 1e-9), "expected", "that is not what rates make")
+
+
+def _check_lengths(packed: PackedWorkload) -> None:
+    """Every field of a profile with a rate has a table, of values that it may have."""
+    tables, active = unpack_tables(packed.tables), packed.rate_rps > 0
+    need_within(packed.table, -1, len(tables) - 1, "table")
+    need_within(packed.table[active], 0, len(tables) - 1, "table")
+    for field in packed.schema.fields:
+        used = np.unique(packed.table[active][:, field.lane])
+        need_within(tables.largest[used], 0, grid_of(field.name).limit, field.name)
+
+
+def _check_clock(packed: PackedWorkload) -> None:
+    """Segments follow one another and stay inside the window; the first table is the constant window."""
+    clock, window_us = packed.clock, np.uint64(packed.window_us)
+    tables = unpack_tables(clock.segments, times=True)
+    last, begins = tables.thresholds.astype(np.uint64), tables.offsets[:-1]
+    for name in ("first", "start_us", "slope"):
+        need(getattr(clock, name).shape == last.shape, f"clock.{name} of shape", getattr(clock, name).shape)
+    need(clock.table.shape == packed.window_scale.shape, "clock.table of shape", clock.table.shape)
+    need_within(clock.table, 0, len(tables) - 1, "clock.table")
+    first = np.append(np.uint64(0), last[:-1] + np.uint64(1))
+    first[begins] = 0
+    need(np.array_equal(clock.first, first), "clock.first", "that do not follow one another")
+    width = last - first + np.uint64(1)
+    inside = (clock.start_us < window_us) & (clock.slope <= (window_us << np.uint64(32)) // width)
+    need(inside.all(), "clock", "that leaves its window")
+    end_us = clock.start_us + ((width - np.uint64(1)) * clock.slope >> np.uint64(32))
+    need((end_us < window_us).all(), "clock", "that leaves its window")
+    follow = np.delete(np.arange(1, len(last)), begins[1:] - 1)  # segments behind another one of the same table
+    need((clock.start_us[follow] >= end_us[follow - 1]).all(), "clock", "that goes back")
+    constant = tables.offsets[1] == 1 and clock.start_us[0] == 0 and clock.slope[0] == window_us
+    need(constant, "clock", "whose first table is not the constant window")

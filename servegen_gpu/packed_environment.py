@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.arrays import need, need_within
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.law.environment import BY_CLIENT, BY_GROUP, BY_NUMBER
+from servegen_gpu.clients.stated.environment import Margin
+from servegen_gpu.law.environment import BY_CLIENT, BY_GROUP, BY_NUMBER, MAX_OCTAVE
 
 EACH = {"pool": BY_NUMBER, "group": BY_GROUP, "client": BY_CLIENT}
 
@@ -52,6 +54,32 @@ class PackedEnvironment:
     def octaves(self, row: int) -> dict[int, float]:
         """Weights of an environment by octave."""
         return {k: float(w) for k, w in enumerate(self.weights[row]) if w > 0}
+
+    def check(self, profiles: int, window_us: int) -> None:
+        """Refuse what no environments pack to; raises a `ValueError`."""
+        rows, knots = len(self.cell_us), self.knots
+        for name in ("number", "each", "common", "zero"):
+            need(getattr(self, name).shape == (rows,), f"environment.{name} of shape", getattr(self, name).shape)
+        need(self.row.shape == (profiles,), "environment.row of shape", self.row.shape)
+        need_within(self.row, -1, rows - 1, "environment.row")
+        need(self.weights.ndim == 2 and len(self.weights) == rows, "weights of shape", self.weights.shape)
+        need(0 < self.weights.shape[1] <= MAX_OCTAVE + 1, "weights of octaves", self.weights.shape)
+        need_within(self.weights, 0, 1, "weights")
+        need_within(self.weights.sum(axis=1), 0.999999, 1.000001, "weights with a sum of")
+        need_within(self.cell_us, 1000, 1e15, "cell_us")
+        fits = (self.cell_us % window_us == 0) | (window_us % self.cell_us == 0)
+        need(fits.all(), "cell_us that does not fit windows of", window_us)
+        need_within(self.number, 0, 2**31 - 1, "number")
+        need_within(self.each, 0, max(EACH.values()), "each")
+        need_within(self.common, 0, 1, "common")
+        need_within(self.zero, 0, 1, "zero")
+        need(knots.shape == (rows + 1,) and self.at.ndim == 1, "knots of shape", knots.shape)
+        need(self.at.shape == self.values.shape, "values of shape", self.values.shape)
+        need(knots[0] == 0 and knots[-1] == len(self.at) and (knots[1:] > knots[:-1]).all(), "knots", knots[-1])
+        for r in range(rows):
+            own = slice(int(knots[r]), int(knots[r + 1]))
+            made = Margin(self.at[own], self.values[own], float(self.zero[r]))
+            need(np.array_equal(made.values, self.values[own]), "values", "of a margin without a mean of 1")
 
 
 def pack_environment(pool: ClientPool) -> PackedEnvironment | None:

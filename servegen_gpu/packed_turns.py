@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.arrays import need, need_within
 from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.clients.stated.turn_tables import MAX_SESSION_S
 from servegen_gpu.clients.stated.turns import GROWTHS
-from servegen_gpu.request.tables import PackedTables, Tables, pack_tables
+from servegen_gpu.law.address import MAX_TURNS
+from servegen_gpu.request.tables import PackedTables, Tables, pack_tables, unpack_tables
 
 SORTED, HISTORY, EDIT = range(len(GROWTHS))
 
@@ -53,6 +56,28 @@ class PackedTurns:
     growth: NDArray[np.uint8]
     session_us: NDArray[np.int64]
     requests: NDArray[np.float64]
+
+    def check(self, used: NDArray[np.int64], profiles: int, windows: int) -> None:
+        """Refuse what no models pack to; `used` are the profiles that send conversations. Raises a `ValueError`."""
+        models, bins = len(self.growth), len(self.gap_us)
+        need(self.model.shape == (profiles,), "turns.model of shape", self.model.shape)
+        need_within(self.model, -1, models - 1, "turns.model")
+        need_within(self.model[used], 0, models - 1, "turns.model")
+        for name in ("new_table", "session_us"):
+            need(getattr(self, name).shape == (models,), f"turns.{name} of shape", getattr(self, name).shape)
+        need(self.growth.ndim == 1 and self.gap_us.shape == self.gap_width_us.shape == (bins,), "turns", "of shapes")
+        need_within(self.growth, 0, len(GROWTHS) - 1, "growth")
+        need(self.requests.shape == (windows,), "turns.requests of shape", self.requests.shape)
+        need_within(self.requests, 0, 2.0**52, "turns.requests")
+        counts, gaps, new = (unpack_tables(tables) for tables in (self.counts, self.gaps, self.new))
+        need(len(counts) == len(gaps) == models, "turns with tables for models", f"{len(counts)}, {len(gaps)}")
+        need_within(counts.values, 1, MAX_TURNS - 1, "turns")
+        need_within(gaps.values, 0, bins - 1, "gaps")
+        need_within(self.new_table, -1, len(new) - 1, "new_table")
+        longest_us = MAX_SESSION_S * 1e6
+        need_within(self.gap_us, 0, longest_us, "gap_us")
+        need_within(self.gap_width_us, 0, longest_us, "gap_width_us")
+        need_within(self.session_us, 0, longest_us, "session_us")
 
 
 def used_models(pool: ClientPool) -> list[int]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.digest import Digest
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import ColumnError, OptionError
 from servegen_gpu.request import by_hand
 from servegen_gpu.request.columns import MAX_LIST_ITEMS, Column, Ragged, rows_between, take
 
@@ -101,7 +101,8 @@ class Trace:
             fix = "take one request as trace[5:6], and those of a mask as trace.where(mask)"
             raise OptionError("the name of a column, or a slice", repr(name)[:60], fix)
         if name not in self.columns:
-            raise KeyError(f"no column {name!r}; there are {', '.join(self.columns)}")
+            there = f"the columns {', '.join(self.columns)}"
+            raise ColumnError(f"a column {name!r}", there, "give a trace that has it")
         return self.columns[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -364,10 +365,11 @@ def from_arrow(table: pa.Table, provenance: Mapping[str, Any], first_row: int, s
     for field_, column in zip(table.schema, table.columns, strict=True):
         ragged = pa.types.is_list(field_.type)
         item = field_.type.value_type if ragged else field_.type
-        if not pa.types.is_integer(item) or column.null_count:
+        nulls = column.null_count + sum(chunk.flatten().null_count for chunk in column.chunks if ragged)
+        if not pa.types.is_integer(item) or nulls or field_.name in columns:
             raise OptionError(
-                "columns of integers or lists of integers, without nulls",
-                f"{field_.name!r} of {field_.type} with {column.null_count:,} nulls in {source}",
+                "columns of integers or lists of integers, without nulls, each once",
+                f"{field_.name!r} of {field_.type} with {nulls:,} nulls in {source}",
                 "give a trace that this package wrote",
             )
         if ragged:
@@ -382,9 +384,15 @@ def from_arrow(table: pa.Table, provenance: Mapping[str, Any], first_row: int, s
 
 
 def _own(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A numeric Arrow column as one writable array."""
+    """A column of integers as one writable array, on the memory that a parser has made for it if that is one piece."""
     array: NDArray[Any] = column.to_numpy()
-    return array if array.flags.writeable else array.copy()
+    if array.flags.writeable:
+        return array
+    (chunk,) = column.chunks
+    values = chunk.buffers()[1]
+    if values is None or not values.is_mutable:
+        return array.copy()
+    return np.frombuffer(values, array.dtype, len(chunk), chunk.offset * array.itemsize)
 
 
 def read_trace(

@@ -22,6 +22,7 @@ from servegen_gpu.errors import OptionError, OutputError, unknown
 from servegen_gpu.formats import csv, jsonl, parquet, parted, store
 from servegen_gpu.formats.atomic import is_special, new_file
 from servegen_gpu.formats.base import Format
+from servegen_gpu.formats.checked import checked
 from servegen_gpu.formats.compression import SUFFIXES, compressor, open_text, plain_name
 from servegen_gpu.formats.flow import CHUNK_IDS, TEXT_CHUNK_IDS, chunks, overlap
 from servegen_gpu.formats.text import SIDECAR, known_sidecar, sidecar, sidecar_path
@@ -181,6 +182,17 @@ def open_foreign(
 
 def own_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:
     """Read a trace that we wrote, slab by slab: a row group at a time where the format has them."""
+    return checked(parsed_slabs(path, format), path, _stated_rows(path))
+
+
+def _stated_rows(path: str | os.PathLike[str]) -> int | None:
+    """How many requests there are, as the provenance beside a text file says."""
+    about = None if store.is_url(path) else known_sidecar(Path(path))
+    return about["rows"] if about is not None else None
+
+
+def parsed_slabs(path: str | os.PathLike[str], format: str | None = None) -> Iterator[Trace]:
+    """The same before it is checked what requests say of one another: for who says all that is wrong."""
     if parted.is_parted(path):
         found = parted.open_parted(path)
         found.refuse_incomplete()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
+from servegen_gpu.formats.checked import AGAIN
 from servegen_gpu.formats.text import TEXT_CHUNK_ROWS, arrow_type, blocks, bytes_at_once, numbers, read_sidecar
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace, arrow_numbers, from_arrow
@@ -49,6 +50,8 @@ def read_slabs(path: Path) -> Iterator[Trace]:
     header, first_row = b"", about["first_row"]
     try:
         for block in blocks(path):
+            if not header and (names := block[: block.find(b"\n")].decode(errors="replace").split(",")) != list(types):
+                raise OptionError(f"the columns {', '.join(types)}", f"{', '.join(names)} in {path}", AGAIN)
             text = header + block
             pieces = pyarrow.csv.ReadOptions(block_size=bytes_at_once(text))
             table = pyarrow.csv.read_csv(pa.BufferReader(text), pieces, convert_options=convert)

@@ -10,6 +10,7 @@ from pathlib import Path
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
+from servegen_gpu.formats.reading.json_lines import all_objects
 from servegen_gpu.formats.text import (
     TEXT_CHUNK_ROWS,
     arrow_type,
@@ -54,6 +55,8 @@ def read_slabs(path: Path) -> Iterator[Trace]:
         for block in blocks(path):
             table = schema.empty_table()
             if about["rows"]:
+                if not all_objects(block):
+                    raise pa.ArrowInvalid("a line that is no object")
                 pieces = pyarrow.json.ReadOptions(block_size=bytes_at_once(block))
                 table = pyarrow.json.read_json(pa.BufferReader(block), pieces, options).select(schema.names)
             yield from_arrow(table, about["provenance"], first_row, path)

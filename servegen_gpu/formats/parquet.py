@@ -34,6 +34,7 @@ from servegen_gpu.formats import thrift
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.store import RemoteFile, opened
+from servegen_gpu.formats.checked import AGAIN, json_of, number_of, provenance_of, types_of
 from servegen_gpu.formats.text import arrow_type
 from servegen_gpu.formats.thrift import Struct
 from servegen_gpu.request.columns import Column, Ragged
@@ -188,15 +189,19 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
         # opened here, because pyarrow takes no name that is not UTF-8
         with opened(path) as bytes_of, pq.ParquetFile(bytes_of) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
+            types = _own_types(file.schema_arrow, path)
             if not file.num_row_groups:
-                yield from_arrow(_of_own_types(file.read()), provenance, first_row, path)
+                table = file.read()
+                yield from_arrow(table.cast(types) if types else table, provenance, first_row, path)
             for at in range(file.num_row_groups):
                 group = file.metadata.row_group(at)
-                if span_us is None or _meets(group, span_us):
-                    yield from_arrow(_of_own_types(file.read_row_group(at)), provenance, first_row, path)
-                first_row += group.num_rows
+                row, first_row = first_row, first_row + group.num_rows
+                for table in _tables(file, at) if span_us is None or _meets(group, span_us) else ():
+                    yield from_arrow(table.cast(types) if types else table, provenance, row, path)
+                    row += len(table)
     except (pa.ArrowException, OSError) as error:
-        raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error
+        got = f"{path}: {str(error)[:300]}"
+        raise OptionError("a Parquet file", got, "give a trace that this package wrote") from error
 
 
 def _arrivals(group: Any) -> tuple[int, int] | None:
@@ -244,25 +249,42 @@ def is_parquet(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _of_own_types(table: pa.Table) -> pa.Table:
-    """A table with the types that the trace had."""
+def _tables(file: Any, at: int) -> Iterator[pa.Table]:
+    """A row group; one of others, which may claim any number of rows, in pieces of the size that ours have."""
     import pyarrow as pa
 
-    if (types := (table.schema.metadata or {}).get(TYPES_KEY)) is None:
-        return table
-    known = json.loads(types)
-    fields = [f.with_type(arrow_type(known[f.name])) if f.name in known else f for f in table.schema]
-    return table.cast(pa.schema(fields, table.schema.metadata))
+    if file.metadata.row_group(at).num_rows <= ROW_GROUP_ROWS:
+        yield file.read_row_group(at)
+    else:
+        yield from (pa.table([batch]) for batch in file.iter_batches(ROW_GROUP_ROWS, [at]))
+
+
+def _own_types(schema: pa.Schema, path: Path | RemoteFile) -> pa.Schema | None:
+    """The columns of a file with the types that the trace had, if it says so."""
+    import pyarrow as pa
+
+    try:
+        if (text := schema.metadata.get(TYPES_KEY)) is None:
+            return None
+        known = types_of(json_of(text))
+        if list(known) != schema.names:
+            raise ValueError(f"the types of {', '.join(known)} for the columns {', '.join(schema.names)}")
+    except ValueError as error:
+        raise OptionError("types of columns in the metadata of the file", f"{error} in {path}", AGAIN) from error
+    return pa.schema([f.with_type(arrow_type(known[f.name])) for f in schema], schema.metadata)
 
 
 def _header(metadata: dict[bytes, bytes] | None, path: Path | RemoteFile) -> tuple[dict[str, Any], int]:
+    """Provenance and number of the first row."""
     try:
         found = metadata or {}
-        return json.loads(found[PROVENANCE_KEY]), int(found[FIRST_ROW_KEY])
+        provenance = provenance_of(json_of(found[PROVENANCE_KEY]))
+        return provenance, number_of(json_of(found[FIRST_ROW_KEY]), "first_row")
     except (KeyError, ValueError) as error:
+        got = f"no {error.args[0].decode()!r}" if isinstance(error, KeyError) else str(error)
         raise OptionError(
             f"{PROVENANCE_KEY.decode()!r} in the metadata of the file",
-            f"none that can be read in {path}",
+            f"none that can be read in {path}: {got}",
             "give a trace that this package wrote",
         ) from error
 
@@ -280,8 +302,9 @@ def is_ours(path: Path) -> bool:
             if file.read(len(MAGIC)) != MAGIC:
                 return False
             about = pq.read_metadata(file)
-            _header(about.metadata, path)
-    except (pa.ArrowException, OSError, OptionError):
+    except (pa.ArrowException, OSError):
+        return False
+    if PROVENANCE_KEY not in (about.metadata or {}):
         return False
     columns = range(about.num_columns if about.num_row_groups else 0)
     return not any(about.row_group(0).column(at).has_dictionary_page for at in columns)
@@ -304,7 +327,7 @@ def others(directory: Path) -> list[str]:
     Litter is what systems and Spark leave by themselves, and what was being written when a process was killed.
     """
     kept = [path for path in directory.iterdir() if path.is_dir() or not LITTER.fullmatch(path.name)]
-    return [] if _parts(kept) else sorted(path.name for path in kept)
+    return [] if (found := _parts(kept)) and _has_header(found[0]) else sorted(path.name for path in kept)
 
 
 def is_part(path: Path) -> bool:
@@ -313,19 +336,22 @@ def is_part(path: Path) -> bool:
 
 
 def _parts(paths: list[Path]) -> list[Path]:
-    """Files in order if they are the parts of a trace, else an empty list."""
+    """Files in order if they have the names of parts, else an empty list."""
+    found = sorted(paths, key=lambda path: (len(path.name), path.name))
+    return found if [path.name for path in found] == [PART_NAME.format(at) for at in range(len(found))] else []
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a file is Parquet with a provenance."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = sorted(paths, key=lambda path: (len(path.name), path.name))
-    if not found or [path.name for path in found] != [PART_NAME.format(at) for at in range(len(found))]:
-        return []
     try:
-        with open_file(found[0]) as file:
-            _header(pq.read_schema(file).metadata, found[0])
+        with open_file(path) as file:
+            _header(pq.read_schema(file).metadata, path)
     except (pa.ArrowException, OSError, OptionError):
-        return []
-    return found
+        return False
+    return True
 
 
 def plain(known: Format) -> Format:

@@ -12,8 +12,10 @@ import numpy as np
 
 from servegen_gpu.digest import Digest
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.checked import MOST_BYTES, json_of, number_of, provenance_of, types_of
 from servegen_gpu.formats.compression import open_text
 from servegen_gpu.request.columns import Column, Ragged
+from servegen_gpu.text import open_file
 from servegen_gpu.trace import Trace, arrow_numbers
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ TEXT_CHUNK_ROWS = 2**17
 """Small enough for the cache to help and for 32-bit text offsets, large enough for call overhead to vanish."""
 BLOCK_BYTES = 1 << 24
 """Of text that is read at once."""
+MAX_LINE_BYTES = 1 << 26
 PARSE_BYTES = 1 << 20
 """Of it that a thread parses at once, where rows are no longer."""
 SIDECAR = ".provenance.json"
@@ -66,7 +69,11 @@ def blocks(path: Path) -> Iterator[bytes]:
     with open_text(path) as file:
         block = file.read(BLOCK_BYTES)
         while True:
-            yield block + file.readline()
+            rest = file.readline(MAX_LINE_BYTES)
+            if len(rest) == MAX_LINE_BYTES:
+                got = f"a longer one in {path}"
+                raise OptionError(f"lines of at most {MAX_LINE_BYTES >> 20} MiB", got, "generate the trace again")
+            yield block + rest
             if not (block := file.read(BLOCK_BYTES)):
                 return
 
@@ -103,38 +110,72 @@ def sidecar(head: Trace, digest: Digest, size: int, format: str = "") -> bytes:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """The provenance file of a text file, checked against it."""
+    """The provenance file of a text file, checked against it.
+
+    Raises
+    ------
+    OptionError
+        If there is none, it is broken, or it belongs to another file.
+    """
     beside = sidecar_path(path)
     try:
-        about: dict[str, Any] = json.loads(beside.read_bytes())
-        size = path.stat().st_size
-        belongs = about["bytes"] == size
-        known = isinstance(about["provenance"], dict) and isinstance(about["first_row"], int)
-        kinds = (
-            [] if "format" in about else [kind.removeprefix("list<").rstrip(">") for kind in about["columns"].values()]
-        )
-        known &= all(kind in ("int32", "int64") for kind in kinds)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        about, size = _about(beside), os.stat(path).st_size
+    except OSError as error:
+        fix = "keep the two files together, or generate the trace again"
+        raise OptionError(f"the provenance of the trace in {beside}", str(error), fix) from error
+    if about["bytes"] != size:
         raise OptionError(
-            f"the provenance of the trace in {beside}",
-            f"{type(error).__name__}: {error}",
-            "keep the two files together, or generate the trace again",
-        ) from error
-    if not (belongs and known):
-        raise OptionError(
-            f"a trace of {about['bytes']} bytes, as {beside} says",
-            f"{size} bytes in {path}",
+            f"a trace of {about['bytes']:,} bytes, as {beside} says",
+            f"{size:,} bytes in {path}",
             "the two do not belong together: generate the trace again",
         )
     return about
 
 
 def known_sidecar(path: Path) -> dict[str, Any] | None:
-    """The provenance file of a text file; None if there is none that belongs to it."""
+    """The provenance file of a text file; None if there is none that belongs to it.
+
+    Raises
+    ------
+    OptionError
+        If it is broken.
+    """
+    about = sidecar_of(path)
+    return about if about is not None and about["bytes"] == os.stat(path).st_size else None
+
+
+def sidecar_of(path: Path) -> dict[str, Any] | None:
+    """The provenance file beside a text file, whether or not it belongs to it; None if there is none.
+
+    Raises
+    ------
+    OptionError
+        If it is broken.
+    """
     try:
-        return read_sidecar(path)
-    except OptionError:
+        return _about(sidecar_path(path))
+    except OSError:
         return None
+
+
+def _about(beside: Path) -> dict[str, Any]:
+    """What a provenance file says, checked by itself."""
+    with open_file(beside) as file:
+        text = file.read(MOST_BYTES + 1)
+    try:
+        about = provenance_of(json_of(text))
+        provenance_of(about["provenance"])
+        for name in ("bytes", "rows", "first_row"):
+            number_of(about[name], name)
+        if "format" not in about:
+            types_of(about["columns"])
+        elif not isinstance(about["format"], str):
+            raise ValueError("a format that is no name")
+    except (ValueError, KeyError) as error:
+        got = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
+        fix = "remove it, to read the trace without it, or generate the trace again"
+        raise OptionError("the provenance of a trace", f"{got} in {beside}", fix) from error
+    return about
 
 
 def arrow_type(kind: str) -> pa.DataType:

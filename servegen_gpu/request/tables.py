@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +186,29 @@ class Tables:
         )
 
 
+def fault_of(offsets: NDArray[Any], values: NDArray[Any], thresholds: NDArray[Any], times: bool = False) -> str:
+    """What is wrong with arrays that are to be `Tables`: what would send a draw astray; empty if nothing is.
+
+    Those of `times` (`PackedClock.segments`) have no values.
+    """
+    if any(array.ndim != 1 for array in (offsets, values, thresholds)) or len(offsets) < 2:
+        return "tables that are no lists, or none"
+    if len(values) != len(thresholds) or offsets[0] != 0 or offsets[-1] != len(values):
+        return f"offsets from {offsets[0]:,} to {offsets[-1]:,} for {len(thresholds):,} bins, {len(values):,} values"
+    if (empty := offsets[1:] <= offsets[:-1]).any():
+        return f"no bin in table {np.argmax(empty)}"
+    first = np.zeros(len(values), np.bool_)
+    first[offsets[:-1]] = True
+    for name, array in (("values", values), ("thresholds", thresholds)):
+        falls = ~first[1:] & (array[1:] <= array[:-1]) & (not times or name == "thresholds")
+        if falls.any():
+            at = int(np.argmax(falls)) + 1
+            return f"{name} that do not ascend, {array[at]} at bin {at:,}"
+    if (values < 0).any() or (thresholds[offsets[1:] - 1] != WORDS - 1).any():
+        return "values below 0, or thresholds that do not end at 2**32 - 1"
+    return ""
+
+
 MAX_GUIDE_BITS = 11
 
 MAX_GUIDE_ENTRIES = 1 << 24
@@ -213,6 +237,29 @@ class PackedTables:
     guide: NDArray[np.int32]
     guide_bits: int
     steps: int
+
+
+def unpack_tables(packed: PackedTables, times: bool = False) -> Tables:
+    """The tables that were packed.
+
+    Raises
+    ------
+    ValueError
+        If it is not what `pack_tables` makes of tables.
+    """
+    if not 0 < packed.guide_bits <= MAX_GUIDE_BITS or len(packed.guide) % ((1 << packed.guide_bits) + 1):
+        raise ValueError(f"a guide of {len(packed.guide):,} entries with {packed.guide_bits} bits")
+    guide = packed.guide.reshape(-1, (1 << packed.guide_bits) + 1)
+    tables = Tables(np.append(guide[:, 0], len(packed.values)).astype(np.int64), packed.values, packed.thresholds)
+    if len(tables) and (fault := fault_of(tables.offsets, tables.values, tables.thresholds, times)):
+        raise ValueError(fault)
+    again = pack_tables(tables)
+    if not np.array_equal(again.guide, packed.guide) or (again.guide_bits, again.steps) != (
+        packed.guide_bits,
+        packed.steps,
+    ):
+        raise ValueError("a guide that does not lead to the bins")
+    return tables
 
 
 def pack_tables(tables: Tables) -> PackedTables:

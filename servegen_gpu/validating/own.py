@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, ServeGenError
-from servegen_gpu.formats import own_slabs, read_slabs
+from servegen_gpu.formats import parsed_slabs, read_slabs
 from servegen_gpu.formats.parquet import is_ours
 from servegen_gpu.formats.text import known_sidecar
 from servegen_gpu.request.columns import Ragged
@@ -29,7 +29,11 @@ def validate(path: Path) -> Report:
     rows, last_us = 0, -1
     if not path.exists():
         raise OptionError("a file that can be read", f"nothing at {path}", "check the path")
-    about = known_sidecar(path) or {}
+    try:
+        about = known_sidecar(path) or {}
+    except ServeGenError as error:
+        findings.add([], "", f"cannot be read: expected {error.expected}", error.fix, REFUSED, error.got, 1)
+        return Report(os.fspath(path), "servegen-gpu", False, rows, findings.problems())
     if "format" in about:
         wrong = "a file for another program, not one of this package's own"
         findings.add(
@@ -45,7 +49,7 @@ def validate(path: Path) -> Report:
             findings.add([], "", f"cannot be read: expected {error.expected}", error.fix, REFUSED, error.got, 1)
         return Report(os.fspath(path), "servegen-gpu", False, rows, findings.problems())
     try:
-        for slab in own_slabs(path):
+        for slab in parsed_slabs(path):
             lines = before + rows + np.arange(len(slab))
             _check(slab, lines, last_us, findings)
             if len(slab) and "arrival_us" in slab:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.errors import OptionError
 from servegen_gpu.exports import EXPORTS
-from servegen_gpu.formats.text import known_sidecar, sidecar_path
+from servegen_gpu.formats.text import known_sidecar, sidecar_of
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.validating.pieces import Piece
 from servegen_gpu.validating.report import SUSPICIOUS, Findings
@@ -112,8 +112,8 @@ def _unit_s(path: Path) -> float | None:
 def _is_stated(path: Path, last_s: float) -> bool:
     """Whether the provenance beside a file of ours says that it is that long."""
     try:
-        about = json.loads(sidecar_path(path).read_bytes())
-        stated = duration_of(about["provenance"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        about = sidecar_of(path)
+    except OptionError:
         return False
+    stated = duration_of(about["provenance"]) if about else None
     return stated is not None and stated / 3 < last_s < stated * 1.001

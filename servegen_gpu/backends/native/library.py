@@ -262,7 +262,7 @@ class Library:
             getattr(self._c, name).restype = ctypes.c_int64
         wanted = extension or os.environ.get("SERVEGEN_GPU_ISA") or self.extensions()[-1]
         if wanted not in self.extensions():
-            raise (OptionError if extension else VariableError)(
+            raise VariableError(
                 f"SERVEGEN_GPU_ISA among {', '.join(self.extensions())}, which work here", repr(wanted), "unset it"
             )
         self.extension = wanted

@@ -13,6 +13,7 @@ from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.stated.tabulate import grid_of
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.request.families import FAMILY_NAMES
+from servegen_gpu.request.tables import fault_of
 
 FILE = "pool.npz"
 FORMAT = 1
@@ -51,35 +52,17 @@ def read(folder: Path) -> dict[str, NDArray[Any]]:
     if (missing := [n for n in TYPES if n not in (*arrays, *OPTIONAL)]) or (other := sorted(arrays.keys() - TYPES)):
         got = f"no {missing[0]!r}" if missing else f"{other[0]!r:.40} as well"
         raise ProfileError(f"the arrays {', '.join(TYPES)}", f"{got} in {path}", FIX)
+    return checked(arrays, path)
+
+
+def checked(arrays: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of a pool that are of the right types, and whose tables no draw goes astray in."""
     for name, array in arrays.items():
         if array.dtype != np.dtype(TYPES[name]):
             raise ProfileError(f"{name} of type {np.dtype(TYPES[name])}", f"{array.dtype} in {path}", FIX)
-    _check_tables(arrays["offsets"], arrays["values"], arrays["thresholds"], path)
+    if fault := fault_of(arrays["offsets"], arrays["values"], arrays["thresholds"]):
+        raise ProfileError("tables with bins that ascend", f"{fault} in {path}", FIX)
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _check_tables(
-    offsets: NDArray[np.int64], values: NDArray[np.int32], thresholds: NDArray[np.uint32], path: Path
-) -> None:
-    """Refuse tables that a draw would go astray in."""
-
-    def refuse(expected: str, got: str) -> None:
-        raise ProfileError(expected, f"{got} in {path}", FIX)
-
-    if any(array.ndim != 1 for array in (offsets, values, thresholds)) or len(offsets) < 2:
-        refuse("tables as lists, at least one", "others")
-    if len(values) != len(thresholds) or offsets[0] != 0 or offsets[-1] != len(values):
-        refuse(f"offsets from 0 to {len(thresholds):,}, and as many values", f"{offsets[0]:,} to {offsets[-1]:,}")
-    if (offsets[1:] <= offsets[:-1]).any():
-        refuse("ascending offsets: a bin in every table", f"none in table {np.argmax(offsets[1:] <= offsets[:-1])}")
-    first = np.zeros(len(values), np.bool_)
-    first[offsets[:-1]] = True
-    for name, array in (("values", values), ("thresholds", thresholds)):
-        falls = ~first[1:] & (array[1:] <= array[:-1])
-        if falls.any():
-            refuse(f"{name} that ascend in every table", f"{array[np.argmax(falls) + 1]} at bin {np.argmax(falls) + 1}")
-    if (values < 0).any() or (thresholds[offsets[1:] - 1] != 2**32 - 1).any():
-        refuse("values from 0 on, and thresholds that end at 2**32 - 1", "others")
 
 
 def check_draws(pool: ClientPool, path: Path) -> None:

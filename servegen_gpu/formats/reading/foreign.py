@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.formats.checked import checked
 from servegen_gpu.formats.reading import sessions
 from servegen_gpu.formats.reading.about import about, with_duration
 from servegen_gpu.formats.reading.clock import Clock, to_us
@@ -180,7 +181,8 @@ class Foreign:
             self._parser.counts["requests earlier than the one before, sorted"] = falls
         self._finisher.begin(columns, self._alone(len(arrival_us)))
         columns = self._finisher.columns(columns | {"arrival_us": arrival_us})
-        return Trace.trusted(ordered(columns), self._about(clock, len(arrival_us), int(arrival_us[-1])))
+        trace = Trace.trusted(ordered(columns), self._about(clock, len(arrival_us), int(arrival_us[-1])))
+        return next(checked([trace], self.source.name, own=False))
 
     def _stream(self, clock: Clock, count: int, parts: Iterator[Parsed]) -> Iterator[Trace]:
         """Slabs of requests in order; the note is there at once."""
@@ -198,7 +200,7 @@ class Foreign:
                 got = f"{count:,} requests at first and then {row:,} in {self.source.name}"
                 raise OptionError("a file that stays as it is", got, "read it when nobody writes to it")
 
-        return slabs()
+        return checked(slabs(), self.source.name, own=False)
 
     def _with_delays(self, parsed: Parsed, since_ns: NDArray[np.int64], unit: str) -> NDArray[np.int64]:
         """Times of requests that state how long after the one before they come."""

