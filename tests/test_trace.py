@@ -62,7 +62,7 @@ def test_access(trace):
     assert "client" in trace
     assert "turn" not in trace
     assert trace["client"] is trace.columns["client"]
-    with pytest.raises(KeyError, match="there are arrival_us, client, image_tokens"):
+    with pytest.raises(KeyError, match="expected a column 'turn', got the columns arrival_us, client, image_tokens"):
         trace["turn"]
     text = "<Trace: 4 requests from 0.000 s to 1.500 s (arrival_us, client, image_tokens)>"
     assert repr(trace) == text
