@@ -105,7 +105,7 @@ def all_kinds() -> dict[str, Kind]:
     return KINDS
 
 
-MODULES = ("clients", "options", "studies")
+MODULES = ("clients", "options", "studies", "traces")
 """Modules of this package that register kinds."""
 
 
