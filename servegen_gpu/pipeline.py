@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from servegen_gpu import options
 from servegen_gpu.backends import choose_backend
 from servegen_gpu.backends.contract import Backend
 from servegen_gpu.clients.correlation import spearman_matrix
-from servegen_gpu.clients.pool import ClientPool, PastEnd
+from servegen_gpu.clients.named import AnyPool, as_pool
+from servegen_gpu.clients.pool import PastEnd
 from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, with_turns
 from servegen_gpu.cutting import UNCUT, Cut, Over
 from servegen_gpu.errors import OptionError
@@ -126,7 +127,7 @@ class Workload:
 
 
 class Options(TypedDict, total=False):
-    """Keywords of `generate`: those of `stream`."""
+    """Keywords of `stream`, for functions that pass them on."""
 
     rate: Any
     scale: float | None
@@ -152,15 +153,95 @@ class Options(TypedDict, total=False):
     device: bool
 
 
-def generate(pool: ClientPool | PackedWorkload, **keywords: Unpack[Options]) -> Trace:
-    """A whole trace in memory: all slabs of `stream`, which has the same parameters."""
-    if keywords.get("device"):
+def generate(
+    pool: AnyPool | PackedWorkload,
+    *,
+    rate: Any = None,
+    scale: float | None = None,
+    peak: float | None = None,
+    start: float | str | None = None,
+    duration: float | str | None = None,
+    requests: int | None = None,
+    max_input: int | None = None,
+    max_output: int | None = None,
+    over: Over = "cap",
+    seed: int = 0,
+    replica: int = 0,
+    counts: str = "auto",
+    dependence: str = "auto",
+    rank_correlation: Mapping[str, float] | NDArray[np.float64] | None = None,
+    occupancy: str = "profile",
+    empty: str = "error",
+    past_end: PastEnd = "wrap",
+    warmup: float | str | None = None,
+    backend: str = "auto",
+    memory: float | str = "2GB",
+    shard: str | tuple[int, int] = (0, 1),
+    device: Literal[False] = False,
+) -> Trace:
+    """A whole trace in memory: all slabs of `stream`, which has the same parameters and says what they mean.
+
+    Parameters
+    ----------
+    pool : ClientPool, PackedWorkload, or name
+        ``"m-small"``, say: the name of a workload, or the path of a TOML file or of a saved profile.
+    rate, scale, peak
+        How much: requests per second in all, as a number or over time; or a factor or a bound of the clients' own.
+    start, duration, requests
+        When, and how long: seconds or ``"1h30m"``; or how many requests.
+    max_input, max_output, over
+        Most tokens, and what happens to requests above.
+    seed, replica
+        Replicas of a seed are independent.
+    counts, dependence, rank_correlation, occupancy, empty, past_end, warmup
+        Rules.
+    backend, memory, shard
+        Where and in which pieces it is computed.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    OptionError, RateError
+        As `stream`.
+
+    Examples
+    --------
+    >>> generate("m-small", rate=20, duration="10m")
+    """
+    if device:
         raise OptionError("a trace in the host's memory", "device=True", "use stream, whose slabs stay on the device")
-    return stream(pool, **keywords).joined()
+    workload = stream(
+        pool,
+        rate=rate,
+        scale=scale,
+        peak=peak,
+        start=start,
+        duration=duration,
+        requests=requests,
+        max_input=max_input,
+        max_output=max_output,
+        over=over,
+        seed=seed,
+        replica=replica,
+        counts=counts,
+        dependence=dependence,
+        rank_correlation=rank_correlation,
+        occupancy=occupancy,
+        empty=empty,
+        past_end=past_end,
+        warmup=warmup,
+        backend=backend,
+        memory=memory,
+        shard=shard,
+    )
+    return workload.joined()
 
 
 def stream(
-    pool: ClientPool | PackedWorkload,
+    pool: AnyPool | PackedWorkload,
     *,
     rate: Any = None,
     scale: float | None = None,
@@ -189,11 +270,13 @@ def stream(
 
     Parameters
     ----------
-    pool : ClientPool or PackedWorkload
-        What was packed before, such as `Workload.packed` for another replica, is not packed again; only `requests`,
-        limits, `seed`, `replica`, `backend`, `memory`, `shard` and `device` may be given with it.
+    pool : ClientPool, PackedWorkload, or name
+        A name is that of a workload, or the path of a TOML file or of a saved profile. What was packed before, such as
+        `Workload.packed` for another replica, is not packed again; only `requests`, limits, `seed`, `replica`,
+        `backend`, `memory`, `shard` and `device` may be given with it.
     rate : float, str, Schedule, sequence of (time_s, rate_rps), or callable, optional
-        Target total rate: req/s, a schedule or the path of one, or a function of time (seconds on the pool's axis).
+        Target total rate: req/s or ``"300/min"``, a schedule or the path of one, or a function of time (seconds on the
+        pool's axis).
     scale : float, optional
         Multiplies the clients' own rates instead.
     peak : float, optional
@@ -201,7 +284,7 @@ def stream(
     start : float or str, optional
         On the pool's time axis, seconds or ``"10h"``; the pool's begin by default.
     duration : float or str, optional
-        Seconds, or ``"600s"``, ``"90m"``, ``"1h"``, ``"7d"``; by default an hour, or what `requests` take.
+        Seconds, or ``"90s"``, ``"10 minutes"``, ``"1h30m"``, ``"7d"``; by default an hour, or what `requests` take.
     requests : int, optional
         Exactly so many: the first ones, as `servegen_gpu.head` cuts. A stated `duration` that has fewer is refused at
         its end; without one the trace goes on until it has them, for up to a year.
@@ -259,6 +342,7 @@ def stream(
             rank_correlation=rank_correlation, occupancy=occupancy, empty=empty, past_end=past_end, warmup=warmup,
         )  # fmt: skip
         return _ready(pool, how, partial(provenance_of_packed, pool), ())
+    pool = as_pool(pool)
     check_rules(counts, dependence, occupancy, empty, past_end)
     target = resolve_rate(rate, scale, peak)
     if requests is not None and duration is None:

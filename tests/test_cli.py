@@ -363,7 +363,7 @@ def test_a_first_command_imports_only_what_it_needs(tmp_path, workload, file):
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     found = set(done.stdout.splitlines()[-1].split())
     assert {"numpy", "pyarrow"} <= found
-    assert found & {"jax", "cupy", "pandas", "scipy", "numpy.testing", "importlib.metadata"} == set()
+    assert found & {"jax", "cupy", "pandas", "scipy", "numpy.testing", "importlib.metadata", "tqdm"} == set()
 
 
 @needs_real_data

@@ -10,6 +10,7 @@ whose bursts bring lengths of their own: rates of short windows vary too little,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu import options
+from servegen_gpu.clients.named import AnyPool, as_pool
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.pooled import active_cells, pooled_rank_correlation, pooled_tables
 from servegen_gpu.clients.stated.arrivals import Arrivals
@@ -34,7 +36,7 @@ SAMPLE_STRETCHES = 24
 
 
 def naive(
-    source: ClientPool | Slabs,
+    source: AnyPool | Slabs,
     *,
     family: str = "gamma",
     cv: float | str = "fit",
@@ -52,7 +54,7 @@ def naive(
 
     Parameters
     ----------
-    source : ClientPool, Trace, or iterable of Trace
+    source : ClientPool, name of a workload, Trace, or iterable of Trace
         Clients; or a trace, whole or as slabs in order of time. A trace gives its rate in windows of `window_s` from
         its start, the lengths of its columns, and its burstiness.
     family : {"gamma", "weibull", "exponential", …}
@@ -93,15 +95,16 @@ def naive(
         raise unknown("dependence", dependence, DEPENDENCES)
     if isinstance(cv, str) and cv != "fit":
         raise OptionError("cv as a number, or 'fit'", repr(cv)[:60], "change cv")
-    if isinstance(source, ClientPool):
+    found = as_pool(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(found, ClientPool):
         if window_s is not None:
             raise OptionError("window_s with a trace only", "one for a pool", "leave it out")
-        return _of_pool(source, family, cv, lengths_over, dependence)
-    if not isinstance(source, Trace) and (isinstance(source, str) or not isinstance(source, Iterable)):
+        return _of_pool(found, family, cv, lengths_over, dependence)
+    if not isinstance(found, Trace | Iterable):
         raise OptionError("a pool, a Trace, or its slabs", repr(source)[:60], "load or read it first")
     from servegen_gpu.baselines.of_trace import of_trace
 
-    return of_trace(source, family, cv, lengths_over, dependence, 600 if window_s is None else window_s)
+    return of_trace(found, family, cv, lengths_over, dependence, 600 if window_s is None else window_s)
 
 
 def _of_pool(pool: ClientPool, family: str, cv: float | str, lengths_over: float | str, dependence: str) -> ClientPool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from servegen_gpu.cli import reading
 from servegen_gpu.cli.arguments import Parser
+from servegen_gpu.cli.summary import Totals, as_json, as_text, figures
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
@@ -46,6 +47,7 @@ def add(parser: Parser, format_option: str = "--format") -> None:
     )
     add_overwrite(parser)
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument("--json", action="store_true", help="the words at the end as JSON")
     export = parser.group("formats of other programs")
     export.add_argument(
         "--block-tokens", type=int, metavar="N", help="tokens of a block, where ids of blocks are added"
@@ -83,7 +85,7 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     from servegen_gpu.exports import EXPORTS
     from servegen_gpu.exports import write as write_trace
     from servegen_gpu.exports.export import ExportOptions
-    from servegen_gpu.formats.atomic import descriptor
+    from servegen_gpu.formats.atomic import descriptor, is_special
     from servegen_gpu.options import seconds
 
     stated = {
@@ -98,20 +100,19 @@ def write(slabs: Iterable[Trace], options: argparse.Namespace, begun: float, bac
     said = sys.stderr if descriptor(Path(output)) == 1 else sys.stdout
     chosen = ExportOptions(**stated, dense_ids=dense, window_s=seconds("--window", options.window))
     refuse_input(options, output)
-    written = write_trace(slabs, output, options.format, chosen, overwrite=options.overwrite)
+    totals = Totals()
+    written = write_trace(totals.through(slabs), output, options.format, chosen, overwrite=options.overwrite)
     named = reading.keep_names(options, output)
     if options.replay_command:
         print(written.replay, file=said)
+        return
+    spent_s = time.perf_counter() - begun
+    found = figures(written, totals, options.output, spent_s, getattr(options, "origin", ""), backend)
+    if options.json:
+        print(as_json(found | {"notes": [*written.notes, *named]}), file=said)
         return
     if options.quiet:
         return
     for note in (*written.notes, *named):
         print(f"note: {note}", file=sys.stderr)
-    spent_s = time.perf_counter() - begun
-    files = f" in {written.files} files" if written.files > 1 else ""
-    pace = f", {written.rows / spent_s / 1e6:.2f} million requests/s on {backend}" if backend else ""
-    size = f"{written.rows:,} requests, {written.bytes / 1e6:,.1f} MB"
-    print(f"{options.output}: {size}{files}; {spent_s:.2f} s{pace}", file=said)
-    print(f"digest {written.digest}", file=said)
-    if written.replay:
-        print(f"replay it with:\n  {written.replay}", file=said)
+    print(as_text(found, next_steps=said is sys.stdout and not is_special(Path(output))), file=said)

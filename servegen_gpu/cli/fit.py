@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.cli import reading, save
+from servegen_gpu.cli.progress import Progress
 from servegen_gpu.errors import OptionError
 from servegen_gpu.trace import Trace
 
@@ -97,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     from servegen_gpu.fitting.fit import fit_with_report
 
     _check(options)
-    log = Trace.concat(list(reading.slabs(options.log, options)))
+    log = Trace.concat(list(_read(options)))
     keywords: dict[str, Any] = {
         "clients": options.clients,
         "most_latent": options.latent,
@@ -136,6 +138,18 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _read(options: argparse.Namespace) -> Iterator[Trace]:
+    """The slabs of the log, with a line that says how far it is read."""
+    shown, rows = Progress(options, "requests"), 0
+    try:
+        for slab in reading.slabs(options.log, options):
+            rows += len(slab)
+            shown(rows, None)
+            yield slab
+    finally:
+        shown.end()
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import servegen_gpu as sg
 from servegen_gpu.cli import cutting, files, naive, parts, pools, sampling
+from servegen_gpu.cli.progress import Progress
 from servegen_gpu.errors import OptionError
-
-PROGRESS_EVERY_S = 0.2
 
 
 def add(commands: Any) -> None:
@@ -70,29 +69,23 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         for note in notes + workload.notes:
             print(f"note: {note}", file=sys.stderr)
-    slabs = cutting.cut(_with_progress(workload, sys.stderr.isatty() and not options.quiet), options)
+    slabs = cutting.cut(_with_progress(workload, Progress(options, "requests")), options)
     if options.hash_ids is not None:
         slabs = sg.hash_slabs(slabs, options.hash_ids, system_tokens=prompts or 0)
     files.write(slabs, options, begun, workload.backend.name)
     return 0
 
 
-def _with_progress(workload: sg.Workload, show: bool) -> Iterator[sg.Trace]:
+def _with_progress(workload: sg.Workload, shown: Progress) -> Iterator[sg.Trace]:
     """The slabs, with a line that says how far they are."""
-    begun = shown = time.perf_counter()
     expected = workload.expected_requests / workload.shard[1]
     if workload.cut.requests is not None:
         expected = min(expected, workload.cut.requests)
     rows = 0
-    for slab in workload.uncut():
-        rows += len(slab)
-        now = time.perf_counter()
-        if show and now - shown > PROGRESS_EVERY_S:
-            shown = now
-            part = min(rows / expected, 1.0) if expected else 1.0
-            bar = "█" * round(30 * part) + "·" * (30 - round(30 * part))
-            pace = rows / (now - begun) / 1e6
-            print(f"\r{bar} {part:4.0%}  {rows:,} requests  {pace:.1f} M/s ", end="", file=sys.stderr, flush=True)
-        yield slab
-    if show and shown > begun:
-        print("\r" + " " * 79 + "\r", end="", file=sys.stderr, flush=True)
+    try:
+        for slab in workload.uncut():
+            rows += len(slab)
+            shown(rows, expected)
+            yield slab
+    finally:
+        shown.end()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.cli import naive, pools, sampling, stopping, studied
+from servegen_gpu.cli.progress import Progress
 
 if TYPE_CHECKING:
     from servegen_gpu.studies.stopping import Watch
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     pool, notes = _pool(options)
     keywords = sampling.keywords(options)
     keywords["duration"] = keywords["duration"] or "1h"
-    shown = studied.Progress(options, "replicas")
+    shown = Progress(options, "replicas")
     interrupted: Interrupted | None = None
     try:
         study = monte_carlo(
@@ -107,7 +108,7 @@ def _pool(options: argparse.Namespace) -> tuple[Any, tuple[str, ...]]:
     """Clients, or their naive baseline."""
     if not naive.wanted(options):
         return pools.pool_of(options)
-    if naive.is_trace(options):
+    if pools.is_trace(options):
         return naive.of_trace(options)
     pool, notes = pools.pool_of(options)
     baseline, chosen = naive.of(pool, options)

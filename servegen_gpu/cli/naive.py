@@ -9,9 +9,7 @@ from servegen_gpu.baselines.naive import naive
 from servegen_gpu.cli import pools, reading
 from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.clients.saved.profile import is_profile
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats.store import is_there
 from servegen_gpu.request.families import FAMILIES, WITH_SHAPE
 from servegen_gpu.trace import Trace
 
@@ -48,21 +46,13 @@ def wanted(options: argparse.Namespace) -> bool:
 def pool_of(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:
     """The clients that are asked for, or their baseline, and notes on them."""
     as_one = wanted(options)
-    if as_one and is_trace(options):
+    if as_one and pools.is_trace(options):
         return of_trace(options)
     pool, notes = pools.pool_of(options)
     if not as_one:
         return pool, notes
     pool, chosen = of(pool, options)
     return pool, notes + chosen
-
-
-def is_trace(options: argparse.Namespace) -> bool:
-    """Whether the workload is the path of a trace: a file or directory, but no clients."""
-    path = options.workload
-    if not path or options.profiles is not None or path.lower().endswith(".toml"):
-        return False
-    return is_there(path) and not is_profile(path)
 
 
 def of_trace(options: argparse.Namespace) -> tuple[ClientPool, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.cli.arguments import Parser
+from servegen_gpu.cli.progress import Progress
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(
     if shard == "auto":
         share = scheduled(os.environ, parts)
         shard, parts = (share.task, share.tasks), share.parts
-    show = sys.stderr.isatty() and not options.quiet
+    shown = Progress(options, "parts")
     try:
         made = distributed(
             pool,
@@ -75,12 +76,14 @@ def run(
             hash_ids=options.hash_ids,
             system_tokens=system_tokens,
             encoding=options.encoding,
-            progress=_progress if show else None,
+            progress=lambda done, most, rows: shown(done, most, lambda: f"{rows:,} requests"),
             **keywords,
         )
     except Interrupted as stopped:
         print(f"servegen-gpu: interrupted; {stopped}: run the same command to go on", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        shown.end()
     if not options.quiet:
         for note in (*notes, *made.notes):
             print(f"note: {note}", file=sys.stderr)
@@ -99,11 +102,6 @@ def _check_output(options: argparse.Namespace) -> None:
     if options.ids == "dense":
         fix = "make the parts, then number them: servegen-gpu join DIRECTORY --ids dense"
         raise OptionError("hashed ids in parts, which are made apart", "--ids dense", fix)
-
-
-def _progress(finished: int, parts: int, rows: int) -> None:
-    end = "\n" if finished == parts else ""
-    print(f"\r{finished:,} of {parts:,} parts, {rows:,} requests ", end=end, file=sys.stderr, flush=True)
 
 
 def _last_words(made: Distributed, output: str, spent_s: float) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import servegen_gpu as sg
 from servegen_gpu.cli.arguments import Parser
+from servegen_gpu.clients.named import data_directory, is_file, named
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.store import is_there
 
 WORKLOAD_HELP = (
     "name of a workload (see `servegen-gpu presets`), a TOML file of your own population or clients, or the directory "
@@ -25,6 +27,7 @@ def add(parser: Parser, what: str = WORKLOAD_HELP) -> None:
     workload.add_argument("workload", nargs="?", help=what)
     workload.add_argument("--population", metavar="FILE", help="population from a TOML file, instead of a workload")
     workload.add_argument("--profiles", metavar="DIR", help="ServeGen's data directory (default: built-in population)")
+    workload.add_argument("--released", action="store_true", help="the same, the directory of $SERVEGEN_DATA")
     workload.add_argument("--drop-incomplete", action="store_true", help="go on without clients that lack a file")
     parser.group("performance").add_argument(
         "--no-cache", action="store_true", help="neither read nor write the cache of parsed profiles"
@@ -66,44 +69,21 @@ def add(parser: Parser, what: str = WORKLOAD_HELP) -> None:
 
 def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]]:
     """The pool that is asked for, and what a user should know of it."""
-    from servegen_gpu.clients.population.preset_toml import is_population
-    from servegen_gpu.clients.released.servegen import load_servegen_with_notes
-    from servegen_gpu.clients.saved.profile import is_profile
-
-    notes: tuple[str, ...] = ()
     workload = options.workload or options.population
     if workload is None or (options.workload and options.population):
         raise OptionError(
             "a workload or --population", "both" if workload else "neither", "name one: see `servegen-gpu presets`"
         )
-    if options.population is None and is_profile(workload):
-        if options.profiles is not None or options.clients is not None:
-            raise OptionError(
-                "a saved profile without --profiles and --clients", workload, "leave them out, or use --resample"
-            )
-        pool = sg.load_profile(workload)
-    elif is_toml(workload) or options.population:
-        if options.profiles is not None:
-            raise OptionError("a TOML file without --profiles", workload, "leave out one of them")
-        if options.population or is_population(workload):
-            pool = sg.population(Path(workload), clients=options.clients, seed=options.clients_seed)
-        elif options.clients is not None:
-            raise OptionError("a TOML file of clients without --clients", workload, "leave it out, or use --resample")
-        else:
-            pool = sg.read_clients(workload)
-    elif options.profiles is None:
-        pool = sg.population(workload, clients=options.clients, seed=options.clients_seed)
-    elif options.clients is not None:
-        raise OptionError(
-            "--clients with a population only", "--profiles as well", "leave out one of them, or use --resample"
-        )
-    else:
-        pool, notes = load_servegen_with_notes(
-            options.profiles,
-            workload,
-            missing="drop" if options.drop_incomplete else "error",
-            cache=not options.no_cache,
-        )
+    if options.released and options.profiles is not None:
+        raise OptionError("--profiles or --released", "both", "leave out one of them")
+    pool, options.origin, notes = named(
+        Path(workload) if options.population else workload,
+        clients=options.clients,
+        seed=options.clients_seed,
+        data_dir=data_directory() if options.released else options.profiles,
+        missing="drop" if options.drop_incomplete else "error",
+        cache=not options.no_cache,
+    )
     pool, selected = _select(pool, options)
     if options.resample is not None:
         pool = sg.resample(pool, options.resample, seed=options.clients_seed)
@@ -144,9 +124,18 @@ def selects(options: argparse.Namespace) -> bool:
     return bool(options.where) or any(getattr(options, name) is not None for name in ("only", "largest", "smallest"))
 
 
-def is_toml(workload: str) -> bool:
-    """Whether a workload is a TOML file."""
-    return workload.lower().endswith(".toml")
+def is_clients(options: argparse.Namespace) -> bool:
+    """Whether options say that the workload is one of clients, and no trace."""
+    stated = (options.profiles, options.population)
+    return options.released or any(value is not None for value in stated) or is_file(options.workload or ".toml")
+
+
+def is_trace(options: argparse.Namespace) -> bool:
+    """Whether the workload is the path of a trace: of something that is there, and no clients."""
+    from servegen_gpu.clients.saved.profile import is_profile
+
+    path = options.workload
+    return not is_clients(options) and is_there(path) and not is_profile(path)
 
 
 def ranges(texts: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:

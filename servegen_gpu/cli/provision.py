@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from servegen_gpu.cli import naive, pools, reading, sampling, studied
+from servegen_gpu.cli.progress import Progress
 from servegen_gpu.request.families import FAMILIES
 from servegen_gpu.trace import Trace
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from servegen_gpu.studies.provision import provision
 
     studied.check_output(options)
-    of_trace = naive.is_trace(options)
+    of_trace = pools.is_trace(options)
     notes: tuple[str, ...] = ()
     keywords: dict[str, Any] = {"seed": options.seed}
     if of_trace:
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         source, notes = pools.pool_of(options)
         keywords |= sampling.keywords(options)
-    shown = studied.Progress(options, "replicas")
+    shown = Progress(options, "replicas")
     try:
         found = provision(
             source,

@@ -10,7 +10,6 @@ from typing import Any
 import servegen_gpu as sg
 from servegen_gpu.cli import files, naive, pools, reading, sampling
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats.store import is_there
 
 OUTPUTS = (".html", ".htm")
 NO_CHOICE = {"counts": "auto", "empty": "error"}
@@ -73,18 +72,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _source(options: argparse.Namespace) -> Any:
     """A trace in a file, or the pool that is asked for."""
-    from servegen_gpu.clients.saved.profile import is_profile
-
-    own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
-    if own and not is_profile(options.workload):
-        if is_there(options.workload):
-            return reading.File(options.workload, options)
-        if options.workload not in sg.PRESETS:
-            raise OptionError(
-                "a trace, a study, or a workload",
-                f"{options.workload!r}: no such file, nor one of {', '.join(sg.PRESETS)}",
-                "check the path, or name ServeGen's data directory with --profiles",
-            )
+    if pools.is_trace(options):
+        return reading.File(options.workload, options)
     pool, notes = pools.pool_of(options)
     if not options.quiet:
         for note in notes:

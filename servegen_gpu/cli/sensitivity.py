@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from servegen_gpu.cli import pools, sampling, studied
+from servegen_gpu.cli.progress import Progress
 
 
 def add(commands: Any) -> None:
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     studied.print_notes(options, notes)
     keywords = sampling.keywords(options)
     keywords["duration"] = keywords["duration"] or "1h"
-    shown = studied.Progress(options, "points")
+    shown = Progress(options, "points")
     try:
         found = sensitivity(
             pool,

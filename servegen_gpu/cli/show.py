@@ -78,15 +78,13 @@ def add(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     from servegen_gpu.clients.describe.describe import describe_pool, format_description
+    from servegen_gpu.clients.named import BUILT_IN
     from servegen_gpu.clients.saved.profile import is_profile, read_about
     from servegen_gpu.describe import format_trace_description, see
     from servegen_gpu.formats.recorded import digest_of_rows
-    from servegen_gpu.formats.store import is_there
     from servegen_gpu.plotting import terminal
 
-    own = options.profiles is None and options.population is None and not pools.is_toml(options.workload or ".toml")
-    saved = own and is_profile(options.workload)
-    if own and not saved and is_there(options.workload):
+    if pools.is_trace(options):
         if pools.selects(options):
             raise OptionError(
                 "--only, --where, --largest and --smallest with a workload",
@@ -100,21 +98,15 @@ def _inspect(options: argparse.Namespace) -> int:
             was = f"its digest is not {recorded}, as was recorded: it was changed"
             print(f"note: {was}; `servegen-gpu verify {options.workload}` tells where", file=sys.stderr)
         pictures = partial(terminal.of_trace, seen, options.top)
-    elif own and not saved and options.workload not in sg.PRESETS:
-        raise OptionError(
-            "a trace, or a workload",
-            f"{options.workload!r}: no such file, nor one of {', '.join(sg.PRESETS)}",
-            "check the path, or name ServeGen's data directory with --profiles",
-        )
     else:
         pool, notes = pools.pool_of(options)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         figures, text = describe_pool(pool, top=options.top), format_description
         pictures = partial(terminal.of_pool, pool, figures["top"])
-        if about := read_about(options.workload) if saved else {}:
+        if is_profile(options.origin) and (about := read_about(options.origin)):
             figures["fit"] = about
-        elif own and not saved:
+        elif options.origin == BUILT_IN:
             from servegen_gpu.clients.population.origins import origins
             from servegen_gpu.clients.population.presets import preset_text
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from servegen_gpu.reducing.metrics import Assumed
 
 SLO, AT = "ttft=2s", "p99"
-EVERY_S = 0.2
-WIDTH, BAR = 79, 30
 
 
 def add_metrics(parser: Parser) -> None:
@@ -90,33 +86,3 @@ def print_notes(options: argparse.Namespace, notes: tuple[str, ...]) -> None:
 def print_json(found: dict[str, Any]) -> None:
     """What a study found, for machines."""
     print(json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False))
-
-
-class Progress:
-    """A line on a terminal, a few times a second: how much there is of how much.
-
-    Parameters
-    ----------
-    options : Namespace
-    what : str
-        Things that are counted.
-    """
-
-    def __init__(self, options: argparse.Namespace, what: str) -> None:
-        self.show, self.what = sys.stderr.isatty() and not options.quiet, what
-        self.shown, self.begun = 0.0, time.perf_counter()
-
-    def __call__(self, done: int, most: int, more: Callable[[], str] = str) -> None:
-        """Show it; `more` is asked for what else there is to say."""
-        now = time.perf_counter()
-        if not self.show or now - self.shown < EVERY_S:
-            return
-        self.shown = now
-        full, left_s = round(BAR * done / most), (now - self.begun) * (most - done) / done
-        line = f"{'█' * full}{'·' * (BAR - full)}  {done:,} of {most:,} {self.what}, {left_s:,.0f} s left{more()}"
-        print(f"\r{line[:WIDTH]:{WIDTH}}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Take the line away."""
-        if self.shown:
-            print(f"\r{'':{WIDTH}}\r", end="", file=sys.stderr, flush=True)

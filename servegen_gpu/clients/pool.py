@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.options import seconds
 from servegen_gpu.request.families import FAMILY_NAMES
 from servegen_gpu.request.schema import Schema, of
 from servegen_gpu.request.tables import Tables
@@ -321,8 +322,8 @@ class ClientPool:
             )
         return replace(self, whole_rps=whole.total_rps)
 
-    def span(self, start_s: float, end_s: float, past_end: PastEnd = "wrap") -> ClientPool:
-        """The pool cut to the windows that overlap [`start_s`, `end_s`).
+    def span(self, start_s: float | str, end_s: float | str, past_end: PastEnd = "wrap") -> ClientPool:
+        """The pool cut to the windows that overlap [`start_s`, `end_s`), such as ``span("1h", "2h")``.
 
         Windows keep their place on the time axis, so sampling the cut gives the same requests as sampling the
         whole pool there. Only later turns of conversations that began before `start_s` are others: the cut repeats
@@ -330,11 +331,12 @@ class ClientPool:
 
         Parameters
         ----------
-        start_s, end_s : float
-            On the pool's own time axis.
+        start_s, end_s : float or str
+            On the pool's own time axis: seconds, or text such as ``"1h30m"``.
         past_end : {"wrap", "end"}
             Past the end of the data, repeat whole days, or stop there.
         """
+        start_s, end_s = seconds("start", start_s), seconds("end", end_s)
         if not (np.isfinite(start_s) and np.isfinite(end_s) and self.start_s <= start_s < end_s):
             raise OptionError(
                 f"{self.start_s} <= start < end (seconds)",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from servegen_gpu import options
+from servegen_gpu.clients.named import pool_or_trace
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.comparing.comparison import Comparison, Row, Side, verdict
 from servegen_gpu.comparing.curves import curves_of
@@ -58,7 +59,7 @@ def compare(
     log : Trace, its slabs, path, or Figures
         The reference. Slabs may come from an iterable of traces or a `Workload`; `Figures` are those of a trace that
         was read before.
-    other : Trace, slabs, path, Figures, ClientPool, or iterable of these
+    other : Trace, slabs, path, Figures, ClientPool, name of a workload, or iterable of these
         What is held against it: a trace, or replicas of a model, of which means count (medians of peaks). In an
         iterable of traces each that begins with row 0 is a trace, and those with later rows continue it. A pool is
         sampled for as long as the log lasts, with counts that are random (``renewal``).
@@ -135,6 +136,7 @@ def _opened(source: Any) -> Any:
 
 def _traces(other: Any, log: Figures, replicas: int, seed: int) -> Iterator[Figures]:
     """Figures of the traces of the other side, one after the other."""
+    other = pool_or_trace(other)
     if isinstance(other, ClientPool):
         yield from _sampled(other, log, replicas, seed)
     elif isinstance(other, Figures):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Unpack
@@ -13,6 +14,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from servegen_gpu.backends.cuda.driver import import_cupy
+from servegen_gpu.clients.named import AnyPool
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.cutting import UNCUT
 from servegen_gpu.errors import OptionError
@@ -25,7 +27,7 @@ from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import MAX_WINDOWS, slabs_of
 
-Source = ClientPool | PackedWorkload | Workload | Trace | Iterable[Trace]
+Source = AnyPool | PackedWorkload | Workload | Trace | Iterable[Trace]
 
 
 def reduce(source: Source, reductions: Reduction | Iterable[Reduction], **keywords: Unpack[Options]) -> Reduced:
@@ -33,7 +35,7 @@ def reduce(source: Source, reductions: Reduction | Iterable[Reduction], **keywor
 
     Parameters
     ----------
-    source : ClientPool, PackedWorkload, Workload, Trace, or iterable of Trace
+    source : ClientPool, name of a workload, PackedWorkload, Workload, Trace, or iterable of Trace
     reductions : Reduction, or iterable of Reduction
         Names of their own each.
     **keywords
@@ -51,7 +53,7 @@ def reduce(source: Source, reductions: Reduction | Iterable[Reduction], **keywor
         a reduction's span, keywords come with what is a workload or a trace already, or as `stream`.
     """
     asked = checked(reductions)
-    if isinstance(source, ClientPool | PackedWorkload):
+    if isinstance(source, ClientPool | PackedWorkload | str | os.PathLike):
         source = stream(source, **keywords)
     elif keywords:
         raise OptionError("keywords of stream with a pool or a packed workload", ", ".join(keywords), "leave them out")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Unpack
 
+from servegen_gpu.clients.named import pool_or_trace
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.comparing.compare import compare
 from servegen_gpu.comparing.figures import Figures, figures_of_seen
@@ -56,8 +57,9 @@ def report(
 
     Parameters
     ----------
-    source : Trace, its slabs in order of time, path, ClientPool, PackedWorkload, Study, Sensitivity or Provision
-        A path is that of a trace, whoever wrote it, or of a study. Pools are sampled. A `Workload` is a pool's slabs.
+    source : Trace, slabs, path, ClientPool, name of a workload, PackedWorkload, Study, Sensitivity or Provision
+        A path is that of a trace, whoever wrote it, or of a study. Pools are sampled. Slabs are in order of time; a
+        `Workload` is a pool's.
     path : path
         Of the page, which appears complete or not at all.
     against : the same, optional
@@ -85,6 +87,7 @@ def report(
     if Path(path).suffix.lower() != ".html":
         raise OptionError("a path that ends in .html", repr(os.fspath(path)), "change path")
     require_matplotlib()
+    source, against = pool_or_trace(source), pool_or_trace(against)
     study = type(source) in STUDIES or is_study(source)
     if study and against is not None:
         got = "a study and another one"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from servegen_gpu import options
-from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.clients.named import AnyPool, as_pool
 from servegen_gpu.distributing.on_ray import check_on
 from servegen_gpu.errors import OptionError
 from servegen_gpu.reducing.metrics import Assumed
@@ -56,7 +56,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def monte_carlo(
-    pool: ClientPool,
+    pool: AnyPool,
     rate: Any = None,
     duration: float | str = "1h",
     replicas: int | None = None,
@@ -81,7 +81,7 @@ def monte_carlo(
 
     Parameters
     ----------
-    pool : ClientPool
+    pool : ClientPool, or the name of a workload
     rate, duration, counts
         As `stream` has them; so are all further keywords but ``requests``, ``replica``, ``shard`` and ``device``.
         Counts are random by default: replicas that keep measured counts say nothing about their chance.
@@ -148,6 +148,7 @@ def monte_carlo(
     else:
         replicas, draws = _at_least_one("replicas", replicas, enough or REPLICAS, 2**32 - 1), 1
     sampling = {name: keywords.pop(name) for name in tuple(keywords) if name in Sampling.__annotations__}
+    pool = as_pool(pool)
     source = Source(pool, rate, {"duration": duration, "counts": counts, **keywords}, sampling, parameters, seed)
     measures = measures_of(metrics, source.span_s, assumed)
     settings = source.settings | {

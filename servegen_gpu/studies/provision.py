@@ -16,6 +16,7 @@ import numpy as np
 
 from servegen_gpu import options
 from servegen_gpu.blocks import in_turn, workers
+from servegen_gpu.clients.named import pool_or_trace
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.serving.fleet import Fleet
@@ -66,7 +67,7 @@ def provision(
 
     Parameters
     ----------
-    source : ClientPool, Trace, or path of a trace
+    source : ClientPool, the name of a workload, Trace, or path of a trace
         Clients, of whom there are replicas; or one trace, which has a number of its own and no confidence. One
         instance gets a pool at a lower rate (all clients slower), and of a trace a share of the conversations
         (`servegen_gpu.thin`).
@@ -114,6 +115,7 @@ def provision(
     workers(threads, True)  # refuses other numbers now, not after the first replica
     fleet = Fleet(load_server(server), parse_objective(slo, at), routing)
     requested: Requested
+    source = pool_or_trace(source)
     if isinstance(source, ClientPool):
         how = {"duration": "1h" if duration is None else duration, "counts": "renewal"} | keywords
         requested = SampledPool.of("clients", source, rate, how, seed, replicas)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu import options
+from servegen_gpu.clients.named import AnyPool, as_pool
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.errors import OptionError, unknown
 from servegen_gpu.reducing.metrics import Assumed
@@ -188,7 +189,7 @@ def _wrong_in(settings: Mapping[str, Any], table: pd.DataFrame) -> str:
 
 
 def sensitivity(
-    pool: ClientPool,
+    pool: AnyPool,
     vary: str | Parameter | Sequence[str | Parameter] | Mapping[str, Any],
     metrics: Metric | Sequence[Metric] = METRICS,
     method: str = "tornado",
@@ -213,7 +214,7 @@ def sensitivity(
 
     Parameters
     ----------
-    pool : ClientPool
+    pool : ClientPool, or the name of a workload
     vary : str, Parameter, sequence of these, or mapping
         Which parameters, and over which ranges (`servegen_gpu.studies.parameters`): ``"rate=0.8:1.2"``.
     metrics, assumed
@@ -254,6 +255,7 @@ def sensitivity(
     if isinstance(confidence, bool) or not isinstance(confidence, float | int) or not 0 < confidence < 1:
         raise OptionError("confidence above 0 and below 1", repr(confidence), "such as 0.95")
     sampling = {name: keywords.pop(name) for name in tuple(keywords) if name in Sampling.__annotations__}
+    pool = as_pool(pool)
     source = Source(pool, rate, {"duration": duration, "counts": counts, **keywords}, sampling, parameters, seed)
     measures = measures_of(metrics, source.span_s, assumed)
     base = np.array([one.place(_base(pool, one)) for one in parameters])

@@ -255,9 +255,7 @@ for program in foreign.GOOD:
 
 
 def _validated() -> list[Good]:
-    return [
-        Good({f"t{foreign.suffix(text)}": text.encode()}, (program,)) for program, text in foreign.GOOD.items()
-    ]
+    return [Good({f"t{foreign.suffix(text)}": text.encode()}, (program,)) for program, text in foreign.GOOD.items()]
 
 
 @kind("validated", _validated)
@@ -268,7 +266,9 @@ def _validate(place: Place) -> None:
     str(report)
 
 
-@kind("comparison-json", lambda: [Good({"c.json": sg.compare(_traces()[0], _traces()[0]).to_json().encode()})], share=0.3)
+@kind(
+    "comparison-json", lambda: [Good({"c.json": sg.compare(_traces()[0], _traces()[0]).to_json().encode()})], share=0.3
+)
 def _comparison(place: Place) -> None:
     from servegen_gpu.comparing.comparison import Comparison
 

@@ -34,15 +34,16 @@ _log = logging.getLogger(__name__)
 
 
 def load_servegen(
-    data_dir: str | os.PathLike[str], workload: str, *, missing: Missing = "error", cache: bool = True
+    data_dir: str | os.PathLike[str], workload: str | None = None, *, missing: Missing = "error", cache: bool = True
 ) -> ClientPool:
     """Read a released workload.
 
     Parameters
     ----------
     data_dir : path-like
-        The ``data`` directory of ServeGen, with ``language``, ``reason`` and ``multimodal`` inside.
-    workload : str
+        The ``data`` directory of ServeGen, with ``language``, ``reason`` and ``multimodal`` inside. With one argument,
+        ``load_servegen("m-large")``, it is the workload, and the directory is that of ``$SERVEGEN_DATA``.
+    workload : str, optional
         Such as ``"m-large"``, ``"deepseek-r1"`` or ``"mm-image"``.
     missing : {"error", "drop"}
         What to do with clients that have a trace but no dataset file.
@@ -63,6 +64,10 @@ def load_servegen(
     ProfileError
         If there is no such workload, or one of its files is at fault.
     """
+    if workload is None:
+        from servegen_gpu.clients.named import data_directory
+
+        data_dir, workload = data_directory(), os.fspath(data_dir)
     pool, notes = load_servegen_with_notes(data_dir, workload, missing=missing, cache=cache)
     for note in notes:
         _log.info("%s: %s", workload, note)
@@ -102,6 +107,11 @@ def _find(data_dir: Path, workload: str) -> tuple[str, Path]:
     elif any(present.values()):
         fix = f"there are {', '.join(sorted(w for ws in present.values() for w in ws))}"
     raise ProfileError(f"a workload in {data_dir}", f"unknown workload {workload!r}", fix)
+
+
+def workloads_in(data_dir: Path) -> list[str]:
+    """Names of the workloads in a data directory."""
+    return [name for category in FIELDS for name in _directories(data_dir / category)]
 
 
 def _directories(path: Path) -> list[str]:
