@@ -316,7 +316,7 @@ LISTS = made("multimodal")
         (tiny_pool(), {"cv": 2.0, "window_s": 60}, "window_s with a trace only"),
         (tiny_pool(rate_rps=0.001), {}, "at least 30 inter-arrival times"),
         (SILENT, {}, "a pool with requests"),
-        ("trace.parquet", {}, "a pool, a Trace, or its slabs"),
+        ("trace.parquet", {}, "a file that is there, or a workload"),
         (7, {}, "a pool, a Trace, or its slabs"),
         ([7], {}, "slabs of a trace"),
         ([], {}, "a trace with requests"),

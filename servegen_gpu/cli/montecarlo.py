@@ -51,8 +51,12 @@ def add(commands: Any) -> None:
         help="stop when means are known to 1%%, one of them (requests_peak_10s:1%%), or when a question is decided: "
         "'requests_peak_10s<=900@95%%'; repeat for more, which must all be met",
     )
-    made.add_argument("--on", choices=("here", "ray"), default="here", help="who makes the replicas (default: here)")
-    made.add_argument("--workers", type=int, metavar="N", help="tasks at a time on Ray (default: all processors)")
+    made.group("many machines").add_argument(
+        "--on", choices=("here", "ray"), default="here", help="who makes the replicas (default: here)"
+    )
+    made.group("many machines").add_argument(
+        "--workers", type=int, metavar="N", help="tasks at a time on Ray (default: all processors)"
+    )
     studied.add_results(made, "Parquet file of all replicas; one that is there goes on where it stopped")
     made.group("figures").add_argument(
         "--against", metavar="STUDY", help="a study of the same seed: differences, pair by pair"
