@@ -140,7 +140,10 @@ def _of_text(path: Path) -> TraceFile:
         raise OptionError(
             "a trace with all of its columns", got, "give it as Parquet, CSV or JSON lines of this package"
         )
-    rows = about["rows"]
+    rows = about.get("rows")
+    if type(rows) is not int or rows < 0:
+        got = f"{str(rows)[:20]!r} in {text_files.sidecar_path(path)}"
+        raise OptionError("the number of rows of the trace", got, "generate the trace again")
     return TraceFile(path, about["provenance"], about["first_row"], rows, _digest(about.get("digest"), rows))
 
 
