@@ -164,6 +164,20 @@ def test_a_rate_that_is_given(tmp_path: Path) -> None:
     assert sg.verify(path, rate=long).identical
 
 
+def rising(time_s: Any) -> Any:
+    return 2 + time_s / 100
+
+
+def test_a_pool_with_an_environment_and_a_function(tmp_path: Path) -> None:
+    moved = pool("m-large").with_environment(sg.Environment(sg.Margin.gamma(variance=0.4), {2: 0.5, 6: 0.5}))
+    path = sg.generate(moved, rate=rising, duration="15m", seed=3).write(tmp_path / "t.parquet").path
+    assert sg.verify(path, moved, rate=rising).identical
+    assert sg.verify(path, moved, rate=rising, sample=0.1).identical
+    for wrong in ({"pool": pool("m-large"), "rate": rising}, {"pool": moved}, {"pool": moved, "rate": np.exp}):
+        with pytest.raises((OptionError, RateError)):
+            sg.verify(path, **wrong)
+
+
 # What is wrong, and how it is said
 
 
