@@ -41,6 +41,8 @@ _RPS = re.compile(
     r"([kKMG]?)\s*(?:[rq]p([smh])|(?:req|reqs|request|requests|r|q|queries)?\s*(?:/|per)\s*([a-z]+))?", re.ASCII
 )
 MIN_SLAB_REQUESTS = 1 << 12
+MAX_TIME_S = 2.0**33
+"""Times are kept in whole microseconds; up to here (about 270 years) a float64 of seconds resolves them."""
 
 
 def plain_number(value: object) -> float | None:
@@ -62,7 +64,8 @@ def seconds(name: str, value: float | str) -> float:
         What messages call it.
     value : float or str
         A number of seconds, or text: ``"90m"``, ``"10 minutes"``, ``"2d12h"``, ``"1h30m"``, ``"0.5h"``. With colons,
-        as on a clock, hours come first: ``"1:30"`` is an hour and a half, ``"0:01:30"`` a minute and a half.
+        as on a clock, hours come first: ``"1:30"`` is an hour and a half, ``"0:01:30"`` a minute and a half. Within
+        ±`MAX_TIME_S`.
     """
     found = _terms(value) if isinstance(value, str) else plain_number(value)
     if found is None or not math.isfinite(found):
@@ -71,6 +74,8 @@ def seconds(name: str, value: float | str) -> float:
             repr(value)[:60],
             "units are ms, s, m or min, h, d, w",
         )
+    if abs(found) > MAX_TIME_S:
+        raise OptionError(f"{name} within ±{MAX_TIME_S:.0f} s (270 years)", repr(value)[:60], f"change {name}")
     return found
 
 

@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, RateError
-from servegen_gpu.options import plain_number, seconds
+from servegen_gpu.options import MAX_TIME_S, plain_number, seconds
 from servegen_gpu.text import read_text
 
 Kind = Literal["steps", "linear"]
 KINDS = ("steps", "linear")
 
-MAX_RATE_RPS = 1e12
-MAX_TIME_S = 2.0**33
-"""Times are kept in whole microseconds; up to here (about 270 years) a float64 of seconds resolves them."""
+LEAST_RATE_RPS, MAX_RATE_RPS = 1e-30, 1e12
+"""Of one client, or of all together, where there is one: no quotient of two leaves the range of float64."""
 MAX_FILE_BYTES = 16 << 20
 MAX_SHOWN = 100
 """Longer schedules are named by their digest in provenance."""

@@ -96,10 +96,12 @@ def test_windows_larger_than_the_budget(category, counts, memory):
     assert same(native(pool, memory=memory, **keywords), whole)
 
 
-@pytest.mark.parametrize("shape", [0.0067, 0.02, 0.152, 1.0, 40.0])
-@pytest.mark.parametrize("family", [GAMMA, WEIBULL])
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [*((GAMMA, k) for k in (1e-6, 0.0067, 0.02, 0.152, 1.0, 40.0)), *((WEIBULL, k) for k in (0.05, 0.152, 1.0, 40.0))],
+)
 @pytest.mark.parametrize("counts", ["exact", "servegen", "renewal"])
-def test_shapes(shape, family, counts):
+def test_shapes(family, shape, counts):
     pool = tiny_pool("language", 4, family=family, shape=shape, occupancy=0.01)
     agree(pool, rate=20, duration=1200, counts=counts, seed=2)
 

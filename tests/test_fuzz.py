@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from fuzz import case, run
-from fuzz.kind import Good, Kind, Place, all_kinds, must
+from fuzz.kind import Good, Kind, Place, Refused, all_kinds, must
 
 from servegen_gpu.errors import ProfileError
 
@@ -49,11 +49,11 @@ def _eat(place: Place) -> None:
     bytearray(b"x" * (80 << 20))
 
 
-def _refuse(got: str, leave: str = "") -> Callable[[Place], None]:
+def _refuse(message: str, leave: str = "") -> Callable[[Place], None]:
     def use(place: Place) -> None:
         if leave:
             (place.out / leave).write_text("half")
-        raise ProfileError("a file", got, "fix it")
+        raise Refused(message)
 
     return use
 

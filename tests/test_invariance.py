@@ -61,8 +61,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def survey_all(monkeypatch: pytest.MonkeyPatch, chunk: int = 256, limit: int = 64) -> None:
     """Sample slab by slab of about `limit` requests, so that every window but the smallest is surveyed."""
     monkeypatch.setattr("servegen_gpu.pipeline.options.requests_in", lambda memory, size: limit)
-    for module in ("run_gaps", "survey"):
-        monkeypatch.setattr(f"servegen_gpu.backends.host.{module}.CHUNK", chunk)
+    monkeypatch.setattr("servegen_gpu.backends.host.run_gaps.CHUNK", chunk)
 
 
 def is_sorted(trace: Trace, span_us: int) -> bool:

@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.pool import AXES, MAX_CLIENT_ID, ClientPool
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.dependence import is_rank_correlation
-from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES
+from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES, LARGEST_SHAPE, LEAST_SHAPE, ROWS
 from servegen_gpu.request.schema import FIELDS, scalar_field_count
+from servegen_gpu.schedules import LEAST_RATE_RPS, MAX_RATE_RPS
+
+MAX_FACTOR = 1e30
+"""Of a client's rate over that of its profile."""
 
 
 def fill_in(pool: ClientPool) -> None:
@@ -58,17 +62,21 @@ def check(pool: ClientPool) -> None:
     if pool.profile.min() < 0 or pool.profile.max() >= len(pool.rate_rps):
         got = f"{pool.profile.min()} to {pool.profile.max()}"
         raise ProfileError(f"clients that point at one of {len(pool.rate_rps):,} profiles", got, "fix `profile`")
-    wrong = np.flatnonzero(~(np.isfinite(pool.rate_factor) & (pool.rate_factor > 0)))
+    wrong = np.flatnonzero(~((pool.rate_factor >= LEAST_RATE_RPS) & (pool.rate_factor <= MAX_FACTOR)))
     if len(wrong):
         got = f"{pool.rate_factor[wrong[0]]} of client {ids[wrong[0]]}"
-        raise ProfileError("positive, finite rate factors", got, "fix `rate_factor`")
+        raise ProfileError(f"rate factors from {LEAST_RATE_RPS:g} to {MAX_FACTOR:g}", got, "fix `rate_factor`")
     _check_profiles(pool)
 
     active = pool.rate_rps > 0
+    known = (pool.family >= EXPONENTIAL) & (pool.family < len(FAMILY_NAMES))
+    least, most = (np.take(bounds, pool.family, mode="clip") for bounds in (LEAST_SHAPE, LARGEST_SHAPE))
     faults = {
-        "a finite rate >= 0": ~(np.isfinite(pool.rate_rps) & (pool.rate_rps >= 0)),
-        "a known gap family": active & ((pool.family < EXPONENTIAL) | (pool.family >= len(FAMILY_NAMES))),
-        "a finite shape > 0": active & ~(np.isfinite(pool.shape) & (pool.shape > 0)),
+        f"a rate of 0, or from {LEAST_RATE_RPS:g} to {MAX_RATE_RPS:g} req/s": (pool.rate_rps != 0)
+        & ~((pool.rate_rps >= LEAST_RATE_RPS) & (pool.rate_rps <= MAX_RATE_RPS)),
+        "a known gap family": active & ~known,
+        f"a shape that gaps can have ({_shapes()})": active
+        & ~((pool.shape > 0) & (pool.shape < np.inf) & (pool.shape >= least) & (pool.shape <= most)),
         "an occupancy in (0, 1]": active & ~((pool.occupancy > 0) & (pool.occupancy <= 1)),
         "a length table for every field": active & ((pool.table < 0) | (pool.table >= len(pool.tables))).any(axis=2),
     }
@@ -83,6 +91,22 @@ def check(pool: ClientPool) -> None:
                 f"tables {pool.table[p, w].tolist()} at client {users[:1].tolist()}, window {start_s} s",
                 "fix the profile",
             )
+    _check_busiest(pool)
+
+
+def _shapes() -> str:
+    return ", ".join(f"{row.name} {row.shape_range[0]:g} to {row.shape_range[1]:,g}" for row in ROWS if row.has_shape)
+
+
+def _check_busiest(pool: ClientPool) -> None:
+    """Refuse a client whose factor brings its rate over all bounds."""
+    if pool.rate_factor.max() * pool.rate_rps.max() <= MAX_RATE_RPS:
+        return
+    busiest = pool.rate_factor * pool.rate_rps.max(axis=1)[pool.profile]
+    c = int(busiest.argmax())
+    if busiest[c] > MAX_RATE_RPS:
+        got = f"{busiest[c]:g} req/s of client {pool.client_ids[c]}"
+        raise ProfileError(f"clients of up to {MAX_RATE_RPS:g} req/s", got, "lower the rate")
 
 
 def _check_profiles(pool: ClientPool) -> None:

@@ -164,6 +164,12 @@ FIRST_DRAWS = np.array([GAMMA, *(row.first_draw for row in ROWS)], np.uint8)
 assert [row.code for row in ROWS] == list(range(1, len(FAMILY_NAMES)))
 
 
+LEAST_SHAPE, LARGEST_SHAPE = np.array(
+    [(0.0, np.inf), *(row.shape_range if row.has_shape else (0.0, np.inf) for row in ROWS)]
+).T
+"""Bounds of shapes by code: beyond them gaps cannot be drawn, or a mean takes more of them than there is memory."""
+
+
 def family_of(code: int) -> GapFamily:
     """The row of a code."""
     return ROWS[code - 1]

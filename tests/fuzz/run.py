@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from fuzz.case import ACCEPTED, DEFECT, REFUSED, SECONDS, Verdict, run_case
 from fuzz.kind import Kind, all_kinds
 
-STUCK_S = 3 * SECONDS
+STUCK_S = 12 * SECONDS
 """Without a word from a process for so long, it hangs where no signal reaches it."""
 BATCH = 500
 ADDRESS_BYTES = 4 << 30

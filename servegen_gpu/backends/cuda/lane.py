@@ -124,7 +124,7 @@ class DeviceGaps:
         """Ticks of every run, int64[runs]."""
         return self._host(self.sampler.totals(self.packed, state, runs))
 
-    def renewals(self, state: CellState, runs: Runs) -> Renewals:
+    def renewals(self, state: CellState, runs: Runs, chunk: int) -> Renewals:
         """How far runs of renewal cells come, each of which begins inside its window."""
         passed, sums = self.sampler.renewals(self.packed, state, runs)
         upload = self.sampler.device.xp.asarray
@@ -133,7 +133,7 @@ class DeviceGaps:
             return self._host(sums[upload(index)])
 
         inside = np.minimum(self._host(passed)[runs.cell] - runs.first, runs.count)
-        return Renewals(inside, sums_at(runs.starts() + runs.count - 1), *cut(runs, inside, sums_at))
+        return Renewals(inside, sums_at(runs.starts() + runs.count - 1), *cut(runs, inside, chunk, sums_at))
 
     def _host(self, array: Any) -> NDArray[Any]:
         return self.sampler.device.to_host(array)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.host.cell_state import WINDOW_TICKS, CellState, Runs
 
 CHUNK = 256
-"""Requests between two remembered sums of a survey."""
+"""Requests between two remembered sums of a survey, at least."""
+MOST_SUMS = 1 << 17
+"""Sums that a survey remembers, about: more requests have longer chunks."""
 
 
 class Gaps(Protocol):
@@ -29,7 +31,7 @@ class Gaps(Protocol):
         """Ticks of every run, int64[runs]."""
         ...
 
-    def renewals(self, state: CellState, runs: Runs) -> Renewals:
+    def renewals(self, state: CellState, runs: Runs, chunk: int) -> Renewals:
         """How far runs of renewal cells come, each of which begins inside its window."""
         ...
 
@@ -45,7 +47,7 @@ class Renewals:
     last : int64[runs]
         Ticks of the cell up to the end of the run.
     chunks : Runs
-        The requests inside, `CHUNK` at a time at most.
+        The requests inside, a chunk at a time at most.
     after : int64[chunks]
         Ticks of the cell up to the end of the chunk.
     """
@@ -63,11 +65,23 @@ class SummedGaps(Protocol):
         """Ticks of the cell up to the end of every request's gap, int64[requests]."""
         ...
 
-    def renewals(self, state: CellState, runs: Runs) -> Renewals:
+    def renewals(self, state: CellState, runs: Runs, chunk: int) -> Renewals:
         """How far runs of renewal cells come, each of which begins inside its window."""
         sums = self.sums(state, runs)
         inside, last = reached(runs, sums)
-        return Renewals(inside, last, *cut(runs, inside, lambda at: sums[at]))
+        return Renewals(inside, last, *cut(runs, inside, chunk, lambda at: sums[at]))
+
+
+def chunk_of(state: CellState, limit: int) -> int:
+    """Requests between two remembered sums: longer where there are many, so that sums take little memory.
+
+    A part of the window draws up to two chunks of every cell in vain, so these stay below `limit` requests.
+    """
+    expected = float(state.cells.expected_q32.astype(np.float64).sum()) * 2.0**-32
+    chunk = CHUNK
+    while chunk * MOST_SUMS < expected and 4 * chunk * len(state.cells) <= limit:
+        chunk *= 2
+    return chunk
 
 
 def reached(runs: Runs, sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -79,13 +93,13 @@ def reached(runs: Runs, sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDA
 
 
 def cut(
-    runs: Runs, inside: NDArray[np.int64], sums_at: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+    runs: Runs, inside: NDArray[np.int64], chunk: int, sums_at: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 ) -> tuple[Runs, NDArray[np.int64]]:
     """The first `inside` requests of runs in chunks, and the ticks at the end of each, which `sums_at` finds."""
-    chunks = -(-inside // CHUNK)
+    chunks = -(-inside // chunk)
     run = np.repeat(np.arange(len(runs)), chunks)
-    offset = CHUNK * (np.arange(len(run)) - np.repeat(np.cumsum(chunks) - chunks, chunks))
-    count = np.minimum(CHUNK, inside[run] - offset)
+    offset = chunk * (np.arange(len(run)) - np.repeat(np.cumsum(chunks) - chunks, chunks))
+    count = np.minimum(chunk, inside[run] - offset)
     after = sums_at(runs.starts()[run] + offset + count - 1)
     before = runs.before[run]
     further = np.flatnonzero(offset)

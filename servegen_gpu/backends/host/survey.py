@@ -1,7 +1,7 @@
 """Cells of a window too large for memory: surveyed once, and any part of them drawn again from its addresses.
 
-A survey keeps of every `CHUNK` requests of a cell only the sum before them. Notation as in ``law/position.py``: S_j, G,
-V, f. Axes: cells, runs (consecutive requests of one cell), requests.
+A survey keeps of every chunk of requests of a cell only the sum before them. Notation as in ``law/position.py``: S_j,
+G, V, f. Axes: cells, runs (consecutive requests of one cell), requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from servegen_gpu.backends.host.arrivals import (
 )
 from servegen_gpu.backends.host.cell_state import CellState, Runs, begin, pieces
 from servegen_gpu.backends.host.gaps import log_gaps
-from servegen_gpu.backends.host.run_gaps import CHUNK, Gaps
+from servegen_gpu.backends.host.run_gaps import Gaps, chunk_of
 from servegen_gpu.backends.per_workload import PerWorkload
 from servegen_gpu.law.address import Key
 from servegen_gpu.packed import PackedWorkload
@@ -39,7 +39,7 @@ class Survey:
     ----------
     state : CellState
     runs : Runs
-        All requests, `CHUNK` at a time at most, cell by cell.
+        All requests, a chunk at a time at most, cell by cell.
     after : int64[runs]
         Ticks of all gaps of the cell up to the end of the run.
     """
@@ -50,12 +50,13 @@ class Survey:
 
 
 def survey(state: CellState, limit: int, gaps: Gaps) -> Survey:
-    """Draw all requests of the cells, at most about `limit` at a time, and keep a sum for every `CHUNK` of them."""
+    """Draw all requests of the cells, at most about `limit` at a time, and keep a sum for every chunk of them."""
+    chunk = chunk_of(state, limit)
     counted = np.flatnonzero(state.count > 0)
-    chunks = -(-state.count[counted] // CHUNK)
+    chunks = -(-state.count[counted] // chunk)
     cell = np.repeat(counted, chunks)
-    first = CHUNK * (np.arange(len(cell)) - np.repeat(np.cumsum(chunks) - chunks, chunks))
-    runs = Runs(cell, first, np.minimum(CHUNK, state.count[cell] - first), np.zeros(len(cell), np.int64))
+    first = chunk * (np.arange(len(cell)) - np.repeat(np.cumsum(chunks) - chunks, chunks))
+    runs = Runs(cell, first, np.minimum(chunk, state.count[cell] - first), np.zeros(len(cell), np.int64))
 
     state.log_unit[counted] = -np.inf
     for piece in pieces(runs, limit):
@@ -71,11 +72,13 @@ def survey(state: CellState, limit: int, gaps: Gaps) -> Survey:
 
     found, found_after = [Runs(cell, first, runs.count, after - ticks)], [after]
     begun = first_renewals(state)
+    if not len(begun):
+        return Survey(state, found[0], after)
     found.append(begun)
     found_after.append(state.first_ticks[begun.cell])
 
     def look(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        seen = gaps.renewals(state, runs)
+        seen = gaps.renewals(state, runs, chunk)
         found.append(seen.chunks)
         found_after.append(seen.after)
         return seen.inside, seen.last

@@ -62,7 +62,7 @@ from servegen_gpu.clients.stated.environment import Environment
 from servegen_gpu.clients.stated.environment_toml import read_environment
 from servegen_gpu.clients.stated.in_time import window_rates
 from servegen_gpu.clients.stated.spec import ClientSpec
-from servegen_gpu.clients.stated.tabulate import grid_of, tabulate
+from servegen_gpu.clients.stated.tabulate import MAX_BINS, Lengths, grid_of, tabulate
 from servegen_gpu.clients.stated.toml_file import CLIENT_KEYS, MAX_CLIENTS, read_client
 from servegen_gpu.clients.stated.toml_text import parse_toml, read_toml
 from servegen_gpu.clients.stated.toml_values import attempt, read_number, read_time, read_whole
@@ -80,8 +80,10 @@ TOP_KEYS = (
 BEHAVIOUR_KEYS = tuple(key for key in CLIENT_KEYS if key != "count")
 SPREADS = {"cv": 3.0, "input_tokens": 3.0, "text_tokens": 3.0, "output_tokens": 3.0, "hours": 24.0}
 """Keys of a spread, and the most that each may be."""
-MAX_CELLS, MAX_LENGTHS = 1 << 18, 1 << 11
-"""Most windows of all kinds together, and most distributions."""
+MAX_CELLS = 1 << 18
+"""Most windows of all kinds together."""
+MOST_STEPS = 5
+"""Of a spread of lengths, each with tables of its own."""
 SHARES_MAY_MISS = 1e-6
 GAPS = ("arrivals", "shape", "cv")
 """Keys that belong together: a client that has one of them takes none from ``[default]``."""
@@ -116,14 +118,16 @@ def _preset(table: dict[str, Any], where: Where) -> Preset:
     windows = _days(table.get("period", "1d"), where / "period") * (DAY_S // WINDOW_S)
     default = (where / "default").table(table.get("default", {}))
     (where / "default").check_keys(default, (*BEHAVIOUR_KEYS, "spread"))
+    known = Lengths()
     top = tuple(
-        Kind(*_behaviour(place.table(entry), default, windows, place))
+        Kind(*_behaviour(place.table(entry), default, windows, place, known))
         for entry, place in _entries(table.get("top"), where / "top")
     )
     if len(top) > HEAD:
         (where / "top").refuse(f"at most {HEAD} clients one by one", f"{len(top):,}", "make kinds of them")
     kinds = tuple(
-        _kind(place.table(entry), default, windows, place) for entry, place in _entries(table["kind"], where / "kind")
+        _kind(place.table(entry), default, windows, place, known)
+        for entry, place in _entries(table["kind"], where / "kind")
     )
     _check_size((*top, *kinds), windows, where / "kind")
     category = kinds[0].spec.category
@@ -168,12 +172,18 @@ def _environment(table: dict[str, Any], where: Where) -> Environment | None:
 
 def _check_size(kinds: tuple[Kind, ...], windows: int, where: Where) -> None:
     """Refuse what would take more memory than any population needs."""
-    lengths = sum(len(steps.values) for kind in kinds for steps in kind.spec.lengths.values())
-    if len(kinds) * windows > MAX_CELLS or lengths > MAX_LENGTHS:
+    bins = sum(
+        len(tabulate(value, grid_of(field)).values) * MOST_STEPS
+        for kind in kinds
+        for field, steps in kind.spec.lengths.items()
+        for value in steps.values
+    )
+    if len(kinds) * windows > MAX_CELLS or bins > MAX_BINS:
         where.refuse(
-            f"at most {MAX_CELLS:,} windows of all kinds together and {MAX_LENGTHS:,} distributions of lengths",
-            f"{len(kinds):,} kinds and explicit clients, {windows:,} windows, {lengths:,} distributions",
-            "make fewer kinds, or shorten period",
+            f"at most {MAX_CELLS:,} windows of all kinds together, and {MAX_BINS:,} bins of their lengths in every "
+            f"step of their spread",
+            f"{len(kinds):,} kinds and explicit clients, {windows:,} windows, {bins:,} bins",
+            "make fewer kinds, shorten period, or state a smaller max= of lengths",
         )
 
 
@@ -216,12 +226,12 @@ def _share(value: Any, where: Where) -> float:
     return share
 
 
-def _kind(table: dict[str, Any], default: dict[str, Any], windows: int, where: Where) -> Kind:
+def _kind(table: dict[str, Any], default: dict[str, Any], windows: int, where: Where, known: Lengths) -> Kind:
     where.check_keys(table, (*BEHAVIOUR_KEYS, "share", "tail_share", "spread"), ("share",))
     share = _share(table["share"], where / "share")
     tail_share = _share(table["tail_share"], where / "tail_share") if "tail_share" in table else share
     own = {key: value for key, value in table.items() if key not in ("share", "tail_share", "spread")}
-    spec, rate = _behaviour(own, default, windows, where)
+    spec, rate = _behaviour(own, default, windows, where, known)
     place = (where if "spread" in table else Where(where.path, where.text, ("default",))) / "spread"
     spread = _spread(place.table(table.get("spread", default.get("spread", {}))), spec.category, place)
     for field, steps in spec.lengths.items():
@@ -243,7 +253,7 @@ def _spread(table: dict[str, Any], category: str, where: Where) -> Spread:
 
 
 def _behaviour(
-    table: dict[str, Any], default: dict[str, Any], windows: int, where: Where
+    table: dict[str, Any], default: dict[str, Any], windows: int, where: Where, known: Lengths
 ) -> tuple[ClientSpec, NDArray[np.float64]]:
     """What a client does, by its own keys and the default ones it lacks; and the shape of its rate in time."""
     where.check_keys(table, BEHAVIOUR_KEYS)
@@ -252,7 +262,7 @@ def _behaviour(
     both = {"rate": 1.0} | kept | table
     if isinstance(both["rate"], dict) and both["rate"].get("kind") == "diurnal":
         both["rate"] = {"mean": 1.0} | both["rate"]
-    spec = read_client(both, where)
+    spec = read_client(both, where, known)
     one_day = isinstance(spec.rate.function, Diurnal)  # the same every day
     rate = attempt(window_rates, where / "rate", spec.rate, DAY_S // WINDOW_S if one_day else windows, WINDOW_S)
     rate = settled(rate / (math.fsum(rate.tolist()) / len(rate)))

@@ -89,8 +89,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, refused if a key comes twice."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(next(key for n, key in enumerate(keys) if key in keys[:n]))
+        left = set(made)
+        for key, _ in pairs:
+            if key not in left:
+                raise _RepeatedKeyError(key)
+            left.remove(key)
     return made
 
 

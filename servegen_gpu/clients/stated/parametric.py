@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from servegen_gpu import options
 from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool
-from servegen_gpu.clients.stated.distribution import Distribution
 from servegen_gpu.clients.stated.in_time import window_rates
 from servegen_gpu.clients.stated.spec import ClientSpec
-from servegen_gpu.clients.stated.tabulate import Grid, grid_of, tables_of, tabulate
+from servegen_gpu.clients.stated.tabulate import Lengths, grid_of, tables_of, tabulate
 from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.request.families import NO_FAMILY
 from servegen_gpu.request.schema import scalar_field_count
@@ -75,8 +74,8 @@ def pool(
     rate_rps = np.array([_named(window_rates, spec, spec.rate, windows, window_s) for spec in specs])
     active = rate_rps > 0
     family, shape, cv = _gaps(specs, windows, window_s, active)
-    rows: dict[tuple[Distribution, Grid], int] = {}
-    table = np.stack([_table_rows(spec, windows, window_s, rows) for spec in specs])
+    lengths = Lengths()
+    table = np.stack([_table_rows(spec, windows, window_s, lengths) for spec in specs])
     correlations: list[NDArray[np.float64]] = [s.correlation for s in specs if s.correlation is not None]
     given = np.array([spec.correlation is not None for spec in specs])
     scalar = scalar_field_count(kinds[0])
@@ -94,7 +93,7 @@ def pool(
         shape=shape,
         occupancy=active.astype(np.float64),
         table=np.where(active[..., None], table, -1).astype(np.int32),
-        tables=tables_of([tabulate(*key) for key in rows]),
+        tables=tables_of([tabulate(*key) for key in lengths.rows]),
         measured=np.zeros(len(specs), np.bool_),
         correlations=np.array(correlations).reshape(-1, scalar, scalar),
         correlation=np.where(given, np.cumsum(given) - 1, -1).astype(np.int32),
@@ -149,12 +148,10 @@ def _gaps(
     )
 
 
-def _table_rows(
-    spec: ClientSpec, windows: int, window_s: int, rows: dict[tuple[Distribution, Grid], int]
-) -> NDArray[np.int64]:
-    """Rows of the tables by window and field, int64[windows, fields]; new distributions are entered into `rows`."""
+def _table_rows(spec: ClientSpec, windows: int, window_s: int, known: Lengths) -> NDArray[np.int64]:
+    """Rows of the tables by window and field, int64[windows, fields]; new distributions are entered into `known`."""
     lanes = []
     for field, steps in spec.lengths.items():
-        row = [rows.setdefault((value, grid_of(field)), len(rows)) for value in steps.values]
+        row = [known.row(value, grid_of(field)) for value in steps.values]
         lanes.append(np.array(row)[_named(steps.at, spec, windows, window_s)])
     return np.stack(lanes, axis=1)

@@ -10,7 +10,7 @@ A table's words are whole, so that it is the same on every machine (see `distrib
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ HEAVY_WORDS = WORDS >> 10
 """Wider bins with more words than this are halved."""
 UNSTATED = 0.01
 """How much of a distribution a bound that nobody stated may cut."""
+MAX_BINS = 1 << 23
+"""Of all distributions of a pool together: 1,800 log-normal ones, or any number of short lists."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,37 @@ class Table(NamedTuple):
     last: NDArray[np.int64]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def tabulate(distribution: Distribution, grid: Grid) -> Table:
     """`new_table`, remembered: many clients share a distribution."""
     return new_table(distribution, grid)
+
+
+@dataclass
+class Lengths:
+    """The distributions of a pool, each tabulated once, `MAX_BINS` of them together.
+
+    Attributes
+    ----------
+    rows : dict
+        Number of the table of a distribution on a grid.
+    bins : int
+    """
+
+    rows: dict[tuple[Distribution, Grid], int] = field(default_factory=dict)
+    bins: int = 0
+
+    def row(self, distribution: Distribution, grid: Grid) -> int:
+        """Number of a distribution's table; an `OptionError` where there are too many bins."""
+        key = distribution, grid
+        if key not in self.rows:
+            self.bins += len(tabulate(distribution, grid).values)
+            if self.bins > MAX_BINS:
+                got = f"{len(self.rows) + 1:,} distributions with more"
+                fix = "let clients share distributions, or state a smaller max="
+                raise OptionError(f"at most {MAX_BINS:,} bins of all distributions of lengths", got, fix)
+            self.rows[key] = len(self.rows)
+        return self.rows[key]
 
 
 def new_table(distribution: Distribution, grid: Grid) -> Table:

@@ -27,7 +27,7 @@ from servegen_gpu.clients.stated.distributions import Distribution
 from servegen_gpu.clients.stated.environment_toml import read_environment
 from servegen_gpu.clients.stated.parametric import pool
 from servegen_gpu.clients.stated.spec import MAX_CONTEXT, ClientSpec, client
-from servegen_gpu.clients.stated.tabulate import grid_of, tabulate
+from servegen_gpu.clients.stated.tabulate import Lengths, grid_of
 from servegen_gpu.clients.stated.toml_text import read_toml
 from servegen_gpu.clients.stated.toml_values import (
     attempt,
@@ -86,10 +86,11 @@ def read_clients(path: str | os.PathLike[str]) -> ClientPool:
         period = read_number(period, where / "period")
 
     specs: list[ClientSpec] = []
+    lengths = Lengths()
     total = 0
     for i, entry in enumerate((where / "client").list(table["client"])):
         place = where / "client" / i
-        specs.append(read_client(place.table(entry), place))
+        specs.append(read_client(place.table(entry), place, lengths))
         if category not in (None, specs[-1].category) or specs[-1].category != specs[0].category:
             wanted = category or specs[0].category
             place.refuse(f"a client of category {wanted}", f"the fields of {specs[-1].category}", "fix its fields")
@@ -105,13 +106,13 @@ def read_clients(path: str | os.PathLike[str]) -> ClientPool:
     return made
 
 
-def read_client(table: dict[str, Any], where: Where) -> ClientSpec:
-    """One ``[[client]]``: the keys of `client`."""
+def read_client(table: dict[str, Any], where: Where, known: Lengths) -> ClientSpec:
+    """One ``[[client]]``: the keys of `client`; `known` has the distributions of the file, and gets new ones."""
     where.check_keys(table, CLIENT_KEYS, ("rate",))
     context = None
     if "context_tokens" in table:
         context = read_whole(table["context_tokens"], 2, MAX_CONTEXT, where / "context_tokens")
-    lengths = {key: read_steps(table[key], where / key, _length_of(key)) for key in LENGTH_KEYS if key in table}
+    lengths = {key: read_steps(table[key], where / key, _length_of(key, known)) for key in LENGTH_KEYS if key in table}
     made: ClientSpec = attempt(
         client,
         where,
@@ -129,12 +130,12 @@ def read_client(table: dict[str, Any], where: Where) -> ClientSpec:
     return replace(made, correlation=attempt(spearman_matrix, place, pairs, made.category))
 
 
-def _length_of(field: str) -> Callable[[Any, Where], Distribution]:
+def _length_of(field: str, known: Lengths) -> Callable[[Any, Where], Distribution]:
     """Reader of distributions for a field, which tries them on its grid."""
 
     def read(value: Any, where: Where) -> Distribution:
         distribution = read_distribution(value, where)
-        attempt(tabulate, where, distribution, grid_of(field))
+        attempt(known.row, where, distribution, grid_of(field))
         return distribution
 
     return read

@@ -43,6 +43,8 @@ DATA = {"samples": ("values",), "pmf": ("values", "weights"), "histogram": ("edg
 DISTRIBUTION_KINDS = (*PLAIN, *DATA, "mixture", "scipy")
 RATE_KINDS = (*SCHEDULE_KINDS, "diurnal")
 MAX_DEPTH = 8
+SLOW = ("levy_stable", "studentized_range")
+"""Of ``scipy.stats``, which take minutes to tabulate: SciPy integrates them point by point."""
 
 
 def attempt(make: Callable[..., Any], where: Where, *arguments: Any, **keywords: Any) -> Any:
@@ -91,9 +93,8 @@ def read_numbers(value: Any, where: Where) -> list[float]:
 
 def read_time(value: Any, where: Where) -> float:
     """Seconds, from a number or text such as "8h"."""
-    if not isinstance(value, str):
-        return read_number(value, where)
-    seconds: float = attempt(options.seconds, where, "a time", value)
+    stated = value if isinstance(value, str) else read_number(value, where)
+    seconds: float = attempt(options.seconds, where, "a time", stated)
     return seconds
 
 
@@ -197,7 +198,7 @@ def _scipy(table: dict[str, Any], where: Where) -> d.Distribution:
     if "name" not in table:
         where.refuse("the name of a distribution in scipy.stats", "a table without it", 'add name = "…"')
     name = (where / "name").text_of(table["name"])
-    law = vars(stats).get(name)
+    law = None if name in SLOW else vars(stats).get(name)
     if not isinstance(law, stats.rv_continuous | stats.rv_discrete):
         (where / "name").refuse("the name of a distribution in scipy.stats", shown(name), "such as gamma")
     numbers = {k: read_number(v, where / k) for k, v in table.items() if k not in ("name", "min", "max")}
