@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.provenance import duration_of
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.text import few
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import BURST_WINDOW_S, Gaps, Timeline, microseconds
 
@@ -173,3 +174,19 @@ def format_trace_description(description: dict[str, Any]) -> str:
         if name in made:
             lines.append(f"  {name:15} {made[name]}")
     return "\n".join(lines)
+
+
+def first_rows(trace: Trace, most: int = 5) -> str:
+    """The first rows of a trace as lines of a table."""
+    cells = [[name, *(cell(trace[name][row]) for row in range(min(most, len(trace))))] for name in trace]
+    numbers = ["", *(str(trace.first_row + row) for row in range(min(most, len(trace))))]
+    widths = [max(map(len, column)) for column in (numbers, *cells)]
+    lines = zip(numbers, *cells, strict=True)
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    left = len(trace) - most
+    return "\n".join([*text, *([f"… {left:,} more"] if left > 0 else [])])
+
+
+def cell(value: Any) -> str:
+    """A value of a column as text."""
+    return few(value, 3) if isinstance(value, np.ndarray) and value.ndim else str(value)

@@ -167,6 +167,10 @@ class PackedWorkload:
     turns: PackedTurns | None = None
     conversations: PackedWorkload | None = None
 
+    def __repr__(self) -> str:
+        span = f"{self.start_us / 1e6:.10g} s to {self.end_us / 1e6:.10g} s"
+        return f"<PackedWorkload ({self.category}): {len(self.client_id):,} clients, {span}>"
+
     @property
     def addressed(self) -> bool:
         """Whether backends are to give the ordinals of rows: they are a part of ids."""

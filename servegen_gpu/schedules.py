@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, RateError
 from servegen_gpu.options import MAX_TIME_S, plain_number, seconds
-from servegen_gpu.text import read_text
+from servegen_gpu.text import read_text, few
 
 Kind = Literal["steps", "linear"]
 KINDS = ("steps", "linear")
@@ -80,6 +80,9 @@ class Schedule:
         for array in (self.times_s, self.rates_rps):
             array.setflags(write=False)
         _check(self)
+
+    def __repr__(self) -> str:
+        return f"Schedule({few(self.times_s)}, {few(self.rates_rps)}, {self.kind!r})"
 
     @property
     def times_us(self) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 OPEN_ALREADY = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/\d+")
 """What a shell has opened: to read it waits for nobody but who writes it."""
@@ -101,3 +101,16 @@ def read_text(path: Path, what: str, most_bytes: int, refuse: Refuse, *, smaller
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         refuse(f"UTF-8 text in a {what}", f"{path}, line {line}: other bytes", "save it as text")
+
+
+def few(values: Any, most: int = 8) -> str:
+    """An array or a sequence in a few words, for `repr`: all numbers of a short one, the ends of a longer one."""
+    shown = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in _ends(values, most)]
+    if len(values) > most:
+        shown.insert(most // 2, f"… {len(values) - most:,} more …")
+    return f"[{', '.join(shown)}]"
+
+
+def _ends(values: Any, most: int) -> list[Any]:
+    ends = [values] if len(values) <= most else [values[: most // 2], values[len(values) - most // 2 :]]
+    return [value for end in ends for value in (end.tolist() if hasattr(end, "tolist") else end)]

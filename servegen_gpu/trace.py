@@ -119,6 +119,11 @@ class Trace:
             until = f" from {first:.3f} s to {last:.3f} s"
         return f"<Trace: {len(self):,} requests{until} ({named})>"
 
+    def __str__(self) -> str:
+        from servegen_gpu.describe import first_rows
+
+        return f"{self!r}\n{first_rows(self)}" if len(self) and self.columns else repr(self)
+
     def _repr_html_(self) -> str:
         from servegen_gpu.reporting.notebook import summary_html
 
@@ -164,7 +169,7 @@ class Trace:
 
         return thin(self, share, seed=seed)
 
-    def head(self, n: int) -> Trace:
+    def head(self, n: int = 5) -> Trace:
         """The first `n` requests, all if there are fewer; see `servegen_gpu.head`."""
         from servegen_gpu.cutting import head
 

@@ -73,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _pool(options: argparse.Namespace) -> ClientPool | None:
     """The clients that are asked for, if any are."""
-    if not options.where and not options.clients_seed and all(getattr(options, name) is None for name in CLIENTS):
+    stated = options.where or options.clients_seed or options.released
+    if not stated and all(getattr(options, name) is None for name in CLIENTS):
         return None
     pool, notes = naive.pool_of(options)
     for note in notes if not options.quiet else ():

@@ -103,6 +103,10 @@ class Client:
     occupancy: NDArray[np.float64]
     family: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        active = f"active in {np.count_nonzero(self.rate_rps):,} of {len(self.rate_rps):,} windows"
+        return f"<Client {self.id}: {self.rate_rps.mean():.4g} req/s on average, {active}>"
+
 
 @dataclass(frozen=True, eq=False)
 class ClientPool:
@@ -198,6 +202,11 @@ class ClientPool:
     def __repr__(self) -> str:
         days = self.windows * self.window_s / DAY_S
         return f"<ClientPool {self.name}: {len(self):,} clients ({self.category}), {days:g} days>"
+
+    def _repr_html_(self) -> str:
+        from servegen_gpu.reporting.notebook import pool_html
+
+        return pool_html(self)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All tensors by name; the tables as ``offsets``, ``values`` and ``thresholds``."""
@@ -336,7 +345,10 @@ class ClientPool:
         past_end : {"wrap", "end"}
             Past the end of the data, repeat whole days, or stop there.
         """
-        start_s, end_s = seconds("start", start_s), seconds("end", end_s)
+        start_s, end_s = (
+            seconds(name, time) if isinstance(time, str) else time
+            for name, time in (("start", start_s), ("end", end_s))
+        )
         if not (np.isfinite(start_s) and np.isfinite(end_s) and self.start_s <= start_s < end_s):
             raise OptionError(
                 f"{self.start_s} <= start < end (seconds)",
@@ -451,6 +463,12 @@ class ClientPool:
         from servegen_gpu.clients.selection import where_clients
 
         return where_clients(self, predicate, ranges)
+
+    def head(self, k: int = 5) -> ClientPool:
+        """The `k` clients with the smallest ids, all if they are fewer; of a population these are the largest."""
+        if isinstance(k, bool) or not hasattr(k, "__index__") or not k >= 1:
+            raise OptionError("a number of clients from 1 on", repr(k), "change k")
+        return self.select(self.client_ids[:k])
 
     def top(self, k: int) -> ClientPool:
         """The `k` clients with the most requests, all active ones if they are fewer; of equals the smaller ids.

@@ -130,6 +130,11 @@ class Comparison:
 
         return table(self)
 
+    def _repr_html_(self) -> str:
+        from servegen_gpu.reporting.notebook import comparison_html
+
+        return comparison_html(self)
+
     def __str__(self) -> str:
         return self.table()
 

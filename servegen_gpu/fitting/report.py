@@ -76,6 +76,9 @@ class FitReport:
         """In terms that JSON and TOML have."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"<FitReport of {self.requests:,} requests: {self.how}>"
+
     def __str__(self) -> str:
         families = ", ".join(
             f"{name} {count:,}" + (f" (KS {self.family_ks[name]:.3f})" if name in self.family_ks else "")

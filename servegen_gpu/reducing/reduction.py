@@ -140,6 +140,9 @@ class Reduction:
     binned: Binned | None = None
     span_s: float = 0.0
 
+    def __repr__(self) -> str:
+        return f"<Reduction {self.name}>"
+
     def check_span(self, known_s: float | None) -> None:
         """Refuse a trace that is known to be too short."""
         if known_s is not None and self.span_s > known_s + 1e-6:
@@ -160,6 +163,9 @@ class Reduced(dict[str, State]):
     def __init__(self, reductions: Iterable[Reduction], states: Iterable[State]) -> None:
         self.reductions = tuple(reductions)
         super().__init__(zip((r.name for r in self.reductions), states, strict=True))
+
+    def __repr__(self) -> str:
+        return f"<Reduced: {', '.join(self)}>"
 
     def merged(self, later: Reduced) -> Reduced:
         """The states of both, of which the other is of later rows: the next share of a trace."""

@@ -42,6 +42,9 @@ class Tables:
     values: NDArray[np.int32]
     thresholds: NDArray[np.uint32]
 
+    def __repr__(self) -> str:
+        return f"<Tables: {len(self.offsets) - 1:,} distributions, {len(self.values):,} values>"
+
     def __post_init__(self) -> None:
         for array in (self.offsets, self.values, self.thresholds):
             array.setflags(write=False)

@@ -78,6 +78,10 @@ class Server:
                 expected = f"an origin that begins with {', '.join(ORIGINS[:-1])} or {ORIGINS[-1]}"
                 raise OptionError(expected, f"{origin!r} for {name}", "say where the number is from")
 
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name}={getattr(self, name):.6g}" for name in PARAMETERS)
+        return f"<Server {self.name or 'without a name'}: {numbers}>"
+
     def origin(self, parameter: str) -> str:
         """Where a parameter is from."""
         return self.origins.get(parameter, "assumed")

@@ -56,6 +56,11 @@ class Study:
     def __repr__(self) -> str:
         return f"<Study of {self.settings.get('workload')}: {len(self.table):,} replicas of {', '.join(self.metrics)}>"
 
+    def _repr_html_(self) -> str:
+        from servegen_gpu.reporting.notebook import study_html
+
+        return study_html(self)
+
     def __str__(self) -> str:
         from servegen_gpu.studies.table import text_of
 

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 def text_of(study: Study) -> str:
     """A line for each metric, then what chance allows to say beyond."""
     summary = study.summary()
-    lines = [*textwrap.wrap(_title(study), WIDTH, subsequent_indent="  "), ""]
-    rows = [["", "mean", "±", "sd", *(f"{percent} %" for percent in QUANTILES)]]
-    for name, row in summary.iterrows():
-        half = (row["mean_high"] - row["mean_low"]) / 2
-        cells = [str(name), _short(row["mean"]), _short(half) or "–", _short(row["sd"])]
-        rows.append(cells + [_quantile(row, f"p{percent}") for percent in QUANTILES])
-    lines += [*_aligned(rows), ""]
+    lines = [*textwrap.wrap(_title(study), WIDTH, subsequent_indent="  "), "", *_aligned(_cells(summary)), ""]
     always = ", those of means however often one looks" if study.settings.get("until") else ""
     said = [f"Intervals are of {100 * study.confidence:.6g} % each{always}; quantiles have them for any distribution."]
     if len(study) and (empty := summary.index[summary["replicas"] == 0].tolist()):
@@ -41,6 +35,20 @@ def text_of(study: Study) -> str:
     for text in (*said, *(f"note: {note}" for note in study.notes)):
         lines += textwrap.wrap(text, WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def cells_of(study: Study) -> list[list[str]]:
+    """A head, and a row for each metric."""
+    return _cells(study.summary())
+
+
+def _cells(summary: pd.DataFrame) -> list[list[str]]:
+    rows = [["", "mean", "±", "sd", *(f"{percent} %" for percent in QUANTILES)]]
+    for name, row in summary.iterrows():
+        half = (row["mean_high"] - row["mean_low"]) / 2
+        cells = [str(name), _short(row["mean"]), _short(half) or "–", _short(row["sd"])]
+        rows.append(cells + [_quantile(row, f"p{percent}") for percent in QUANTILES])
+    return rows
 
 
 def differences_of(study: Study, other: Study) -> str:

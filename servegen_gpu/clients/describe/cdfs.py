@@ -192,6 +192,10 @@ class Skew:
     requests: NDArray[np.float64]
     share: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        shares = f"the largest sends {self.of_top(1):.1%}, ten send {self.of_top(10):.1%}"
+        return f"<Skew of {len(self.share):,} clients: {shares}>"
+
     def of_top(self, clients: int) -> float:
         """Share of the requests by that many of the largest clients."""
         return float(self.share[min(clients, len(self.share)) - 1]) if clients > 0 else 0.0

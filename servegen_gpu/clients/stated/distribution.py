@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.text import few
 
 Array = NDArray[np.float64]
 
@@ -46,7 +47,11 @@ class Distribution(ABC):
 
     def __repr__(self) -> str:
         stated = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        inside = ", ".join(f"{name}={value!r}" for name, value in stated.items() if value is not None)
+        inside = ", ".join(
+            f"{name}={few(value) if isinstance(value, np.ndarray) else repr(value)}"
+            for name, value in stated.items()
+            if value is not None
+        )
         return f"{type(self).__name__}({inside})"
 
     @abstractmethod

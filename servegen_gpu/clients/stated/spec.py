@@ -53,6 +53,10 @@ class ClientSpec:
     correlation: NDArray[np.float64] | None
     context_tokens: int
 
+    def __repr__(self) -> str:
+        alike = f", {self.count:,} alike" if self.count > 1 else ""
+        return f"<ClientSpec {self.name or 'without a name'} ({self.category}): {', '.join(self.lengths)}{alike}>"
+
 
 def client(
     *,
