@@ -89,7 +89,7 @@ def pack(
         if counts == "servegen":
             clock, length_s = _cut_clock(axis.windows[skip:], pool.window_s * US, begin_us, end_us)
         rate_rps = of.rate_rps[:, used_rows]
-        _check_largest(of, rate_rps, np.max(scale * length_s, initial=0.0))
+        _check_largest(of, rate_rps, row[skip:], scale * length_s)
         sends = np.asarray(rate_rps.any(axis=1))[pool.profile]
         return PackedWorkload(
             start_us=begin_us,
@@ -214,11 +214,13 @@ def _nobody_active(pool: ClientPool, windows: NDArray[np.int64]) -> RateError:
     )
 
 
-def _check_largest(pool: ClientPool, rate_rps: NDArray[np.float64], scale: float) -> None:
-    """Ordinals have 32 bits, and counts are drawn in 32.32 fixed point."""
+def _check_largest(
+    pool: ClientPool, rate_rps: NDArray[np.float64], row: NDArray[np.intp], scale: NDArray[np.float64]
+) -> None:
+    """Ordinals have 32 bits, and counts are drawn in 32.32 fixed point; `row` and `scale` are those of windows."""
     busiest = np.zeros(len(rate_rps))
     np.maximum.at(busiest, pool.profile, pool.rate_factor)
-    expected = float((busiest * rate_rps.max(axis=1)).max()) * scale
+    expected = float(((busiest[:, None] * rate_rps).max(axis=0)[row] * scale).max(initial=0.0))
     if expected > MAX_EXPECTED:
         raise RateError(
             f"at most {MAX_EXPECTED:,.0f} requests of one client in a window",

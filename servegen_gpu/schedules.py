@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, RateError
 from servegen_gpu.options import MAX_TIME_S, plain_number, seconds
-from servegen_gpu.text import read_text, few
+from servegen_gpu.text import few, read_text
 
 Kind = Literal["steps", "linear"]
 KINDS = ("steps", "linear")

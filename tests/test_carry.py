@@ -48,6 +48,18 @@ def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytes
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_due_arrives_before_the_time() -> None:
+    """In the middle of a bucket, where it begins, and where it ends."""
+    columns = {name: np.arange(40) for name in ("arrival_us", "conversation", "turn")}
+    for at in (7, 10, 20, 39):
+        with Carry(10, 10**6) as carry:
+            carry.add(dict(columns))
+            early, late = carry.due(at), carry.due(None)
+        assert early is not None
+        assert late is not None
+        assert (early["arrival_us"][-1], late["arrival_us"][0]) == (at - 1, at)
+
+
 def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 

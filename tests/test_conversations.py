@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from profiles import TURNS, talking
 from traces import between, gaps_by_turn, moved, same
 
 import servegen_gpu as sg
-from servegen_gpu import Trace
+from servegen_gpu import Trace, TurnModel
+from servegen_gpu import distributions as d
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.growth import with_history
 from servegen_gpu.clients.stated.turns import GROWTHS
@@ -265,6 +267,34 @@ def test_a_part_is_a_slice_and_a_prefix_a_prefix(category: str, rate: dict[str, 
     assert len(part) > 500
     assert same(part, moved(between(whole, begin, begin + round(2100.5 * US)), -begin))
     assert (part["turn"][np.searchsorted(part["arrival_us"], 100 * US) :] > 1).any()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+def test_a_turn_at_the_end_of_its_session_is_in_it(backend: str) -> None:
+    """Gaps of a second spread over a millisecond: in one conversation of a thousand the turn comes at the very end."""
+    model = TurnModel(1.0, turns=d.Constant(2), gap_s=d.Constant(1), session_s=1)
+    pool = sg.pool([sg.client(rate=20, input_tokens=9, output_tokens=9)]).with_conversations(model)
+    times = gaps_by_turn(made_by(backend)(pool, duration=600))
+    assert max(times.values()) == US
+    assert min(times.values()) >= US - 500
+
+
+def made_by(backend: str) -> Callable[..., Trace]:
+    return native if backend == "native" else partial(sg.generate, backend="numpy")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+def test_turns_at_the_edges_of_a_trace_are_in_or_out(backend: str) -> None:
+    """A trace has what arrives at its first microsecond, and not what arrives at the one after its last."""
+    model = TurnModel(1.0, turns=d.Constant(4), gap_s=d.Constant(60), session_s=240)
+    pool = sg.pool([sg.client(rate=0.5, input_tokens=9, output_tokens=9)]).with_conversations(model)
+    made = made_by(backend)
+    whole = made(pool, duration=1200)
+    last = np.flatnonzero((whole["turn"] == 4) & (whole["arrival_us"] > 300 * US))[[0, 1]]  # after it nothing comes
+    from_us, to_us = whole["arrival_us"][last].tolist()
+    part = made(pool, start=from_us / US, duration=(to_us - from_us) / US)
+    assert same(part, moved(between(whole, from_us, to_us), -from_us))
+    assert (part["arrival_us"][0], part["turn"][0]) == (0, 4)
 
 
 def test_conversations_from_before_the_start_go_on() -> None:

@@ -11,7 +11,7 @@ from traces import flat, rows, same
 
 import servegen_gpu as sg
 from servegen_gpu import Ragged, Trace
-from servegen_gpu.clients.stated.distributions import LogNormal
+from servegen_gpu.clients.stated import distributions as d
 from servegen_gpu.errors import OptionError
 
 N = 60_000
@@ -74,6 +74,39 @@ def test_items_are_pooled_by_items():
     assert len(found["video_tokens"].values) == 0
     ours = sg.generate(sg.pool([many, one]), duration="1m")
     assert found.schema() == ours.schema()
+
+
+def multimodal(n: int = 4_000) -> Trace:
+    """Five fields, two of them with the same values, and four items of two modalities with the same sizes."""
+    even = dict.fromkeys(range(64), 1)
+    lengths = {"text_tokens": even, "output_tokens": 5, "image_count": 4, "audio_count": 4, "video_count": even}
+    sizes = {f"{modality}_tokens": even for modality in ("image", "audio", "video")}
+    return sg.with_lengths(arrivals(n), lengths | sizes)
+
+
+def test_no_two_fields_and_no_two_modalities_share_a_word():
+    found = multimodal()
+    rolled = np.roll(found["text_tokens"], 1)
+    for one, other in (
+        (found["text_tokens"], found["video_tokens"].lengths),  # the first and the fifth field
+        (found["image_tokens"].values, found["audio_tokens"].values),
+        (found["image_tokens"].values[::4], found["image_tokens"].values[1::4]),
+        (found["text_tokens"], rolled),
+    ):
+        assert np.mean(one == other) == pytest.approx(1 / 64, abs=0.015)  # 7 standard deviations of 4,000 rows
+
+
+def test_row_numbers_have_more_than_32_bits():
+    """A row 2**32 further on has other lengths; a row keeps its own wherever its slab begins."""
+    near, far = (
+        sg.with_lengths(Trace(arrivals(64).columns, {}, first), {"input_tokens": d.Uniform(0, 1e6), "output_tokens": 1})
+        for first in (0, 2**32)
+    )
+    assert np.count_nonzero(near["input_tokens"] == far["input_tokens"]) < 3
+    across = sg.with_lengths(
+        Trace(arrivals(64).columns, {}, 2**32 - 10), {"input_tokens": d.Uniform(0, 1e6), "output_tokens": 1}
+    )
+    np.testing.assert_array_equal(across["input_tokens"][10:], far["input_tokens"][:54])
 
 
 def test_reasoning_is_a_part_of_the_output():
@@ -149,7 +182,7 @@ def test_released_lengths_have_the_pool_s_means():
     [
         ({"input_tokens": 5, "outputs": 5}, "distributions of .*output_tokens.*outputs"),
         ({"input_tokens": 5}, "output_tokens"),
-        ({"input_tokens": LogNormal(median=100, sigma=1), "output_tokens": -1}, "-1"),
+        ({"input_tokens": d.LogNormal(median=100, sigma=1), "output_tokens": -1}, "-1"),
         ([1, 2, 3], "a pool, a trace, or distributions.*list"),
         (arrivals(0), "a dataset of requests"),
         (arrivals(5), "columns among input_tokens"),

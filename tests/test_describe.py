@@ -1,4 +1,4 @@
-"""Figures of a pool, against plain sums over clients."""
+"""Figures of a pool, against plain sums over clients; figures of a trace, against its rows."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,10 @@ from profiles import REAL_DATA, needs_real_data, tiny_pool
 
 from servegen_gpu.clients.describe.describe import describe_pool, format_description
 from servegen_gpu.clients.released.servegen import load_servegen
+from servegen_gpu.describe import describe_trace
 from servegen_gpu.request.families import GAMMA
 from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.trace import Ragged, Trace
 
 
 def shared_pool(category="language"):
@@ -147,3 +149,23 @@ def test_deepseek_r1():
     assert d["clients_for_90_percent"] == 25
     assert d["families"]["Gamma"] == pytest.approx(0.741, abs=1e-3)
     assert d["cv"] == pytest.approx({"p50": 1.02, "p90": 5.5, "p99": 17}, rel=0.02)
+
+
+def test_quantiles_of_a_trace_are_values_of_it():
+    """The smallest value that so many requests, rounded up, do not exceed; in slabs of any cut."""
+    for values in ([7], [1, 2], [5, 1, 1], [3, 1, 2, 9], list(range(10)), list(range(101))):
+        trace = Trace({"arrival_us": np.arange(len(values)), "output_tokens": np.array(values, np.int32)})
+        for slabs in ([trace], [trace.rows(row, row + 1) for row in range(len(values))]):
+            found = describe_trace(slabs)["lengths"]["output_tokens"]
+            rank = {name: -(-len(values) * percent // 100) for name, percent in (("p50", 50), ("p90", 90), ("p99", 99))}
+            assert {name: found[name] for name in rank} == {name: sorted(values)[r - 1] for name, r in rank.items()}
+            assert (found["mean"], found["max"]) == (pytest.approx(np.mean(values)), max(values))
+
+
+def test_names_are_no_lengths():
+    blocks = Ragged(np.array([0, 2, 3]), np.array([10**15, 5, 5]))
+    columns = {"arrival_us": np.arange(2), "client": np.array([3, 4]), "conversation": np.array([7, 10**15])}
+    trace = Trace(columns | {"turn": np.ones(2, np.int32), "input_tokens": np.full(2, 9), "hash_ids": blocks})
+    lengths = describe_trace([trace])["lengths"]
+    assert set(lengths) == {"turn", "input_tokens", "hash_ids per request"}
+    assert lengths["hash_ids per request"]["max"] == 2

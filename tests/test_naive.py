@@ -78,6 +78,16 @@ def test_lengths_are_those_of_all_clients_weighted_by_rate(category, over, windo
     assert distance(one, 40, pool.fields[0], unweighted) > 1e-3
 
 
+def test_spans_are_counted_from_0_on_the_time_axis():
+    """Of data that begins an hour into one: its first span is shorter than the others."""
+    pool = tiny_pool(windows=30, silent=False, first_window=6)
+    one = sg.naive(pool, cv=2.0, lengths_over="2h")
+    field = pool.fields[0]
+    for window, span in ((0, range(6)), (6, range(6, 18)), (18, range(18, 30))):
+        assert distance(one, window, field, plain_pool(pool, field, span)) < 1e-8
+    assert distance(one, 0, field, plain_pool(pool, field, range(12))) > 1e-3
+
+
 def test_blocks_of_spans_change_nothing(monkeypatch):
     pool = shared_pool("multimodal")
     whole = sg.naive(pool, cv=2.0, lengths_over="window")

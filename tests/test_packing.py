@@ -51,6 +51,13 @@ def test_too_many_requests_of_one_client():
         packed(tiny_pool(clients=1, silent=False), rate=4e6)
 
 
+def test_one_window_with_too_many_requests_is_enough():
+    pool = tiny_pool(clients=1, silent=False)
+    with pytest.raises(sg.RateError, match="clone"):
+        packed(pool, rate=[(0, 1.0), (1200, 4e6), (1800, 1.0)])
+    packed(pool, rate=[(0, 1.0), (1200, 3.5e6), (1800, 1.0)])  # at which own rates are not the largest
+
+
 def test_windows_beyond_the_address():
     with pytest.raises(sg.OptionError, match="16,777,216 windows"):
         packed(tiny_pool(clients=1, silent=False), scale=1.0, start_s=0, end_s=600.0 * 2**24 + 1)
@@ -77,6 +84,19 @@ def test_items_beyond_the_address():
 def test_requests_whose_tokens_overflow():
     pool = with_tables(tiny_pool("multimodal"), image_count={3: 1.0}, image_tokens={2**30: 1.0})
     with pytest.raises(sg.OptionError, match="2,147,483,647 tokens of one request"):
+        packed(pool, scale=1.0)
+
+
+@pytest.mark.parametrize("text", [15, 16])
+def test_tokens_of_a_request_are_those_of_text_and_items(text):
+    pool = with_tables(
+        tiny_pool("multimodal"), text_tokens={text: 1.0}, image_count={2: 1.0}, image_tokens={2**30 - 8: 1.0}
+    )
+    pool = with_tables(pool, audio_count={0: 1.0}, video_count={0: 1.0})
+    if text < 16:
+        packed(pool, scale=1.0)
+        return
+    with pytest.raises(sg.OptionError, match=r"tokens of one request.*2,147,483,648 of client"):
         packed(pool, scale=1.0)
 
 

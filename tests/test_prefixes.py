@@ -28,6 +28,7 @@ PINNED = [
     [6980258120278835594, 2532485372627197606, 2388560584146862661, 5351203057103238945],
     [6980258120278835594, 1351748725532195299],
 ]
+LENGTHS = [21, 4, 12, 0, 11, 19]
 ZEROS = np.zeros(5, np.int32)
 KINDS = ("history", "sorted", "edit")
 LIMIT = 1500
@@ -414,6 +415,20 @@ def test_ids_of_a_million_blocks_differ_and_look_random():
         check(float(stats.chisquare(counts).pvalue), what)
     stuck = np.bincount((ids | 1) & 255, minlength=256)
     assert not passes(float(stats.chisquare(stuck).pvalue))
+
+
+def test_drawn_lengths_are_a_promise():
+    """The first value whose words hold the client's word; and a client's length wherever it stands in a mapping."""
+    drawn = module.system_prompts(sg.distributions.Pmf([0, 10, 35], [1, 2, 1])).tokens
+    words = np.array([0, 2**30 - 1, 2**30, 3 * 2**30 - 1, 3 * 2**30, 2**32 - 1], np.uint64)
+    assert drawn(np.arange(6), lambda client: words).tolist() == [0, 0, 10, 10, 35, 35]
+    trace = Trace({"arrival_us": np.arange(12), "client": np.arange(12), "input_tokens": np.full(12, 40)})
+    wide = sg.distributions.Uniform(0, 41)
+    lengths = sg.prefix_hits(Trace.concat([trace, Trace(trace.columns, {}, 12)]), 1, system_tokens=wide)[12:]
+    assert lengths[:6].tolist() == LENGTHS
+    stated = {7: 5, 2: 9, 11: 1}
+    both = sg.prefix_hits(Trace.concat([trace, Trace(trace.columns, {}, 12)]), 1, system_tokens=stated)[12:]
+    assert both.tolist() == [stated.get(client, 0) for client in range(12)]
 
 
 @pytest.mark.statistical

@@ -12,6 +12,7 @@ from servegen_gpu.rates import (
     Rate,
     Schedule,
     Targets,
+    known_before,
     read_schedule,
     resolve_rate,
     schedule_notes,
@@ -251,6 +252,14 @@ def test_extreme_rates_keep_their_tables():
     check_tables(tiny.clock, T)
     assert clock_us(tiny.clock, 1, grid()).max() < 300 * US
     assert tiny.rps[1] == pytest.approx(5e11)
+
+
+def test_a_peak_before_the_trace_is_that_of_the_trace_and_scales_nobody_up():
+    """For conversations that begin before it: own rates times what brings the trace's busiest window to the peak."""
+    own = np.array([1.0, 4.0, 2.0])
+    for peak, factor in ((2.0, 0.5), (4.0, 1.0), (9.0, 1.0)):
+        before = known_before(resolve_rate(peak=peak), own, -600, 0)
+        assert (before.kind, before.value) == ("scaled", factor)
 
 
 def test_outside_a_schedule_the_rate_is_zero_and_a_note_says_so():

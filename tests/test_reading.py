@@ -457,6 +457,16 @@ def test_a_large_file_out_of_order_is_sorted_in_memory(tmp_path, monkeypatch):
     assert "earlier than the one before, sorted" in slab.provenance["note"]
 
 
+def test_many_equal_times_out_of_order_keep_their_order(tmp_path):
+    n = np.arange(3_000)
+    rows = zip((n * 7 % 3).tolist(), n.tolist(), strict=True)
+    path = written(tmp_path, "timestamp_s,input,output\n" + "".join(f"{t},{i},5\n" for t, i in rows))
+    trace = sg.read_trace(path)
+    assert (np.diff(trace["arrival_us"]) >= 0).all()
+    for at in range(3):
+        assert (np.diff(trace["input_tokens"][trace["arrival_us"] == at * 10**6]) >= 0).all()
+
+
 def test_rows_are_dropped_in_slabs_as_in_the_whole(tmp_path, monkeypatch):
     text = "timestamp,input,output\n" + "".join(
         f"{t},{'' if t % 50 == 3 else t % 9},{'NaN' if t == 70 else 1}\n" for t in range(999)

@@ -84,6 +84,14 @@ def test_rows_are_views_that_know_their_number(trace):
     assert cut.rows(1, 99).first_row == 102
 
 
+def test_sorting_keeps_the_order_of_equal_times():
+    n = np.arange(5_000)
+    found = Trace.sorted({"arrival_us": (n * 7) % 3, "client": n})
+    assert (np.diff(found["arrival_us"]) >= 0).all()
+    for at in range(3):
+        assert (np.diff(found["client"][found["arrival_us"] == at]) > 0).all()
+
+
 def test_concat_undoes_rows(trace):
     whole = Trace.concat([trace.rows(0, 1), trace.rows(1, 1), trace.rows(1, 4)])
     assert whole.to_arrow().equals(trace.to_arrow(), check_metadata=True)

@@ -90,6 +90,14 @@ def test_gap_cvs_are_those_of_a_loop():
     assert np.isnan(gap_cvs(bare(np.arange(29) * 10))).all()
 
 
+def test_thirty_gaps_are_enough():
+    for gaps, known in ((29, False), (30, True)):
+        cvs = gap_cvs(bare(np.cumsum(np.arange(gaps + 1))))
+        assert np.isfinite(cvs).tolist() == [known]
+    trace = bare(np.arange(31) * 10_000_000)  # in windows of 300 s: gaps that end at 10, …, 290 s, and one at 300 s
+    assert np.isfinite(gap_cvs(trace)).tolist() == [False, False]
+
+
 def test_the_cv_of_known_processes():
     """Windows of 6,000 gaps: within 3 % of a Gamma process's CV; 1 ± 0.02 for Poisson; 0 for a metronome."""
     for cv in (0.3, 1.0, 2.0):

@@ -37,7 +37,7 @@ def tried(mutant: Mutant, tree: Tree, calls: Calls, stage: int) -> Record:
     record: Record = {"name": mutant.name, "package": mutant.package, "kind": mutant.change.kind, "stage": stage}
     tree.write(mutant.file, mutant.change.applied(mutant.source))
     try:
-        if mutant.package == "kernels" and not tree.built():
+        if not tree.built(mutated=mutant.package == "kernels"):
             return record | {"fate": "stillborn"}
         tests = calls.tests(mutant, MORE_S if stage else FIRST_S, more=bool(stage))
         expected_s = sum(calls.seconds[test] for test in tests)

@@ -36,7 +36,7 @@ class Tree:
 
     def __init__(self, folder: Path) -> None:
         self._files = folder / "tree"
-        self._cache = folder / "cache"
+        self._caches = {False: folder / "cache", True: folder / "cache-of-mutant"}
         self._said = folder / "said.txt"
         self._stamp = int(time.time()) + 10_000
         shutil.rmtree(self._files, ignore_errors=True)
@@ -51,8 +51,9 @@ class Tree:
         compiler = folder / "quick-c++"
         compiler.write_text(f'#!/bin/sh\nexec {shutil.which("c++")} "$@" -O1\n')
         compiler.chmod(0o755)
-        own = {"PYTHONPATH": self._files, "SERVEGEN_GPU_CACHE": self._cache, "CXX": compiler}
-        self._environment = {name: str(value) for name, value in own.items()} | {"SERVEGEN_GPU_THREADS": "2"}
+        own = {"PYTHONPATH": self._files, "CXX": compiler, "SERVEGEN_GPU_THREADS": 2}
+        self._environment = {name: str(value) for name, value in own.items()}
+        self.built(mutated=False)
 
     def write(self, file: str, text: str) -> None:
         """Change a file, with a time of its own: bytecode of another text of the same size is not taken for it."""
@@ -61,10 +62,14 @@ class Tree:
         self._stamp += 10
         os.utime(path, (self._stamp, self._stamp))
 
-    def built(self) -> bool:
-        """Whether the kernels compile; they are in the cache then."""
+    def built(self, mutated: bool) -> bool:
+        """Whether the kernels compile; tests find them in the cache from now on."""
+        cache = self._caches[mutated]
+        self._environment["SERVEGEN_GPU_CACHE"] = str(cache)
+        if cache.exists() and not mutated:
+            return True
+        shutil.rmtree(cache, ignore_errors=True)
         command = [sys.executable, "-m", "servegen_gpu.backends.native.build"]
-        shutil.rmtree(self._cache, ignore_errors=True)
         return self._in_child(lambda: subprocess.run(command, check=False).returncode, 120)[0] == 0
 
     def tests(self, tests: Sequence[str], cpu_s: float) -> tuple[int | None, str]:
