@@ -159,18 +159,21 @@ def test_what_is_shown_is_compared():
 
 
 def test_the_rows_of_the_readme(tmp_path, monkeypatch):
-    """Its table is what its first block of Python makes."""
+    """Its table is what its first block of Python makes, and its first command makes the trace that it shows."""
     monkeypatch.chdir(tmp_path)
     page = REPOSITORY / "README.md"
     block = next(block for block in blocks.blocks(page) if block.language == "python")
     names: dict[str, object] = {}
     exec(block.text, names)
-    rows = [
-        line.strip("| \n").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "
-    ]
+    text = page.read_text(encoding="utf-8")
+    rows = [line.strip("| \n").split(" | ") for line in text.splitlines() if line[:2] == "| "]
     frame = names["trace"].to_pandas().head()  # type: ignore[attr-defined]
     assert rows[0] == list(frame.columns)
     assert rows[1:] == frame.astype(str).to_numpy().tolist()
+    shown = re.search(r"^trace\.parquet: ([\d,]+) requests.*?digest +(\w+)$", text, re.MULTILINE | re.DOTALL)
+    assert shown
+    first = sg.generate("deepseek-r1")
+    assert shown.groups() == (f"{len(first):,}", first.digest().hex)
 
 
 def test_the_tour_is_the_tutorial():
