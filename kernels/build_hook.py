@@ -49,7 +49,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def _say(self, what: str) -> None:
         """Warn, also where pip keeps the words of a build to itself: on the terminal that it runs in, if any."""
-        fix = "then `pip install --force-reinstall --no-deps .`, or nothing: the next run compiles what is missing"
+        fix = "then install again, or run python -m servegen_gpu.backends.native.build"
         words = f"servegen-gpu: {what}; {fix}"
         self.app.display_warning(words)
         with contextlib.suppress(OSError), open("/dev/tty", "w", encoding="utf-8") as terminal:

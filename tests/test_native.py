@@ -19,7 +19,7 @@ from profiles import REPOSITORY, tiny_pool
 from traces import same
 
 import servegen_gpu as sg
-from servegen_gpu.backends import choose_backend, describe_backends
+from servegen_gpu.backends import choose_backend, describe_backends, note_of_numpy
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.cell_state import begin
 from servegen_gpu.backends.native import backend as native_module
@@ -27,6 +27,7 @@ from servegen_gpu.backends.native import build as native_build
 from servegen_gpu.backends.native import library as native_library
 from servegen_gpu.backends.native.backend import NativeBackend
 from servegen_gpu.backends.native.library import Library
+from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.packing import pack
@@ -72,6 +73,26 @@ def test_without_a_compiler(nowhere, monkeypatch):
     assert "no C++ compiler" in refusal().got
     assert "install one" in refusal().fix
     assert "'numpy'" in refusal().fix
+    assert "and no C++ compiler" in note_of_numpy()
+
+
+def test_generate_says_what_would_be_faster(nowhere, capsys):
+    words = [
+        "generate",
+        "m-small",
+        "--clients",
+        "5",
+        "--rate",
+        "5",
+        "--duration",
+        "1m",
+        "-o",
+        str(nowhere / "t.parquet"),
+    ]
+    for more, said in ((["--backend", "numpy"], False), (["--quiet"], False), ([], True)):
+        assert main([*words, *more]) == 0
+        error = capsys.readouterr().err
+        assert ("note: NumPy computes" in error and "run python -m servegen_gpu.backends.native.build" in error) == said
 
 
 def test_with_a_compiler_that_fails(nowhere, monkeypatch):

@@ -33,6 +33,21 @@ def choose_backend(name: str = "auto") -> Backend:
         return NumpyBackend()
 
 
+def note_of_numpy() -> str:
+    """What would be faster where nothing was named, and NumPy computes."""
+    from servegen_gpu.backends.native.build import BuildError, compiler
+
+    try:
+        compiler()
+        what, fix = "which are not here", "run python -m servegen_gpu.backends.native.build"
+    except BuildError as error:
+        what, fix = (
+            f"which are not here, and {error.why}",
+            f"{error.fix}, then run python -m servegen_gpu.backends.native.build",
+        )
+    return f"NumPy computes, several times slower than compiled kernels, {what}; {fix}"
+
+
 def describe_backends() -> list[dict[str, str]]:
     """What is here: name, state, and detail of every backend."""
     import numpy as np

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import servegen_gpu as sg
+from servegen_gpu.backends import note_of_numpy
 from servegen_gpu.cli import cutting, files, naive, parts, pools, sampling
 from servegen_gpu.cli.progress import Progress
 from servegen_gpu.errors import OptionError
@@ -67,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
         return parts.run(pool, keywords, options, prompts or 0, notes)
     workload = sg.stream(pool, **keywords)
     if not options.quiet:
+        if workload.backend.name == "numpy" and options.backend == "auto":
+            notes += (note_of_numpy(),)
         for note in notes + workload.notes:
             print(f"note: {note}", file=sys.stderr)
     slabs = cutting.cut(_with_progress(workload, Progress(options, "requests")), options)
