@@ -14,7 +14,7 @@ import pytest
 import servegen_gpu as sg
 from servegen_gpu import Digest, OptionError, RateError, Schedule, Trace
 from servegen_gpu.cli import main
-from servegen_gpu.formats import read_slabs, write_stream
+from servegen_gpu.formats import csv, read_slabs, text, write_stream
 from servegen_gpu.formats.recorded import digest_of_rows
 from servegen_gpu.rates import Rate, resolve_rate
 from servegen_gpu.verifying import verify as module
@@ -376,6 +376,20 @@ def test_slices_follow_from_the_digest(written: Path, monkeypatch: pytest.Monkey
     numbers, of = seen[0]
     assert of == 67
     assert len(set(numbers)) == 2
+
+
+def test_a_text_file_is_read_once(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[int] = []
+    inner = text.blocks
+    monkeypatch.setattr(module, "MOST_OF_CONVERSATIONS", 9)
+    monkeypatch.setattr(module, "FEWEST", 9)
+    monkeypatch.setattr(text, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(csv, "blocks", lambda path: (blocks.append(len(b)) or b for b in inner(path)))
+    found = sg.verify(written / "t.csv", sample="30%")
+    assert found.identical
+    assert found.slices == 9
+    assert 0.2 < found.compared / found.rows < 0.4
+    assert sum(blocks) <= (written / "t.csv").stat().st_size
 
 
 # What provenance and files keep

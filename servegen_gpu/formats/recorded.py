@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -56,18 +56,38 @@ class TraceFile:
         return isinstance(self.path, RemoteFile) or parquet.is_parquet(self.path)
 
     def slabs(self, span_us: tuple[int, int] | None = None) -> Iterator[Trace]:
-        """All rows, or those that arrive in ``[span_us[0], span_us[1])``; `Trace.first_row` is its number in the file.
-
-        Row groups outside of the span are not read.
-        """
+        """All rows, in slabs numbered by their rows in the file; or the row groups that have rows of a span of time."""
         from servegen_gpu.formats import own_slabs
 
-        found = parquet.read_slabs(self.path, span_us) if self._binary else own_slabs(self.path)
-        for slab in found:
-            lo, hi = 0, len(slab)
-            if span_us is not None:
-                lo, hi = np.searchsorted(slab["arrival_us"], span_us).tolist()
-            yield Trace.trusted(slab.rows(lo, hi).columns, self.provenance, slab.first_row - self.first_row + lo)
+        for slab in parquet.read_slabs(self.path, span_us) if self._binary else own_slabs(self.path):
+            yield Trace.trusted(slab.columns, self.provenance, slab.first_row - self.first_row)
+
+    def in_spans(self) -> Callable[[tuple[int, int]], Iterator[Trace]]:
+        """A function that gives the rows of ``[begin_us, end_us)``, for spans in order: a text file is read once."""
+        once = _Once(self.slabs()).rows
+        return (lambda span_us: _within(self.slabs(span_us), span_us)) if self._binary else once
+
+
+def _within(slabs: Iterable[Trace], span_us: tuple[int, int]) -> Iterator[Trace]:
+    for slab in slabs:
+        yield slab.rows(*np.searchsorted(slab["arrival_us"], span_us).tolist())
+
+
+class _Once:
+    """Slabs that are read once, for spans of time that come in order."""
+
+    def __init__(self, slabs: Iterator[Trace]) -> None:
+        self._slabs = slabs
+        self._left: Trace | None = None
+
+    def rows(self, span_us: tuple[int, int]) -> Iterator[Trace]:
+        """Those of a span; what comes after it is kept."""
+        while (slab := self._left or next(self._slabs, None)) is not None:
+            lo, hi = np.searchsorted(slab["arrival_us"], span_us).tolist()
+            self._left = slab.rows(hi, len(slab)) if hi < len(slab) else None
+            yield slab.rows(lo, hi)
+            if self._left is not None:
+                return
 
 
 def files_of(path: str | os.PathLike[str]) -> list[TraceFile]:

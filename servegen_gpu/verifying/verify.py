@@ -226,12 +226,12 @@ def _slices(result: _Result, made: Again, region: tuple[int, int], part: float) 
     # only what was cut may end before the time that it was made for
     last_us = ALWAYS_US if made.requests is None else max(file.last_us for file in result.files)
     chosen, of = _chosen(result, made, region, part, last_us)
-    rows = 0
+    rows, readers = 0, [(file, file.in_spans()) for file in result.files]
     for k in chosen:
         begin_us, end_us = made.span_us((k, of))
         first, last = region[0] * of // region[1], (region[0] + 1) * of // region[1] - 1
         span_us = (-ALWAYS_US if k == first else begin_us, ALWAYS_US if k == last else end_us)
-        found = ((file, slab) for file in result.files for slab in file.slabs(span_us))
+        found = ((file, slab) for file, read in readers for slab in read(span_us))
         same, difference = compared(result.path, found, made.slabs((k, of)), begin_us <= last_us < end_us)
         rows += same
         if difference is not None:
