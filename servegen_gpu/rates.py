@@ -242,12 +242,9 @@ def _check_overlap(schedule: Schedule, start_us: int, end_us: int, whole: bool =
         reaches = first_us < end_us and not (linear and last_us <= start_us)
     if not reaches:
         until = f"from {_s(first_us)} to {_s(last_us)}" if linear else f"from {_s(first_us)} on"
-        shift = (
-            f"; its times are on the profiles' axis, as the start is: add {_s(start_us)} to them" if start_us else ""
-        )
-        raise RateError(
-            f"a schedule for the span from {_s(start_us)} to {_s(end_us)}", f"one {until}", f"change its times{shift}"
-        )
+        moved = f"its times are on the profiles' axis, as the start is: add {_s(start_us)} to them"
+        fix = moved if start_us else "change its times, or start and duration"
+        raise RateError(f"a schedule for the span from {_s(start_us)} to {_s(end_us)}", f"one {until}", fix)
 
 
 def _s(time_us: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError, RateError
+from servegen_gpu.errors import OptionError, RateError, nearest
 from servegen_gpu.options import MAX_TIME_S, plain_number, seconds
 from servegen_gpu.text import few, read_text
 
@@ -45,6 +45,7 @@ RATES_RPS = {
     **dict.fromkeys(("rpm", "rate_rpm", "requests_per_min", "requests_per_minute"), 1 / 60),
 }
 """Names of the column of rates, in lower case, and their unit."""
+_ORDERS = ((TIMES_S, RATES_RPS), (RATES_RPS, TIMES_S))
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?[/.]\d\d?[/.]\d{2,4}")
 
 
@@ -183,6 +184,8 @@ def _from_csv(text: str, path: Path) -> Schedule:
                 raise RateError("two columns, time_s,rate_rps", f"{where}: {len(cells)} columns", "fix the line")
             if columns is None and (columns := _columns(cells)) is not None:
                 continue
+            if not knots and not any(cell[:1] in "+-.0123456789" for cell in cells if cell):
+                raise _unknown_header(cells, where)
             columns = columns or ("time_s", "rate_rps")
             knots.append(_knot(dict(zip(columns, cells, strict=True)), columns, where))
             lines.append(number)
@@ -198,6 +201,14 @@ def _columns(names: Sequence[str]) -> _Columns | None:
     if len(found) == 2 and (found[0] in TIMES_S) != (found[1] in TIMES_S) and any(name in RATES_RPS for name in found):
         return found[0], found[1]
     return None
+
+
+def _unknown_header(cells: Sequence[str], where: str) -> RateError:
+    expected = "a header with a time (time_s, time, time_ms, minutes, …) and a rate (rate_rps, rps, qps, rpm, …)"
+    near = [[nearest(cell, known) for cell, known in zip(cells, of, strict=True)] for of in _ORDERS]
+    meant = next((",".join(map(str, names)) for names in near if None not in names), "")
+    fix = f"did you mean {meant}?" if meant else "name the columns so, or leave the header out"
+    return RateError(expected, f"{where}: {','.join(cells)[:60]!r}", fix)
 
 
 def _knot(cells: Mapping[str, object], columns: _Columns, where: str) -> tuple[float, float]:

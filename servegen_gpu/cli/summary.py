@@ -78,7 +78,7 @@ def as_json(found: Mapping[str, Any]) -> str:
 def as_text(found: Mapping[str, Any], next_steps: bool) -> str:
     """The figures in a few lines, and what to do next."""
     files = f" in {found['files']} files" if found["files"] > 1 else ""
-    lines = [f"{found['path']}: {found['requests']:,} requests, {found['bytes'] / 1e6:,.1f} MB{files}"]
+    lines = [f"{found['path']}: {found['requests']:,} requests, {_size(found['bytes'])}{files}"]
     if isinstance(found.get("workload"), str):
         origin = f" ({found['origin']})" if "origin" in found else ""
         clients = f", {found['clients']:,} clients" if isinstance(found.get("clients"), int) else ""
@@ -91,8 +91,9 @@ def as_text(found: Mapping[str, Any], next_steps: bool) -> str:
     if rates := [f"{found[f'{n}_per_s']:,.0f} {n.split('_')[0]}/s" for n in TOKENS if f"{n}_per_s" in found]:
         lines.append(f"  tokens    {', '.join(rates)}")
     lines.append(f"  digest    {found['digest']}")
-    pace = found["requests"] / max(found["seconds"], 1e-9) / 1e6
-    on = f", {pace:.2f} million requests/s on {found['backend']}" if "backend" in found else ""
+    pace = found["requests"] / max(found["seconds"], 1e-9)
+    said = f"{pace / 1e6:.2f} million requests/s" if pace >= 1e5 else f"{pace:,.0f} requests/s"
+    on = f", {said} on {found['backend']}" if "backend" in found else ""
     lines.append(f"  took      {found['seconds']:.2f} s{on}")
     if "replay" in found:
         lines.append(f"replay it with:\n  {found['replay']}")
@@ -100,3 +101,7 @@ def as_text(found: Mapping[str, Any], next_steps: bool) -> str:
         path = shlex.quote(found["path"])
         lines.append(f"next: servegen-gpu inspect {path}, or servegen-gpu convert {path} --to FORMAT -o PATH")
     return "\n".join(lines)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:,.1f} kB"
