@@ -26,9 +26,10 @@ from servegen_gpu.clock import ClockTables
 from servegen_gpu.errors import ProfileError
 from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_WINDOW
 from servegen_gpu.law.dependence import KINDS
+from servegen_gpu.law.elementary import log
 from servegen_gpu.packed_environment import PackedEnvironment
 from servegen_gpu.packed_turns import PackedTurns
-from servegen_gpu.request.families import DRAWS
+from servegen_gpu.request.families import DRAWS, family_of, log_mean_gaps
 from servegen_gpu.request.schema import SCHEMAS, Schema, of
 from servegen_gpu.request.tables import WORDS, PackedTables, Tables, pack_tables, unpack_tables
 from servegen_gpu.rules import CountRule
@@ -280,7 +281,7 @@ def _check_stream(packed: PackedWorkload, number: int) -> None:
         ("count_rule", 0, max(CountRule)),
     ):
         need_within(getattr(packed, name), low, high, name)
-    need(np.isin(packed.family, DRAWS).all(), "family", "of no known draw")
+    _check_gaps(packed)
     _check_rates(packed)
     _check_lengths(packed)
     _check_clock(packed)
@@ -300,6 +301,16 @@ def _check_shapes(packed: PackedWorkload) -> None:
     shapes |= {"mixing": (len(packed.mixing), scalars, scalars), "client_id": clients[:1], "row": windows[:1]}
     for name, shape in shapes.items():
         need(getattr(packed, name).shape == shape, f"{name} of shape", getattr(packed, name).shape)
+
+
+def _check_gaps(packed: PackedWorkload) -> None:
+    """Shapes are those that a draw is made for; where mean gaps are needed, they are those of the shapes."""
+    need(np.isin(packed.family, DRAWS).all(), "family", "of no known draw")
+    for code in np.unique(packed.family):
+        need_within(packed.shape[packed.family == code], *family_of(int(code)).shape_range, "shape")
+    if packed.log_mean_gap.any() or CountRule.RENEWAL in packed.count_rule:
+        same = np.array_equal(packed.log_mean_gap, log_mean_gaps(log, packed.family, packed.shape))
+        need(same, "log_mean_gap", "of other shapes")
 
 
 def _check_rates(packed: PackedWorkload) -> None:

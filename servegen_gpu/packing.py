@@ -17,7 +17,7 @@ from servegen_gpu.packed import PackedWorkload, pack_clocks
 from servegen_gpu.packed_environment import pack_environment
 from servegen_gpu.packed_turns import longest_session_us, most_new_tokens, pack_turns, shares, used_models
 from servegen_gpu.rates import Rate, known_before, targets
-from servegen_gpu.request.families import DRAWS, EXPONENTIAL, family_of
+from servegen_gpu.request.families import DRAWS, EXPONENTIAL, log_mean_gaps
 from servegen_gpu.request.schema import INPUT
 from servegen_gpu.request.tables import pack_tables
 from servegen_gpu.rules import CountRule, count_rules, mixings
@@ -183,7 +183,7 @@ def _profiles(pool: ClientPool, used_rows: NDArray[np.int64], counts: str, occup
     return {
         "shape": shape,
         "occupancy": np.where(active, pool.occupancy[:, used_rows], 1.0) if occupancy == "profile" else ones,
-        "log_mean_gap": _log_mean_gap(family, shape) if (rule == CountRule.RENEWAL).any() else 0.0 * ones,
+        "log_mean_gap": log_mean_gaps(log, family, shape) if (rule == CountRule.RENEWAL).any() else 0.0 * ones,
         "family": family,
         "table": table.astype(np.int64),
         "count_rule": rule,
@@ -246,15 +246,6 @@ def _check_items(pool: ClientPool, table: NDArray[np.int32], active: NDArray[np.
                 f"up to {values[active].max():,} of client {pool.client_ids[pool.profile == p][:1].tolist()}",
                 "shorten the table, or leave out the client",
             )
-
-
-def _log_mean_gap(family: NDArray[np.uint8], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithms of the mean gaps at scale 1."""
-    found = np.empty(shape.shape)
-    for code in np.unique(family):
-        mine = family == code
-        found[mine] = family_of(int(code)).log_mean(log, shape[mine])
-    return found
 
 
 def _cut_clock(

@@ -35,6 +35,7 @@ from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.checked import AGAIN, json_of, number_of, provenance_of, types_of
 from servegen_gpu.formats.store import RemoteFile, opened
+from servegen_gpu.formats.reading.parquet_tables import check_lists
 from servegen_gpu.formats.text import arrow_type
 from servegen_gpu.formats.thrift import Struct
 from servegen_gpu.request.columns import Column, Ragged
@@ -190,6 +191,7 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
         with opened(path) as bytes_of, pq.ParquetFile(bytes_of) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
             types = _own_types(file.schema_arrow, path)
+            check_lists(file.metadata, path)
             if not file.num_row_groups:
                 table = file.read()
                 yield from_arrow(table.cast(types) if types else table, provenance, first_row, path)

@@ -173,3 +173,12 @@ LEAST_SHAPE, LARGEST_SHAPE = np.array(
 def family_of(code: int) -> GapFamily:
     """The row of a code."""
     return ROWS[code - 1]
+
+
+def log_mean_gaps(log: Any, family: NDArray[np.uint8], shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms of the mean gaps at scale 1; `log` is the one of the law."""
+    found = np.empty(shape.shape)
+    for code in np.unique(family):
+        mine = family == code
+        found[mine] = family_of(int(code)).log_mean(log, shape[mine])
+    return found

@@ -207,6 +207,8 @@ def fault_of(offsets: NDArray[Any], values: NDArray[Any], thresholds: NDArray[An
         if falls.any():
             at = int(np.argmax(falls)) + 1
             return f"{name} that do not ascend, {array[at]} at bin {at:,}"
+    if times and values.any():
+        return "values among times"
     if (values < 0).any() or (thresholds[offsets[1:] - 1] != WORDS - 1).any():
         return "values below 0, or thresholds that do not end at 2**32 - 1"
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from servegen_gpu.errors import printable
 from servegen_gpu.formats.reading.clock import Clock
 from servegen_gpu.formats.reading.finish import Finisher
 from servegen_gpu.formats.reading.parsed import Parser
@@ -28,7 +29,7 @@ def about(
 ) -> dict[str, Any]:
     """Provenance of `count` requests: that which is stated beside the file, if any, and how they were read."""
     name = unicode(Path(source).name)
-    note = unicode(_note(name, plan, parser, finisher, clock, count, before))
+    note = printable(_note(name, plan, parser, finisher, clock, count, before))
     read = {
         "source": name,
         "format": plan.layout.name,

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats.compression import READ_BYTES, open_text
 from servegen_gpu.formats.parquet import HIDDEN
 from servegen_gpu.formats.reading.csv_lines import csv_header, csv_tables
 from servegen_gpu.formats.reading.json_lines import block_of, rows_as_text, rows_of, try_rows_of
 from servegen_gpu.formats.reading.layout import LAYOUTS
+from servegen_gpu.formats.reading.parquet_tables import MOST_COLUMNS, TABLE_ROWS, parquet_head, parquet_tables
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.text_blocks import text_blocks
 from servegen_gpu.text import open_file
@@ -27,7 +29,7 @@ SMALL_BYTES = 1 << 26
 """Files up to this size are read in one piece, without a look at their times first."""
 PACKED_RATIO = 10
 MAX_ARRAY_BYTES = 1 << 28
-TABLE_ROWS = 1 << 20
+ROW_BYTES = 32
 NEWLINE = b"\n"
 OPTIONAL = sorted({name for layout in LAYOUTS.values() for names in layout.columns.values() for name in names})
 """Fields of known formats, some of which only some of the rows have."""
@@ -89,12 +91,21 @@ def open_source(given: Any) -> Source:
     if begin == b"PAR1":
         return _of_parquet(path, size)
     head = next((block.text.lstrip() for block in text_blocks(path) if not block.text.isspace()), b"")
-    small = size * (PACKED_RATIO if begin[:2] in (b"\x1f\x8b", b"\x28\xb5") else 1) <= SMALL_BYTES
+    small = size <= SMALL_BYTES and (begin[:2] not in (b"\x1f\x8b", b"\x28\xb5") or _is_small(path))
     if not head:
         raise OptionError("rows of requests", f"an empty file, {path}", "give another file")
     if head.startswith(b"["):
         return _of_array(path)
     return _of_lines(path, small) if head.startswith(b"{") else _of_csv(path, small)
+
+
+def _is_small(path: Path) -> bool:
+    """Whether the text of a compressed file is small: a thousandth of it may be."""
+    left = SMALL_BYTES
+    with open_text(path) as file:
+        while left > 0 and (piece := file.read(READ_BYTES)):
+            left -= len(piece)
+    return left > 0
 
 
 def _of_directory(path: Path) -> Source:
@@ -172,6 +183,8 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
         raise OptionError("one JSON object a line", f"{shown!r} in {where} ({error})"[:300], fix) from None
     if not isinstance(found, dict):
         raise OptionError("one JSON object a line", f"{type(found).__name__} in {where}", "fix or remove the line")
+    if len(found) > MOST_COLUMNS:
+        raise OptionError(f"objects of at most {MOST_COLUMNS:,} fields", f"{len(found):,} in {where}", "fix the line")
     return found
 
 
@@ -266,30 +279,17 @@ def _of_array(path: Path) -> Source:
 
 
 def _of_parquet(path: Path, size: int) -> Source:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     def batches(names: Sequence[str]) -> Iterator[Rows]:
-        try:
-            with open_file(path) as opened, pq.ParquetFile(opened) as file:
-                before = 0
-                for batch in file.iter_batches(TABLE_ROWS, columns=list(dict.fromkeys(names))):
-                    yield _rows(pa.table(batch).select(list(names)), str(path), before)
-                    before += len(batch)
-        except (pa.ArrowException, OSError) as error:
-            raise OptionError("a Parquet file", f"{path}: {error}"[:300], "check the file") from None
+        before = 0
+        for table in parquet_tables(path, names):
+            yield _rows(table, str(path), before)
+            before += len(table)
 
-    try:
-        with open_file(path) as opened, pq.ParquetFile(opened) as file:
-            columns = tuple(file.schema_arrow.names)
-            study = STUDY_KEY in (file.schema_arrow.metadata or {})
-            head = next(file.iter_batches(PEEKED), None)
-    except (pa.ArrowException, OSError) as error:
-        raise OptionError("a Parquet file", f"{path}: {error}"[:300], "the file is broken or cut short") from None
-    if study:
+    head = parquet_head(path, PEEKED)
+    if STUDY_KEY in head.keys:
         raise OptionError("requests", f"a study in {path}", "servegen-gpu report makes a page of it")
-    first = [] if head is None else head.to_pylist()
-    return Source(str(path), columns, first, batches, size * PACKED_RATIO <= SMALL_BYTES)
+    small = max(size * PACKED_RATIO, head.rows * ROW_BYTES) <= SMALL_BYTES
+    return Source(str(path), head.names, head.first, batches, small)
 
 
 def _of_table(given: Any) -> Source:
