@@ -177,17 +177,19 @@ class Comparison:
             for row in rows:
                 row |= {name: tuple(row[name]) for name in ("spread", "floor", "halves") if row[name] is not None}
             naive = d["naive"]
-            return cls(
+            found = cls(
                 rows=tuple(Row(**row) for row in rows),
                 log=Side(**d["log"]),
                 other=Side(**d["other"]),
                 naive=None if naive is None else Side(**naive),
                 dispersion_error=d["dispersion_error"],
-                block_s=d["block_s"],
+                block_s=float(d["block_s"]),
                 notes=tuple(d["notes"]),
                 curves=d["curves"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            str(found), found.svg()  # what can be shown is one
+            return found
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             got = f"{type(error).__name__}: {error}"
             raise OptionError("JSON of a comparison", got, "give what to_json wrote") from error
 

@@ -72,7 +72,7 @@ def types_of(found: Any) -> dict[str, str]:
         wanted = {np.dtype(known).name} if known else _INTEGERS
         listed = isinstance(kind, str) and kind.startswith("list<") and kind.endswith(">")
         item = kind[5:-1] if listed else kind
-        if item not in wanted or (known and listed != (name in by_hand.LISTS)):
+        if not isinstance(item, str) or item not in wanted or (known and listed != (name in by_hand.LISTS)):
             raise ValueError(f"the column {name[:60]!r} of type {str(kind)[:60]!r}")
     return found
 

@@ -169,7 +169,9 @@ def _changed_table(table: Any, random: Random) -> Any:
     values = column.to_pylist()
     for _ in range(random.choice((1, 1, 3))):
         if values:
-            values[random.randrange(len(values))] = random.choice((None, -1, 0, 2**31 - 1, -(2**31), 2**62, 1, 10**6))
+            real = (1e308, -1e308, 5e-324, float("inf"), float("nan")) if pa.types.is_floating(column.type) else ()
+            hostile_values = (None, -1, 0, 2**31 - 1, -(2**31), 2**62, 1, 10**6, *real, *real)
+            values[random.randrange(len(values))] = random.choice(hostile_values)
     kind = column.type if random.random() < 0.8 else pa.int64()
     return table.set_column(at, name, pa.array(values, kind))
 

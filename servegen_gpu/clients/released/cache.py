@@ -16,6 +16,7 @@ from servegen_gpu.arrays import load_arrays, save_arrays
 from servegen_gpu.cache_dir import cache_dir, distrusted
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.released.files import read
+from servegen_gpu.clients.saved import packed_arrays
 from servegen_gpu.errors import OutputError, ProfileError
 
 CACHE_VERSION = 2
@@ -44,8 +45,13 @@ def load_pool(key: str) -> tuple[ClientPool, tuple[str, ...]] | None:
         header, arrays = load_arrays(file)
         if header.pop("key") != key:
             return None
-        notes = tuple(str(note) for note in header.pop("notes"))
-        return ClientPool.from_arrays(header, arrays), notes
+        digest, notes = header.pop("digest"), tuple(str(note) for note in header.pop("notes"))
+        pool = ClientPool.from_arrays(header, packed_arrays.checked(arrays, file))
+        packed_arrays.check_draws(pool, file)
+        if digest != _digest(key, pool, notes):
+            _log.debug("no pool from the cache: %s was changed", file)
+            return None
+        return pool, notes
     except (ProfileError, OSError, RuntimeError, KeyError, TypeError, ValueError, IndexError) as error:
         _log.debug("no pool from the cache: %s", error)
         return None
@@ -56,9 +62,16 @@ def store_pool(key: str, pool: ClientPool, notes: Iterable[str]) -> None:
     try:
         path = _file(key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        save_arrays(path, pool.header() | {"key": key, "notes": list(notes)}, pool.arrays())
+        said = tuple(notes)
+        about = {"key": key, "notes": said, "digest": _digest(key, pool, said)}
+        save_arrays(path, pool.header() | about, pool.arrays())
     except (OutputError, OSError, RuntimeError) as error:  # RuntimeError: no home directory
         _log.debug("no pool into the cache: %s", error)
+
+
+def _digest(key: str, pool: ClientPool, notes: tuple[str, ...]) -> str:
+    """Of what is kept: an archive that was damaged, or put together by somebody else, is not that of its key."""
+    return hashlib.sha256(repr((key, pool.digest(), notes)).encode()).hexdigest()
 
 
 def _file(key: str) -> Path:

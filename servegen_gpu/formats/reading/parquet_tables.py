@@ -66,7 +66,9 @@ def parquet_head(path: Path, rows: int) -> Head:
                 head = next(listed.iter_batches(rows), None)
             first = [] if head is None else _shortened(pa.table([*head.columns], list(schema.names))).to_pylist()
             return Head(tuple(schema.names), about.num_rows, frozenset(schema.metadata or {}), first)
-    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:  # dates beyond Python's
+        if isinstance(error, OptionError):
+            raise
         got = f"{path}: {error}"[:300]
         raise OptionError("a Parquet file", got, "the file is broken or cut short") from None
 

@@ -35,6 +35,7 @@ OPTIONAL = sorted({name for layout in LAYOUTS.values() for names in layout.colum
 """Fields of known formats, some of which only some of the rows have."""
 STUDY_KEY = b"servegen_gpu.study"
 """In the metadata of files of studies."""
+MOST_COLONS = 1 << 20
 PEEKED = 4096
 """Objects whose keys are the columns of a JSON file."""
 
@@ -175,6 +176,8 @@ def _later(path: Path, known: set[str]) -> list[dict[str, Any]]:
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
+    if line.count(b":") > MOST_COLONS:
+        raise OptionError(f"objects of at most {MOST_COLUMNS:,} fields", f"a larger one in {where}", "fix the line")
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
