@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.disk import explained, new_temporary, sweep
+from servegen_gpu.disk import new_temporary, sweep
 from servegen_gpu.disk.commit import rename_all
 from servegen_gpu.errors import ProfileError, printable
 from servegen_gpu.text import open_file
@@ -52,7 +52,7 @@ def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays:
 
     Raises
     ------
-    OutputError
+    OSError
         If the file cannot be written.
     """
     path = Path(path)
@@ -61,7 +61,7 @@ def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays:
     members = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)} | dict(arrays)
     real = Path(os.path.realpath(path))
     sweep(real.parent)
-    with explained(path), new_temporary(real.parent) as made:
+    with new_temporary(real.parent) as made:
         with open(os.dup(made.descriptor), "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for name, array in members.items():
@@ -70,6 +70,15 @@ def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays:
             file.flush()
             os.fsync(file.fileno())
         rename_all(real.parent, [(made.path.name, real.name)])
+
+
+def is_free(path: str | os.PathLike[str]) -> bool:
+    """Whether nothing is at a path, or nothing but an empty file, or what `save_arrays` wrote."""
+    if not os.path.exists(path):
+        return True
+    with open(path, "rb") as file:
+        head = file.read(1 << 8)
+    return not head or f"{HEADER}.npy".encode() in head
 
 
 def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -15,15 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.arrays import flatten, load_arrays, need, need_within, save_arrays, unflatten
+from servegen_gpu.arrays import flatten, is_free, load_arrays, need, need_within, save_arrays, unflatten
 from servegen_gpu.clients.pool import MAX_CLIENT_ID
 from servegen_gpu.clients.stated.tabulate import grid_of
 from servegen_gpu.clock import ClockTables
-from servegen_gpu.errors import ProfileError
+from servegen_gpu.disk import explained
+from servegen_gpu.errors import OutputError, ProfileError
 from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_WINDOW
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.law.elementary import log
@@ -204,10 +206,17 @@ class PackedWorkload:
         """Whether any client has a context limit."""
         return bool(self.context_tokens.any())
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the packed workload to one file, which appears only when complete."""
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the packed workload to one file, which appears only when complete.
+
+        A file that is no packed workload is replaced only with `overwrite`.
+        """
         header, arrays = flatten(self)
-        save_arrays(path, header | {"format": FILE_FORMAT}, arrays)
+        with explained(Path(path)):
+            if not (overwrite or is_free(path)):
+                fix = "give another path, or allow it with overwrite=True"
+                raise OutputError("a new file, or an older packed workload, to replace", f"{path}, another's", fix)
+            save_arrays(path, header | {"format": FILE_FORMAT}, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> PackedWorkload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import warnings
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader has gone, and with it whoever would read a message
         return 0
     except OSError as error:
-        return _fail(f"expected files that can be used, got {printable(str(error))}; check paths and permissions")
+        fix = "raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "check paths and permissions"
+        return _fail(f"expected files that can be used, got {printable(str(error))}; {fix}")
     except KeyboardInterrupt:
         print("servegen-gpu: interrupted; nothing was written", file=sys.stderr)
         return stopping.status()

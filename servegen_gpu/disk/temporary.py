@@ -92,7 +92,11 @@ def _made(parent: Path, mode: int, directory: bool, suffix: str) -> Temporary:
         path = parent / f".servegen-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
         if directory:
             os.mkdir(path, mode)
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError:
+                os.rmdir(path)
+                raise
         else:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         lock(descriptor)
@@ -199,6 +203,6 @@ def _machine() -> str:
     """Eight digits for the running kernel, or for the name of the machine."""
     try:
         known = Path("/proc/sys/kernel/random/boot_id").read_text()
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         known = platform.node()
     return hashlib.sha256(known.encode()).hexdigest()[:8]

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from servegen_gpu.disk import explained
 from servegen_gpu.errors import OutputError
 from servegen_gpu.formats import parquet
 from servegen_gpu.formats.atomic import is_special
@@ -38,8 +39,9 @@ def refuse_foreign(path: Path, overwrite: bool = False) -> None:
     OutputError
         If there is one.
     """
-    if overwrite or is_special(path) or not os.path.isfile(path) or not path.stat().st_size or is_own(path):
-        return
+    with explained(path):
+        if overwrite or is_special(path) or not os.path.isfile(path) or not path.stat().st_size or is_own(path):
+            return
     raise OutputError(
         "a new file, or one that this package wrote, to replace",
         f"{path}, which is another's",
@@ -49,16 +51,13 @@ def refuse_foreign(path: Path, overwrite: bool = False) -> None:
 
 def is_own(path: Path) -> bool:
     """Whether this package wrote a file: a trace, a study, a page, a picture, a comparison, or arrays."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(1 << 12)
-            if head.startswith(parquet.MAGIC):
-                return parquet.is_ours(path) or _is_study(path)
-            for begin, mark in MARKS.items():
-                if head.startswith(begin):
-                    return mark in head + file.read(MOST_BYTES)
-    except OSError:
-        return False
+    with path.open("rb") as file:
+        head = file.read(1 << 12)
+        if head.startswith(parquet.MAGIC):
+            return parquet.is_ours(path) or _is_study(path)
+        for begin, mark in MARKS.items():
+            if head.startswith(begin):
+                return path.stat().st_size <= MOST_BYTES and mark in head + file.read()
     return TEXT.match(head) is not None or known_sidecar(path) is not None or _is_sidecar(path)
 
 

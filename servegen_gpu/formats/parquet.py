@@ -34,8 +34,8 @@ from servegen_gpu.formats import thrift
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.checked import AGAIN, json_of, number_of, provenance_of, types_of
-from servegen_gpu.formats.store import RemoteFile, opened
 from servegen_gpu.formats.reading.parquet_tables import check_lists
+from servegen_gpu.formats.store import RemoteFile, opened
 from servegen_gpu.formats.text import arrow_type
 from servegen_gpu.formats.thrift import Struct
 from servegen_gpu.request.columns import Column, Ragged

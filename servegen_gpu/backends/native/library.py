@@ -350,14 +350,14 @@ def packaged_library() -> Path:
 
 def find_library() -> Path | None:
     """The packaged library, or else the one in the cache directory, if that is whole and nobody else's; or None."""
-    packaged = packaged_library()
-    if packaged.is_file():
-        return packaged
     try:
+        packaged = packaged_library()
+        if packaged.is_file():
+            return packaged
         cached = cached_library(cache_dir())
         if not os.path.lexists(cached):
             return None
-    except RuntimeError:  # no home directory
+    except (RuntimeError, OSError):  # no home directory, or what may not be looked at
         return None
     if why := distrusted(cached):
         _say(f"compiled kernels are not loaded, because {why}; {OWN_CACHE}")
