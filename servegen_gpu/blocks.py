@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError, VariableError
+from servegen_gpu.errors import VariableError
 from servegen_gpu.forks import in_children
+from servegen_gpu.options import integer
 
 BLOCK = 1 << 16
 """Elements a block: long enough that a ufunc hides the interpreter's lock, short enough for the L2 cache."""
@@ -72,9 +73,8 @@ def workers(threads: int | None, shared: bool) -> int:
     """
     if threads is None:
         return thread_count() if shared else 1
-    if isinstance(threads, bool) or not hasattr(threads, "__index__") or not 1 <= threads <= MOST_THREADS:
-        raise OptionError(f"threads from 1 to {MOST_THREADS}", repr(threads), "change threads")
-    return int(threads) if shared else 1
+    number = integer("threads", threads, MOST_THREADS, 1)
+    return number if shared else 1
 
 
 def for_blocks(n: int, work: Callable[[int, int], T]) -> list[T]:

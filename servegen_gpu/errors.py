@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-MOST_IN_WORD, MOST_IN_PART = 200, 1200
+MOST_IN_WORD, MOST_IN_PART = 200, 480
 _WORD = re.compile(rf"\S{{{MOST_IN_WORD + 1},}}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import sys
 from decimal import Decimal
@@ -126,11 +127,20 @@ def number(name: str, text: str) -> float:
     return found / 100 if match[3] == "%" else found * units[match[3]]
 
 
-def integer(name: str, value: int, largest: int) -> int:
-    """An integer from 0 to `largest`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not 0 <= value <= largest:
-        raise OptionError(f"{name} as an integer from 0 to {largest}", repr(value), f"change {name}")
-    return int(value)
+def whole(value: object) -> int | None:
+    """An integer of Python or NumPy as Python's; None for all else, which truth values are."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def integer(name: str, value: object, largest: int, least: int = 0) -> int:
+    """An integer from `least` to `largest`."""
+    found = whole(value)
+    if found is None or not least <= found <= largest:
+        raise OptionError(f"{name} as an integer from {least} to {largest}", repr(value), f"change {name}")
+    return found
 
 
 def budget_bytes(memory: float | str) -> int:
@@ -160,7 +170,8 @@ def shard(value: str | tuple[int, int]) -> tuple[int, int]:
         match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", value)
         pair = (int(match[1]) - 1, int(match[2])) if match else (-1, 0)
     else:
-        pair = value
+        k, n = map(whole, value) if isinstance(value, tuple | list) and len(value) == 2 else (None, None)
+        pair = (-1, 0) if k is None or n is None else (k, n)
     if not 0 <= pair[0] < pair[1]:
         raise OptionError('a shard like "3/8", from 1/n to n/n', repr(value), "change shard")
     return pair

@@ -128,7 +128,7 @@ def test_past_the_end_of_the_data(profiles, tmp_path, capsys):
         (["tiny", "--duration", "1fortnight"], "fortnight"),
         (["tiny", "--duration", "nan"], "duration"),
         (["tiny", "--duration", "400y"], "units"),
-        (["tiny", "--duration", "1e9d"], "windows"),
+        (["tiny", "--duration", "1e9d"], "within ±"),
         (["tiny", "--start", "-5"], "start"),
         (["tiny", "--seed", "-1"], "seed"),
         (["tiny", "--seed", str(2**64)], "seed"),

@@ -29,7 +29,7 @@ def test_a_table_lists_every_module_and_no_other():
     assert listed - nested == there - {"__init__.py"}
 
 
-FLOORS = """errors text forks disk | blocks cache_dir arrays | request | law | options | schedules clock rates | clients
+FLOORS = """errors options text forks disk | blocks cache_dir arrays | request | law | schedules clock rates | clients
     | rules | packed_turns packed_environment packed packing realise spans plan | merge | backends | conversations
     | digest provenance trace formats windowed describe | scaling dataset prefixes histories cutting
     | exports validating serving | pipeline | baselines comparing fitting | reducing | distributing

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.describe.figures import OF_WINDOWS, client_figure, field_figure, kinds, window_figure
 from servegen_gpu.clients.pool import AXES, ClientPool
 from servegen_gpu.errors import OptionError
+from servegen_gpu.options import whole
 from servegen_gpu.request.families import FAMILY_NAMES
 
 Range = tuple[float | None, float | None]
@@ -183,11 +184,11 @@ def where_clients(
 
 def by_requests(pool: ClientPool, k: int, *, largest: bool) -> ClientPool:
     """The `k` clients with the most or the fewest requests: see `ClientPool.top` and `ClientPool.bottom`."""
-    if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
+    if (number := whole(k)) is None or number < 1:
         raise OptionError("a number of clients from 1", repr(k), "change k")
     requests = client_figure(pool, "requests")
     order = np.argsort(-requests if largest else requests, kind="stable")  # ids ascend, so ties go by id
-    chosen = order[requests[order] > 0][: int(k)]
+    chosen = order[requests[order] > 0][:number]
     if not len(chosen):
         raise _nothing_left(pool, "any requests")
     return pool.select(pool.client_ids[chosen])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.stated.distributions import Distribution, as_distribution
 from servegen_gpu.clients.stated.tabulate import Grid, new_table
 from servegen_gpu.errors import OptionError
-from servegen_gpu.options import integer
+from servegen_gpu.options import integer, whole
 
 MAX_TOKENS = 2**31 - 1
 PROMPT = Grid("tokens of a system prompt", 1, 0, 1 << 20, MAX_TOKENS)
@@ -52,7 +52,7 @@ def system_prompts(stated: Any) -> SystemPrompts:
         return _by_client(stated)
     if isinstance(stated, Distribution) or callable(getattr(stated, "cdf", None)):
         return _drawn(as_distribution(stated))
-    if isinstance(stated, bool) or not hasattr(stated, "__index__"):
+    if whole(stated) is None:
         raise OptionError(
             "system_tokens as an integer, as {client: tokens} or as a distribution",
             f"{type(stated).__name__} {str(stated)[:60]}",

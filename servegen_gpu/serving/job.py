@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.options import integer
 from servegen_gpu.serving.server import Server
 from servegen_gpu.trace import Trace
 
@@ -99,8 +100,7 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
     OptionError
         If the trace lacks a column, there is no such number of instances or routing, or the work may take 146 years.
     """
-    if isinstance(instances, bool) or not hasattr(instances, "__index__") or not 1 <= instances <= MOST_INSTANCES:
-        raise OptionError(f"instances from 1 to {MOST_INSTANCES}", repr(instances), "change instances")
+    instances = integer("instances", instances, MOST_INSTANCES, 1)
     if routing not in ROUTINGS:
         raise unknown("routing", routing, ROUTINGS)
     if prefix_cache and routing != "session-affine":

@@ -42,6 +42,12 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """Columns by their names in benchmarks; those that end in _ms are milliseconds."""
 
+MOST_TOKENS = 2**31 - 1
+BOUNDS: dict[str, tuple[float, float]] = {"concurrency": (1, MOST_TOKENS)} | dict.fromkeys(
+    ("ttft_s", "tbt_s"), (1e-9, 1e6)
+)
+"""What is in a benchmark, in tokens and seconds; a time of 0 was not measured."""
+
 MOST_ALIKE = 1e-6
 """Smallest ratio of singular values, columns scaled, at which parameters still are told apart."""
 
@@ -195,8 +201,11 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
         raise OptionError(
             f"numbers in {known}", f"{cells.iloc[row]!r} in row {row}", "drop the row, or fix it"
         ) from None
-    bad = np.flatnonzero(~np.isfinite(values) | (values < (1 if name == "concurrency" else 0)))
+    unit = 1e3 if known.endswith("_ms") else 1.0
+    least, most = (bound * unit for bound in BOUNDS.get(name, (0, MOST_TOKENS)))
+    bad = np.flatnonzero(~((values >= least) & (values <= most)) & ((values != 0) | (name == "concurrency")))
     if len(bad):
-        expected = f"{known} that is finite and {'1 or more' if name == 'concurrency' else 'not negative'}"
+        none = "" if name == "concurrency" or not least else "0, or "
+        expected = f"{known} that is {none}from {least:g} to {most:,g}"
         raise OptionError(expected, f"{values[bad[0]]:g} in row {bad[0]}", "drop the row, or fix it")
-    return values / 1e3 if known.endswith("_ms") else values
+    return values / unit

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.options import integer
 
 LONGEST_STEP_S, LONGEST_TOKEN_S, LARGEST_BATCH = 1e3, 1.0, 10**6
 """Bounds under which the duration of any step is a 64-bit number of picoseconds."""
@@ -97,9 +98,7 @@ def check_time(of: object, name: str, least: float, most: float) -> None:
 
 def check_number(of: object, name: str, most: int) -> None:
     """Refuse an attribute that is no whole number from 1."""
-    value = getattr(of, name)
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
-        raise OptionError(f"{name} as an integer from 1 to {most}", repr(value), f"change {name}")
+    integer(name, getattr(of, name), most, 1)
 
 
 PARAMETERS = tuple(name for name, known in Server.__dataclass_fields__.items() if known.type in ("float", "int"))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from servegen_gpu.backends.native.library import Library, find_library, load_library
 from servegen_gpu.blocks import in_turn, thread_count
 from servegen_gpu.errors import OptionError
+from servegen_gpu.options import integer
 from servegen_gpu.serving import compiled, split, stepwise
 from servegen_gpu.serving.job import MOST_INSTANCES, Job, Routing, alone_ns, job_of
 from servegen_gpu.serving.objective import Objective
@@ -192,8 +193,7 @@ def alone(job: Job) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _needed(
     trace: Trace, server: Server, objective: Objective, most: int, routing: Routing, library: Library | None
 ) -> float:
-    if isinstance(most, bool) or not hasattr(most, "__index__") or not 1 <= most <= MOST_INSTANCES:
-        raise OptionError(f"most from 1 to {MOST_INSTANCES}", repr(most), "change most")
+    most = integer("most", most, MOST_INSTANCES, 1)
     if not len(trace):
         raise OptionError("a trace with requests", "an empty one", "generate a longer one")
     job = job_of(trace, server, 1, routing)

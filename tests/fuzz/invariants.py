@@ -46,7 +46,7 @@ def check_pool(pool: ClientPool) -> None:
     must(np.isfinite(pool.rate_rps).all() and (pool.rate_rps >= 0).all(), "a rate that is none")
     must(np.isfinite(pool.rate_factor).all() and (pool.rate_factor > 0).all(), "a factor that is none")
     must(np.isfinite(pool.total_rps).all(), "a total rate that is none")
-    must(pool.own_rps.max() <= 1e12, f"{pool.own_rps.max():g} req/s")
+    must(pool.own_rps.max() <= 1e12 * len(pool), f"{pool.own_rps.max():g} req/s")
     must((np.diff(pool.client_ids) > 0).all() and pool.client_ids[0] >= 0, "ids out of order")
     active = pool.rate_rps > 0
     for row in ROWS:

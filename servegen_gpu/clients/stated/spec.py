@@ -16,6 +16,7 @@ from servegen_gpu.clients.stated.distributions import as_distribution
 from servegen_gpu.clients.stated.in_time import Steps, number_steps, rate_of, steps_of
 from servegen_gpu.clients.stated.tabulate import grid_of, tabulate
 from servegen_gpu.errors import OptionError, ServeGenError
+from servegen_gpu.options import whole
 from servegen_gpu.rates import Rate
 from servegen_gpu.request.schema import category_of, of
 
@@ -127,12 +128,12 @@ def client(
     given = {field: value for field, value in given.items() if value is not None}
     who = f"client {name!r}" if name else "a client"
     category = _category(given, who)
-    if isinstance(count, bool) or not hasattr(count, "__index__") or not 1 <= count <= MAX_CLIENT_ID:
+    if (number := whole(count)) is None or not 1 <= number <= MAX_CLIENT_ID:
         raise OptionError(f"count from 1 to {MAX_CLIENT_ID:,}", f"{count!r} of {who}", "change count")
     return ClientSpec(
         name=name,
         category=category,
-        count=int(count),
+        count=number,
         rate=rate_of(rate),
         arrivals=_arrivals(arrivals, shape, cv),
         lengths={f.name: _lengths(f.name, given.get(f.name, f.default), who) for f in of(category).fields},
@@ -190,9 +191,9 @@ def _lengths(field: str, value: Any, who: str) -> Steps:
 def _context(context_tokens: int | None) -> int:
     if context_tokens is None:
         return 0
-    whole = hasattr(context_tokens, "__index__") and not isinstance(context_tokens, bool)
-    if not whole or not 2 <= context_tokens <= MAX_CONTEXT:
+    found = whole(context_tokens)
+    if found is None or not 2 <= found <= MAX_CONTEXT:
         raise OptionError(
             "context_tokens of at least 2, a token of input and one of output", repr(context_tokens), "change it"
         )
-    return int(context_tokens)
+    return found
