@@ -7,6 +7,7 @@ python tests/fuzz/run.py --kind clients-toml --seed 0 --case 17
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing as mp
 import os
@@ -14,7 +15,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from fuzz.kind import Kind, all_kinds
 STUCK_S = 12 * SECONDS
 """Without a word from a process for so long, it hangs where no signal reaches it."""
 BATCH = 500
+Found = Callable[[Verdict], object]
 ADDRESS_BYTES = 4 << 30
 """Address space that a process may have beyond what it has at its begin."""
 
@@ -72,12 +74,26 @@ class Worker:
         self.source.close()
 
 
-def run_all(jobs: Sequence[tuple[str, int, int]], processes: int, say: bool = True) -> list[Verdict]:
-    """Verdicts of all cases; one that takes its process with it is a defect, and the next process goes on behind it."""
+def run_all(
+    jobs: Sequence[tuple[str, int, int]], processes: int, say: bool = True, found: Found = lambda verdict: None
+) -> list[Verdict]:
+    """Verdicts of all cases, of those that there are if it is interrupted; `found` is told each as it comes.
+
+    One that takes its process with it is a defect, and the next process goes on behind it.
+    """
     all_kinds()
+    verdicts: list[Verdict] = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for verdict in _verdicts(jobs, processes, say):
+            verdicts.append(verdict)
+            found(verdict)
+    return verdicts
+
+
+def _verdicts(jobs: Sequence[tuple[str, int, int]], processes: int, say: bool) -> Iterator[Verdict]:
     waiting = [list(jobs[i : i + BATCH]) for i in range(0, len(jobs), BATCH)][::-1]
     workers: list[Worker] = []
-    verdicts: list[Verdict] = []
+    done = bad = 0
     begun = told = time.monotonic()
     while waiting or workers:
         while waiting and len(workers) < processes:
@@ -97,32 +113,32 @@ def run_all(jobs: Sequence[tuple[str, int, int]], processes: int, say: bool = Tr
                         worker.end()
                         workers.remove(worker)
                     elif isinstance(heard, Verdict):
-                        verdicts.append(heard)
+                        done, bad = done + 1, bad + (heard.outcome == DEFECT)
+                        yield heard
                     else:
                         worker.now = heard
             elif time.monotonic() - worker.heard > STUCK_S:
                 lost = f"hang: {STUCK_S:g} s without a word, where no signal reaches"
             if lost is not None:
-                verdicts.append(Verdict(*worker.now, DEFECT, lost, ("unknown",)))
                 worker.end()
                 workers.remove(worker)
                 if rest := worker.rest():
                     waiting.append(rest)
+                done, bad = done + 1, bad + 1
+                yield Verdict(*worker.now, DEFECT, lost, ("unknown",))
         if say and time.monotonic() - told > 10:
             told = time.monotonic()
-            bad = sum(v.outcome == DEFECT for v in verdicts)
-            print(f"{len(verdicts):,} of {len(jobs):,} cases, {bad} defects, {told - begun:.0f} s", file=sys.stderr)
-    return verdicts
+            print(f"{done:,} of {len(jobs):,} cases, {bad} defects, {told - begun:.0f} s", file=sys.stderr)
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
     """Verdicts by kind."""
     counts = Counter((v.kind, v.outcome) for v in verdicts)
-    lines = [f"{'kind':24} {'cases':>9} {REFUSED:>9} {ACCEPTED:>9} {DEFECT + 's':>9}"]
+    lines = [f"{'kind':32} {'cases':>9} {REFUSED:>9} {ACCEPTED:>9} {DEFECT + 's':>9}"]
     for name in [*dict.fromkeys(v.kind for v in verdicts), "all"]:
         found = [sum(n for (k, o), n in counts.items() if name in (k, "all") and o == each) for each in
                  (REFUSED, ACCEPTED, DEFECT)]  # fmt: skip
-        lines.append(f"{name:24} {sum(found):9,} {found[0]:9,} {found[1]:9,} {found[2]:9,}")
+        lines.append(f"{name:32} {sum(found):9,} {found[0]:9,} {found[1]:9,} {found[2]:9,}")
     return "\n".join(lines)
 
 
@@ -135,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", type=int, help="make one case again, and keep its files")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--show", type=int, default=3, help="how many defects of each sort to show (default: 3)")
-    parser.add_argument("--json", help="a file for all defects, one a line")
+    parser.add_argument("--json", help="a file that all defects are added to, one a line")
     options = parser.parse_args(arguments)
     kinds = all_kinds()
     if unknown := [name for name in options.kind or () if name not in kinds]:
@@ -145,19 +161,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return again(chosen[0], options.seed, options.case)
     begun = time.monotonic()
     jobs = [(name, options.seed, i) for name, n in shares(options.cases, chosen).items() for i in range(n)]
-    verdicts = run_all(jobs, options.processes)
-    defects = [v for v in verdicts if v.outcome == DEFECT]
-    sorts = Counter((v.kind, v.what[:60]) for v in defects)
     shown: Counter[tuple[str, str]] = Counter()
-    for verdict in defects:
-        shown[verdict.kind, verdict.what[:60]] += 1
-        if shown[verdict.kind, verdict.what[:60]] <= options.show:
-            print(f"[{sorts[verdict.kind, verdict.what[:60]]} alike] {verdict.kind}: {verdict}\n")
-    if options.json:
-        Path(options.json).write_text("".join(json.dumps(v.__dict__) + "\n" for v in defects))
+
+    def found(verdict: Verdict) -> None:
+        if verdict.outcome != DEFECT:
+            return
+        sort = verdict.kind, verdict.what[:60]
+        shown[sort] += 1
+        if shown[sort] <= options.show:
+            print(f"{verdict.kind}: {verdict}\n", flush=True)
+        if options.json:
+            with open(options.json, "a") as file:
+                file.write(json.dumps(vars(verdict)) + "\n")
+
+    verdicts = run_all(jobs, options.processes, found=found)
     print(table(verdicts))
     print(f"{time.monotonic() - begun:.0f} s on {options.processes} processes")
-    return 1 if defects else 0
+    return 1 if shown else 0
 
 
 def again(kind: Kind, seed: int, case: int) -> int:
