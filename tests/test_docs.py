@@ -47,6 +47,8 @@ NOT_RUN = {
     "needs Azure's published log",
     "needs a CUDA device",
     "needs torch",
+    "needs SLURM",
+    "needs a Ray cluster",
 }
 """Why blocks may not run."""
 
@@ -99,7 +101,7 @@ def test_nothing_is_left_out_silently():
     fences = re.compile(r"^```(\w*)$", re.MULTILINE)
     for page in (*blocks.PAGES, blocks.TUTORIAL):
         opening = fences.findall(page.read_text(encoding="utf-8"))[::2]
-        assert set(opening) <= {"bash", "python", "text", ""} | {"toml"}, page  # a new kind would never run
+        assert set(opening) <= {"bash", "python", "text", "yaml", ""}, page  # a new kind would never run
         assert sum(kind in ("bash", "python") for kind in opening) == len(blocks.blocks(page)), page
 
 
