@@ -32,6 +32,7 @@ FORMATS = 'CSV lines "time_s,rate_rps" (or a JSON list of {"time_s": …, "rate_
 
 TIMES_S = {
     **dict.fromkeys(("time_s", "time", "t", "t_s", "timestamp", "timestamp_s", "offset_s", "start_s", "seconds"), 1.0),
+    **dict.fromkeys(("date", "datetime"), 1.0),  # whose values are refused as dates
     **dict.fromkeys(("time_ms", "t_ms", "timestamp_ms", "offset_ms", "milliseconds"), 1e-3),
     **dict.fromkeys(("time_min", "t_min", "minutes"), 60.0),
     **dict.fromkeys(("time_h", "t_h", "hours"), 3600.0),

@@ -403,6 +403,7 @@ def test_files_are_read(tmp_path, text, kind):
         ("time,rate\n2024-05-01 00:00,5", "line 2: the date '2024-05-01 00:00'; write seconds"),
         ("time,rate\n0:7,5", "line 2: '0:7'"),
         ("time,time_ms\n0,5", "line 1: 'time,time_ms'; name the columns so"),
+        ("date,rate\n2024-5-1,5", "line 2: the date"),
         ("# x\ntimes,rpss\n0,5", "line 2: 'times,rpss'; did you mean time_s,rps?"),
         ("0,0\n5,0", "zeros only"),
         ("# linear\n0,1", "1"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +86,9 @@ def run(
         return INTERRUPTED
     finally:
         shown.end()
-    if not options.quiet:
+    if options.json:
+        print(json.dumps(asdict(made) | {"seconds": time.perf_counter() - begun}, indent=2))
+    elif not options.quiet:
         for note in (*notes, *made.notes):
             print(f"note: {note}", file=sys.stderr)
         print(_last_words(made, options.output, time.perf_counter() - begun))
