@@ -72,6 +72,15 @@ def test_one_client_of_so_many_requests(n, counts, family):
     assert counts != "exact" or abs(len(trace) - n) <= 1
 
 
+@pytest.mark.parametrize("each", [2, 64, 65, 66, 130])
+def test_runs_pass_the_end_of_the_window_at_every_position(each):
+    """Runs of a circle begin anywhere: of 2,000 some pass the window's end behind each of their requests."""
+    pool = tiny_pool("language", 1, windows=1, silent=False, occupancy=1.0).clone(2_000)
+    assert len(agree(pool, rate=2_000 * each / 600, duration=600, counts="exact")) == pytest.approx(
+        2_000 * each, rel=0.1
+    )
+
+
 @pytest.mark.parametrize("each", [0.01, 0.9, 1.1, 5, 33, 300])
 @pytest.mark.parametrize("counts", ["exact", "servegen", "renewal"])
 def test_many_clients(each, counts):

@@ -165,6 +165,18 @@ def test_a_sample_for_the_cv_is_bounded(monkeypatch):
         assert most / 4 < sum(seen) < 1.1 * most
 
 
+def test_burstiness_that_changes_late_counts():
+    """A clock that ticks for ten minutes, then Poisson arrivals for fifty."""
+    poisson = sg.generate(sg.pool([sg.client(rate=10, input_tokens=1, output_tokens=1)]), duration="50m")
+    late_us = poisson["arrival_us"] + 600_000_000
+    arrival_us = np.concatenate((np.arange(0, 600_000_000, 100_000), late_us))
+    trace = sg.Trace(
+        {"arrival_us": arrival_us, **{f"{n}_tokens": np.ones(len(arrival_us), int) for n in ("input", "output")}}
+    )
+    cv = sg.naive(trace).cv
+    assert np.unique(cv[cv > 0]).tolist() == [pytest.approx(1.0, abs=0.05)]
+
+
 def test_pooled_dependence_is_that_of_all_requests():
     """Two kinds of clients, one with long inputs and short outputs: ranks over all requests say so, within 0.02."""
     make = {"input_tokens": sg.distributions.LogNormal, "output_tokens": sg.distributions.LogNormal}

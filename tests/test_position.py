@@ -1,12 +1,17 @@
 """From gaps to microseconds: sums that fit, circles that close, clocks that never step back."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from servegen_gpu.backends.host.arrivals import first_renewals
+from servegen_gpu.backends.host.run_gaps import Runs, reached
 from servegen_gpu.law.position import RENEWAL_BITS, clock_us, from_start, on_circle, tick_bits
 from servegen_gpu.law.variates import gap_ticks
+from servegen_gpu.rules import CountRule
 
 CIRCLE = 2**32
 COUNTS = sorted(
@@ -40,6 +45,16 @@ def test_sums_never_overflow():
 def test_a_renewal_sum_passes_the_end_before_it_overflows():
     unit = 2**RENEWAL_BITS
     assert (unit - 1) + unit < 2**63
+
+
+def test_a_renewal_sum_at_the_end_of_the_window_is_outside():
+    """Of two runs; gaps of a window and more count as a window, so that sums are often just there."""
+    end = 2**RENEWAL_BITS
+    runs = Runs(np.array([0, 1]), np.array([1, 1]), np.array([3, 2]), np.array([5, 5]))
+    inside, last = reached(runs, np.array([end - 1, end, end + 1, 7, end - 1]))
+    assert (inside.tolist(), last.tolist()) == ([1, 2], [end + 1, end - 1])
+    cells = SimpleNamespace(rule=np.full(3, CountRule.RENEWAL), first_ticks=np.array([0, end - 1, end]))
+    assert first_renewals(cells).cell.tolist() == [0, 1]
 
 
 @PROPERTY

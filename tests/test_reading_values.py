@@ -67,6 +67,23 @@ def test_numbers_are_exact_in_every_unit(path, seconds, unit, epoch):
         assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("date", "hours"),
+    [
+        ("14:00:00-03:30", 17.5),
+        ("14:00:00 -03:30", 17.5),
+        ("14:00:00 +03:30", 10.5),
+        ("14:00:00-11", 25),
+        ("14:00Z", 14),
+    ],
+)
+def test_offsets_from_utc_have_a_sign(tmp_path, date, hours):
+    rows = ["2024-05-10T00:00:00Z", f"2024-05-10T{date}", "2024-05-12T00:00:00Z"]
+    path = tmp_path / "t.csv"
+    path.write_text("timestamp,input,output\n" + "".join(f"{time},1,1\n" for time in rows))
+    assert sg.read_trace(path)["arrival_us"].tolist() == [0, int(hours * 3_600_000_000), 172_800_000_000]
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1)), min_size=1, max_size=20),
