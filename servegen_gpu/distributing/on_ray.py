@@ -88,7 +88,12 @@ def tasks(
     ray = import_ray()
     own = not ray.is_initialized()
     if own:
-        ray.init(log_to_driver=False)
+        try:
+            ray.init(log_to_driver=False)
+        except Exception as error:  # a ConnectionError, ValueError or RuntimeError, as versions have it
+            got = f"{type(error).__name__}: {(str(error).strip() or 'no more').splitlines()[0][:200]}"
+            fix = "check RAY_ADDRESS, or unset it for a cluster on this machine alone"
+            raise OptionError("a Ray cluster", got, fix) from error
     try:
         yield from _tasks(ray, function, ray.put(shared), iter(items), workers)
     finally:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from servegen_gpu.disk import explained
+from servegen_gpu.disk import explained, scratch_directory
 from servegen_gpu.errors import OptionError, OutputError, ServeGenError
 from servegen_gpu.formats.atomic import new_file
 from servegen_gpu.text import open_file
@@ -49,6 +48,9 @@ class Directory:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Directory, (Path(os.path.abspath(self.path)),)  # other processes may be elsewhere
 
     def at(self, name: str) -> Path:
         """The file of a name."""
@@ -159,8 +161,8 @@ class Remote:
     @contextmanager
     def new(self, name: str) -> Iterator[Path]:
         """A path to write a file to, on this machine, from where it is copied once it is complete."""
-        with tempfile.TemporaryDirectory(prefix="servegen-") as folder:
-            made = Path(folder) / name
+        with scratch_directory() as folder:
+            made = folder / name
             yield made
             with _explained(self.url, "written"), self._arriving(name) as path:
                 self.files_of.put_file(str(made), path)

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.conftest import BUCKET, Store
+from machines.stores import BUCKET, Store
 
 import servegen_gpu as sg
 from servegen_gpu.cli import main
 from servegen_gpu.formats.store import store_at
+
+# s3fs leaves its sessions to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 KEYWORDS: dict[str, Any] = {"rate": 5, "duration": "20m", "warmup": "20m", "seed": 7}
 SIZES = ["--clients", "40", "--rate", "5", "--duration", "20m", "--warmup", "20m", "--seed", "7"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed.conftest import Store
-from distributed.killed import killing, watching
+from machines.killed import killing, watching
+from machines.stores import Store
 from profiles import REPOSITORY
 
 import servegen_gpu as sg
@@ -71,6 +71,47 @@ def test_the_same_with_parts_in_a_store(pool: sg.ClientPool, here: Path, store: 
     assert made.digest == sg.Trace.concat(list(open_parted(here).slabs())).digest().hex
 
 
+NODES = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+import servegen_gpu as sg
+out, rate, parts = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+node = cluster.add_node(num_cpus=3, object_store_memory=100 << 20)
+ray.init(address=cluster.address, log_to_driver=False)
+cluster.wait_for_nodes()
+
+def remove():
+    while len(list(out.glob("_parts/0*"))) < 2:
+        time.sleep(0.02)
+    cluster.remove_node(node, allow_graceful=False)
+
+removed = threading.Thread(target=remove)
+removed.start()
+pool = sg.population("deepseek-r1", clients=200)
+more = {"duration": "30m", "warmup": "10m", "seed": 7, "backend": "numpy"}
+sg.distributed(pool, out, parts, on="ray", rate=rate, **more)
+removed.join()
+print(len(ray.nodes()), sum(node["Alive"] for node in ray.nodes()))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_a_machine_that_is_lost_loses_nothing(here: Path, tmp_path: Path) -> None:
+    """With three of four processors, after two parts."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", NODES, str(tmp_path / "out"), str(KEYWORDS["rate"]), str(PARTS)]
+    done = subprocess.run(
+        command, env=environment | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "2 1"
+    assert contents(tmp_path / "out") == contents(here)
+
+
 def test_workers_that_die_each_time_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from servegen_gpu.distributing import on_ray
 
@@ -118,20 +159,13 @@ def test_a_study_goes_on_where_another_place_stopped(pool: sg.ClientPool, tmp_pa
     assert filecmp.cmp(*paths, shallow=False)
 
 
-COMMAND = """
-import ray, sys
-from servegen_gpu.cli import main
-ray.init(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_ctrl_c_keeps_finished_parts(tmp_path: Path) -> None:
     path = tmp_path / "out"
     generate = ["generate", "deepseek-r1", "--clients", "200", "--rate", "400", "--duration", "1h", "--warmup", "10m"]
     generate += ["--backend", "numpy", "--parts", "40", "--on", "ray", "-o", str(path)]
-    command = [sys.executable, "-c", COMMAND, *generate]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "servegen_gpu", *generate]
+    address = ray.get_runtime_context().gcs_address
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "RAY_ADDRESS": address}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
         until = time.monotonic() + 60
         while len(store_at(path).files("_parts")) < 4 and time.monotonic() < until:

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import os
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
-
-BUCKET = "parts"
+from machines.stores import BUCKET, Store
 
 
 @pytest.fixture(scope="session")
 def cluster(store: Store) -> Iterator[None]:
     """Ray with four processors, whatever there are; its workers know the store."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=4, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+    # one of its own, whatever else runs on this machine
+    ray.init("local", num_cpus=4, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-@dataclass
-class Store:
-    """A store like S3; empty where moto is missing."""
-
-    endpoint: str = ""
-
-    def needed(self) -> str:
-        """The address of the bucket; skips the test where there is none."""
-        if not self.endpoint:
-            pytest.skip("no s3fs and moto")
-        return f"s3://{BUCKET}"
-
-    def without_rights(self) -> None:
-        """From now on, nobody has any rights."""
-        self._reset_auth(b"0")
-
-    def with_rights(self) -> None:
-        """From now on, all have all rights, as at first."""
-        self._reset_auth(b"inf")
-
-    def _reset_auth(self, count: bytes) -> None:
-        plain = {"Content-Type": "application/octet-stream"}
-        request = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", count, plain, method="POST")
-        urllib.request.urlopen(request).close()
 
 
 @pytest.fixture(scope="session")
