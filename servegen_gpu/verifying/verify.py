@@ -14,7 +14,7 @@ from typing import Any
 from servegen_gpu import options
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.digest import NO_ROWS, Digest
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, ServeGenError
 from servegen_gpu.formats.recorded import TraceFile, digest_recorded, files_of, manifest_digest, size_stated
 from servegen_gpu.provenance import share_of, whole_of
 from servegen_gpu.trace import Trace
@@ -121,6 +121,23 @@ def verify(
     result = _Result(name, files)
     if difference := _out_of_place(files):
         return result.found(difference)
+    try:
+        return _looked_at(result, pool, share, rate, digest_only, backend, memory)
+    except _DamageError as damage:
+        return result.found(damage.difference)
+
+
+def _looked_at(
+    result: _Result,
+    pool: ClientPool | None,
+    share: float | None,
+    rate: Any,
+    digest_only: bool,
+    backend: str,
+    memory: float | str,
+) -> Verified:
+    """`verify` of files that are where they should be."""
+    files = result.files
     if digest_only:
         if share is not None or digest_recorded(files) is None:
             got, fix = ("a sample", "leave out one") if share is not None else ("none", "make the trace again")
@@ -128,9 +145,9 @@ def verify(
         return result.found(_other_digest(result, _digests_of(files)))
     about = files[0].provenance
     made = again(about, pool, rate, backend, memory)
-    region = share_of(about, name) if len(_shares(files)) == 1 else (0, 1)
+    region = share_of(about, result.path) if len(_shares(files)) == 1 else (0, 1)
     if made.requests is not None and made.requests != result.rows:
-        return result.found(Difference(path, None, "rows:", f"{result.rows:,}", f"{made.requests:,}"))
+        return result.found(Difference(result.path, None, "rows:", f"{result.rows:,}", f"{made.requests:,}"))
     if share is None:
         return _all(result, made, region)
     made.check_shares()
@@ -191,8 +208,25 @@ def _out_of_place(files: Sequence[TraceFile]) -> Difference | None:
     return None
 
 
+class _DamageError(Exception):
+    """Rows that cannot be read."""
+
+    def __init__(self, file: TraceFile, error: ServeGenError) -> None:
+        super().__init__(str(error))
+        got = f"cannot be read: expected {error.expected}, got {error.got}:"
+        self.difference = Difference(file.path, None, "rows", got, "those that were written")
+
+
+def _read(file: TraceFile, slabs: Iterator[Trace]) -> Iterator[Trace]:
+    """Slabs of a file of ours: what cannot be read is not what was written."""
+    try:
+        yield from slabs
+    except ServeGenError as error:
+        raise _DamageError(file, error) from None
+
+
 def _digests_of(files: Iterable[TraceFile]) -> list[Digest]:
-    return [sum((Digest.of(slab.columns) for slab in file.slabs()), NO_ROWS) for file in files]
+    return [sum((Digest.of(slab.columns) for slab in _read(file, file.slabs())), NO_ROWS) for file in files]
 
 
 def _other_digest(result: _Result, digests: Sequence[Digest]) -> Difference | None:
@@ -212,7 +246,7 @@ def _all(result: _Result, made: Again, region: tuple[int, int]) -> Verified:
 
     def read() -> Iterator[tuple[TraceFile, Trace]]:
         for at, file in enumerate(result.files):
-            for slab in file.slabs():
+            for slab in _read(file, file.slabs()):
                 digests[at] += Digest.of(slab.columns)
                 yield file, slab
 
@@ -231,7 +265,7 @@ def _slices(result: _Result, made: Again, region: tuple[int, int], part: float) 
         begin_us, end_us = made.span_us((k, of))
         first, last = region[0] * of // region[1], (region[0] + 1) * of // region[1] - 1
         span_us = (-ALWAYS_US if k == first else begin_us, ALWAYS_US if k == last else end_us)
-        found = ((file, slab) for file, read in readers for slab in read(span_us))
+        found = ((file, slab) for file, rows_in in readers for slab in _read(file, rows_in(span_us)))
         same, difference = compared(result.path, found, made.slabs((k, of)), begin_us <= last_us < end_us)
         rows += same
         if difference is not None:
