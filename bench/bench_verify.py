@@ -50,9 +50,9 @@ def main() -> None:
             steps = {"generate": ("generate", workload, *rate, "-o", out)}
             steps |= {f"verify, {name}": ("verify", out, *CHECKS[name]) for name in options.checks}
             for what, words in steps.items():
-                results.append({"workload": workload} | measured(what, words))
+                results.append({"workload": workload, "requests": options.requests} | measured(what, words))
                 print(results[-1], flush=True)
-    write_json(options.json, {"requests": options.requests, "cases": results})
+    write_json(options.json, {"cases": results})
 
 
 if __name__ == "__main__":
