@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -183,7 +184,7 @@ class Comparison:
                 other=Side(**d["other"]),
                 naive=None if naive is None else Side(**naive),
                 dispersion_error=d["dispersion_error"],
-                block_s=int(d["block_s"]),
+                block_s=operator.index(d["block_s"]),
                 notes=tuple(d["notes"]),
                 curves=d["curves"],
             )

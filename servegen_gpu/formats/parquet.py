@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats import thrift
+from servegen_gpu.formats import footer, thrift
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.checked import AGAIN, json_of, number_of, provenance_of, types_of
@@ -191,7 +191,7 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
         with opened(path) as bytes_of, pq.ParquetFile(bytes_of) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
             types = _own_types(file.schema_arrow, path)
-            check_lists(file.metadata, path)
+            check_lists(opened, path)
             if not file.num_row_groups:
                 table = file.read()
                 yield from_arrow(table.cast(types) if types else table, provenance, first_row, path)
@@ -303,13 +303,10 @@ def is_ours(path: Path) -> bool:
         with open_file(path) as file:  # pyarrow takes no names that are no Unicode
             if file.read(len(MAGIC)) != MAGIC:
                 return False
-            about = pq.read_metadata(file)
+            stated = pq.read_metadata(file).metadata or {}
+            return PROVENANCE_KEY in stated and not any(chunk.has_dictionary for chunk in footer.chunks(file, 1))
     except (pa.ArrowException, OSError):
         return False
-    if PROVENANCE_KEY not in (about.metadata or {}):
-        return False
-    columns = range(about.num_columns if about.num_row_groups else 0)
-    return not any(about.row_group(0).column(at).has_dictionary_page for at in columns)
 
 
 def has_ours(directory: Path) -> bool:

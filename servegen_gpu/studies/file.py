@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats import footer
 from servegen_gpu.formats.atomic import new_file
 from servegen_gpu.formats.own import refuse_foreign
 from servegen_gpu.formats.reading import sources
@@ -30,6 +31,8 @@ FILE_FORMAT = 1
 """Raised whenever older files can no longer be read."""
 MOST_HEADER_BYTES = 1 << 24
 MOST_CELLS = 1 << 27
+MOST_NUMBER = 1e100
+"""Beyond it, sums of squares overflow, and no figure of a workload lies."""
 MOST_BYTES = 1 << 31
 """Of a table that is read: a file may claim anything."""
 
@@ -108,10 +111,9 @@ def read_study(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], pd.Da
             cells = about.num_rows * about.num_columns
             if cells > MOST_CELLS or size > MOST_BYTES:
                 _refuse(path, f"{about.num_rows:,} rows of {about.num_columns:,} columns in {size:,} bytes")
-            for at in groups:
-                for column in range(about.num_columns):
-                    if about.row_group(at).column(column).has_dictionary_page:
-                        _refuse(path, f"the column {about.schema.column(column).path} with a dictionary")
+            for chunk in footer.chunks(opened):
+                if chunk.has_dictionary:
+                    _refuse(path, f"the column {chunk.path} with a dictionary")
             table = file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OptionError):
@@ -128,6 +130,10 @@ def read_study(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], pd.Da
             _refuse(path, f"the column {field.name} of {field.type}")
         if table[field.name].null_count:
             _refuse(path, f"nulls in the column {field.name}")
+        if of.is_floating(field.type):
+            numbers = np.abs(table[field.name].to_numpy())
+            if (np.isfinite(numbers) & (numbers > MOST_NUMBER)).any():
+                _refuse(path, f"a number beyond {MOST_NUMBER:g} in the column {field.name}")
     return kind, settings, table.replace_schema_metadata().to_pandas()
 
 

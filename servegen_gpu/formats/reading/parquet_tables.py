@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats import footer
 from servegen_gpu.text import open_file
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def parquet_head(path: Path, rows: int) -> Head:
             texts = [name for name in schema.names if _is_text(schema, name)]
             opened.seek(0)
             with pq.ParquetFile(opened, read_dictionary=texts) as listed:
-                check_lists(about, path)
+                check_lists(opened, path)
                 head = next(listed.iter_batches(rows), None)
             first = [] if head is None else _shortened(pa.table([*head.columns], list(schema.names))).to_pylist()
             return Head(tuple(schema.names), about.num_rows, frozenset(schema.metadata or {}), first)
@@ -88,20 +89,19 @@ def parquet_tables(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
             opened.seek(0)
             texts = [name for name in wanted if _is_text(schema, name)]
             with pq.ParquetFile(opened, read_dictionary=texts) as listed:
-                check_lists(file.metadata, path)
+                check_lists(opened, path)
                 for batch in listed.iter_batches(TABLE_ROWS, columns=wanted):
                     yield _decoded(pa.table(batch), path).select(list(names))
     except (pa.ArrowException, OSError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}"[:300], "check the file") from None
 
 
-def check_lists(about: Any, path: Any) -> None:
-    """Refuse a row group whose lists claim more items than memory has; `about` is the metadata of the file."""
-    for group in map(about.row_group, range(about.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            if column.num_values > MOST_ITEMS and column.num_values > group.num_rows:
-                got = f"{column.num_values:,} of {column.path_in_schema}"
-                _refuse(path, f"lists of at most {MOST_ITEMS:,} items in a row group", got, "write smaller row groups")
+def check_lists(file: Any, path: Any) -> None:
+    """Refuse a row group whose lists claim more items than memory has."""
+    for chunk in footer.chunks(file):
+        if chunk.values > max(MOST_ITEMS, chunk.rows):
+            got = f"{chunk.values:,} of {chunk.path}"
+            _refuse(path, f"lists of at most {MOST_ITEMS:,} items in a row group", got, "write smaller row groups")
 
 
 def _is_text(schema: pa.Schema, name: str) -> bool:
