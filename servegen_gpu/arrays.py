@@ -61,7 +61,7 @@ def save_arrays(path: str | os.PathLike[str], header: Mapping[str, Any], arrays:
     members = {HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)} | dict(arrays)
     real = Path(os.path.realpath(path))
     sweep(real.parent)
-    with new_temporary(real.parent) as made:
+    with new_temporary(real.parent, like=[real]) as made:
         with open(os.dup(made.descriptor), "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for name, array in members.items():

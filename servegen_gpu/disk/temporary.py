@@ -16,11 +16,10 @@ import os
 import platform
 import re
 import secrets
-import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,20 +61,35 @@ class Temporary:
 
 @contextmanager
 def new_temporary(
-    parent: Path, mode: int = 0o666, *, directory: bool = False, suffix: str = ".tmp"
+    parent: Path, mode: int = 0o666, *, like: Iterable[Path] = (), directory: bool = False, suffix: str = ".tmp"
 ) -> Iterator[Temporary]:
-    """A new file or directory in `parent`, of this process alone; removed at the end if it still has its name."""
-    made = _made(parent, mode, directory, suffix)
+    """A new file or directory in `parent`, of this process alone; removed at the end if it still has its name.
+
+    A file has the mode, and as far as this user may the owner, of the first of the files `like` that is there.
+    """
+    older = next(filter(None, map(_regular, like)), None)
+    made = _made(parent, mode if older is None else older.st_mode & 0o777, directory, suffix)
+    if older is not None:
+        with suppress(OSError):
+            os.fchown(made.descriptor, older.st_uid, older.st_gid)
+        with suppress(OSError):
+            os.fchmod(made.descriptor, stat.S_IMODE(older.st_mode))
     try:
         yield made
     finally:
-        if is_at(made.descriptor, made.path):  # else it has another name, and this one is gone or something else's
-            if directory:
-                shutil.rmtree(made.path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    made.path.unlink()
-        os.close(made.descriptor)
+        there = is_at(made.descriptor, made.path)  # else it has another name, and this one is gone or something else's
+        os.close(made.descriptor)  # first, as to look into a directory takes one
+        if there:
+            _remove_all(made.path)
+
+
+def _regular(path: Path) -> os.stat_result | None:
+    """What is known of a file that is there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about if stat.S_ISREG(about.st_mode) else None
 
 
 @contextmanager
@@ -168,9 +182,20 @@ def _remove(path: Path) -> None:
         if not path.is_dir():
             path.unlink()
         elif path.name.endswith(SPILL):
-            shutil.rmtree(path)
+            _remove_all(path)
         else:
             remove_own(path, lambda file: OWN.fullmatch(file.name) is not None)
+
+
+def _remove_all(path: Path) -> None:
+    """Remove a file, or a directory with what is in it, with one descriptor for each of its levels."""
+    with suppress(OSError):
+        if not path.is_dir() or path.is_symlink():
+            path.unlink()
+            return
+        for name in os.listdir(path):
+            _remove_all(path / name)
+        path.rmdir()
 
 
 def remove_own(folder: Path, own: Callable[[Path], bool]) -> None:

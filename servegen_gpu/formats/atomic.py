@@ -130,7 +130,7 @@ def new_file(path: Path, shown: Path | None = None) -> Iterator[Sink]:
         renames = []
         for suffix, data in sink.beside.items():
             other = real.with_name(real.name + suffix)
-            name, more = stack.enter_context(_staged(other, other, like=real))
+            name, more = stack.enter_context(_staged(other, other, real))
             more.write(data)
             more.finish()
             renames.append((name, other.name))
@@ -153,30 +153,14 @@ def _special(path: Path, shown: Path) -> Iterator[Sink]:
 
 
 @contextmanager
-def _staged(target: Path, shown: Path, like: Path | None = None) -> Iterator[tuple[str, Sink]]:
+def _staged(target: Path, shown: Path, *like: Path) -> Iterator[tuple[str, Sink]]:
     """A file under a temporary name in the directory of its target, and that name."""
     with ExitStack() as stack:
         with explained(shown):
-            older = next((about for path in (target, like, shown) if path and (about := _regular(path))), None)
-            mode = 0o666 if older is None else stat.S_IMODE(older.st_mode)
-            made = stack.enter_context(new_temporary(target.parent, mode & 0o777))
-            if older is not None:
-                with suppress(OSError):
-                    os.fchown(made.descriptor, older.st_uid, older.st_gid)
-                with suppress(OSError):
-                    os.fchmod(made.descriptor, mode)
+            made = stack.enter_context(new_temporary(target.parent, like=(target, *like, shown)))
             sink = Sink(made.descriptor, shown)
         stack.callback(sink.release)
         yield made.path.name, sink
-
-
-def _regular(path: Path) -> os.stat_result | None:
-    """What is known of a file that is there."""
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return about if stat.S_ISREG(about.st_mode) else None
 
 
 def descriptor(path: Path) -> int | None:

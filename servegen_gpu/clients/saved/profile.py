@@ -113,7 +113,7 @@ def check_target(path: Path, overwrite: bool = False) -> None:
     if not path.is_dir():
         raise OutputError("a directory to save the pool in", f"the file {path}", "choose another path")
     there = sorted(os.listdir(path))
-    if strange := [name for name in there if not _OURS.fullmatch(name)]:
+    if (strange := [name for name in there if not _OURS.fullmatch(name)]) and not overwrite:
         raise OutputError(
             "a new directory, or an older profile to replace", f"{strange[0]!r:.60} in {path}", "choose another path"
         )
