@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.histories import Ended, Shortened
-from servegen_gpu.options import integer
+from servegen_gpu.options import check_choice, integer
 from servegen_gpu.provenance import noted
 from servegen_gpu.request.by_hand import ITEMS, on_device
 from servegen_gpu.trace import Trace
@@ -149,8 +149,7 @@ class Cut:
     def __post_init__(self) -> None:
         if self.requests is not None and integer("requests", self.requests, 2**63 - 1) < 1:
             raise OptionError("requests from 1 on", repr(self.requests), "ask for some, or leave it out")
-        if self.over not in OVERS:
-            raise OptionError(f"over as {' or '.join(OVERS)}", repr(self.over), "change over")
+        check_choice("over", self.over, OVERS)
         if self.limits:
             self.limiter()
         elif self.over != "cap":
@@ -192,8 +191,7 @@ class Limiter:
     """
 
     def __init__(self, max_input: int | None, max_output: int | None, over: Over, requests: int | None = None) -> None:
-        if over not in OVERS:
-            raise OptionError(f"over as {' or '.join(OVERS)}", repr(over), "change over")
+        check_choice("over", over, OVERS)
         given = {"max_input": max_input, "max_output": max_output}
         most = {name: _at_least_one(name, value) for name, value in given.items() if value is not None}
         if not most:

@@ -6,9 +6,10 @@ import math
 import operator
 import re
 import sys
+from collections.abc import Iterable
 from decimal import Decimal
 
-from servegen_gpu.errors import OptionError
+from servegen_gpu.errors import OptionError, unknown
 
 TIME_UNITS_S = {
     **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
@@ -141,6 +142,13 @@ def integer(name: str, value: object, largest: int, least: int = 0) -> int:
     if found is None or not least <= found <= largest:
         raise OptionError(f"{name} as an integer from {least} to {largest}", repr(value), f"change {name}")
     return found
+
+
+def check_choice(name: str, value: object, choices: Iterable[str], fix: str = "choose one of them") -> None:
+    """Refuse a value that is none of the choices, whatever it is."""
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise unknown(name, value, known, fix)
 
 
 def budget_bytes(memory: float | str) -> int:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from servegen_gpu.clients.correlation import spearman_matrix
 from servegen_gpu.clients.pool import ClientPool
-from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.errors import OptionError
 from servegen_gpu.law.dependence import KINDS, mixing_matrix
+from servegen_gpu.options import check_choice
 from servegen_gpu.request.schema import scalar_field_count
 
 COUNT_RULES = ("auto", "exact", "renewal", "servegen")
@@ -29,12 +30,6 @@ class CountRule(IntEnum):
     EXACT = 0
     RENEWAL = 1
     SERVEGEN = 2
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        raise unknown(name, value, choices)
 
 
 def check_rules(counts: str, dependence: str, occupancy: str, empty: str, past_end: str) -> None:

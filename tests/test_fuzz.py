@@ -1,4 +1,4 @@
-"""The fuzz harness: good inputs of every kind are accepted, and planted defects are found."""
+"""A short fuzz run over every kind of input; good inputs are accepted, and planted defects are found."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from fuzz.kind import Good, Kind, Place, Refused, all_kinds, must
 from servegen_gpu.errors import ProfileError
 
 KINDS = all_kinds()
+CASES, SHARDS, SEED = 10_000, 20, 15
+JOBS = [(name, i) for name, n in run.shares(CASES, list(KINDS.values())).items() for i in range(n)]
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_mutated_inputs_are_refused_in_a_sentence_or_right(shard):
+    verdicts = [case.run_case(KINDS[name], SEED, i) for name, i in JOBS[shard::SHARDS]]
+    defects = [str(verdict) for verdict in verdicts if verdict.outcome == case.DEFECT]
+    assert not defects, "\n".join(defects[:10])
+    assert {verdict.outcome for verdict in verdicts} == {case.REFUSED, case.ACCEPTED}
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from servegen_gpu.backends.contract import Backend
-from servegen_gpu.errors import OptionError, VariableError, unknown
+from servegen_gpu.errors import OptionError, VariableError
+from servegen_gpu.options import check_choice
 
 BACKENDS = ("numpy", "native", "cupy", "jax")
 
@@ -12,8 +13,7 @@ def choose_backend(name: str = "auto") -> Backend:
     """A backend by name, or the fastest that works here; a name never gives another backend."""
     from servegen_gpu.backends.host.backend import NumpyBackend
 
-    if name not in ("auto", *BACKENDS):
-        raise unknown("a backend", name, ("auto", *BACKENDS))
+    check_choice("a backend", name, ("auto", *BACKENDS))
     if name == "numpy":
         return NumpyBackend()
     if name == "jax":

@@ -22,7 +22,8 @@ from servegen_gpu.clients.named import AnyPool, as_pool
 from servegen_gpu.clients.pool import ClientPool
 from servegen_gpu.clients.pooled import active_cells, pooled_rank_correlation, pooled_tables
 from servegen_gpu.clients.stated.arrivals import Arrivals
-from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.errors import OptionError
+from servegen_gpu.options import check_choice
 from servegen_gpu.request.families import FAMILIES, NO_FAMILY
 from servegen_gpu.request.schema import scalar_field_count
 from servegen_gpu.request.tables import Tables
@@ -88,11 +89,9 @@ def naive(
     >>> sg.naive(pool.span(9 * 3600, 12 * 3600), family="weibull", cv=1.3)
     >>> sg.naive(sg.read_trace("trace.parquet"), lengths_over="window")
     """
+    check_choice("a family", family, ("poisson", *FAMILIES))
     family = POISSON if family == "poisson" else family
-    if family not in FAMILIES:
-        raise unknown("a family", family, ("poisson", *FAMILIES))
-    if dependence not in DEPENDENCES:
-        raise unknown("dependence", dependence, DEPENDENCES)
+    check_choice("dependence", dependence, DEPENDENCES)
     if isinstance(cv, str) and cv != "fit":
         raise OptionError("cv as a number, or 'fit'", repr(cv)[:60], "change cv")
     found = as_pool(source) if isinstance(source, str | os.PathLike) else source

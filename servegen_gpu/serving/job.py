@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.errors import OptionError, unknown
-from servegen_gpu.options import integer
+from servegen_gpu.errors import OptionError
+from servegen_gpu.options import check_choice, integer
 from servegen_gpu.serving.server import Server
 from servegen_gpu.trace import Trace
 
@@ -101,8 +101,7 @@ def job_of(trace: Trace, server: Server, instances: int, routing: Routing, prefi
         If the trace lacks a column, there is no such number of instances or routing, or the work may take 146 years.
     """
     instances = integer("instances", instances, MOST_INSTANCES, 1)
-    if routing not in ROUTINGS:
-        raise unknown("routing", routing, ROUTINGS)
+    check_choice("routing", routing, ROUTINGS)
     if prefix_cache and routing != "session-affine":
         raise OptionError("prefix_cache with session-affine routing", f"{routing!r}", "change routing")
     needed = ["arrival_us", "input_tokens", "output_tokens"]

@@ -12,7 +12,7 @@ MOST_BYTES = 1 << 22
 """A mutated file is not larger."""
 
 _VALUE = re.compile(rb"\"[^\"\n]*\"|'[^'\n]*'|(?<![\w.])[-+]?\d[\w.+-]*|\[[^\[\]]*\]|\{[^{}]*\}|true|false|null")
-_KEY = re.compile(rb"[A-Za-z_]\w*(?=\s*[=:\]])|\"[^\"\n]*\"(?=\s*:)")
+_KEY = re.compile(rb"(?<!\w)[A-Za-z_]\w*(?=[ \t]*[=:\]])|\"[^\"\n]*\"(?=[ \t]*:)")
 
 
 def flip(data: bytes, random: Random) -> bytes:

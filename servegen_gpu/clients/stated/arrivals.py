@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from servegen_gpu.errors import OptionError, unknown
+import numpy as np
+
+from servegen_gpu.errors import OptionError
+from servegen_gpu.options import check_choice
 from servegen_gpu.request.families import FAMILIES, WITH_SHAPE, GapFamily, settled
 
 
@@ -27,11 +30,13 @@ class Arrivals:
     cv: float | None = None
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise unknown("arrivals", self.family, FAMILIES)
+        check_choice("arrivals", self.family, FAMILIES)
         given = [name for name in ("shape", "cv") if getattr(self, name) is not None]
         if len(given) == 2:
             raise OptionError("shape or cv", f"shape {self.shape} and cv {self.cv}", "leave out one of them")
+        value = getattr(self, given[0]) if given else 1
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise OptionError(f"{given[0]} as a number", repr(value)[:60], f"change {given[0]}")
         if not self.row.has_shape:
             if self.cv not in (None, 1) or self.shape not in (None, 1):
                 got = f"{given[0]} {getattr(self, given[0])}"
@@ -41,9 +46,7 @@ class Arrivals:
             raise OptionError(f"the shape or the cv of {self.family} gaps", "neither", "give one of them")
         else:
             low, high = self.row.cv_range if given == ["cv"] else self.row.shape_range
-            value = getattr(self, given[0])
-            real = hasattr(value, "__float__") and not isinstance(value, bool)
-            if not (real and low <= float(value) <= high):
+            if not low <= value <= high:
                 raise OptionError(f"a {given[0]} from {low:g} to {high:g}", repr(value)[:60], f"change {given[0]}")
 
     @property

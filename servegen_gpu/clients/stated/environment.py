@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from servegen_gpu.clients.stated.distribution import Array, number, numbers, rounded
-from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.errors import OptionError
 from servegen_gpu.law.environment import MAX_OCTAVE, factor_of
+from servegen_gpu.options import check_choice
 
 Each = Literal["pool", "group", "client"]
 MAX_CELL_S, MAX_KNOTS = 86_400.0, 1 << 14
@@ -211,8 +212,7 @@ class Environment:
         cell_s = number("cell_s", self.cell_s, 1e-3, high=MAX_CELL_S)
         if abs(cell_s * 1e3 - round(cell_s * 1e3)) > 1e-6:
             raise OptionError("cell_s in whole milliseconds", f"{cell_s!r}", "change cell_s")
-        if self.each not in get_args(Each):
-            raise unknown("each", self.each, get_args(Each))
+        check_choice("each", self.each, get_args(Each))
         if not isinstance(self.octaves, Mapping) or not self.octaves:
             raise OptionError("octaves as {k: weight}", repr(self.octaves)[:60], "such as {2: 0.5, 6: 0.5}")
         weights: dict[int, float] = {}

@@ -15,7 +15,8 @@ import numpy as np
 
 from servegen_gpu.clients.stated.distribution import Distribution, number
 from servegen_gpu.clients.stated.turn_tables import MAX_SESSION_S, TurnTables, new_tokens_grid, turn_tables
-from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.errors import OptionError
+from servegen_gpu.options import check_choice
 
 Growth = Literal["sorted", "history", "edit"]
 GROWTHS: tuple[Growth, ...] = get_args(Growth)
@@ -70,8 +71,7 @@ class TurnModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "share", number("share", self.share, 0, high=1))
         object.__setattr__(self, "session_s", number("session_s", self.session_s, 1, high=MAX_SESSION_S))
-        if self.growth not in GROWTHS:
-            raise unknown("growth", self.growth, GROWTHS)
+        check_choice("growth", self.growth, GROWTHS)
         if self.growth == "sorted" and self.new_tokens is not None:
             expected = "new_tokens with growth='history' or 'edit'"
             raise OptionError(expected, "new_tokens with 'sorted'", "leave out one of them")
