@@ -17,7 +17,7 @@ from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.cli import main
 from servegen_gpu.clients.stated import tabulate
 from servegen_gpu.errors import OptionError, ProfileError, RateError
-from servegen_gpu.options import MAX_TIME_S, seconds
+from servegen_gpu.options import MAX_TIME_S, seconds, whole
 from servegen_gpu.request.families import GAMMA, ROWS
 from servegen_gpu.schedules import LEAST_RATE_RPS, MAX_RATE_RPS
 
@@ -174,3 +174,56 @@ def test_a_survey_of_many_requests_remembers_few_sums(counts, monkeypatch):
         assert isinstance(backend, NumpyBackend)
         runs = len(backend._surveyor._known.find(workload.packed)[2].runs)
         assert runs > 5_000 if sums > 100 else 50 <= runs <= 150
+
+
+# --- arguments of Python that are no such thing
+
+NO_INTEGERS = (True, 1.0, "1", None, [1], (), np.array([1]), np.array([]), np.array("a"), np.array(1.5), 1j, object())
+
+
+@pytest.mark.parametrize("value", NO_INTEGERS)
+def test_what_is_no_integer(value):
+    assert whole(value) is None
+    for name in ("seed", "replica", "requests", "max_input"):
+        if value is not None or name in ("seed", "replica"):
+            with pytest.raises(OptionError, match=f"{name} as an integer|{name} as a number"):
+                sg.stream(tiny_pool(), **{name: value})
+
+
+@pytest.mark.parametrize("value", [7, np.int8(7), np.uint64(7), np.array(7)], ids=repr)
+def test_what_is_an_integer(value):
+    found = whole(value)
+    assert found == 7
+    assert type(found) is int
+
+
+@pytest.mark.parametrize("value", [(0,), (0, 1, 2), ("0", "1"), (0, 0), (-1, 3), 5, None, [], np.array([0, 1]), "0/3"])
+def test_what_is_no_shard(value):
+    with pytest.raises(OptionError, match="a shard like"):
+        sg.stream(tiny_pool(), shard=value)
+
+
+@pytest.mark.parametrize("value", [np.array(["exact", "renewal"]), [], {}, 3, b"exact"], ids=repr)
+def test_what_is_no_choice(value):
+    for name, what in {"counts": "counts", "past_end": "past_end", "backend": "a backend", "over": "over"}.items():
+        with pytest.raises(OptionError, match=f"{what} among"):
+            sg.stream(tiny_pool(), **{name: value})
+    with pytest.raises(OptionError, match="arrivals among"):
+        sg.Arrivals(value)
+    with pytest.raises(OptionError, match="shape as a number"):
+        sg.Arrivals("gamma", shape=np.array([1.0, 2.0]))
+
+
+def test_a_benchmark_with_numbers_of_no_server(tmp_path):
+    head = "input_tokens,output_tokens,concurrency,ttft_ms,tpot_ms\n"
+    rows = ["100,10,1,20,12", "900,10,1,90,12", "100,90,8,20,14", "900,90,32,90,18", "5000,50,4,400,13"]
+    file = tmp_path / "sweep.csv"
+    for cell, name in enumerate(("input_tokens", "output_tokens", "concurrency", "ttft_ms", "tpot_ms")):
+        for number in ("1e300", "1e-300", "inf", "-1"):
+            if number == "1e-300" and name.endswith("tokens"):
+                continue
+            cells = rows[2].split(",")
+            cells[cell] = number
+            file.write_text(head + "\n".join((*rows[:2], ",".join(cells), *rows[3:])))
+            with pytest.raises(OptionError, match=f"{name} that is .* in row 2"):
+                sg.fit_server(file)
