@@ -40,6 +40,7 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 
 default_role = "py:obj"
+suppress_warnings = ["ref.python"]  # types of parameters are prose, some words of which are names of several classes
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}

@@ -129,9 +129,35 @@ def test_the_site_has_every_public_name():
     listed = re.findall(
         r"^\.\. auto(?:function|class|data|exception|module):: servegen_gpu\.(\S+)$", text, re.MULTILINE
     )
-    names = [name.rpartition(".")[2] for name in listed]
-    assert sorted([*names, "__version__"]) == sg.__all__
+    assert len(listed) == len(set(listed))
+    names = {name.removeprefix("clients.stated.") for name in listed if not re.search(r"\.[A-Z]", name)}
+    assert sorted({*names, "__version__"}) == sg.__all__
     assert "servegen_gpu.__version__" in text
+
+
+def missing_names(text: str) -> list[str]:
+    """Qualified names in the text of a docstring that are nowhere in the package."""
+    found = []
+    for name in re.findall(r"(?<!`)`servegen_gpu\.([\w.]+)`(?!`)", text):
+        room, parts = REPOSITORY / "servegen_gpu", name.split(".")
+        while parts and (room / parts[0]).is_dir():
+            room /= parts.pop(0)
+        if parts and (room / f"{parts[0]}.py").is_file():
+            room /= parts.pop(0) + ".py"
+        file = room / "__init__.py" if room.is_dir() else room
+        here = file.read_text(encoding="utf-8") + "".join(sg.__all__) * (len(file.parts) == len(REPOSITORY.parts) + 2)
+        if parts and parts[0] not in here:
+            found.append(name)
+    return found
+
+
+def test_docstrings_refer_to_what_is_there():
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "servegen_gpu").rglob("*.py"))
+    assert missing_names(sources) == []
+    planted = (
+        "`servegen_gpu.generate` `servegen_gpu.law.variates` `servegen_gpu.law.variate` `servegen_gpu.trace.Trail`"
+    )
+    assert missing_names(planted) == ["law.variate", "trace.Trail"]
 
 
 @pytest.mark.parametrize("page", ["reference/columns", "explanation/how-it-works", "how-to/reductions"])
