@@ -17,7 +17,7 @@ from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.turns import all_turns, course_of, starts_of
 from servegen_gpu.conversations.carry import Carry
-from servegen_gpu.conversations.stage import merged
+from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, merged
 from servegen_gpu.errors import OutputError
 from servegen_gpu.law.address import derive_key
 from servegen_gpu.plan import plan
@@ -58,6 +58,12 @@ def test_what_is_due_arrives_before_the_time() -> None:
         assert early is not None
         assert late is not None
         assert (early["arrival_us"][-1], late["arrival_us"][0]) == (at - 1, at)
+
+
+def test_memory_is_counted_with_turns_among_the_requests_and_turns_that_wait() -> None:
+    backend = NumpyBackend()
+    alone = backend.bytes_per_request("language")
+    assert bytes_per_request(backend, "language") * (CARRY_SHARE - 1) // CARRY_SHARE >= alone + 32
 
 
 def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,7 +128,9 @@ def test_a_conversation_may_take_all_of_its_time() -> None:
         np.testing.assert_array_equal(drawn(conversation, longest_us - 1), at_us[:-1])
 
 
-def test_of_equal_arrivals_requests_alone_come_first() -> None:
+@pytest.mark.parametrize("block", [7, 1 << 16])
+def test_of_equal_arrivals_requests_alone_come_first(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("servegen_gpu.blocks.BLOCK", block)
     rng = np.random.default_rng(1)
     names = ("arrival_us", "conversation", "turn")
     for _ in range(30):

@@ -20,6 +20,7 @@ from servegen_gpu.clients.stated import distributions as d
 from servegen_gpu.describe import describe_trace
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import read_slabs
+from servegen_gpu.law.address import Purpose, derive_key, draw
 
 FACTOR = 10.4
 """All requests over those of multi-turn conversations in the paper's 12 hours: 1,964,415 / 188,986."""
@@ -123,6 +124,13 @@ def test_tails_are_kept_or_cut_at_the_scaled_end():
     assert kept.provenance["duration_s"] == (kept["arrival_us"][-1] + 1) / 1e6
 
 
+def test_a_trace_that_does_not_state_its_length_ends_with_its_last_request():
+    columns = {"arrival_us": np.array([0, 4, 7, 9]) * 1_000_000, "conversation": np.array([0, 1, 1, 2])}
+    cut = Trace(columns).rescaled(0.5, tails="cut")
+    assert cut["arrival_us"].tolist() == [0, 8_000_000, 11_000_000, 18_000_000]
+    assert cut.provenance["duration_s"] == 18.000002
+
+
 def test_the_end_is_not_in_a_cut_trace():
     columns = {"arrival_us": np.array([4, 6, 7]) * 1_000_000, "conversation": np.array([1, 1, 1])}
     cut = Trace(columns, {"duration_s": 10.0}).rescaled(2, tails="cut")
@@ -209,6 +217,15 @@ def test_what_is_kept_is_a_promise():
     assert Trace({"arrival_us": n}).thinned(0.25, seed=3)["arrival_us"].tolist() == [1, 3, 4, 5, 11, 18, 20, 21]
     named = Trace({"arrival_us": n, "conversation": n}).thinned(0.25, seed=3)
     assert named["conversation"].tolist() == [3, 5, 7, 8, 14, 17, 22]
+
+
+def test_words_below_the_share_are_kept_and_the_next_one_is_not():
+    trace = Trace({"arrival_us": np.arange(200)})
+    word = draw(np, derive_key(3), Purpose.THINNING, ordinal=np.arange(200), client=0, window=1)[0]
+    for row in range(20):
+        for more in (0, 1):
+            kept = trace.thinned((int(word[row]) + more) / 2**32, seed=3)
+            assert kept["arrival_us"].tolist() == np.flatnonzero(word < word[row] + np.uint64(more)).tolist()
 
 
 @pytest.mark.statistical

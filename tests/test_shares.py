@@ -22,7 +22,7 @@ from servegen_gpu.formats import write_stream
 from servegen_gpu.law.address import ALONE, CONVERSATIONS, Key
 from servegen_gpu.packed import PackedWorkload
 from servegen_gpu.pipeline import Workload
-from servegen_gpu.plan import Slab, expected_in, share_us
+from servegen_gpu.plan import Slab, expected_in, share_us, slice_edges_us
 from servegen_gpu.request.columns import Columns
 from servegen_gpu.request.schema import FIELDS
 
@@ -74,6 +74,24 @@ def test_shares_expect_equally_much(pool: sg.ClientPool, rate: str, span: tuple[
     assert share.sum() == pytest.approx(workload.expected_requests, rel=1e-3)
     exact = [expected_in(workload.packed, workload.packed.requests, span) for span in pairwise(edges.tolist())]
     np.testing.assert_allclose(exact, workload.expected_requests / n, rtol=1e-5)
+
+
+def test_what_is_expected_in_a_part_of_a_later_span() -> None:
+    target, rate_at = RATES["steps"]
+    packed = sg.stream(tiny_pool(silent=False), rate=target, start=2000, duration=3600).packed
+    seconds = np.arange(2000, 5600) + 0.5
+    for begin, end in ((2000, 5600), (2000, 2400), (2399, 2401), (2500, 3100), (4799.5, 5600)):
+        inside = rate_at(seconds)[(seconds > begin) & (seconds < end)].sum()
+        found = expected_in(packed, packed.requests, (round(begin * US), round(end * US)))
+        assert found == pytest.approx(inside, rel=2e-3)
+
+
+def test_parts_of_a_window_are_equal_and_as_many_as_asked_for() -> None:
+    packed = sg.stream(
+        tiny_pool(silent=False), rate=[(0, 0.0), (1350, 1.0), (1500, 3.0)], start=1200, duration=1200
+    ).packed
+    edges_s = [1200, 1537.5, 1625, 1712.5, 1800]  # of 150 requests in its second quarter, and 900 in its second half
+    assert (slice_edges_us(packed, 0, 4) / US).tolist() == pytest.approx(edges_s, abs=2e-6)
 
 
 def test_ten_minutes_of_little_come_in_four_shares() -> None:
