@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import operator
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
