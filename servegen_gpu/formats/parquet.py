@@ -191,7 +191,7 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
         with opened(path) as bytes_of, pq.ParquetFile(bytes_of) as file:
             provenance, first_row = _header(file.schema_arrow.metadata, path)
             types = _own_types(file.schema_arrow, path)
-            check_lists(opened, path)
+            check_lists(bytes_of, path)
             if not file.num_row_groups:
                 table = file.read()
                 yield from_arrow(table.cast(types) if types else table, provenance, first_row, path)
@@ -239,15 +239,15 @@ def last_us(path: Path | RemoteFile) -> int | None:
     """When the last row arrives; None where the footer does not tell."""
     import pyarrow.parquet as pq
 
-    with open_file(path) as file:
+    with opened(path) as file:
         about = pq.read_metadata(file)
     known = _arrivals(about.row_group(about.num_row_groups - 1)) if about.num_row_groups else None
     return None if known is None else known[1]
 
 
-def is_parquet(path: Path) -> bool:
+def is_parquet(path: Path | RemoteFile) -> bool:
     """Whether a file begins as one of Parquet."""
-    with open_file(path) as file:
+    with opened(path) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
