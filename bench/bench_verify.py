@@ -35,7 +35,7 @@ def main() -> None:
     """The script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--requests", type=float, default=1e8, help="about so many in an hour (8 bytes each on the disk)"
+        "--requests", type=float, default=1e8, help="about so many in an hour (6 to 13 bytes each on the disk)"
     )
     parser.add_argument("--workloads", nargs="*", choices=WORKLOADS, default=WORKLOADS)
     parser.add_argument("--checks", nargs="*", choices=CHECKS, default=tuple(CHECKS))
