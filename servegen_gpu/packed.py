@@ -358,7 +358,7 @@ def _check_clock(packed: PackedWorkload) -> None:
     first[begins] = 0
     need(np.array_equal(clock.first, first), "clock.first", "that do not follow one another")
     width = last - first + np.uint64(1)
-    inside = (clock.start_us < window_us) & (clock.slope <= (window_us << np.uint64(32)) // width)
+    inside = (clock.start_us < window_us) & (clock.slope > 0) & (clock.slope <= (window_us << np.uint64(32)) // width)
     need(inside.all(), "clock", "that leaves its window")
     end_us = clock.start_us + ((width - np.uint64(1)) * clock.slope >> np.uint64(32))
     need((end_us < window_us).all(), "clock", "that leaves its window")

@@ -184,7 +184,7 @@ class Comparison:
                 other=Side(**d["other"]),
                 naive=None if naive is None else Side(**naive),
                 dispersion_error=d["dispersion_error"],
-                block_s=operator.index(d["block_s"]),
+                block_s=int(d["block_s"]),
                 notes=tuple(d["notes"]),
                 curves=d["curves"],
             )

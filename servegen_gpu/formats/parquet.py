@@ -201,7 +201,7 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
                 for table in _tables(file, at) if span_us is None or _meets(group, span_us) else ():
                     yield from_arrow(table.cast(types) if types else table, provenance, row, path)
                     row += len(table)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns may be anything
         got = f"{path}: {str(error)[:300]}"
         raise OptionError("a Parquet file", got, "give a trace that this package wrote") from error
 
@@ -258,7 +258,7 @@ def _tables(file: Any, at: int) -> Iterator[pa.Table]:
     if file.metadata.row_group(at).num_rows <= ROW_GROUP_ROWS:
         yield file.read_row_group(at)
     else:
-        yield from (pa.table([batch]) for batch in file.iter_batches(ROW_GROUP_ROWS, [at]))
+        yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(ROW_GROUP_ROWS, [at]))
 
 
 def _own_types(schema: pa.Schema, path: Path | RemoteFile) -> pa.Schema | None:

@@ -92,7 +92,7 @@ def parquet_tables(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
                 check_lists(opened, path)
                 for batch in listed.iter_batches(TABLE_ROWS, columns=wanted):
                     yield _decoded(pa.table(batch), path).select(list(names))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}"[:300], "check the file") from None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading import values
 from servegen_gpu.formats.reading.layout import OWN_LISTS
 from servegen_gpu.formats.reading.numbering import Numbering
@@ -116,7 +117,7 @@ class Parser:
     def parse(self, rows: Rows, *, only_times: bool = False) -> Parsed:
         """The numbers of some rows; `only_times` leaves tokens and lists out, for a first look at a file."""
         if self.plan.layout.flat:
-            rows = self.plan.layout.flat(rows)
+            rows = self._flat(rows)
         columns = self.plan.columns
         delayed = "delay" in columns
         tokens = [name for name in columns if name in NEEDED or name not in OPTIONAL]
@@ -137,6 +138,17 @@ class Parser:
         times = self._ticks(rows, "time", timeless)
         gone = values.missing(rows.table.column(columns["delay"])) if delayed else None
         return Parsed(times, found, timeless, None if gone is None else self._ticks(rows, "delay", gone))
+
+    def _flat(self, rows: Rows) -> Rows:
+        """Requests of rows that have several."""
+        import pyarrow as pa
+
+        assert self.plan.layout.flat is not None
+        try:
+            return self.plan.layout.flat(rows)
+        except pa.ArrowException as error:
+            got = f"{str(error)[:200]} in {rows.source}"
+            raise OptionError(f"numbers and lists as {self.plan.layout.name} has them", got, "fix the file") from None
 
     def _complete(self, rows: Rows, needed: list[str], delayed: bool) -> Rows:
         """Rows without those that lack a value, which are refused or dropped."""
