@@ -6,7 +6,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from servegen_gpu.formats import thrift
 
@@ -38,7 +38,7 @@ class Chunk:
     has_dictionary: bool
 
 
-def chunks(file: io.BufferedReader, groups: int | None = None) -> Iterator[Chunk]:
+def chunks(file: BinaryIO, groups: int | None = None) -> Iterator[Chunk]:
     """The columns of the first row groups, or of all.
 
     Raises
@@ -57,7 +57,7 @@ def chunks(file: io.BufferedReader, groups: int | None = None) -> Iterator[Chunk
         raise OSError(f"a broken footer ({type(error).__name__})") from None
 
 
-def _footer(file: io.BufferedReader) -> dict[int, tuple[int, Any]]:
+def _footer(file: BinaryIO) -> dict[int, tuple[int, Any]]:
     end = file.seek(0, io.SEEK_END) - 8
     file.seek(max(end, 0))
     size = int.from_bytes(file.read(4), "little")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import footer
@@ -96,7 +96,7 @@ def parquet_tables(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
         raise OptionError("a Parquet file", f"{path}: {error}"[:300], "check the file") from None
 
 
-def check_lists(file: Any, path: Any) -> None:
+def check_lists(file: BinaryIO, path: object) -> None:
     """Refuse a row group whose lists claim more items than memory has."""
     for chunk in footer.chunks(file):
         if chunk.values > max(MOST_ITEMS, chunk.rows):
