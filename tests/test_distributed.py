@@ -285,8 +285,8 @@ def test_a_part_that_was_changed_is_refused(
 BROKEN: dict[str, tuple[str, bytes, str]] = {
     "no JSON": ("_parts/00001.json", b"{", "_parts/00001.json as it was written, got JSONDecodeError"),
     "no record": ("_parts/00001.json", b"[]", "_parts/00001.json as it was written, got ValueError: no JSON object"),
-    "no numbers": ("_parts/00001.json", b'{"rows": "1"}', "got ValueError: no numbers of rows and bytes"),
-    "brackets": ("_parts/00001.json", b"[" * 100_000, "_parts/00001.json as it was written, got RecursionError"),
+    "no numbers": ("_parts/00001.json", b'{"rows": "1"}', "got ValueError: rows 1"),
+    "brackets": ("_parts/00001.json", b"[" * 100_000, "00001.json as it was written, got ValueError: brackets"),
     "another workload": ("_parts/00001.json", b"", "expected a part of the workload in "),
     "no workload": ("_parts/workload.json", b'{"format": 1}', "expected a workload in format 1, got another in "),
     "another format": ("_parts/workload.json", b'{"format": 2}', "expected a workload in format 1, got another in "),
@@ -321,8 +321,8 @@ def test_a_manifest_that_is_none_is_refused(copy: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, str]] = {
-    "no parts": ("--parts 0 -o new", "expected parts from 1 to 1,000,000, got 0; change parts"),
-    "fewer": ("--parts -1 -o new", "expected parts as an integer from 0 to 1000000, got -1"),
+    "no parts": ("--parts 0 -o new", "expected parts from 1 to 50,000, got 0; change parts"),
+    "fewer": ("--parts -1 -o new", "expected parts as an integer from 0 to 50000, got -1"),
     "another number": (
         "--parts 4 -o out",
         "got another: parts 3 there, 4 here; give the same arg",
@@ -463,7 +463,7 @@ def test_schedulers_that_do_not_say(environment: dict[str, str], parts: int | No
 
 
 def test_names_sort_as_parts_do() -> None:
-    for parts in (1, 100_000, 100_001, MOST_PARTS):
+    for parts in (1, 100, MOST_PARTS, 100_001):
         names = [part_name(k, parts) for k in (0, parts // 3, parts // 2, parts - 1)]
         assert names == sorted(names)
         assert len({len(name) for name in names}) == 1

@@ -23,6 +23,7 @@ from typing import Any
 from servegen_gpu.digest import NO_ROWS, Digest
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import parquet
+from servegen_gpu.formats.checked import json_of, number_of
 from servegen_gpu.formats.store import Directory, Store, opened, store_at
 from servegen_gpu.trace import Trace
 
@@ -31,7 +32,8 @@ WORKLOAD = f"{RECORDS}/workload.json"
 MANIFEST = "_manifest.json"
 FORMAT = 1
 """Of workloads, records and manifests; raised whenever older ones can no longer be read."""
-MOST_PARTS = 10**6
+MOST_PARTS = 50_000
+"""Whose manifest is still within what is read of one."""
 READ_BYTES = 1 << 22
 """Of a file at once."""
 
@@ -64,9 +66,7 @@ class Part:
         """A record as it was read; a file may say anything."""
         texts = ("digest", "sha256", "mark")
         part = cls(*(stated.get(name, "") for name in ("rows", "size", *texts)))
-        counts = (part.rows, part.size)
-        if any(type(n) is not int or not 0 <= n < 2**63 for n in counts):
-            raise ValueError("no numbers of rows and bytes")
+        number_of(part.rows, "rows"), number_of(part.size, "bytes")
         Digest.parse(part.digest, part.rows)
         int(part.sha256, 16), part.mark.encode()
         return part
@@ -189,7 +189,7 @@ def _digits(parts: int) -> int:
 
 def workload_of(head: Trace, parts: int, encoding: str) -> dict[str, Any]:
     """What decides every byte of the parts, as JSON values; `head` is a slab of any share."""
-    provenance = json.loads(head.header()) | {"shard": "1/1"}
+    provenance = json_of(head.header()) | {"shard": "1/1"}
     stated = {"provenance": provenance, "columns": head.schema(), "encoding": encoding, "parts": parts}
     return {"format": FORMAT} | stated
 
@@ -227,8 +227,8 @@ def stated_workload(store: Store) -> dict[str, Any] | None:
 
 def _parsed(store: Store, name: str, data: bytes) -> dict[str, Any]:
     try:
-        stated = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        stated = json_of(data)
+    except ValueError as error:
         raise _unreadable(store, name, error) from None
     if not isinstance(stated, dict):
         raise _unreadable(store, name, ValueError("no JSON object"))

@@ -25,6 +25,10 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci
 """Protocols whose files appear once all of them has arrived, and whose folders need not be made."""
 
 
+MOST_BYTES = 1 << 24
+"""Of records and manifests."""
+
+
 class Entry(NamedTuple):
     """A file in a folder.
 
@@ -67,12 +71,12 @@ class Directory:
             raise
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Contents of files, of those that are there."""
+        """Contents of small files, of those that are there; of larger ones, no more than shows that they are."""
         found = {}
         for name in names:
             try:
                 with open_file(self.at(name)) as file:
-                    found[name] = file.read()
+                    found[name] = file.read(MOST_BYTES + 1)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
