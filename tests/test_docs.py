@@ -47,6 +47,7 @@ NOT_RUN = {
     "needs Azure's published log",
     "needs a CUDA device",
     "needs torch",
+    "hours, and needs the repository",
     "needs SLURM",
     "needs a Ray cluster",
 }
