@@ -403,8 +403,8 @@ def test_bad_input(pool: sg.ClientPool, changes: dict[str, Any], message: str, t
 
 
 def test_what_is_no_pool(study: Study):
-    with pytest.raises(OptionError, match="a pool of clients"):
-        sg.monte_carlo("m-small", duration="1m")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"a pool, the name of a workload, or the path of .*, got 5"):
+        sg.monte_carlo(5, duration="1m")  # type: ignore[arg-type]
 
 
 WORKLOAD = ["m-small", "--clients", "20", "--rate", "5", "--duration", "1m"]

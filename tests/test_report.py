@@ -220,7 +220,7 @@ def test_the_command_takes_traces_of_others_and_workloads(tmp_path, capsys, two_
             ["report", "broken.parquet", "--largest", "4", "-o", "x.html"],
             "a trace without options of clients, got --largest",
         ),
-        (["report", "nowhere.csv", "-o", "x.html"], "a trace, a study, or a workload, got 'nowhere.csv'"),
+        (["report", "nowhere.csv", "-o", "x.html"], "a file that is there, or a workload among"),
         (["report", "m-small", "-o", "x.pdf"], "an output that ends in .html, got 'x.pdf'"),
         (["report", "m-small", "--duration", "1m", "-o", "no/such/x.html"], "no/such"),
         (["report", "-o", "x.html"], "a workload or --population, got neither"),

@@ -293,7 +293,7 @@ def test_points_wait_for_each_other_where_a_backend_is_not_shared(monkeypatch: p
         ({"confidence": 1}, "confidence above 0 and below 1"),
         ({"threads": 0}, "threads from 1 to 1024"),
         ({"shard": "1/2"}, "a study without requests, replica, shard and device, got shard"),
-        ({"pool": "m-small"}, "a pool of clients"),
+        ({"pool": "m-smal"}, "a workload among .*, got 'm-smal'; did you mean 'm-small'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, said):
