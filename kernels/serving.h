@@ -69,7 +69,6 @@ class Instance {
     void step(int64_t end_ns) {
         if (++looks % LOOK_AT_STOP == 0) look_at_stop(job);
         int64_t batch = static_cast<int64_t>(decoding.size()), left = job.step_tokens - batch, tokens = 0;
-        ready.clear();
         if (left > 0 && begun != NONE) tokens = prefill(left);
         left -= tokens;
         while (left > 0 && admits()) {

@@ -18,6 +18,12 @@ from servegen_gpu.law.session_ids import LAYOUTS, Layout, session_ids
 SAFE = 2**53
 """Up to here JavaScript, jq and float64 keep whole numbers."""
 
+LAST = [
+    *(-4503599627370496, -6755399441055744, -7881299347898368, -8444249301319680, -8725724278030336, -9007199254740992),
+    *(-4620693217682128896, -6926536226895822848, -8079457731502669824, -8655918483806093312, -8944148859957805056),
+]
+"""Ids of requests that stand alone, the last of each layout."""
+
 Place = tuple[int, int, int, int]
 
 
@@ -69,6 +75,12 @@ def random_places(n: int) -> list[Place]:
 def layout_of(identity: int) -> int:
     code = max(identity, -1 - identity)
     return max(i for i, one in enumerate(LAYOUTS) if one.base <= code)
+
+
+def test_ids_of_every_layout_are_a_promise() -> None:
+    """The last of each: its largest client, window and ordinal."""
+    last = [one_id(ALONE, *((1 << bits) - 1 for bits in layout[:3])) for layout in LAYOUTS]
+    assert last == LAST
 
 
 def test_every_address_has_an_id_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

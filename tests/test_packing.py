@@ -118,6 +118,14 @@ def test_fields_are_tied_only_where_a_client_says_so():
     assert packed(pool, scale=1.0, dependence="comonotone").dependence == "comonotone"
 
 
+def test_gaps_have_their_mean_where_only_some_counts_are_drawn():
+    pool = tiny_pool(clients=2, silent=False)
+    both = replace(pool, measured=np.array([True, False]))
+    drawn = packed(replace(pool, measured=np.zeros(2, np.bool_)), scale=1.0).log_mean_gap
+    assert np.array_equal(packed(both, scale=1.0).log_mean_gap[1], drawn[1])
+    assert drawn[1].any()
+
+
 def test_one_matrix_for_all_clients():
     pool = tiny_pool(clients=4, dependent=True)
     workload = packed(pool, scale=1.0, dependence="copula", rank_correlation=pool.correlations[1])

@@ -263,7 +263,7 @@ def _json_table(text: bytes, path: Path, whole: Collection[str]) -> pa.Table | N
     import pyarrow as pa
 
     try:
-        rows = try_rows_of(Block.of(text), path)
+        rows = try_rows_of(Block.of(text, 1), path)
     except OptionError:  # several objects in a line
         return None
     if rows is None:

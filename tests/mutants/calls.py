@@ -18,7 +18,8 @@ HEADERS = {
     "loads.h": "reducing native",
     "serving.h": "serving native",
     **dict.fromkeys(("sessions.h", "turns.h", "strip_turns.h", "order.h"), "native_turns conversations native"),
-    **dict.fromkeys(("slab.h", "tasks.h", "warps.h"), "cuda_host"),
+    "slab.h": "cuda_host cuda_tasks",
+    **dict.fromkeys(("tasks.h", "warps.h"), "cuda_tasks"),
 }
 """Test files of a kernel, whose functions the map does not know; of the others `DRIVER`."""
 DRIVER = "native equivalence golden native_turns replicas"

@@ -40,7 +40,7 @@ class Block:
     lines: int
 
     @classmethod
-    def of(cls, text: bytes, first_line: int = 1) -> Block:
+    def of(cls, text: bytes, first_line: int) -> Block:
         """Some lines, counted."""
         return cls(text, first_line, text.count(b"\n") + (not text.endswith(b"\n")))
 
