@@ -60,10 +60,20 @@ def test_what_is_due_arrives_before_the_time() -> None:
         assert (early["arrival_us"][-1], late["arrival_us"][0]) == (at - 1, at)
 
 
+def test_files_of_later_times_are_not_read_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    columns = {name: np.arange(40) for name in ("arrival_us", "conversation", "turn")}
+    with Carry(10, 0) as carry:
+        carry.add(columns)
+        for at, left in ((5, 3), (12, 2), (20, 1), (35, 0)):
+            assert carry.due(at) is not None
+            assert len(list(tmp_path.rglob("*.bin"))) == left
+
+
 def test_memory_is_counted_with_turns_among_the_requests_and_turns_that_wait() -> None:
     backend = NumpyBackend()
     alone = backend.bytes_per_request("language")
-    assert bytes_per_request(backend, "language") * (CARRY_SHARE - 1) // CARRY_SHARE >= alone + 32
+    assert bytes_per_request(backend, "language") * (CARRY_SHARE - 1) // CARRY_SHARE >= alone + 96
 
 
 def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -206,6 +206,15 @@ def test_without_ids_a_shorter_later_turn_tells_what_is_new(tmp_path):
     assert "2 of 2 later turns are shorter than before" in trace.provenance["note"]
 
 
+def test_later_turns_of_the_same_length_are_not_shorter(tmp_path):
+    rows = [
+        {"session_id": "a", "timestamp": t, "input_length": n, "output_length": 5} for t, n in enumerate((9, 9, 20, 8))
+    ]
+    trace = sg.read_trace(written(tmp_path, lines(*rows)), "dynamo")
+    assert trace["input_tokens"].tolist() == [9, 9, 20, 8]
+    assert "1 later turns are shorter than the turn before" in trace.provenance["note"]
+
+
 def test_delays_after_the_turn_before(tmp_path):
     rows = [
         {"session_id": "s1", "timestamp": 1000, "input_length": 600, "output_length": 50, "hash_ids": [0, 1]},

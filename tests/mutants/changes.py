@@ -255,13 +255,17 @@ class _Finder(ast.NodeVisitor):
 def of_python(source: str) -> list[Change]:
     """All changes of a module that still parse."""
     finder = _Finder(source)
-    finder.visit(ast.parse(source))
-    return sorted({change for change in finder.found if _parses(change.applied(source))})
+    module = ast.parse(source)
+    finder.visit(module)
+    spans = [finder.span(statement) for statement in module.body]
+    return sorted({change for change in finder.found if _parses(source, change, spans)})
 
 
-def _parses(source: str) -> bool:
+def _parses(source: str, change: Change, spans: list[tuple[int, int]]) -> bool:
+    """Whether the statement of the module that a change is in still parses."""
+    begin, end = next(span for span in spans if span[0] <= change.begin < span[1])
     try:
-        ast.parse(source)
+        ast.parse(source[begin : change.begin] + change.text + source[change.end : end])
     except SyntaxError:
         return False
     return True

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from mutants.changes import Change, described, of_c, of_python
@@ -69,26 +70,26 @@ def equivalents() -> set[tuple[str, str, str]]:
 
 
 def mutants_of(package: str) -> list[Mutant]:
-    """All mutants of a package but those that are equivalent."""
+    """All mutants of a package."""
     _, *patterns = PACKAGES[package]
-    known = equivalents()
     found = []
     for path in sorted({path for pattern in patterns for path in REPOSITORY.glob(str(pattern))}):
         file = path.relative_to(REPOSITORY).as_posix()
         source = path.read_text(encoding="utf-8")
         changes = [] if file in LEFT_ALONE else (of_c if path.suffix == ".h" else of_python)(source)
-        every = (Mutant(package, file, source, change) for change in changes)
-        found += [m for m in every if (file, m.diff[0][1:].strip(), m.diff[-1][1:].strip()) not in known]
+        found += [Mutant(package, file, source, change) for change in changes]
     return found
 
 
 def sampled(seed: int, number: int, only: Collection[str] = ()) -> list[list[Mutant]]:
-    """Random mutants, package by package: as many as it has a share of, and others behind them to replace some by."""
+    """Random mutants, package by package: twice its share, as some do not compile; none that is equivalent."""
     total = sum(int(share) for share, *_ in PACKAGES.values())
+    known = equivalents()
     found = []
     for package, (share, *_) in PACKAGES.items():
         if not only or package in only:
             mutants = mutants_of(package)
             random.Random(f"{seed} {package}").shuffle(mutants)
-            found.append(mutants[: 2 * round(number * int(share) / total)])
+            some = (m for m in mutants if (m.file, m.diff[0][1:].strip(), m.diff[-1][1:].strip()) not in known)
+            found.append(list(islice(some, 2 * round(number * int(share) / total))))
     return found

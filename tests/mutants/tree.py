@@ -115,7 +115,7 @@ class Tree:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # processes that tests left behind
         status = os.waitstatus_to_exitcode(done[1])
-        said = self._said.read_text(errors="replace")
+        text = self._said.read_text(errors="replace")
         if status == BROKEN:
-            raise RuntimeError(said)
-        return None if status == -signal.SIGKILL else status, said
+            raise RuntimeError(text)
+        return None if status == -signal.SIGKILL else status, text
