@@ -206,12 +206,12 @@ def test_without_ids_a_shorter_later_turn_tells_what_is_new(tmp_path):
     assert "2 of 2 later turns are shorter than before" in trace.provenance["note"]
 
 
-def test_later_turns_of_the_same_length_are_not_shorter(tmp_path):
+def test_later_turns_that_add_nothing_are_not_shorter(tmp_path):
     rows = [
-        {"session_id": "a", "timestamp": t, "input_length": n, "output_length": 5} for t, n in enumerate((9, 9, 20, 8))
+        {"session_id": "a", "timestamp": t, "input_length": n, "output_length": 5} for t, n in enumerate((9, 14, 30, 8))
     ]
     trace = sg.read_trace(written(tmp_path, lines(*rows)), "dynamo")
-    assert trace["input_tokens"].tolist() == [9, 9, 20, 8]
+    assert trace["input_tokens"].tolist() == [9, 14, 30, 8]
     assert "1 later turns are shorter than the turn before" in trace.provenance["note"]
 
 
