@@ -228,7 +228,7 @@ def stated(path: Path | RemoteFile) -> tuple[dict[str, Any], int, int, str | Non
     try:
         with opened(path) as file:
             about = pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}", "give a trace that this package wrote") from error
     digest = (about.metadata or {}).get(DIGEST_KEY)
     provenance, first_row = _header(about.metadata, path)
@@ -305,7 +305,7 @@ def is_ours(path: Path) -> bool:
                 return False
             stated = pq.read_metadata(file).metadata or {}
             return PROVENANCE_KEY in stated and not any(chunk.has_dictionary for chunk in footer.chunks(file, 1))
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
 
 
@@ -348,7 +348,7 @@ def _has_header(path: Path) -> bool:
     try:
         with open_file(path) as file:
             _header(pq.read_schema(file).metadata, path)
-    except (pa.ArrowException, OSError, OptionError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OptionError):
         return False
     return True
 

@@ -358,5 +358,5 @@ def _parquet(path: Path, read: Callable[[], Any]) -> Any:
 
     try:
         return read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise OptionError("a Parquet file", f"{path}: {error}"[:300], "the file is broken or cut short") from None
