@@ -76,14 +76,20 @@ def pool_of(options: argparse.Namespace) -> tuple[sg.ClientPool, tuple[str, ...]
         )
     if options.released and options.profiles is not None:
         raise OptionError("--profiles or --released", "both", "leave out one of them")
-    pool, options.origin, notes = named(
-        Path(workload) if options.population else workload,
-        clients=options.clients,
-        seed=options.clients_seed,
-        data_dir=data_directory() if options.released else options.profiles,
-        missing="drop" if options.drop_incomplete else "error",
-        cache=not options.no_cache,
-    )
+    if options.population:
+        if options.profiles is not None or options.released:
+            raise OptionError("--population without --profiles", options.population, "leave out one of them")
+        pool = sg.population(Path(options.population), clients=options.clients, seed=options.clients_seed)
+        options.origin, notes = options.population, tuple[str, ...]()
+    else:
+        pool, options.origin, notes = named(
+            workload,
+            clients=options.clients,
+            seed=options.clients_seed,
+            data_dir=data_directory() if options.released else options.profiles,
+            missing="drop" if options.drop_incomplete else "error",
+            cache=not options.no_cache,
+        )
     pool, selected = _select(pool, options)
     if options.resample is not None:
         pool = sg.resample(pool, options.resample, seed=options.clients_seed)
