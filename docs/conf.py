@@ -79,6 +79,7 @@ def command_line() -> str:
 def read(app: Sphinx, page: str, source: list[str]) -> None:
     """Put in what pages do not hold themselves."""
     if page == root_doc:
+        app.env.note_dependency(str(CONTENTS))
         source[0] += "\n\n" + contents()
     if page == "docs/reference/command-line":
         source[0] = source[0].replace("<!-- the help of every command -->", command_line())

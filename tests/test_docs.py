@@ -108,7 +108,7 @@ def test_nothing_is_left_out_silently():
 
 def commands(text: str) -> list[list[str]]:
     """The command lines of a block of bash."""
-    whole = text.replace("\\\n", " ")
+    whole = text.replace("\\\n", " ").replace(" 2>&1", "")
     lines = re.findall(r"^\s*(?:.*; do )?servegen-gpu ([^|&>;\n]+)", whole, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
