@@ -206,7 +206,13 @@ def workload_id(workload: Mapping[str, Any]) -> str:
 
 def record_bytes(part: Part, k: int, workload: Mapping[str, Any]) -> bytes:
     """Contents of the record of a part."""
-    return (_canonical(asdict(part) | {"part": k, "workload": workload_id(workload)}) + "\n").encode()
+    stated = asdict(part) | {"part": k, "workload": workload_id(workload)}
+    return (_canonical(stated | {"check": _check_of(stated)}) + "\n").encode()
+
+
+def _check_of(stated: Mapping[str, Any]) -> str:
+    """What tells that a record is as it was written: what it says is believed until the part is read."""
+    return hashlib.sha256(_canonical(stated).encode()).hexdigest()
 
 
 def is_parted(path: Any) -> bool:
@@ -315,8 +321,11 @@ def _of_records(store: Store, workload: Mapping[str, Any], only: Sequence[int] |
 
 def _record(store: Store, name: str, data: bytes, of: str) -> Part:
     stated = _parsed(store, name, data)
+    check = stated.pop("check", None)
     try:
         part = Part.of(stated)
+        if check != _check_of(stated):
+            raise ValueError("changed since")
     except (ValueError, TypeError, AttributeError) as error:
         raise _unreadable(store, name, error) from None
     if stated.get("workload") != of:
