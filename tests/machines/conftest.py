@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +15,14 @@ from machines.stores import BUCKET, Store
 def cluster(store: Store) -> Iterator[None]:
     """Ray with four processors, whatever there are; its workers know the store."""
     ray = pytest.importorskip("ray")
-    # one of its own, whatever else runs on this machine
-    ray.init("local", num_cpus=4, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of processes that older versions do not wait for
+        # one of its own, whatever else runs on this machine
+        ray.init("local", num_cpus=4, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+        gc.collect()
+        yield
+        ray.shutdown()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,15 +87,16 @@ cluster.wait_for_nodes()
 def remove():
     while len(list(out.glob("_parts/0*"))) < 2:
         time.sleep(0.02)
+    there = len(list(out.glob("_parts/0*")))
     cluster.remove_node(node, allow_graceful=False)
+    print("removed after", there, "parts")
 
-removed = threading.Thread(target=remove)
+removed = threading.Thread(target=remove, daemon=True)
 removed.start()
 pool = sg.population("deepseek-r1", clients=200)
 more = {"duration": "30m", "warmup": "10m", "seed": 7, "backend": "numpy"}
 sg.distributed(pool, out, parts, on="ray", rate=rate, **more)
 removed.join()
-print(len(ray.nodes()), sum(node["Alive"] for node in ray.nodes()))
 ray.shutdown()
 cluster.shutdown()
 """
@@ -105,10 +107,15 @@ def test_a_machine_that_is_lost_loses_nothing(here: Path, tmp_path: Path) -> Non
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-c", NODES, str(tmp_path / "out"), str(KEYWORDS["rate"]), str(PARTS)]
     done = subprocess.run(
-        command, env=environment | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False
+        command,
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "2 1"
+    assert int(re.search(r"removed after (\d+) parts", done.stdout)[1]) < PARTS
     assert contents(tmp_path / "out") == contents(here)
 
 
