@@ -24,9 +24,11 @@ from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.cell_state import begin
 from servegen_gpu.backends.native import backend as native_module
 from servegen_gpu.backends.native import build as native_build
+from servegen_gpu.backends.native import kept
 from servegen_gpu.backends.native import library as native_library
 from servegen_gpu.backends.native.backend import NativeBackend
-from servegen_gpu.backends.native.library import Library
+from servegen_gpu.backends.native.kept import cached_library, keep
+from servegen_gpu.backends.native.library import Library, _say, find_library
 from servegen_gpu.cli import main
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import derive_key
@@ -218,3 +220,88 @@ def test_bytes_per_request_are_enough():
     backend = NativeBackend(library())
     assert 0 < backend.bytes_per_request("language") < backend.bytes_per_request("multimodal")
     assert np.iinfo(np.int32).max > backend.bytes_per_request("multimodal")
+
+
+# What is in the cache is not believed
+
+
+@pytest.fixture
+def kept_library(nowhere, monkeypatch) -> Path:
+    """The library of all tests, in a cache of this test's own."""
+    monkeypatch.setenv("CXX", quick_compiler(nowhere))
+    target = cached_library(nowhere / "cache")
+    target.parent.mkdir(mode=0o700, parents=True)
+    keep(library().path, target)
+    _say.cache_clear()
+    assert find_library() == target
+    return target
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no digest"])
+def test_a_damaged_library_is_not_loaded_but_made_again(kept_library, monkeypatch, damage):
+    data = kept_library.read_bytes()
+    if damage == "no digest":
+        kept_library.with_name(kept_library.name + ".sha256").unlink()
+    else:
+        kept_library.unlink()  # a process that has it loaded has it mapped
+        kept_library.write_bytes(data[: len(data) // 2] if damage == "cut" else data[:-1] + b"x")
+    assert find_library() is None
+    monkeypatch.setattr(kept, "compile_library", lambda kernels, target: target.write_bytes(data))
+    assert type(choose_backend("auto")) is NativeBackend
+    assert kept_library.read_bytes() == data
+    assert find_library() == kept_library
+
+
+def of_another_user(path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("gives files to another user")
+    os.chown(path, 12_345, 12_345)
+
+
+FAULTS = {
+    "its library is another user's": lambda path: of_another_user(path),
+    "its folder is another user's": lambda path: of_another_user(path.parent),
+    "the cache is another user's": lambda path: of_another_user(path.parents[1]),
+    "others may write the library": lambda path: path.chmod(0o702),
+    "others may write the cache": lambda path: path.parents[1].chmod(0o777),
+    "a group may write the cache": lambda path: (path.parents[1].chmod(0o770), os.chown(path.parents[1], -1, 12_345)),
+    "a link": lambda path: (path.rename(path.with_name("x")), path.symlink_to(path.with_name("x"))),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_library_that_others_could_write_is_not_loaded(kept_library, caplog, fault):
+    if "group" in fault and os.geteuid():
+        pytest.skip("gives files to another group")
+    FAULTS[fault](kept_library)
+    assert type(choose_backend("auto")) is NumpyBackend
+    assert type(choose_backend("auto")) is NumpyBackend
+    (said,) = caplog.messages
+    assert said.startswith("note: compiled kernels are not loaded, because ")
+    assert said.endswith("set SERVEGEN_GPU_CACHE to a directory of your own, where nobody else may write")
+    assert "SERVEGEN_GPU_CACHE" in refusal().fix
+
+
+def test_a_sticky_directory_above_is_fine(kept_library):
+    kept_library.parents[2].chmod(0o1777)
+    assert find_library() == kept_library
+
+
+def test_a_lock_is_no_link(nowhere):
+    folder = nowhere / "cache"
+    folder.mkdir()
+    (folder / "lock").symlink_to(nowhere / "planted")
+    with pytest.raises(native_build.BuildError, match="cannot be written"), kept.locked(folder):
+        pass
+    assert not (nowhere / "planted").exists()
+
+
+def test_a_pool_of_a_cache_of_another_user_is_not_believed(nowhere):
+    from servegen_gpu.clients.released import cache
+
+    pool = tiny_pool("language")
+    cache.store_pool("k", pool, [])
+    found = cache.load_pool("k")
+    assert found is not None
+    of_another_user(nowhere / "cache" / "k.npz")
+    assert cache.load_pool("k") is None
