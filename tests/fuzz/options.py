@@ -28,7 +28,7 @@ SCHEDULES = {
 
 @cache
 def _pool() -> sg.ClientPool:
-    return tiny_pool(clients=2, windows=6, silent=False)
+    return tiny_pool(clients=2, windows=6, window_s=60, silent=False)  # counts of whole windows are stated
 
 
 @kind("schedule", lambda: [Good({name: data}) for name, data in SCHEDULES.items()])
