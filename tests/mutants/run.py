@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mutants.calls import Calls
@@ -44,6 +46,8 @@ def tried(mutant: Mutant, tree: Tree, calls: Calls, stage: int) -> Record:
         status, said = tree.tests(tests, 30 + 4 * expected_s) if tests else (0, "")
     finally:
         tree.write(mutant.file, mutant.source)
+    if status == pytest.ExitCode.USAGE_ERROR:
+        raise RuntimeError(f"the map does not fit the tests: {said[-300:]}")
     failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
     by = "time" if status is None else (failed or [said[-200:]])[0][:200]
     used_s = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - begun, 1)
@@ -68,7 +72,6 @@ def preload() -> None:
     import hypothesis  # noqa: F401
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
-    import pytest  # noqa: F401
     import scipy.stats  # noqa: F401
 
 
