@@ -273,6 +273,7 @@ def test_the_share_is_kept(column):
         (lambda t: t.thinned(0), "share as a number, above 0"),
         (lambda t: t.thinned(1.1), "share"),
         (lambda t: t.thinned(0.5, seed=-1), "seed"),
+        (lambda t: t.thinned(0.5, seed=2**64), "seed"),
         (lambda t: t.thinned(0.5).thinned(0.5), "thin with another seed"),
     ],
 )

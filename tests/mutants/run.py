@@ -68,10 +68,8 @@ def table(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
 
 
 def preload() -> None:
-    """Import what tests import and no mutant changes."""
+    """Import what tests import, no mutant changes and has no threads, which a fork would lose."""
     import hypothesis  # noqa: F401
-    import pandas  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
     import scipy.stats  # noqa: F401
 
 
