@@ -419,6 +419,8 @@ def _ready(
     notes: tuple[str, ...],
 ) -> Workload:
     """A packed workload with a backend and a budget."""
+    if not isinstance(how.device, bool):
+        raise OptionError("device as True or False", repr(how.device)[:60], "change device")
     if how.device and packed.conversations:
         raise OptionError(
             "requests that stand alone for device=True",

@@ -212,6 +212,10 @@ def test_what_is_no_choice(value):
         sg.Arrivals(value)
     with pytest.raises(OptionError, match="shape as a number"):
         sg.Arrivals("gamma", shape=np.array([1.0, 2.0]))
+    with pytest.raises(OptionError, match="device as True or False"):
+        sg.stream(tiny_pool(), device=value)
+    with pytest.raises(OptionError, match="a name of a client as text"):
+        sg.client(rate=1, input_tokens=5, output_tokens=5, name=value)
 
 
 def test_a_benchmark_with_numbers_of_no_server(tmp_path):

@@ -143,7 +143,7 @@ def test_a_span_without_requests_ends() -> None:
         ({"requests": 10, "start": "2d", "past_end": "end"}, "a start before the data's end"),
         ({"requests": 10**6, "duration": "1h"}, "1,000,000 requests, got .*ask for fewer, or for a longer duration"),
         ({"over": "drop"}, "max_input or max_output with over"),
-        ({"over": "cut", "max_input": 5}, "over as cap or drop"),
+        ({"over": "cut", "max_input": 5}, "over among cap, drop"),
         ({"max_input": 0}, "max_input of at least 1 token"),
         ({"max_output": "9"}, "max_output as an integer"),
         ({"max_output": 2**31}, "max_output as an integer from 0 to 2147483647"),

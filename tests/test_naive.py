@@ -328,7 +328,7 @@ LISTS = made("multimodal")
         (tiny_pool(), {"cv": 0.0}, "a cv from 0.01 to 1000"),
         (tiny_pool(), {"cv": float("nan")}, "a cv from"),
         (tiny_pool(), {"cv": 1e4, "family": "weibull"}, "a cv from"),
-        (tiny_pool(), {"cv": True}, "a cv from"),
+        (tiny_pool(), {"cv": True}, "cv as a number"),
         (tiny_pool(), {"cv": None}, "the shape or the cv"),
         (tiny_pool(), {"cv": "guess"}, "cv as a number, or 'fit'"),
         (tiny_pool(), {"cv": 2.0, "family": "poisson"}, "exponential gaps"),

@@ -206,6 +206,6 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
     bad = np.flatnonzero(~((values >= least) & (values <= most)) & ((values != 0) | (name == "concurrency")))
     if len(bad):
         none = "" if name == "concurrency" or not least else "0, or "
-        expected = f"{known} that is {none}from {least:g} to {most:,g}"
+        expected = f"{known} that is {none}from {least:g} to {most:,.10g}"
         raise OptionError(expected, f"{values[bad[0]]:g} in row {bad[0]}", "drop the row, or fix it")
     return values / unit

@@ -126,6 +126,8 @@ def client(
         "video_tokens": video_tokens,
     }
     given = {field: value for field, value in given.items() if value is not None}
+    if not isinstance(name, str):
+        raise OptionError("a name of a client as text", repr(name)[:60], "change name")
     who = f"client {name!r}" if name else "a client"
     category = _category(given, who)
     if (number := whole(count)) is None or not 1 <= number <= MAX_CLIENT_ID:
