@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ from servegen_gpu.distributing import distribute
 from servegen_gpu.distributing.job import Job
 from servegen_gpu.distributing.on_ray import in_order
 from servegen_gpu.formats.parted import MANIFEST, MOST_PARTS, part_name
-from servegen_gpu.formats.store import Remote, store_at
+from servegen_gpu.formats.store import Entry, Remote, store_at
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,24 @@ def test_processes_end_in_the_same_bytes(made: Path, pool: sg.ClientPool, tmp_pa
     assert contents(tmp_path / "out") == contents(made)
     assert [at[:2] for at in told] == [(1, N), (2, N), (3, N)]
     assert (found.rows, found.made, found.complete) == (told[-1][2], N, True)
+
+
+def test_a_file_that_another_process_renames_hides_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the listing of a directory and the look at its files."""
+    temporary = tmp_path / ".servegen-0badcafe-1-0badcafe.tmp"
+    for file in (tmp_path / "00000.json", temporary):
+        file.write_text("{}")
+    listed = os.scandir
+
+    @contextlib.contextmanager
+    def then_renamed(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with listed(path) as found:
+            files = list(found)
+        temporary.unlink()
+        yield files
+
+    monkeypatch.setattr(os, "scandir", then_renamed)
+    assert store_at(tmp_path).files() == {"00000.json": Entry(2)}
 
 
 @pytest.mark.parametrize("objects", [True, False], ids=["objects", "files"])

@@ -64,11 +64,13 @@ class Directory:
         """Files of a folder by name; none if there is no such folder."""
         try:
             with explained(self.path), os.scandir(self.path / folder) as found:
-                return {file.name: Entry(file.stat().st_size) for file in found if file.is_file()}
+                names = [file.name for file in found if file.is_file()]
         except OutputError as error:
             if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
                 return {}
             raise
+        entries = {name: self.entry(os.path.join(folder, name)) for name in names}
+        return {name: entry for name, entry in entries.items() if entry is not None}  # others rename files meanwhile
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Contents of small files, of those that are there; of larger ones, no more than shows that they are."""
