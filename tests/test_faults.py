@@ -234,8 +234,26 @@ def test_a_journal_of_another_user_is_not_followed(tmp_path: Path) -> None:
     os.chown(journal, OTHERS, OTHERS)
     (tmp_path / ".servegen-00000000-7-0123abcd.tmp").write_text("planted")
     assert sg.read_trace(tmp_path / "t.csv").provenance["version"] == 0
-    with pytest.raises(OutputError, match="a place where you may write"):
+    with pytest.raises(OutputError, match=r"the unfinished work of .*, which you cannot finish"):
         trace(1).write(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "renames that fail"])
+def test_a_journal_that_cannot_be_finished_is_said(kind: str, tmp_path: Path) -> None:
+    """Also where it is this user's own: nobody waits for ever."""
+    trace(0).write(tmp_path / "t.csv")
+    journal = tmp_path / f"{commit.JOURNAL}t.csv"
+    if kind == "directory":
+        journal.mkdir()
+    elif kind == "link":
+        journal.symlink_to("nowhere")
+    else:
+        (tmp_path / "t.csv.more").mkdir()
+        (tmp_path / ".servegen-00000000-7-0123abcd.tmp").write_text("a file, for the name of a directory")
+        journal.write_text(json.dumps([[".servegen-00000000-7-0123abcd.tmp", "t.csv.more"]]) + "\n")
+    with pytest.raises(OutputError, match="which you cannot finish"):
+        trace(1).write(tmp_path / "t.csv")
+    assert sg.read_trace(tmp_path / "t.csv").provenance["version"] == 0
 
 
 def test_directories_are_replaced_where_names_cannot_be_exchanged(

@@ -78,21 +78,26 @@ def settle_all(folder: Path) -> None:
                 _settle(folder / name)
 
 
-def _settle(path: Path) -> None:
+def _settle(path: Path) -> bool:
+    """Make the renames of a journal, if there is one; False where this user cannot."""
     try:
         journal = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # as a rule there is none
-        return
+    except FileNotFoundError:  # as a rule
+        return True
+    except OSError:
+        return False
     try:
         about = os.fstat(journal)
         if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
-            return
+            return False
         lock(journal)
         if is_at(journal, path):  # else it was done meanwhile
-            with suppress(OSError):
-                _make(path.parent, _read(journal, path.name.removeprefix(JOURNAL)))
-                path.unlink()
-                sync_directory(path.parent)
+            _make(path.parent, _read(journal, path.name.removeprefix(JOURNAL)))
+            path.unlink()
+            sync_directory(path.parent)
+        return True
+    except OSError:
+        return False
     finally:
         os.close(journal)
 
@@ -107,9 +112,8 @@ def _new_journal(path: Path) -> int:
         try:
             journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except FileExistsError:
-            _settle(path)
-            if os.path.lexists(path) and path.lstat().st_uid != os.geteuid():
-                raise OSError(errno.EPERM, "unfinished work of another user") from None
+            if not _settle(path):
+                raise OSError(f"the unfinished work of {path.name}, which you cannot finish") from None
             continue
         lock(journal)
         if is_at(journal, path):

@@ -88,7 +88,7 @@ def _digest(library: Path) -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> BuildError:
-    return BuildError(f"{folder} cannot be written ({error.strerror})", ELSEWHERE)
+    return BuildError(f"{folder} cannot be written ({error.strerror or error})", ELSEWHERE)
 
 
 @contextmanager
