@@ -171,6 +171,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 PROVENANCES = [
     *(b"null", b"[]", b"3", b"", b'{"seed": NaN}', b'{"seed": 1e400}', b'{"seed": -Infinity}', b'{"a": ' + DEEP + b"}"),
     *(b'{"seed": ' + b"9" * 30 + b"}", b'{"a": 1', b"\xff"),
+    *(b'{"a": "\xed\xa0\x80"}', '{"a": "\\ud800"}'.encode("utf-16")),  # surrogates that are no escapes
 ]
 
 

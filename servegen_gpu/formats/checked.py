@@ -27,7 +27,7 @@ _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64
 
 
 def json_of(text: bytes) -> Any:
-    """Finite numbers within 64 bits, text, lists and objects from JSON; halves of surrogate pairs become escapes.
+    """Finite numbers within 64 bits, text, lists and objects from UTF-8 JSON; halves of surrogate pairs become escapes.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def json_of(text: bytes) -> Any:
         raise ValueError(f"{len(text):,} bytes of JSON, more than {MOST_BYTES:,}")
     if (depth := depth_of(text)) > MOST_DEPTH:  # parsers run out of stack
         raise ValueError(f"brackets nested {depth:,} deep, more than {MOST_DEPTH}")
-    found = json.loads(text, parse_constant=_refuse_number, parse_float=_finite, parse_int=_whole)
+    found = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse_number, parse_float=_finite, parse_int=_whole)
     return _unicode(found) if b"\\ud" in text.lower() else found
 
 
