@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
