@@ -181,7 +181,7 @@ def test_what_is_no_slice() -> None:
         trace[5]
     with pytest.raises(OptionError, match="forwards in time, got a step of -1"):
         trace[::-1]
-    with pytest.raises(KeyError, match="no column 'tokens'"):
+    with pytest.raises(KeyError, match="expected a column 'tokens'"):
         trace["tokens"]
     assert len(trace[10**9 :]) == len(trace[0:0]) == 0
     assert len(trace[: 10**9]) == len(trace)

@@ -65,11 +65,13 @@ def grouped(parts: Sequence[PackedWorkload]) -> PackedWorkload:
     """One workload whose clients follow the clocks and scales of several, by turns of their ids."""
     first = parts[0]
     others = [part.conversations for part in parts if part.conversations is not None]
+    group, scale = first.client_id.astype(np.int64) % len(parts), np.concatenate([part.window_scale for part in parts])
+    mean = first.rate_factor[:, None] * first.rate_rps[first.profile][:, first.row] * scale[group]
     return replace(
         first,
-        group=first.client_id.astype(np.int64) % len(parts),
-        window_scale=np.concatenate([part.window_scale for part in parts]),
-        expected=np.mean([part.expected for part in parts], axis=0),
+        group=group,
+        window_scale=scale,
+        expected=mean.sum(axis=0) * first.window_length_s,
         clock=pack_clocks([unpack_clock(part.clock) for part in parts]),
         turns=first.turns and replace(first.turns, requests=np.mean([p.turns.requests for p in parts], axis=0)),  # type: ignore[union-attr]
         conversations=grouped(others) if others else None,

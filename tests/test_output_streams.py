@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from test_formats import make, same
+from test_formats import make
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import atomic
@@ -171,5 +171,6 @@ def test_provenance_may_name_files_that_are_no_unicode(tmp_path: Path, name: str
     made = make(10)
     trace = Trace(made.columns, {"source": os.fsdecode(b"caf\xe9.csv"), "name": "Übung"})
     trace.write(tmp_path / name)
-    assert same(Trace.read(tmp_path / name), trace)
-    assert Trace.read(tmp_path / name).provenance == trace.provenance
+    back = Trace.read(tmp_path / name)
+    assert back.digest() == made.digest()
+    assert back.provenance == {"source": "caf\\udce9.csv", "name": "Übung"}  # as text that every stream can have

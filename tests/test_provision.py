@@ -335,13 +335,13 @@ def _job(pool: sg.ClientPool, replica: int) -> Any:
     [
         ({"replicas": 0}, "replicas of at least 1"),
         ({"confidence": 1}, "confidence above 0"),
-        ({"threads": 0}, "threads from 1 to 1024"),
+        ({"threads": 0}, "threads as an integer from 1 to 1024"),
         ({"routing": "random"}, "routing among least-loaded"),
         ({"naive": "normal"}, "naive as True, poisson"),
         ({"window_s": 0}, "window_s above 0"),
-        ({"window_s": "1x"}, "window_s as a number"),
+        ({"window_s": "1x"}, "window_s as seconds"),
         ({"replica": 3}, "without requests, replica, shard and device, got replica"),
-        ({"server": "h100"}, "one of llama-3-8b-a100"),
+        ({"server": "h100"}, "a server among llama-3-8b-a100"),
     ],
 )
 def test_arguments_that_cannot_be(pool: sg.ClientPool, changed, words):
@@ -380,7 +380,9 @@ def test_the_command(pool: sg.ClientPool, tmp_path, capsys, monkeypatch):
     assert "note:" not in printed.out + printed.err
     assert "fitted: step_s" in said
     assert "50 clients, 0 of them measured" in said
-    monkeypatch.setattr(Provision, "write", lambda *_: (_ for _ in ()).throw(OutputError("space", "none", "free some")))
+    monkeypatch.setattr(
+        Provision, "write", lambda *_, **__: (_ for _ in ()).throw(OutputError("space", "none", "free some"))
+    )
     assert main(["provision", path, *words, "-o", study]) == 2
     assert "instances that suffice" in capsys.readouterr().out  # what was found is said first
     for wrong, message in (

@@ -120,7 +120,7 @@ def test_line_breaks_between_quotes_at_any_size(tmp_path, monkeypatch):
         ("t\n1\n", {"lengths": {"input_tokens": "in"}}, "one column 'in'"),
         ("t\n1\n", {"lengths": {"client": "t"}}, "names of lengths"),
         ("t\n1\n", {"lengths": 5}, "lengths as"),
-        ("t\n1\n", {"unit": "hours"}, "unit as one of"),
+        ("t\n1\n", {"unit": "hours"}, "a unit among"),
         (b"t\n\xff\xfe\n", {}, "UTF-8 text.*line 2"),
         (b"\x00\x01\x02", {}, "a text file"),
     ],

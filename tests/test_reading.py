@@ -380,7 +380,7 @@ def test_columns_are_named_by_the_user(tmp_path):
     for arguments, message in (
         ({"format": "excel"}, "a format among"),
         ({"format": "vidur"}, "'time' in the format vidur"),
-        ({"unit": "h"}, "unit as one of"),
+        ({"unit": "h"}, "a unit among"),
         ({"missing": "keep"}, "missing as error or drop"),
     ):
         with pytest.raises(OptionError, match=message):

@@ -386,7 +386,7 @@ def test_bad_input_is_refused(call, said):
 
 def test_bad_replicas_are_refused():
     packed = sg.stream(pool(), duration=60).packed
-    with pytest.raises(OptionError, match="threads from 1"):
+    with pytest.raises(OptionError, match="threads as an integer from 1"):
         sg.reduce_replicas(packed, sg.metric("requests", 60), threads=0)
     with pytest.raises(OptionError, match="got one of 60 s"):
         sg.reduce_replicas(packed, METRICS[1])

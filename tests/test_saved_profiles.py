@@ -123,7 +123,7 @@ def test_a_layout_that_cannot_hold_a_pool_is_refused_and_leaves_nothing(tmp_path
 
 
 def test_shared_profiles_and_tables_become_files_of_single_clients(tmp_path):
-    pool = tiny_pool("reason", family=WEIBULL, occupancy=1.0).clone(2)
+    pool = tiny_pool("reason", family=WEIBULL, shape=0.6, occupancy=1.0).clone(2)
     pool.save(tmp_path / "p", layout="servegen")
     again = sg.load_profile(tmp_path / "p")
     assert len(again.rate_rps) == 6
@@ -352,14 +352,14 @@ HOSTILE = {
     "text": ({"family": np.full((3, 144), "x")}, "family of type uint8"),
     "shape": ({"rate_rps": np.ones((3, 5))}, "of shape"),
     "flat": ({"rate_rps": np.ones(3)}, "at least one client and one window"),
-    "infinite": ({"rate_rps": np.full((3, 144), np.inf)}, "a finite rate"),
+    "infinite": ({"rate_rps": np.full((3, 144), np.inf)}, "a rate of 0, or from 1e-30"),
     "huge table": ({"table": np.full((3, 144, 2), 10**9, np.int32)}, "a length table|rows of tables"),
     "negative table": ({"table": np.full((3, 144, 2), -7, np.int32)}, "a length table|rows of tables"),
     "family": ({"family": np.full((3, 144), 200, np.uint8)}, "gap family|known families"),
     "profile": ({"profile": np.array([0, 1, 99], np.int32)}, "clients that point at"),
     "ids": ({"client_ids": np.array([5, 5, 6])}, "client ids unique"),
     "offsets": ({"offsets": np.array([0, 10**9])}, "offsets from 0"),
-    "two-dimensional": ({"offsets": np.zeros((2, 2), np.int64)}, "tables as lists"),
+    "two-dimensional": ({"offsets": np.zeros((2, 2), np.int64)}, "tables that are no lists"),
     "environment": ({"environment": np.full(3, 5, np.int32)}, "environments"),
     "turn_model": ({"turn_model": np.full(3, 0, np.int32)}, "turn_models"),
     "shares": ({"whole_rps": np.full(144, np.nan)}, "whole_rps that are finite"),

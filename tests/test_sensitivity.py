@@ -291,7 +291,7 @@ def test_points_wait_for_each_other_where_a_backend_is_not_shared(monkeypatch: p
         ({"replicas": 0}, "one replica or more"),
         ({"replicas": 1.5}, "replicas"),
         ({"confidence": 1}, "confidence above 0 and below 1"),
-        ({"threads": 0}, "threads from 1 to 1024"),
+        ({"threads": 0}, "threads as an integer from 1 to 1024"),
         ({"shard": "1/2"}, "a study without requests, replica, shard and device, got shard"),
         ({"pool": "m-smal"}, "a workload among .*, got 'm-smal'; did you mean 'm-small'"),
     ],

@@ -70,7 +70,7 @@ def test_files_that_are_no_server(right, wrong, message, tmp_path):
 
 
 def test_servers_that_are_not_there(tmp_path):
-    with pytest.raises(OptionError, match=r"one of llama-3-8b-a100, .* got 'gpt'"):
+    with pytest.raises(OptionError, match=r"a server among llama-3-8b-a100, .* got 'gpt'"):
         sg.load_server("gpt")
     with pytest.raises(OptionError):
         sg.load_server(12)  # type: ignore[arg-type]

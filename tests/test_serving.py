@@ -340,7 +340,7 @@ def test_arguments_are_checked():
     for objective in ({"slo_ttft_s": 0}, {"level": 1.01}, {"slo_tbt_s": -1}, {"most": 0}, {"level": "p99"}):
         with pytest.raises(OptionError):
             instances_needed(trace, Server(), **objective)
-    with pytest.raises(OptionError, match=r"a server: a TOML file, or one of .*, got 'nobody'"):
+    with pytest.raises(OptionError, match=r"a TOML file, or a server among .*, got 'nobody'"):
         simulate.simulate(trace, "nobody")
     by_name, loaded = (simulate.simulate(trace, one) for one in ("llama-3-8b-a100", sg.load_server("llama-3-8b-a100")))
     assert (by_name.ttft_s == loaded.ttft_s).all()

@@ -262,18 +262,17 @@ def _tables(file: Any, at: int) -> Iterator[pa.Table]:
 
 
 def _own_types(schema: pa.Schema, path: Path | RemoteFile) -> pa.Schema | None:
-    """The columns of a file with the types that the trace had, if it says so."""
+    """The columns of a file with the types that they had in the trace, if it says so; others may have been added."""
     import pyarrow as pa
 
     try:
         if (text := schema.metadata.get(TYPES_KEY)) is None:
             return None
         known = types_of(json_of(text))
-        if list(known) != schema.names:
-            raise ValueError(f"the types of {', '.join(known)} for the columns {', '.join(schema.names)}")
     except ValueError as error:
         raise OptionError("types of columns in the metadata of the file", f"{error} in {path}", AGAIN) from error
-    return pa.schema([f.with_type(arrow_type(known[f.name])) for f in schema], schema.metadata)
+    own = [f.with_type(arrow_type(known[f.name])) if f.name in known else f for f in schema]
+    return pa.schema(own, schema.metadata)
 
 
 def _header(metadata: dict[bytes, bytes] | None, path: Path | RemoteFile) -> tuple[dict[str, Any], int]:
