@@ -214,9 +214,11 @@ def test_an_interrupted_run_goes_on(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make, out = Job.make, tmp_path / "out"
+    left = out / "_parts" / ".servegen-0badcafe-1-0badcafe.tmp"  # of a record that was being written
 
     def stopped(job: Job, k: int) -> Any:
         if k == 2:
+            left.write_text("{")
             raise KeyboardInterrupt
         return make(job, k)
 
@@ -227,6 +229,7 @@ def test_an_interrupted_run_goes_on(
     assert "expected all 3 parts of a trace, got 2 in" in (said := capsys.readouterr().err)
     assert "without part-00002.parquet; run the command that makes them once more" in said
     monkeypatch.undo()
+    left.unlink()
     assert generate(out, "--parts", "3") == 0
     assert contents(out) == contents(made)
 

@@ -168,7 +168,8 @@ REFUSED: dict[str, tuple[str, str]] = {
         "-o s3://bucket/t.parquet",
         "expected a path of this machine for a file, got 's3",
     ),
-    "the parts as a file": ("-o out/", "expected a new or empty directory, or an earlier trace to replace"),
+    "the parts as a file": ("-o out/", "expected a directory without parts that were made apart, got a trace of --par"),
+    "the same, whatever is there": ("-o out/ --overwrite", "give another path, or remove it first"),
 }
 
 

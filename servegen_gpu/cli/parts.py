@@ -12,14 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegen_gpu.cli import stopping
 from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.cli.progress import Progress
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
     from servegen_gpu.distributing.distribute import Distributed
-
-INTERRUPTED = 130
 
 
 def add(parser: Parser) -> None:
@@ -83,7 +82,7 @@ def run(
         )
     except Interrupted as stopped:
         print(f"servegen-gpu: interrupted; {stopped}: run the same command to go on", file=sys.stderr)
-        return INTERRUPTED
+        return stopping.status()
     finally:
         shown.end()
     if options.json:

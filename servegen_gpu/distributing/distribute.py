@@ -23,12 +23,12 @@ from servegen_gpu.errors import OptionError, OutputError
 from servegen_gpu.formats.parquet import LITTER
 from servegen_gpu.formats.parted import (
     MANIFEST,
-    RECORDS,
     WORKLOAD,
     Part,
     Parted,
     check_unchanged,
     open_parted,
+    records_in,
     stated_workload,
     workload_bytes,
 )
@@ -48,7 +48,7 @@ class Distributed:
     parts : int
         Of the whole trace.
     finished : int
-        Parts that are there.
+        Parts that are there; of a shard, only its own while others are missing.
     made : int
         Of these, parts that were made by this call.
     rows, bytes : int
@@ -170,8 +170,8 @@ def distributed(
                 progress(len(found.finished), parts, found.rows)
     except KeyboardInterrupt:
         # some may have been finished meanwhile
-        raise Interrupted(str(job.store), len(job.store.files(RECORDS)) - 1, parts) from None
-    if step > 1 and len(job.store.files(RECORDS)) > parts:  # all records, and the workload
+        raise Interrupted(str(job.store), records_in(job.store), parts) from None
+    if step > 1 and records_in(job.store) == parts:
         found = open_parted(job.store, records=True)
     if not found.missing and job.store.read([MANIFEST]).get(MANIFEST) != found.manifest():
         job.store.write(MANIFEST, found.manifest())
@@ -191,11 +191,10 @@ def _begun(job: Job, only: Sequence[int] | None) -> Parted:
         job.store.write(WORKLOAD, workload_bytes(job.workload))
         there = stated_workload(job.store) or {}  # somebody else may have written one at the same time
     if differences := _differences(there, job.workload):
-        finished = len(job.store.files(RECORDS)) - 1
         raise OptionError(
             f"the workload of the parts in {job.store}",
             f"another: {'; '.join(differences[:3])}",
-            f"give the same arguments, or another directory; {finished:,} finished parts are kept",
+            f"give the same arguments, or another directory; {records_in(job.store):,} finished parts are kept",
         )
     return open_parted(job.store, only, records=True)
 

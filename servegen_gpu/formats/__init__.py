@@ -259,6 +259,9 @@ def _target(path: str | os.PathLike[str], format: str | Format | None, overwrite
     if target.exists():
         if not target.is_dir():
             raise OutputError("a directory to write parts into", f"the file {target}", "give another path")
+        if parted.is_parted(target):
+            fix = "give another path, or remove it first"
+            raise OutputError("a directory without parts that were made apart", f"a trace of --parts in {target}", fix)
         if (others := parquet.others(target)) and not overwrite:
             named = ", ".join(others[:3]) + ", …" * (len(others) > 3)
             raise OutputError(

@@ -187,6 +187,11 @@ def _digits(parts: int) -> int:
     return max(5, len(str(parts - 1)))
 
 
+def records_in(store: Store) -> int:
+    """How many parts have a record."""
+    return sum(name[:1].isdigit() for name in store.files(RECORDS))
+
+
 def workload_of(head: Trace, parts: int, encoding: str) -> dict[str, Any]:
     """What decides every byte of the parts, as JSON values; `head` is a slab of any share."""
     provenance = json_of(head.header()) | {"shard": "1/1"}
