@@ -44,7 +44,6 @@ def open_file(path: str | os.PathLike[str], *, streams: bool = False) -> io.Buff
     Parameters
     ----------
     path : path
-        Or a file of a store, which opens itself.
     streams : bool
         Take what the shell has opened, such as ``/dev/stdin`` and ``<(…)``, for callers who read once and so much.
 
@@ -55,9 +54,6 @@ def open_file(path: str | os.PathLike[str], *, streams: bool = False) -> io.Buff
     ValueError
         If the path has a null character.
     """
-    if not isinstance(path, str | Path) and hasattr(path, "open"):
-        opened: io.BufferedReader = path.open("rb")
-        return opened
     what = kind_of(os.stat(path).st_mode)
     if what and not (streams and what != "a directory" and OPEN_ALREADY.fullmatch(os.fspath(path))):
         raise NoFileError(path, f"{what}, not a file")

@@ -148,6 +148,8 @@ def test_what_lies_beside_a_file_is_one_too(tmp_path: Path) -> None:
     (tmp_path / "t.csv.provenance.json").unlink()
     os.mkfifo(tmp_path / "t.csv.provenance.json")
     assert len(sg.read_trace(tmp_path / "t.csv")) == ROWS
+    with pytest.raises(ServeGenError, match="a pipe, not a file"):
+        sg.verify(tmp_path / "t.csv")
     toml = tmp_path / "own.toml"
     toml.write_text('[[client]]\nrate = 1\ninput_tokens = { kind = "samples", file = "a.csv" }\noutput_tokens = 5\n')
     os.mkfifo(tmp_path / "a.csv")

@@ -142,10 +142,10 @@ def manifest_digest(path: str | os.PathLike[str]) -> str | None:
 def size_stated(path: Path) -> int | None:
     """How many bytes a text file has as the file beside it says; None if there is none that says it."""
     try:
-        found = json.loads(text_files.sidecar_path(path).read_bytes())["bytes"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        about = text_files.sidecar_of(path)
+    except OptionError:
         return None
-    return found if isinstance(found, int) else None
+    return None if about is None else int(about["bytes"])
 
 
 def _of_parquet(path: Path | RemoteFile) -> TraceFile:

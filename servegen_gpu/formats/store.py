@@ -233,7 +233,7 @@ def opened(path: Path | RemoteFile) -> BinaryIO:
 
 
 def is_url(path: Any) -> bool:
-    """Whether a path names a store, as ``s3://bucket/folder`` does; ``file://`` is a path like any other."""
+    """Whether a path is an address, as ``s3://bucket/folder`` is; that of a directory here begins with ``file://``."""
     return isinstance(path, str) and re.match(r"[a-z][a-z0-9+.-]*(::|://)", path) is not None
 
 

@@ -1,6 +1,6 @@
-"""Columns that a user made: converted to those of a trace, and checked against each other.
+"""Columns that a user made or a file has: converted to those of a trace, and checked against each other.
 
-What a backend samples or a file of ours holds is right by construction and never comes here.
+What a backend samples is right by construction and never comes here.
 """
 
 from __future__ import annotations
