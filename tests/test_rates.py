@@ -17,6 +17,7 @@ from servegen_gpu.rates import (
     resolve_rate,
     schedule_notes,
     targets,
+    window_means,
 )
 
 T = 600
@@ -289,6 +290,14 @@ def test_a_schedule_that_says_nothing_of_the_span_is_refused():
         schedule_notes(ramp, 28_800, 32_400)
     with pytest.raises(RateError, match=r"got one from 7,200 s on"):
         schedule_notes(resolve_rate([(7200, 1)]), 0, 7200)
+
+
+def test_means_of_windows_are_of_schedules_that_say_all_of_them():
+    knots = Schedule([0, 1200], [1, 3], "linear")
+    assert window_means(resolve_rate(knots), 2, T).tolist() == pytest.approx([1.5, 2.5])
+    for schedule, windows in ((knots, 3), (Schedule([600, 1200], [1, 3], "linear"), 2), (Schedule([600], [1]), 2)):
+        with pytest.raises(RateError, match=r"a schedule for the span from 0 s to "):
+            window_means(resolve_rate(schedule), windows, T)
 
 
 def test_jumps():

@@ -122,6 +122,21 @@ def test_units_are_told_by_size_and_rate(path, times, unit):
     assert sg.read_trace(path).provenance["unit"] == unit
 
 
+@pytest.mark.parametrize(
+    ("columns", "stated"),
+    [
+        ("arrival_us,input_tokens,output_tokens", 1),
+        ("arrival_time_us,input_tokens,output_tokens", 1),
+        ("arrival_time_ns,input_toks,output_toks", 1000),
+    ],
+)
+def test_units_that_columns_name_are_believed(path, columns, stated):
+    """Also where numbers look like seconds since 1970, or like times in another unit by their rate."""
+    for first, step in ((1_700_000_000, 3000), (0, 3000), (0, 10**10)):
+        path.write_text(f"{columns}\n" + "".join(f"{first + step * k * stated},1,2\n" for k in range(30)))
+        assert set(np.diff(sg.read_trace(path)["arrival_us"])) == {step}
+
+
 def test_units_that_cannot_be_told_are_refused(path):
     with pytest.raises(
         OptionError, match=r"whose unit can be told.*0\.1 requests/s in seconds, 100 requests/s in mill.*--unit"
