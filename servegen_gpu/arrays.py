@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ def _check_sizes(archive: zipfile.ZipFile, file_bytes: int) -> None:
 
 _DAMAGE = (
     *(ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, OverflowError, IndexError),
+    *(tokenize.TokenError, SyntaxError),  # of NumPy, which parses what an array says of itself as Python
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 """What NumPy and zipfile raise over files that are not what they should be."""

@@ -71,14 +71,16 @@ def test_a_plain_file_comes_back(tmp_path: Path, name: str, what: str, rows: int
 
 
 def test_a_plain_file_of_other_columns_comes_back(tmp_path: Path):
-    """As pyarrow writes it that has selected some, and added one."""
+    """As pyarrow writes it that has selected some, and added one: as a trace of others."""
     trace = trace_of("reason")
     write_stream([trace], tmp_path / "t.parquet", encoding="plain")
-    table = pq.read_table(tmp_path / "t.parquet").select(["output_tokens", "arrival_us"])
+    table = pq.read_table(tmp_path / "t.parquet").select(["output_tokens", "input_tokens", "arrival_us"])
     pq.write_table(table.append_column("turn", [np.arange(ROWS)]), tmp_path / "u.parquet", use_dictionary=False)
     back = Trace.read(tmp_path / "u.parquet")
-    assert back.schema() == {"output_tokens": "int32", "arrival_us": "int64", "turn": "int64"}
-    assert back["output_tokens"].tolist() == trace["output_tokens"].tolist()
+    assert {"arrival_us", "input_tokens", "output_tokens"} <= set(back)
+    for name in ("input_tokens", "output_tokens"):
+        assert back[name].tolist() == trace[name].tolist()
+    assert "generator" not in back.provenance  # of other rows
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

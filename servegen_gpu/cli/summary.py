@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from servegen_gpu.plotting.words import duration_text
-from servegen_gpu.provenance import duration_of
+from servegen_gpu.provenance import duration_of, start_us_of
 from servegen_gpu.trace import Trace
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def figures(
         "workload": about.get("workload"),
         "origin": origin or None,
         "clients": about.get("clients"),
-        "start_s": about.get("start_s"),
+        "start_s": start_us_of(about) / 1e6,
         "duration_s": duration_s or None,
         "requests_per_s": written.rows / duration_s if duration_s else None,
     }

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from servegen_gpu.errors import OptionError, unknown
+from servegen_gpu.options import MAX_TIME_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,6 +188,8 @@ class Comparison:
                 notes=tuple(d["notes"]),
                 curves=d["curves"],
             )
+            if not 0 <= found.block_s <= MAX_TIME_S:
+                raise ValueError(f"blocks of {found.block_s} s")
             str(found), found.svg()  # what can be shown is one
             return found
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -262,17 +262,18 @@ def _tables(file: Any, at: int) -> Iterator[pa.Table]:
 
 
 def _own_types(schema: pa.Schema, path: Path | RemoteFile) -> pa.Schema | None:
-    """The columns of a file with the types that they had in the trace, if it says so; others may have been added."""
+    """The columns of a file with the types that the trace had, if it says so."""
     import pyarrow as pa
 
     try:
         if (text := schema.metadata.get(TYPES_KEY)) is None:
             return None
         known = types_of(json_of(text))
+        if list(known) != schema.names:
+            raise ValueError(f"the types of {', '.join(known)} for the columns {', '.join(schema.names)}")
     except ValueError as error:
         raise OptionError("types of columns in the metadata of the file", f"{error} in {path}", AGAIN) from error
-    own = [f.with_type(arrow_type(known[f.name])) if f.name in known else f for f in schema]
-    return pa.schema(own, schema.metadata)
+    return pa.schema([f.with_type(arrow_type(known[f.name])) for f in schema], schema.metadata)
 
 
 def _header(metadata: dict[bytes, bytes] | None, path: Path | RemoteFile) -> tuple[dict[str, Any], int]:
@@ -293,7 +294,8 @@ def _header(metadata: dict[bytes, bytes] | None, path: Path | RemoteFile) -> tup
 def is_ours(path: Path) -> bool:
     """Whether a file is Parquet, has a provenance, and is as we wrote it.
 
-    Arrow keeps the provenance when rows are filtered, sorted or changed, and writes dictionaries, which we never do.
+    Arrow keeps the provenance when rows are filtered, sorted or changed and when columns are left out or added, and
+    writes dictionaries, which we never do.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -302,10 +304,21 @@ def is_ours(path: Path) -> bool:
         with open_file(path) as file:  # pyarrow takes no names that are no Unicode
             if file.read(len(MAGIC)) != MAGIC:
                 return False
-            stated = pq.read_metadata(file).metadata or {}
-            return PROVENANCE_KEY in stated and not any(chunk.has_dictionary for chunk in footer.chunks(file, 1))
+            found = pq.read_metadata(file)
+            stated = found.metadata or {}
+            if PROVENANCE_KEY not in stated or any(chunk.has_dictionary for chunk in footer.chunks(file, 1)):
+                return False
+            return TYPES_KEY not in stated or _same_columns(stated[TYPES_KEY], found.schema.to_arrow_schema().names)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
+
+
+def _same_columns(types: bytes, names: list[str]) -> bool:
+    """Whether columns are those whose types are stated; True where nobody can read that: damage is no change."""
+    try:
+        return list(types_of(json_of(types))) == names
+    except ValueError:
+        return True
 
 
 def has_ours(directory: Path) -> bool:

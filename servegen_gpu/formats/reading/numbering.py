@@ -57,6 +57,8 @@ class Numbering:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if not len(rows):
+            return np.empty(0, np.int64)
         if not self.as_text:
             found = whole_ids(rows, column, -(2**63) if self.own and self.alone else 0)
             if found is not None and found.max(initial=0) <= self.largest:

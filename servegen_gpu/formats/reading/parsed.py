@@ -197,7 +197,10 @@ class Parser:
             gone = values.missing(rows.table.column(columns["parent"]))
             found["parent"] = np.full(len(rows), -1, np.int64)
             some = rows.with_table(rows.table.filter(~gone))
-            found["parent"][~gone] = values.numbers(some, columns["parent"], "an id of a chat", decimal_comma=False)
+            parents = values.numbers(some, columns["parent"], "an id of a chat", decimal_comma=False)
+            if (far := np.flatnonzero(~(np.abs(parents) < 2.0**53))).size:
+                some.refuse(int(far[0]), columns["parent"], "an id of a chat below 2**53", "change it")
+            found["parent"][~gone] = parents
         if "reason_ratio" in columns:
             found["reason_tokens"] = self._reason(rows, columns["reason_ratio"], found["output_tokens"])
         if "prefix" in found:  # BLIS: the input leaves a shared prefix out
