@@ -231,3 +231,23 @@ def test_a_benchmark_with_numbers_of_no_server(tmp_path):
             file.write_text(head + "\n".join((*rows[:2], ",".join(cells), *rows[3:])))
             with pytest.raises(OptionError, match=f"{name} that is .* in row 2"):
                 sg.fit_server(file)
+
+
+def test_a_benchmark_with_rows_without_tokens(tmp_path):
+    """They say nothing of the time between tokens, and nothing is divided by them."""
+    rows = [
+        (100, 10, 1, 20, 12),
+        (900, 10, 1, 90, 12),
+        (100, 90, 8, 20, 14),
+        (900, 90, 32, 90, 18),
+        (5000, 50, 4, 400, 13),
+    ]
+    files = [tmp_path / name for name in ("few.csv", "more.csv")]
+    for file, more in zip(files, ([], [(1, 0, 2, 0, 9), (0, 1, 4096, 0, 9)]), strict=True):
+        lines = [",".join(map(str, row)) for row in (*rows, *more)]
+        file.write_text("\n".join(["input_tokens,output_tokens,concurrency,ttft_ms,tpot_ms", *lines]))
+    few, more = (sg.fit_server(file).server for file in files)
+    assert few.step_s == pytest.approx(more.step_s)
+    files[0].write_text(files[0].read_text() + f"\n{10**400},10,1,20,12")
+    with pytest.raises(OptionError, match="input_tokens"):
+        sg.fit_server(files[0])

@@ -139,6 +139,7 @@ def _equations(
         if outputs is None:
             raise OptionError("output_tokens beside the time between tokens", there, "add them")
         rows = np.flatnonzero((outputs > 1) & (tbt_s > 0))
+        inputs, outputs, at_once, chunks = (column[rows] for column in (inputs, outputs, at_once, chunks))
         steps = outputs - 1 + chunks
         prefilling, decoding = (at_once - 1) * inputs / steps, 1 + (at_once - 1) * (outputs - 1) / steps
         full = prefilling + decoding > server.step_tokens
@@ -146,7 +147,7 @@ def _equations(
         prefilling = np.where(full, server.step_tokens - decoding, prefilling)
         share = np.where(full, 1.0, np.minimum((at_once - 1) * chunks / steps, 1.0)) * (inputs > 0)
         design = np.column_stack((np.ones_like(inputs), prefilling, decoding, share))
-        parts.append((rows, np.full(len(rows), "tbt_s"), design[rows], tbt_s[rows]))
+        parts.append((rows, np.full(len(rows), "tbt_s"), design, tbt_s[rows]))
     rows, of, design, measured = (np.concatenate(part) for part in zip(*parts, strict=True))
     return rows, of, design, measured
 
@@ -193,7 +194,7 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
         return None
     try:
         values = np.asarray(table[known], np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         import pandas as pd
 
         cells = pd.Series(table[known])

@@ -141,8 +141,11 @@ def judged(kind: Kind, good: Good, folder: Path) -> tuple[str, str]:
 def _watched(tmp: Path) -> Iterator[list[warnings.WarningMessage]]:
     """Warnings are kept, time is limited, and temporary files have a place of their own."""
 
+    running = True
+
     def ring(signum: int, frame: FrameType | None) -> None:
-        raise Hang
+        if running:
+            raise Hang
 
     old_tempdir, tempfile.tempdir = tempfile.tempdir, str(tmp)
     clocks = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, 6 * SECONDS)}
@@ -155,6 +158,7 @@ def _watched(tmp: Path) -> Iterator[list[warnings.WarningMessage]]:
             try:
                 yield watched
             finally:
+                running = False
                 for clock in clocks:
                     signal.setitimer(clock, 0)
     finally:

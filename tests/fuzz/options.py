@@ -102,7 +102,7 @@ def _generate() -> list[Good]:
 
 @kind("generate-options", _generate, hostile_words=GENERATE, share=0.7)
 def _run_generate(place: Place) -> None:
-    if _too_much(place.words):
+    if too_much(place.words):
         return
     command(place.words)
     path = place.out / "trace.parquet"
@@ -116,7 +116,7 @@ def _run_generate(place: Place) -> None:
         check_trace(trace)
 
 
-def _too_much(words: tuple[str, ...]) -> bool:
+def too_much(words: tuple[str, ...]) -> bool:
     """Whether a command line rightly asks for more than a case has time for; those rates and times are legal."""
     from servegen_gpu.errors import ServeGenError
     from servegen_gpu.options import seconds

@@ -12,6 +12,7 @@ import servegen_gpu as sg
 from fuzz.case import command
 from fuzz.clients import CLIENTS
 from fuzz.kind import Good, Place, kind, must
+from fuzz.options import too_much
 from servegen_gpu.serving.profiles import server_text
 from servegen_gpu.serving.server import PARAMETERS, Server
 
@@ -113,10 +114,8 @@ SMALL = ("{here}/clients.toml", "--duration=10s", "--backend=numpy", "--rate=4")
 
 
 def _command(place: Place) -> None:
-    words = place.words
-    if any(word.startswith(("--instances=1000", "--duration=1e15", "--draws=99")) for word in words):
-        return
-    command(words)
+    if not too_much(place.words):
+        command(place.words)
 
 
 kind(
