@@ -377,6 +377,19 @@ def test_directories_with_files_of_others(tmp_path: Path) -> None:
     assert len(sg.load_profile(tmp_path / "mine"))
 
 
+def test_released_data_are_no_older_profile(tmp_path: Path) -> None:
+    """Although their files have the names of those of a profile."""
+    (tmp_path / "m-small").mkdir()
+    file = tmp_path / "m-small" / "chunk-0-trace.csv"
+    file.write_text("released")
+    with pytest.raises(OutputError, match=r"an older profile to replace, got 'chunk-0-trace\.csv'"):
+        tiny_pool().save(file.parent)
+    assert file.read_text() == "released"
+    tiny_pool().save(file.parent, overwrite=True)
+    assert "released" in [path.read_text() for path in file.parent.glob("chunk-0-trace.csv*")]
+    assert len(sg.load_profile(file.parent)) == len(tiny_pool())
+
+
 TOML = """
 [[client]]
 rate = 1

@@ -97,7 +97,7 @@ def save_profile(
         raise OptionError("a name for every client", f"{len(names):,} for {len(pool):,} clients", "fix names")
     path = Path(path)
     check_target(path, overwrite)
-    with new_directory(path, _is_own) as folder, explained(path):
+    with new_directory(path, _is_own if (path / PROFILE).is_file() else lambda _: False) as folder, explained(path):
         chosen = _write_data(folder, pool, layout)
         if keep_names and names is not None:
             (folder / NAMES).write_text(names_text(pool, names), encoding="utf-8")
@@ -113,7 +113,8 @@ def check_target(path: Path, overwrite: bool = False) -> None:
     if not path.is_dir():
         raise OutputError("a directory to save the pool in", f"the file {path}", "choose another path")
     there = sorted(os.listdir(path))
-    if (strange := [name for name in there if not _OURS.fullmatch(name)]) and not overwrite:
+    known = PROFILE in there  # else the names are those of released data, too
+    if (strange := [name for name in there if not (known and _OURS.fullmatch(name))]) and not overwrite:
         raise OutputError(
             "a new directory, or an older profile to replace", f"{strange[0]!r:.60} in {path}", "choose another path"
         )
