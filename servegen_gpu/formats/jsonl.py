@@ -10,7 +10,6 @@ from pathlib import Path
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
-from servegen_gpu.formats.reading.json_lines import all_objects
 from servegen_gpu.formats.text import (
     TEXT_CHUNK_ROWS,
     arrow_type,
@@ -46,6 +45,8 @@ def read_slabs(path: Path) -> Iterator[Trace]:
     """Read one file, some lines at a time, and the provenance beside it."""
     import pyarrow as pa
     import pyarrow.json
+
+    from servegen_gpu.formats.reading.json_lines import all_objects
 
     about = read_sidecar(path)
     schema = pa.schema([(name, arrow_type(kind)) for name, kind in about["columns"].items()])

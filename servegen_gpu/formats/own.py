@@ -11,7 +11,6 @@ from servegen_gpu.disk import explained
 from servegen_gpu.errors import OutputError
 from servegen_gpu.formats import parquet
 from servegen_gpu.formats.atomic import is_special
-from servegen_gpu.formats.reading.sources import STUDY_KEY
 from servegen_gpu.formats.text import known_sidecar
 
 MARKS = {
@@ -64,6 +63,8 @@ def is_own(path: Path) -> bool:
 def _is_study(path: Path) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from servegen_gpu.formats.reading.sources import STUDY_KEY
 
     try:
         with path.open("rb") as file:

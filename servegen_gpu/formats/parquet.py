@@ -34,7 +34,6 @@ from servegen_gpu.formats import footer, thrift
 from servegen_gpu.formats.atomic import Sink
 from servegen_gpu.formats.base import Append, Format
 from servegen_gpu.formats.checked import AGAIN, json_of, number_of, provenance_of, types_of
-from servegen_gpu.formats.reading.parquet_tables import check_lists
 from servegen_gpu.formats.store import RemoteFile, opened
 from servegen_gpu.formats.text import arrow_type
 from servegen_gpu.formats.thrift import Struct
@@ -185,6 +184,8 @@ def read_slabs(path: Path | RemoteFile, span_us: tuple[int, int] | None = None) 
     """Read one file, a row group at a time: all of them, or those with arrivals in a span."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from servegen_gpu.formats.reading.parquet_tables import check_lists
 
     try:
         # opened here, because pyarrow takes no name that is not UTF-8

@@ -55,7 +55,6 @@ def write_study(
         What JSON has: text, numbers that are finite, booleans, None, lists and mappings of these.
     table : DataFrame
         Columns of integers, floats (NaN where there is no value), booleans or text; the index is left out.
-
     overwrite : bool
         Replace a file of others, too; an older study is replaced in any case.
 
