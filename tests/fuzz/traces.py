@@ -15,7 +15,6 @@ from pathlib import Path
 from unittest import mock
 
 import foreign
-import numpy as np
 from profiles import talking, tiny_pool, write_servegen
 
 import servegen_gpu as sg
