@@ -362,6 +362,10 @@ def test_a_file_of_others_beside_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"b\.csv\.yaml, which is another's"):
         trace(0).write(tmp_path / "b.csv", "blis")
     assert names(tmp_path) == ["b.csv.yaml", "t.csv.provenance.json"]
+    oldest = {"provenance": {}, "first_row": 0, "rows": 0, "bytes": 0}  # what provenance beside a file always had
+    (tmp_path / "t.csv.provenance.json").write_text(json.dumps(oldest))
+    trace(0).write(tmp_path / "t.csv")
+    assert len(sg.read_trace(tmp_path / "t.csv"))
 
 
 def test_directories_with_files_of_others(tmp_path: Path) -> None:

@@ -122,6 +122,16 @@ def test_units_are_told_by_size_and_rate(path, times, unit):
     assert sg.read_trace(path).provenance["unit"] == unit
 
 
+@pytest.mark.parametrize(("unit", "least"), [("s", 10**9), ("ms", 10**12), ("us", 10**15), ("ns", 10**18)])
+def test_numbers_of_a_time_since_2001_tell_their_unit(unit, least):
+    def told(low: int, high: int) -> str:
+        return unit_of(Spread(2, low, high, whole=True, fine=False), "s", "t.csv")[1]
+
+    assert told(least, 10 * least - 1024).endswith(" since 1970, by their size")
+    for low, high in ((least - 1024, least), (least // 2, least // 2 + 1), (9 * least, 10 * least)):
+        assert told(low, high) == "seconds, as usual in this format"
+
+
 @pytest.mark.parametrize(
     ("columns", "stated"),
     [

@@ -86,6 +86,13 @@ def test_what_is_expected_in_a_part_of_a_later_span() -> None:
         assert found == pytest.approx(inside, rel=2e-3)
 
 
+def test_what_is_expected_of_a_rate_that_begins_at_zero() -> None:
+    packed = sg.stream(tiny_pool(silent=False), rate=RATES["linear"][0], duration=600).packed
+    for end_s in (1, 5, 20, 60, 599):
+        found = expected_in(packed, packed.requests, (0, end_s * US))
+        assert found == pytest.approx(end_s**2 / 600, rel=1e-4)
+
+
 def test_parts_of_a_window_are_equal_and_as_many_as_asked_for() -> None:
     packed = sg.stream(
         tiny_pool(silent=False), rate=[(0, 0.0), (1350, 1.0), (1500, 3.0)], start=1200, duration=1200

@@ -43,7 +43,7 @@ def tried(mutant: Mutant, tree: Tree, calls: Calls, stage: int) -> Record:
             return record | {"fate": "stillborn"}
         tests = calls.tests(mutant, MORE_S if stage else FIRST_S, more=bool(stage))
         expected_s = sum(calls.seconds[test] for test in tests)
-        status, said = tree.tests(tests, 30 + 4 * expected_s) if tests else (0, "")
+        status, said = tree.tests(tests, 30 + 4 * expected_s, fresh=stage > 0) if tests else (0, "")
     finally:
         tree.write(mutant.file, mutant.source)
     if status == pytest.ExitCode.USAGE_ERROR:

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mutants.sample import REPOSITORY
@@ -72,17 +73,20 @@ class Tree:
         command = [sys.executable, "-m", "servegen_gpu.backends.native.build"]
         return self._in_child(lambda: subprocess.run(command, check=False).returncode, 120)[0] == 0
 
-    def tests(self, tests: Sequence[str], cpu_s: float) -> tuple[int | None, str]:
+    def tests(self, tests: Sequence[str], cpu_s: float, fresh: bool = False) -> tuple[int | None, str]:
         """Status and output of pytest, up to the first test that fails; no status where it takes too long.
 
-        pytest and what the package imports are loaded already: the child of a fork begins with the first test.
+        pytest and what the package imports are loaded already: the child of a fork begins with the first test. A fresh
+        process loads everything again, and has the threads and the main module that tests of processes expect.
         """
         import pytest
 
         arguments = self._said.with_name("tests.txt")
         arguments.write_text("\n".join(tests), encoding="utf-8")
         options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=line", *QUIET, f"@{arguments}"]
-        return self._in_child(lambda: int(pytest.main(options)), cpu_s)
+        command = [sys.executable, "-m", "pytest", *options]
+        work = partial(subprocess.call, command) if fresh else partial(pytest.main, options)
+        return self._in_child(lambda: int(work()), cpu_s)
 
     def _in_child(self, work: Callable[[], int], cpu_s: float) -> tuple[int | None, str]:
         pid = os.fork()
