@@ -276,7 +276,8 @@ def _schedule_pieces(schedule: Schedule, first_window: int, windows: int, window
     inside = knots[(knots > edges[0]) & (knots < edges[-1])]
     # Inside a piece arrivals are uniform, so a slope is followed second by second.
     seconds = np.arange(edges[0], edges[-1], US) if linear else edges[:-1]
-    begin = np.union1d(seconds, inside)
+    begin = np.sort(np.concatenate((seconds, inside)))
+    begin = begin[np.append(True, begin[1:] > begin[:-1])]  # np.union1d hashes: seconds of a week take it half a second
     end = np.append(begin[1:], edges[-1])
     window = (begin - edges[0]) // (window_s * US)
     start_us = begin - edges[window]
