@@ -27,6 +27,7 @@ from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.disk import commit, directory, new_directory, new_temporary, scratch_directory, sweep, temporary
 from servegen_gpu.errors import OptionError, OutputError, ServeGenError
 from servegen_gpu.formats.atomic import new_file
+from servegen_gpu.formats.own import is_own
 
 warm()
 BY_NAME = {writer.name: writer for writer in WRITERS}
@@ -352,6 +353,13 @@ def test_a_file_of_others_is_replaced_only_on_demand(name: str, write: Callable[
     assert first
     path.write_text("")
     write(path)  # an empty file is nobody's
+
+
+def test_a_table_of_clients_is_ours_under_our_name_only(tmp_path: Path) -> None:
+    table = b"id,client\n0,alice\n"
+    for name, own in (("t.parquet.clients.csv", True), ("t.sessions.csv", True), ("clients.csv", False)):
+        (tmp_path / name).write_bytes(table)
+        assert is_own(tmp_path / name) == own
 
 
 def test_a_file_of_others_beside_is_not_replaced(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def rename_all(parent: Path, renames: Renames) -> None:
     Raises
     ------
     OSError
-        If that cannot be; then nothing was renamed.
+        If one of them cannot be; those before it were made.
     """
     if len(renames) == 1:
         os.replace(parent / renames[0][0], parent / renames[0][1])

@@ -24,9 +24,12 @@ MARKS = {
 """How pages, comparisons, pictures and arrays begin, and what only ours have."""
 TEXT = re.compile(
     rb'\{\n  "rows": \[\n    \{\n      "name": |log    .*\nother  |name,label,unit,group,kind,log,'
-    rb"|id,(client|session)\n|trace_version: 3\ntime_unit: "
+    rb"|trace_version: 3\ntime_unit: "
 )
-"""How comparisons begin, names of clients and sessions, and headers of BLIS, which have no mark."""
+"""How comparisons and headers of BLIS begin, which have no mark."""
+NAMES = re.compile(rb"id,(client|session)\n")
+"""How tables of names begin; their own names end as `NAMED` says."""
+NAMED = (".clients.csv", ".sessions.csv")
 MOST_BYTES = 1 << 26
 
 
@@ -57,6 +60,8 @@ def is_own(path: Path) -> bool:
         for begin, mark in MARKS.items():
             if head.startswith(begin):
                 return path.stat().st_size <= MOST_BYTES and mark in head + file.read()
+        if NAMES.match(head):
+            return path.name.endswith(NAMED)
     return TEXT.match(head) is not None or known_sidecar(path) is not None or _is_sidecar(path)
 
 
