@@ -119,6 +119,12 @@ def in_turn(work: Callable[[S], T], items: Iterable[S], threads: int, ahead: int
                 future.cancel()
 
 
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """The different values of an array, ascending; `numpy.unique` hashes integers, which takes a hundred times as long."""
+    ascending = np.sort(values, axis=None)
+    return ascending[np.append(True, ascending[1:] != ascending[:-1])] if len(ascending) else ascending
+
+
 def gather(column: NDArray[Any], index: NDArray[np.integer]) -> NDArray[Any]:
     """``column[index]`` in blocks."""
     out = np.empty(len(index), column.dtype)

@@ -75,6 +75,9 @@ class Digest:
     total: int = 0
     weighted: int = 0
 
+    def __repr__(self) -> str:
+        return f"<Digest {self.hex}: {self.rows:,} rows>"
+
     @classmethod
     def of(cls, columns: Mapping[str, Column]) -> Digest:
         """Digest of the rows of columns of integers and of lists of them."""

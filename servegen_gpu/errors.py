@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 MOST_IN_WORD, MOST_IN_PART = 200, 480
+LIKE = 0.65  # of difflib: at 0.6, --json is like --reason, and --rate like --format
 _WORD = re.compile(rf"\S{{{MOST_IN_WORD + 1},}}")
 
 
@@ -96,5 +97,5 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     import difflib  # only for messages
 
     names = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower()[:100], names, 1, 0.6) if isinstance(name, str) else []
+    near = difflib.get_close_matches(name.lower()[:100], names, 1, LIKE) if isinstance(name, str) else []
     return names[near[0]] if near else None

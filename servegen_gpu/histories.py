@@ -60,7 +60,7 @@ class Shortened:
         if not len(rows) or not (len(self._ids) or cut[rows].any()):
             return tokens
         mine = before["conversation"][rows]
-        names = np.unique(mine)
+        names = distinct(mine)
         here = names[np.searchsorted(names, self._ids).clip(max=len(names) - 1)] == self._ids
         known = int(here.sum())
 

@@ -341,7 +341,7 @@ def _check_lengths(packed: PackedWorkload) -> None:
     need_within(packed.table, -1, len(tables) - 1, "table")
     need_within(packed.table[active], 0, len(tables) - 1, "table")
     for field in packed.schema.fields:
-        used = np.unique(packed.table[active][:, field.lane])
+        used = distinct(packed.table[active][:, field.lane])
         need_within(tables.largest[used], 0, grid_of(field.name).limit, field.name)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.clock import US, ClockTables, Pieces, clock_of, constant_clock, mean_rates
 from servegen_gpu.errors import RateError
 from servegen_gpu.options import rps
@@ -276,8 +277,7 @@ def _schedule_pieces(schedule: Schedule, first_window: int, windows: int, window
     inside = knots[(knots > edges[0]) & (knots < edges[-1])]
     # Inside a piece arrivals are uniform, so a slope is followed second by second.
     seconds = np.arange(edges[0], edges[-1], US) if linear else edges[:-1]
-    begin = np.sort(np.concatenate((seconds, inside)))
-    begin = begin[np.append(True, begin[1:] > begin[:-1])]  # np.union1d hashes: seconds of a week take it half a second
+    begin = distinct(np.concatenate((seconds, inside)))
     end = np.append(begin[1:], edges[-1])
     window = (begin - edges[0]) // (window_s * US)
     start_us = begin - edges[window]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.clock import US, ClockTables, Pieces, clock_of
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key
@@ -156,7 +157,7 @@ def _moved(
         return base.clock, np.ones(windows) if keeps else _settled(factor)
     start = np.arange(0, windows * window_us, cell_us, dtype=np.int64)
     if len(base.change):
-        start = np.unique(np.concatenate((start, base.change)))
+        start = distinct(np.concatenate((start, base.change)))
     window, inside_us = np.divmod(start, window_us)
     offsets = np.searchsorted(start, np.arange(windows + 1) * window_us)
     length_us = np.diff(start, append=windows * window_us)

@@ -105,6 +105,19 @@ def test_words_after_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.splitlines()[-2] == "replay it with:"
 
 
+def test_words_after_a_share_are_of_the_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its requests are spread over its own part of the time, not over all of it."""
+    out = tmp_path / "t.parquet"
+    made = ["generate", "m-small", "--clients", "20", "--rate", "20", "--start", "1h", "--duration", "20m"]
+    assert main([*made, "--shard", "2/4", "-o", str(out), "--json"]) == 0
+    found, time_us = json.loads(capsys.readouterr().out), sg.read_trace(out)["arrival_us"]
+    span_s = (time_us[-1] + 1 - time_us[0]) / 1e6
+    assert found["requests_per_s"] == pytest.approx(len(time_us) / span_s)
+    assert 15 < found["requests_per_s"] < 25
+    assert main([*made, "--shard", "2/4", "-o", str(out)]) == 0
+    assert re.search(r"  span      \S+ (s|min), share 2/4, ", capsys.readouterr().out)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -197,3 +197,7 @@ def test_hex_back_and_forth(trace: Trace) -> None:
     for text in (found.hex[:-1], found.hex.upper(), "", None, f"{found.hex}\n"):
         with pytest.raises(OptionError, match="32 hexadecimal digits"):
             Digest.parse(text, N)  # type: ignore[arg-type]
+
+
+def test_a_digest_shows_what_commands_print() -> None:
+    assert repr(Digest(3, 1, 2)) == f"<Digest {Digest(3, 1, 2)}: 3 rows>"

@@ -108,3 +108,4 @@ def test_the_nearest_name_is_asked_for(meant: str, call: Callable[[], Any]) -> N
 def test_nothing_is_meant_by_what_is_like_nothing() -> None:
     assert nearest("qqq", ROUTINGS) is nearest(3, ROUTINGS) is None
     assert nearest("ROUND_ROBIN", ROUTINGS) == "round-robin"
+    assert nearest("json", ["reason"]) is nearest("rate", ["format"]) is None

@@ -177,6 +177,12 @@ def test_pools_do_not_change():
     with pytest.raises(AttributeError):
         pool.name = "other"
     assert repr(pool) == "<ClientPool tiny-language: 3 clients (language), 1 days>"
+    assert repr(pool.span("1h", "2h")) == "<ClientPool tiny-language: 3 clients (language), 1 h>"
+
+
+def test_a_span_ends_after_its_start():
+    with pytest.raises(OptionError, match=r"start 7200\.0, end 3600\.0; let it end after its start"):
+        tiny_pool().span("2h", "1h")
 
 
 def test_tiny_pools_are_diverse():

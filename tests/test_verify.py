@@ -454,3 +454,8 @@ def test_rates_are_told_by_their_description(rate: Rate) -> None:
 def test_descriptions_that_tell_no_rate(stated: Any) -> None:
     with pytest.raises(RateError):
         Rate.described(stated)
+
+
+def test_a_sample_without_requests_proves_nothing(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(written / "t.csv", "--sample", "1e-9") == 2
+    assert "expected a sample with requests in it, got none in " in capsys.readouterr().err

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from servegen_gpu.cli import stopping
 from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.cli.progress import Progress
+from servegen_gpu.cli.summary import size
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -108,8 +109,10 @@ def _check_output(options: argparse.Namespace) -> None:
 
 
 def _last_words(made: Distributed, output: str, spent_s: float) -> str:
-    size = f"{made.rows:,} requests, {made.bytes / 1e6:,.1f} MB"
+    amount = f"{made.rows:,} requests, {size(made.bytes)}"
     if not made.complete:
-        return f"{output}: {made.finished:,} of {made.parts:,} parts are finished, {size}; {spent_s:.2f} s"
+        return (
+            f"{output}: this task's {made.finished:,} of {made.parts:,} parts are finished, {amount}; {spent_s:.2f} s"
+        )
     again = "" if made.made else "; all parts were there"
-    return f"{output}: {size} in {made.parts:,} parts; {spent_s:.2f} s{again}\ndigest {made.digest}"
+    return f"{output}: {amount} in {made.parts:,} parts; {spent_s:.2f} s{again}\ndigest {made.digest}"

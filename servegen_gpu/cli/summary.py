@@ -25,7 +25,9 @@ class Totals:
     """Sums over a trace, and what its last slab says of it."""
 
     tokens: dict[str, int] = field(default_factory=dict)
+    first_us: int = 0
     last_us: int = -1
+    rows: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def through(self, slabs: Iterable[Trace]) -> Iterator[Trace]:
@@ -35,15 +37,25 @@ class Totals:
                 if isinstance(column := slab.columns.get(name), np.ndarray):
                     self.tokens[name] = self.tokens.get(name, 0) + int(column.sum(dtype=np.int64))
             if len(slab) and isinstance(time_us := slab.columns.get("arrival_us"), np.ndarray):
+                self.first_us = self.first_us if self.rows else int(time_us[0])
                 self.last_us = int(time_us[-1])
+                self.rows += len(slab)
             self.provenance = slab.provenance
             yield slab
             del slab  # not kept while the next one is made
 
     @property
     def duration_s(self) -> float:
-        """Length of the trace: as its provenance says, or up to its last request."""
+        """Length of the trace: as its provenance says, or up to its last request; of a share, between its requests."""
+        if self.share:
+            return (self.last_us + 1 - self.first_us) / 1e6
         return duration_of(self.provenance) or (self.last_us + 1) / 1e6
+
+    @property
+    def share(self) -> str | None:
+        """Such as 1/4, if it is not the whole trace."""
+        shard = self.provenance.get("shard")
+        return shard if isinstance(shard, str) and shard != "1/1" else None
 
 
 def figures(
@@ -59,6 +71,7 @@ def figures(
         "workload": about.get("workload"),
         "origin": origin or None,
         "clients": about.get("clients"),
+        "shard": totals.share,
         "start_s": start_us_of(about) / 1e6,
         "duration_s": duration_s or None,
         "requests_per_s": written.rows / duration_s if duration_s else None,
@@ -78,13 +91,15 @@ def as_json(found: Mapping[str, Any]) -> str:
 def as_text(found: Mapping[str, Any], next_steps: bool) -> str:
     """The figures in a few lines, and what to do next."""
     files = f" in {found['files']} files" if found["files"] > 1 else ""
-    lines = [f"{found['path']}: {found['requests']:,} requests, {_size(found['bytes'])}{files}"]
+    lines = [f"{found['path']}: {found['requests']:,} requests, {size(found['bytes'])}{files}"]
     if isinstance(found.get("workload"), str):
         origin = f" ({found['origin']})" if "origin" in found else ""
         clients = f", {found['clients']:,} clients" if isinstance(found.get("clients"), int) else ""
         lines.append(f"  workload  {found['workload']}{origin}{clients}")
     if found.get("duration_s"):
         start = f" from {duration_text(start_s)} on" if (start_s := found.get("start_s")) else ""
+        if "shard" in found:
+            start = f", share {found['shard']}"
         lines.append(
             f"  span      {duration_text(found['duration_s'])}{start}, {found['requests_per_s']:,.4g} requests/s"
         )
@@ -103,5 +118,6 @@ def as_text(found: Mapping[str, Any], next_steps: bool) -> str:
     return "\n".join(lines)
 
 
-def _size(size_bytes: int) -> str:
+def size(size_bytes: int) -> str:
+    """Of a file, in words."""
     return f"{size_bytes / 1e6:,.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:,.1f} kB"

@@ -200,8 +200,9 @@ class ClientPool:
         return len(self.client_ids)
 
     def __repr__(self) -> str:
-        days = self.windows * self.window_s / DAY_S
-        return f"<ClientPool {self.name}: {len(self):,} clients ({self.category}), {days:g} days>"
+        span_s = self.windows * self.window_s
+        span = f"{span_s / DAY_S:g} days" if span_s >= DAY_S else f"{span_s / 3600:g} h"
+        return f"<ClientPool {self.name}: {len(self):,} clients ({self.category}), {span}>"
 
     def _repr_html_(self) -> str:
         from servegen_gpu.reporting.notebook import pool_html
@@ -353,7 +354,7 @@ class ClientPool:
             raise OptionError(
                 f"{self.start_s} <= start < end (seconds)",
                 f"start {start_s}, end {end_s}",
-                "give a span inside or after the data",
+                "let it end after its start" if end_s <= start_s else "give a span inside or after the data",
             )
         first = int(start_s // self.window_s)
         stop = int(-(-end_s // self.window_s))

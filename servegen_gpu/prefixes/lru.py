@@ -55,7 +55,7 @@ def lru_curve(trace: Trace | Ragged, sizes: Sequence[int] | NDArray[np.integer])
 
 def cache_sizes(trace: Trace | Ragged, count: int = SIZES) -> Ints:
     """Sizes to compare caches at, int64[count]: 1, 1/4, 1/16, … of the different blocks of a trace; smallest first."""
-    different = len(np.unique(_ids(trace).values))
+    different = len(distinct(_ids(trace).values))
     return np.array([max(different >> 2 * step, 1) for step in range(count - 1, -1, -1)])
 
 

@@ -270,6 +270,8 @@ def _slices(result: _Result, made: Again, region: tuple[int, int], part: float) 
         rows += same
         if difference is not None:
             return result.found(difference, rows, len(chosen))
+    if not rows and result.rows:
+        raise OptionError("a sample with requests in it", f"none in {len(chosen)} slices", "take a larger sample")
     return result.found(None, rows, len(chosen))
 
 
