@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.blocks import distinct
+
 Int64s = NDArray[np.int64]
 
 

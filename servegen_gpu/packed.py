@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.arrays import flatten, is_free, load_arrays, need, need_within, save_arrays, unflatten
+from servegen_gpu.blocks import distinct
 from servegen_gpu.clients.pool import MAX_CLIENT_ID
 from servegen_gpu.clients.stated.tabulate import grid_of
 from servegen_gpu.clock import ClockTables

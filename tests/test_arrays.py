@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from servegen_gpu.arrays import load_arrays, save_arrays
+from servegen_gpu.blocks import distinct
 from servegen_gpu.errors import ProfileError
 
 HEADER = {"name": "größer", "numbers": [1, 2.5], "none": None}
@@ -89,3 +90,9 @@ def test_one_array_instead_of_many(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(ProfileError, match=r"absent\.npz"):
         load_arrays(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize("values", [[], [3], [3, 3], [[5, -1], [5, 2**62]], [2.5, 1.5, 2.5]])
+def test_distinct_is_unique(values):
+    found = distinct(np.array(values))
+    assert found.tolist() == np.unique(values).tolist()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
