@@ -120,7 +120,7 @@ def in_turn(work: Callable[[S], T], items: Iterable[S], threads: int, ahead: int
 
 
 def distinct(values: NDArray[Any]) -> NDArray[Any]:
-    """The different values of an array, ascending: a sort, where `numpy.unique` hashes integers, a hundred times slower."""
+    """The different values of an array, ascending; `numpy.unique` hashes integers, a hundred times slower."""
     ascending = np.sort(values, axis=None)
     return ascending[np.append(True, ascending[1:] != ascending[:-1])] if len(ascending) else ascending
 
