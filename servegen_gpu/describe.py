@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.digest import NO_ROWS, Digest
-from servegen_gpu.provenance import duration_of
+from servegen_gpu.provenance import duration_of, share_stated
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.text import few
 from servegen_gpu.trace import Trace
@@ -63,7 +63,7 @@ class Seen:
         self._clients = _Tally()
         self._gaps = Gaps(microseconds(BURST_WINDOW_S))
         self._provenance: dict[str, Any] = {}
-        self._last_us = 0
+        self._first_us = self._last_us = 0
         self.digest = NO_ROWS
         self.timeline = Timeline()
         self.rows = 0
@@ -84,6 +84,7 @@ class Seen:
             elif name not in IDENTITIES:
                 self._tallies.setdefault(name, _Tally()).add(column)
         if len(slab):
+            self._first_us = self._first_us if self.rows else int(slab["arrival_us"][0])
             self.rows += len(slab)
             self._last_us = int(slab["arrival_us"][-1])
             self._gaps.add(slab["arrival_us"])
@@ -91,7 +92,9 @@ class Seen:
 
     @property
     def duration_s(self) -> float:
-        """What the trace states, or the time of its last request."""
+        """What the trace states, or the time of its last request; of a share, from its first request to its last."""
+        if share_stated(self._provenance):
+            return (self._last_us - self._first_us) / 1e6
         return duration_of(self._provenance) or self._last_us / 1e6
 
     def busiest(self, number: int) -> list[tuple[int, float]]:

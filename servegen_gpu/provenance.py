@@ -128,6 +128,12 @@ def duration_of(provenance: Mapping[str, Any]) -> float | None:
     return _seconds(provenance.get("duration_s")) or None
 
 
+def share_stated(provenance: Mapping[str, Any]) -> str | None:
+    """Such as ``"2/4"``, if a trace is a share of another one: the stated duration is that of the whole."""
+    shard = provenance.get("shard")
+    return shard if isinstance(shard, str) and shard != "1/1" else None
+
+
 def start_us_of(provenance: Mapping[str, Any]) -> int:
     """Where a trace's first microsecond is on the time axis, as its provenance says; 0 if it does not."""
     cuts = (change.get("from_s") for change in changes_of(provenance) if change.get("keep_times") is False)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from profiles import REAL_DATA, needs_real_data, tiny_pool
 
+import servegen_gpu as sg
 from servegen_gpu.clients.describe.describe import describe_pool, format_description
 from servegen_gpu.clients.released.servegen import load_servegen
 from servegen_gpu.describe import describe_trace
@@ -169,3 +170,10 @@ def test_names_are_no_lengths():
     lengths = describe_trace([trace])["lengths"]
     assert set(lengths) == {"turn", "input_tokens", "hash_ids per request"}
     assert lengths["hash_ids per request"]["max"] == 2
+
+
+def test_a_share_lasts_from_its_first_request_to_its_last():
+    share = sg.generate(sg.population("m-small", clients=20), rate=20, duration="10m", shard="2/4")
+    found = describe_trace(share)
+    assert found["duration_s"] == (share["arrival_us"][-1] - share["arrival_us"][0]) / 1e6
+    assert found["rate_rps"] == pytest.approx(20, rel=0.2)

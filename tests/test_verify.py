@@ -284,6 +284,9 @@ def test_a_part_of_other_rows(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "as its manifest says" in capsys.readouterr().out
     assert run(folder / "shares") == 1
     assert "part-00002.parquet, row 5: client" in capsys.readouterr().out
+    (folder / "shares" / "_manifest.json").write_text("null")  # says nothing that could be compared
+    assert run(folder / "shares", "--digest") == 2
+    assert "_manifest.json as it was written, got ValueError: no JSON object" in capsys.readouterr().err
     (folder / "shares" / "part-00003.parquet").unlink()
     assert run(folder / "shares") == 2
     assert "all 4 shares" in capsys.readouterr().err

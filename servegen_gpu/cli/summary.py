@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from servegen_gpu.plotting.words import duration_text
-from servegen_gpu.provenance import duration_of, start_us_of
+from servegen_gpu.provenance import duration_of, share_stated, start_us_of
 from servegen_gpu.trace import Trace
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class Totals:
     @property
     def share(self) -> str | None:
         """Such as 1/4, if it is not the whole trace."""
-        shard = self.provenance.get("shard")
-        return shard if isinstance(shard, str) and shard != "1/1" else None
+        return share_stated(self.provenance)
 
 
 def figures(

@@ -233,10 +233,11 @@ def is_parted(path: Any) -> bool:
 def stated_workload(store: Store) -> dict[str, Any] | None:
     """The workload that the parts in a store are of; None if there is none."""
     data = store.read([WORKLOAD]).get(WORKLOAD)
-    return None if data is None else _workload(_parsed(store, WORKLOAD, data), f"{store}/{WORKLOAD}")
+    return None if data is None else _workload(parsed(store, WORKLOAD, data), f"{store}/{WORKLOAD}")
 
 
-def _parsed(store: Store, name: str, data: bytes) -> dict[str, Any]:
+def parsed(store: Store, name: str, data: bytes) -> dict[str, Any]:
+    """A manifest or a record of a store: an OptionError if it is no JSON object."""
     try:
         stated = json_of(data)
     except ValueError as error:
@@ -247,7 +248,7 @@ def _parsed(store: Store, name: str, data: bytes) -> dict[str, Any]:
 
 
 def _unreadable(store: Store, name: str, error: Exception) -> OptionError:
-    got = f"{type(error).__name__}: {error}"[:80]
+    got = f"{type(error).__name__}: {error}"[:200]
     return OptionError(f"{store}/{name} as it was written", got, "remove it, and run the command that makes the parts")
 
 
@@ -282,9 +283,9 @@ def open_parted(
     store = path if isinstance(path, Store) else store_at(path)
     about = store.read([WORKLOAD] if records else [MANIFEST, WORKLOAD])
     if MANIFEST in about:
-        workload, stated = _of_manifest(store, _parsed(store, MANIFEST, about[MANIFEST]))
+        workload, stated = _of_manifest(store, parsed(store, MANIFEST, about[MANIFEST]))
     elif WORKLOAD in about:
-        workload = _workload(_parsed(store, WORKLOAD, about[WORKLOAD]), f"{store}/{WORKLOAD}")
+        workload = _workload(parsed(store, WORKLOAD, about[WORKLOAD]), f"{store}/{WORKLOAD}")
         stated = _of_records(store, workload, only)
     else:
         raise OptionError("a trace in parts", f"no {WORKLOAD} in {store}", "check the path")
@@ -325,7 +326,7 @@ def _of_records(store: Store, workload: Mapping[str, Any], only: Sequence[int] |
 
 
 def _record(store: Store, name: str, data: bytes, of: str) -> Part:
-    stated = _parsed(store, name, data)
+    stated = parsed(store, name, data)
     check = stated.pop("check", None)
     try:
         part = Part.of(stated)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -132,11 +131,21 @@ def digest_of_rows(path: str | os.PathLike[str]) -> Digest | None:
 
 
 def manifest_digest(path: str | os.PathLike[str]) -> str | None:
-    """The digest of all rows in the manifest of a trace in parts; None if there is none."""
-    try:
-        return str(json.loads(store_at(path).read([parted.MANIFEST])[parted.MANIFEST])["digest"])
-    except (KeyError, ValueError, TypeError, RecursionError):
+    """The digest of all rows in the manifest of a trace in parts; None if there is no manifest.
+
+    Raises
+    ------
+    OptionError
+        If there is one without.
+    """
+    store = store_at(path)
+    if (data := store.read([parted.MANIFEST]).get(parted.MANIFEST)) is None:
         return None
+    stated = parted.parsed(store, parted.MANIFEST, data).get("digest")
+    if not isinstance(stated, str):
+        fix = "remove it, and run the command that makes the parts"
+        raise OptionError(f"a digest in {store}/{parted.MANIFEST}", repr(stated)[:60], fix)
+    return stated
 
 
 def size_stated(path: Path) -> int | None:
