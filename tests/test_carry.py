@@ -73,7 +73,7 @@ def test_files_of_later_times_are_not_read_before(monkeypatch: pytest.MonkeyPatc
 def test_memory_is_counted_with_turns_among_the_requests_and_turns_that_wait() -> None:
     backend = NumpyBackend()
     alone = backend.bytes_per_request("language")
-    assert bytes_per_request(backend, "language") * (CARRY_SHARE - 1) // CARRY_SHARE >= alone + 96
+    assert alone + 96 <= bytes_per_request(backend, "language") * (CARRY_SHARE - 1) / CARRY_SHARE < alone + 200
 
 
 def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

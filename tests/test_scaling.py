@@ -228,6 +228,14 @@ def test_words_below_the_share_are_kept_and_the_next_one_is_not():
             assert kept["arrival_us"].tolist() == np.flatnonzero(word < word[row] + np.uint64(more)).tolist()
 
 
+@pytest.mark.parametrize("column", ["conversation", None])
+def test_what_is_kept_does_not_depend_on_blocks(column, monkeypatch):
+    trace = Trace({"arrival_us": np.arange(90)} | ({column: np.arange(90) << 33} if column else {}))
+    whole = trace.thinned(0.5, seed=2)
+    monkeypatch.setattr("servegen_gpu.blocks.BLOCK", 7)
+    assert same(trace.thinned(0.5, seed=2), whole)
+
+
 @pytest.mark.statistical
 @pytest.mark.parametrize("column", ["conversation", None])
 def test_the_share_is_kept(column):
