@@ -174,6 +174,6 @@ def test_names_are_no_lengths():
 
 def test_a_share_lasts_from_its_first_request_to_its_last():
     share = sg.generate(sg.population("m-small", clients=20), rate=20, duration="10m", shard="2/4")
-    found = describe_trace(share)
+    found = describe_trace([share])
     assert found["duration_s"] == (share["arrival_us"][-1] - share["arrival_us"][0]) / 1e6
     assert found["rate_rps"] == pytest.approx(20, rel=0.2)
