@@ -29,6 +29,12 @@ from servegen_gpu.errors import OptionError, OutputError, ServeGenError
 from servegen_gpu.formats.atomic import new_file
 from servegen_gpu.formats.own import is_own
 
+pytestmark = pytest.mark.filterwarnings(
+    # of JAX, where an earlier test has imported it, and of Python 3.12: children use no thread of their parent
+    r"ignore:os\.fork\(\) was called:RuntimeWarning",
+    r"ignore:.*use of fork\(\) may lead to deadlocks:DeprecationWarning",
+)
+
 warm()
 BY_NAME = {writer.name: writer for writer in WRITERS}
 root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")

@@ -12,6 +12,12 @@ from fuzz.kind import Good, Kind, Place, Refused, all_kinds, must
 
 from servegen_gpu.errors import ProfileError
 
+pytestmark = pytest.mark.filterwarnings(
+    # of JAX, where an earlier test has imported it, and of Python 3.12: children use no thread of their parent
+    r"ignore:os\.fork\(\) was called:RuntimeWarning",
+    r"ignore:.*use of fork\(\) may lead to deadlocks:DeprecationWarning",
+)
+
 KINDS = all_kinds()
 CASES, SHARDS, SEED = 10_000, 20, 15
 JOBS = [(name, i) for name, n in run.shares(CASES, list(KINDS.values())).items() for i in range(n)]

@@ -195,13 +195,8 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
     try:
         values = np.asarray(table[known], np.float64)
     except (TypeError, ValueError, OverflowError):
-        import pandas as pd
-
-        cells = pd.Series(table[known])
-        row = int(pd.to_numeric(cells, errors="coerce").isna().argmax())
-        raise OptionError(
-            f"numbers in {known}", f"{cells.iloc[row]!r} in row {row}", "drop the row, or fix it"
-        ) from None
+        row, cell = next((row, cell) for row, cell in enumerate(table[known]) if not _is_number(cell))
+        raise OptionError(f"numbers in {known}", f"{cell!r} in row {row}", "drop the row, or fix it") from None
     unit = 1e3 if known.endswith("_ms") else 1.0
     least, most = (bound * unit for bound in BOUNDS.get(name, (0, MOST_TOKENS)))
     bad = np.flatnonzero(~((values >= least) & (values <= most)) & ((values != 0) | (name == "concurrency")))
@@ -210,3 +205,11 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
         expected = f"{known} that is {none}from {least:g} to {most:,.10g}"
         raise OptionError(expected, f"{values[bad[0]]:g} in row {bad[0]}", "drop the row, or fix it")
     return values / unit
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
