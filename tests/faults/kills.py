@@ -132,6 +132,7 @@ def try_writer(writer: Writer, kills: int, folder: Path, seed: int) -> Found:
     for version in (0, 1):
         place = folder / f"expected-{version}"
         place.mkdir()
+        run(lambda: _write(writer, place, spills, 1 - version))  # noqa: B023
         begun = time.perf_counter()
         status, count = run(lambda: _write(writer, place, spills, version))  # noqa: B023
         spent_s.append(time.perf_counter() - begun)
