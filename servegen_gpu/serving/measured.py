@@ -195,7 +195,7 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
     try:
         values = np.asarray(table[known], np.float64)
     except (TypeError, ValueError, OverflowError):
-        row, cell = next((row, cell) for row, cell in enumerate(table[known]) if not _is_number(cell))
+        row, cell = next((i, cell) for i, cell in enumerate(table[known]) if not _is_number(cell))
         raise OptionError(f"numbers in {known}", f"{cell!r} in row {row}", "drop the row, or fix it") from None
     unit = 1e3 if known.endswith("_ms") else 1.0
     least, most = (bound * unit for bound in BOUNDS.get(name, (0, MOST_TOKENS)))
@@ -207,9 +207,9 @@ def _column(table: Any, name: str) -> NDArray[np.float64] | None:
     return values / unit
 
 
-def _is_number(cell: Any) -> bool:
+def _is_number(cell: object) -> bool:
     try:
-        float(cell)
+        float(cell)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return False
     return True

@@ -23,7 +23,9 @@ from fuzz.mutate import mutated
 from servegen_gpu.errors import ServeGenError
 
 SECONDS = 10.0
-"""Of the processor that a case may take, and a sixth of what it may wait; a good one takes milliseconds."""
+"""Of the processor that a case may take; a good one takes milliseconds."""
+WAIT = 30
+"""Times as long it may wait: others may have the processor."""
 MORE_BYTES = 600 << 20
 """How much more memory a case may have in use at once than there was before it."""
 MOST_CHARACTERS = 1000
@@ -113,7 +115,10 @@ def judged(kind: Kind, good: Good, folder: Path) -> tuple[str, str]:
         except WrongAcceptanceError as error:
             return DEFECT, f"wrong acceptance: {error}"
         except Hang:
-            return DEFECT, f"hang: {SECONDS:g} s in {_where(sys.exc_info()[2])}"
+            return (
+                DEFECT,
+                f"hang: {SECONDS:g} s of the processor, or {WAIT * SECONDS:g} s, in {_where(sys.exc_info()[2])}",
+            )
         except MemoryError:
             return DEFECT, f"memory: none left in {_where(sys.exc_info()[2])}"
         except (Exception, SystemExit) as error:
@@ -148,7 +153,7 @@ def _watched(tmp: Path) -> Iterator[list[warnings.WarningMessage]]:
             raise Hang
 
     old_tempdir, tempfile.tempdir = tempfile.tempdir, str(tmp)
-    clocks = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, 6 * SECONDS)}
+    clocks = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, WAIT * SECONDS)}
     old_handlers = {number: signal.signal(number, ring) for number, _ in clocks.values()}
     for clock, (_, most_s) in clocks.items():
         signal.setitimer(clock, most_s, 1.0)  # again each second: some catch whatever is raised

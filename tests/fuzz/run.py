@@ -21,10 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fuzz.case import ACCEPTED, DEFECT, REFUSED, SECONDS, Verdict, run_case
+from fuzz.case import ACCEPTED, DEFECT, REFUSED, SECONDS, WAIT, Verdict, run_case
 from fuzz.kind import Kind, all_kinds
 
-STUCK_S = 12 * SECONDS
+STUCK_S = 2 * WAIT * SECONDS
 """Without a word from a process for so long, it hangs where no signal reaches it."""
 BATCH = 500
 Found = Callable[[Verdict], object]
