@@ -94,9 +94,9 @@ def test_what_is_no_store(pool: sg.ClientPool, store: Store, url: str, message: 
 
 
 def test_nobody_answers(pool: sg.ClientPool, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.needed()
     import s3fs
 
-    store.needed()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
