@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from servegen_gpu.errors import OptionError, printable
+from servegen_gpu.options import MAX_TIME_S
 from servegen_gpu.request import by_hand
 from servegen_gpu.trace import Trace
 
@@ -117,6 +118,8 @@ def checked(
                 got = f"{time_us[0]} us after {last_us} us in row {slab.first_row:,}"
                 _refuse(source, "requests in order of time (arrival_us)", got)
             last_us = int(time_us[-1])
+            if last_us > MAX_TIME_S * 1e6:
+                _refuse(source, f"times within {MAX_TIME_S:.0f} s (270 years)", f"arrival_us {last_us}")
         count += len(slab)
         if rows is not None and count > rows:
             _refuse(source, f"{rows:,} rows, as its provenance says", "more")
