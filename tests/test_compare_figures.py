@@ -247,3 +247,13 @@ def test_a_published_trace_has_its_known_figures():
     assert found["match_share"] == pytest.approx(0.35, abs=0.005)
     assert found["match_share"] - found["match_excess"] == pytest.approx(0.08, abs=0.005)
     assert found.tick_us == 100_000
+
+
+def test_a_stated_length_of_years_makes_longer_cells():
+    """Few requests at the begin of a trace that says it lasts three years: no cell for each second of it."""
+    columns = {"arrival_us": [0, 5], "client": [0, 0], "input_tokens": [3, 4], "output_tokens": [1, 2]}
+    seen = seen_module.Seen()
+    seen.add(sg.Trace(columns, {"duration_s": 1e8}))
+    assert seen.cell_s > 1
+    assert len(seen.cells["requests"]) <= seen_module.MOST_CELLS
+    assert seen.cells["requests"].sum() == 2

@@ -103,7 +103,8 @@ class Seen:
         self.end_us = max(self.end_us, self._last_us)
 
     def _add_cells(self, arrival_us: NDArray[np.int64], sums: dict[str, NDArray[Any]]) -> None:
-        while int(arrival_us[-1]) // (self.cell_s * 1_000_000) >= MOST_CELLS:
+        end_us = max(int(arrival_us[-1]), self.end_us - 1)  # a trace may state that it lasts far longer
+        while end_us // (self.cell_s * 1_000_000) >= MOST_CELLS:
             self._coarsen()
         cell = windows_of(arrival_us, self.cell_s * 1_000_000)
         first, size = int(cell[0]), int(cell[-1]) + 1
