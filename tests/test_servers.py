@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from served import trace_of
 
@@ -205,3 +206,13 @@ def test_benchmarks_that_lack_something(swept, tmp_path: Path):
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(ProfileError, match=r"bad\.parquet"):
         sg.fit_server(tmp_path / "bad.parquet")
+
+
+def test_a_file_that_pyarrow_cannot_read_is_one_sentence(tmp_path, monkeypatch):
+    def beyond(*_):
+        raise pa.ArrowNotImplementedError("Integers with more than 64 bits not implemented")
+
+    monkeypatch.setattr("pandas.read_parquet", beyond)
+    (tmp_path / "sweep.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ProfileError, match="a benchmark as CSV or Parquet, got .*: Integers with more than 64 bits"):
+        sg.fit_server(tmp_path / "sweep.parquet")

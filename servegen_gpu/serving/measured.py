@@ -175,12 +175,13 @@ def _table(measurements: Any) -> tuple[Any, str]:
     if not isinstance(measurements, str | os.PathLike):
         return measurements, "a benchmark"
     import pandas as pd
+    import pyarrow as pa
 
     path = Path(measurements)
     try:
         open_file(path).close()
         table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:  # what pandas and pyarrow raise of bad files are ValueErrors
+    except (OSError, ValueError, pa.ArrowException) as error:  # what pandas raises of bad files are ValueErrors
         raise ProfileError("a benchmark as CSV or Parquet", f"{path}: {str(error)[:200]}", "check the file") from error
     return table, path.name
 
