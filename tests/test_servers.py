@@ -214,5 +214,5 @@ def test_a_file_that_pyarrow_cannot_read_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pandas.read_parquet", beyond)
     (tmp_path / "sweep.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ProfileError, match="a benchmark as CSV or Parquet, got .*: Integers with more than 64 bits"):
+    with pytest.raises(ProfileError, match=r"a benchmark as CSV or Parquet, got .*: Integers with more than 64 bits"):
         sg.fit_server(tmp_path / "sweep.parquet")
