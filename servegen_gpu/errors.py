@@ -16,10 +16,19 @@ def printable(text: str) -> str:
     Data may hold anything: line breaks, terminal escapes, signs that change the direction of writing, halves of
     surrogate pairs, values of megabytes. A cut value keeps its begin and its end, and says how long it was.
     """
-    text = _cut(_WORD.sub(lambda word: _cut(word[0], MOST_IN_WORD), text), MOST_IN_PART)
-    if text.isprintable():
+    shown = plain(_cut(_WORD.sub(lambda word: _cut(word[0], MOST_IN_WORD), text), MOST_IN_PART))
+    if len(shown) <= MOST_IN_PART:
+        return shown
+    return f"{shown[: MOST_IN_PART * 2 // 3]}… …{shown[-(MOST_IN_PART // 4) :]}"  # escapes are longer than signs
+
+
+def plain(text: str, kept: str = "") -> str:
+    """Text with escapes for all that is not printable, but for what is kept."""
+    if text.translate({ord(sign): None for sign in kept}).isprintable():
         return text
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
+    return "".join(
+        sign if sign.isprintable() or sign in kept else sign.encode("unicode_escape").decode("ascii") for sign in text
+    )
 
 
 def _cut(text: str, most: int) -> str:

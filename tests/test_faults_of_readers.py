@@ -28,7 +28,8 @@ from servegen_gpu import Ragged, Trace
 from servegen_gpu.backends import choose_backend
 from servegen_gpu.blocks import thread_count
 from servegen_gpu.cli import main
-from servegen_gpu.errors import ServeGenError, VariableError, printable
+from servegen_gpu.cli.streams import KEPT
+from servegen_gpu.errors import ServeGenError, VariableError, plain, printable
 from servegen_gpu.formats import read_slabs, write_stream
 from servegen_gpu.formats.reading import sources
 from servegen_gpu.packed import PackedWorkload
@@ -77,7 +78,13 @@ def in_time() -> Iterator[None]:
 def test_messages_are_plain_and_short(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert str(sg.OptionError("a word", text, "fix it")) == f"expected a word, got {shown}; fix it"
-    assert len(printable("word " * 10**6)) < 1300
+    for long in ("word " * 10**6, "\0 " * 10**6, "\0" * 199 + " " + "\u202e" * 199):
+        assert len(printable(long)) <= 480
+
+
+def test_streams_keep_lines_and_escape_all_else() -> None:
+    assert plain("a\tb\r\n", KEPT) == "a\tb\r\n"
+    assert plain("\ufeffa\u2028b\u202ec\x1b\n", KEPT) == r"\ufeffa\u2028b\u202ec\x1b" + "\n"
 
 
 def test_commands_say_it_where_streams_fail() -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from servegen_gpu.errors import OutputError
+from servegen_gpu.errors import OutputError, plain
 
 KEPT = "\n\r\t"
 """Control characters that tables and bars of progress need."""
@@ -48,7 +48,7 @@ class _Stream(io.TextIOWrapper):
         self._number, self._heard = number, heard
 
     def write(self, text: str) -> int:
-        shown = text.translate(_ESCAPES)
+        shown = plain(text, KEPT)
         try:
             super().write(shown)
         except OSError as error:
@@ -71,8 +71,3 @@ class _Stream(io.TextIOWrapper):
         if self._heard:
             reason = (error.strerror or str(error)).lower()
             raise OutputError("a standard output that takes what is written", reason, "write to a file instead")
-
-
-_CONTROLS = (*range(32), *range(127, 160), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-"""Of C0 and C1, of lines, and of the direction of writing."""
-_ESCAPES = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS if chr(code) not in KEPT}

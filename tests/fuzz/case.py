@@ -20,7 +20,8 @@ from types import FrameType
 
 from fuzz.kind import Good, Kind, Place, Refused, WrongAcceptanceError
 from fuzz.mutate import mutated
-from servegen_gpu.errors import ServeGenError
+from servegen_gpu.cli.streams import KEPT
+from servegen_gpu.errors import ServeGenError, plain
 
 SECONDS = 10.0
 """Of the processor that a case may take; a good one takes milliseconds."""
@@ -213,11 +214,18 @@ def _where(trace: object) -> str:
     return found
 
 
+class _Stream(io.StringIO):
+    """A standard stream as a process of its own has it."""
+
+    def write(self, text: str) -> int:
+        return super().write(plain(text, KEPT))
+
+
 def command(words: Sequence[str]) -> tuple[str, str]:
     """Run a command line in this process: its standard output and error; `Refused` if it says that it was refused."""
     from servegen_gpu import cli
 
-    out, err = io.StringIO(), io.StringIO()
+    out, err = _Stream(), _Stream()
     status: object = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

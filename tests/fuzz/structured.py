@@ -67,7 +67,9 @@ def _changed_tree(tree: Any, random: Random, raw: list[str]) -> Any:
     elif what == 2 and isinstance(holder, dict):
         holder[random.choice(hostile.TEXTS)] = holder.pop(step)
     elif what == 3 and isinstance(node, str):  # text that is itself a tree, or a list
-        raw.append(json.dumps(mutate.literal(node.encode(), random, "json").decode("utf-8", "replace")))
+        raw.append(
+            json.dumps(mutate.literal(node.encode("utf-8", "surrogatepass"), random, "json").decode("utf-8", "replace"))
+        )
         holder[step] = f"@raw{len(raw) - 1}@"
     else:
         raw.append(hostile.json_literal(random))
