@@ -58,7 +58,7 @@ class PackedEnvironment:
     def check(self, profiles: int, window_us: int) -> None:
         """Refuse what no environments pack to; raises a `ValueError`."""
         rows, knots = len(self.cell_us), self.knots
-        for name in ("number", "each", "common", "zero"):
+        for name in ("cell_us", "number", "each", "common", "zero"):
             need(getattr(self, name).shape == (rows,), f"environment.{name} of shape", getattr(self, name).shape)
         need(self.row.shape == (profiles,), "environment.row of shape", self.row.shape)
         need_within(self.row, -1, rows - 1, "environment.row")

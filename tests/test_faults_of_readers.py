@@ -334,6 +334,19 @@ def test_a_packed_workload_with_one_number_changed_is_refused(packed: Path) -> N
     assert sorted(name for name in believed if not HARMLESS.fullmatch(name)) == []
 
 
+def test_a_packed_workload_with_an_array_of_another_shape_is_refused(packed: Path) -> None:
+    with np.load(packed) as file:
+        arrays = {name: file[name] for name in file.files}
+    path, believed = packed.with_name("shaped.npz"), []
+    for name, array in arrays.items():
+        if not name.startswith("__"):
+            np.savez(path, **(arrays | {name: array[None]}))
+            with contextlib.suppress(sg.ProfileError):
+                PackedWorkload.load(path)
+                believed.append(name)
+    assert believed == []
+
+
 @pytest.mark.parametrize("key", ["window_us", "first_window", "end_us", "tables.guide_bits", "tables.steps", "stream"])
 @pytest.mark.parametrize("value", [-1, 2**40, None, 1.5])
 def test_numbers_of_a_packed_workload_are_those_of_its_span(packed: Path, key: str, value: Any) -> None:

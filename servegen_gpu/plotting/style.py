@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from servegen_gpu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -113,6 +115,13 @@ def require_matplotlib() -> Any:
 
 
 @contextmanager
+def _settings() -> Iterator[None]:
+    """The house's style; numbers may be near the largest there are, for which a figure has no room."""
+    with require_matplotlib().rc_context(SETTINGS), np.errstate(all="ignore"):
+        yield
+
+
+@contextmanager
 def sheet(
     panels: int = 1, columns: int = 1, *, share_x: bool = True, height_in: float | None = None
 ) -> Iterator[tuple[Figure, Any]]:
@@ -121,12 +130,12 @@ def sheet(
     >>> with sheet() as (figure, axes):
     ...     axes.plot(x, y, **LINES[0].curve())
     """
-    matplotlib = require_matplotlib()
+    require_matplotlib()
     from servegen_gpu.plotting.picture import Picture
 
     rows = -(-panels // columns)
     height = height_in or (HEIGHT_IN if rows == 1 else PANEL_IN * rows + 0.2)
-    with matplotlib.rc_context(SETTINGS):
+    with _settings():
         figure = Picture(figsize=(WIDTH_IN, height), layout="constrained")
         axes = figure.subplots(rows, columns, sharex=share_x)
         yield figure, axes.ravel() if panels > 1 else axes
@@ -163,9 +172,8 @@ def png_of(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def _saved(figure: Figure, **how: Any) -> bytes:
-    matplotlib = require_matplotlib()
     out = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+    with _settings(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # names may be in any script: boxes then
         figure.savefig(out, **how)
     return out.getvalue()

@@ -192,7 +192,7 @@ def npz_array(data: bytes, random: Random) -> bytes:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError):
+    except (ValueError, NotImplementedError, OSError, zipfile.BadZipFile, EOFError, KeyError):
         return mutate.flip(data, random)
     name = random.choice(list(arrays))
     with np.errstate(all="ignore"):
