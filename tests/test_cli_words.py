@@ -152,3 +152,11 @@ def test_words_are_beside_a_trace_on_standard_output(capfd: pytest.CaptureFixtur
     assert main([*made, "--format", "csv", "--json"]) == 0
     said = capfd.readouterr()
     assert json.loads(said.err)["requests"] == said.out.count("\n") - 1
+
+
+def test_a_log_where_a_workload_belongs_is_told_to_be_fitted(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text("time,input,output\n0,1,2\n")
+    assert main(["generate", str(tmp_path / "log.csv"), "-o", str(tmp_path / "t.parquet")]) == 2
+    said = capsys.readouterr().err
+    assert "expected a workload: a name, a TOML file" in said
+    assert f"servegen-gpu fit {tmp_path / 'log.csv'} -o PROFILE" in said

@@ -437,3 +437,11 @@ def test_a_footer_that_pyarrow_cannot_bear_is_refused(tmp_path: Path) -> None:
             sg.read_trace(path, unit="ms")
         except sg.OptionError:
             continue
+
+
+def test_brackets_in_a_name_are_no_depth(tmp_path: Path) -> None:
+    trace = sg.generate(sg.population("m-small", clients=2), rate=1, duration="1m")
+    named = sg.Trace(trace.columns, {"workload": '[{"\\' * 40})
+    for name in ("t.parquet", "t.csv"):
+        named.write(tmp_path / name)
+        assert sg.read_trace(tmp_path / name).provenance["workload"] == '[{"\\' * 40

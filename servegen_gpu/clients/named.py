@@ -96,6 +96,9 @@ def named(
         return Named(population(name, clients=clients, seed=seed), BUILT_IN)
     if data_dir is None:
         released = _released_names()
+        if name not in released and os.path.exists(name):
+            expected = "a workload: a name, a TOML file of clients or of a population, or a saved profile"
+            raise OptionError(expected, f"{name!r}, another file", f"for a trace: servegen-gpu fit {name} -o PROFILE")
         if name not in released:
             fix = "check the path, or name ServeGen's data directory with --profiles"
             raise unknown("a file that is there, or a workload", name, (*PRESETS, *released), fix)

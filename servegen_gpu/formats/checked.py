@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ MOST_DEPTH = 64
 MOST_ROWS = 2**62
 AGAIN = "the file was changed or is damaged: generate or convert the trace again"
 
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
@@ -44,8 +46,8 @@ def json_of(text: bytes) -> Any:
 
 
 def depth_of(text: bytes) -> int:
-    """How deep brackets are inside brackets at most, those in strings included."""
-    raw = np.frombuffer(text, np.uint8) | 0x20  # makes one of the two kinds of brackets
+    """How deep brackets are inside brackets at most, but for those in strings."""
+    raw = np.frombuffer(_STRING.sub(b"", text), np.uint8) | 0x20  # makes one of the two kinds of brackets
     opens, closes = np.flatnonzero(raw == ord("{")), np.flatnonzero(raw == ord("}"))
     return int((np.arange(1, len(opens) + 1) - np.searchsorted(closes, opens)).max(initial=0))
 
