@@ -223,11 +223,16 @@ def test_an_interrupted_run_goes_on(
         return make(job, k)
 
     monkeypatch.setattr(Job, "make", stopped)
+    said = f"2 of 3 parts are finished in {out}: run the same command to go on\n"
     assert generate(out, "--parts", "3") == 130
-    assert capsys.readouterr().err.endswith(f"2 of 3 parts are finished in {out}: run the same command to go on\n")
+    assert capsys.readouterr().err.endswith(said)
+    with monkeypatch.context() as looking:  # at parts that are finished
+        looking.setattr(distribute, "check_unchanged", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert generate(out, "--parts", "3") == 130
+    assert capsys.readouterr().err.endswith(said)
     assert main(["join", str(out), "-o", str(tmp_path / "t.parquet")]) == 2
-    assert "expected all 3 parts of a trace, got 2 in" in (said := capsys.readouterr().err)
-    assert "without part-00002.parquet; run the command that makes them once more" in said
+    assert "expected all 3 parts of a trace, got 2 in" in (refused := capsys.readouterr().err)
+    assert "without part-00002.parquet; run the command that makes them once more" in refused
     monkeypatch.undo()
     left.unlink()
     assert generate(out, "--parts", "3") == 0

@@ -154,7 +154,6 @@ def distributed(
         raise OptionError(f"a shard of {parts:,} parts", f"{first + 1}/{step}", "ask for as many shares as parts")
     mine = range(first, parts, step)
     found = _begun(job, None if step == 1 else mine)
-    _check(found)
     made = 0
 
     def reached() -> Distributed:
@@ -162,6 +161,7 @@ def distributed(
         return Distributed(str(job.store), parts, *counts, found.digest, source.notes)
 
     try:
+        _check(found)
         left = [k for k in mine if k not in found.finished]
         for k, part in _made(job, left, on, workers):
             found.finished[k] = part

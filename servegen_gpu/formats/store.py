@@ -259,7 +259,7 @@ def store_at(path: str | os.PathLike[str]) -> Store:
     try:
         import fsspec
     except ImportError as error:
-        fix = "pip install 'servegen-gpu[ray]', or 's3fs' for s3://"
+        fix = "pip install fsspec, or 'servegen-gpu[s3]' for s3://"
         raise OptionError(f"fsspec for {protocol}://", "no such package", fix) from error
     url = text.rstrip("/")
     try:
