@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 
+from mutants.calls import Calls
 from mutants.changes import Change, described, of_c, of_python
+from mutants.run import named_in
 from mutants.sample import PACKAGES, equivalents, mutants_of, sampled
 
 SOURCE = '''"""A text < of > words."""
@@ -68,3 +70,30 @@ def test_what_is_listed_as_equivalent_is_there_and_is_left_out():
     listed = every & equivalents()
     assert listed
     assert every - {(m.file, m.diff[0][1:].strip(), m.diff[-1][1:].strip()) for m in taken} == listed
+
+
+def test_the_test_that_a_line_names_may_have_blanks_and_dashes():
+    tests = ["tests/test_a.py::test_b", "tests/test_a.py::test_b[x - y]", "tests/test_a.py::test_bc"]
+    assert named_in("FAILED tests/test_a.py::test_b[x - y] - assert 1 - 1", tests) == tests[1]
+    assert named_in("FAILED tests/test_a.py::test_b - assert", tests) == tests[0]
+    assert named_in("ERROR tests/test_a.py::test_bc", tests) == tests[2]
+    assert named_in("FAILED tests/test_z.py::test_b - assert", tests) is None
+
+
+def test_a_test_that_fails_without_a_mutant_kills_none(tmp_path):
+    class Clean:
+        def built(self, mutated: bool) -> bool:
+            return not mutated
+
+        def tests(self, tests, cpu_s, fresh):
+            return (1 if tests == ["tests/test_a.py::test_broken"] else 0), ""
+
+    calls = Calls(tmp_path / "none.json")
+    calls.index()
+    calls.seconds = {"tests/test_a.py::test_broken": 0.1, "tests/test_a.py::test_sound": 0.2}
+    mutant = next(iter(sampled(0, 40, ["scaling"])[0]))
+    calls._by_file[mutant.file.removeprefix("servegen_gpu/")] = list(calls.seconds)
+    assert calls.tests(mutant, 10, more=False) == list(calls.seconds)
+    assert not calls.holds("tests/test_a.py::test_broken", Clean())
+    assert calls.holds("tests/test_a.py::test_sound", Clean())
+    assert calls.tests(mutant, 10, more=False) == ["tests/test_a.py::test_sound"]

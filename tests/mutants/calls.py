@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mutants.sample import REPOSITORY, Mutant
+from mutants.tree import Tree
 
 LAW = "lane philox elementary normal variates position tables dependence context request strip_philox strip_normal"
 HEADERS = {
@@ -40,6 +41,7 @@ class Calls:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._held: dict[str, bool] = {}
         self._files: dict[str, dict[str, object]] = json.loads(path.read_text()) if path.exists() else {}
 
     def learn(self, command: Iterable[str] = (sys.executable, "-m", "pytest")) -> None:
@@ -70,6 +72,15 @@ class Calls:
                 for file in {file for file, _ in places}:
                     self._by_file[file].append(test)
 
+    def holds(self, test: str, tree: Tree) -> bool:
+        """Whether a test passes without a mutant, which is tried once; one that does not is left out from now on."""
+        if test not in self._held:
+            tree.built(mutated=False)
+            self._held[test] = tree.tests([test], 30 + 4 * self.seconds[test], fresh=True)[0] == 0
+            if not self._held[test]:
+                print("fails without a mutant:", test, flush=True)
+        return self._held[test]
+
     def tests(self, mutant: Mutant, at_most_s: float, more: bool) -> list[str]:
         """Tests of a mutant: cheap ones first, from its own test files for half of the time, then from all in turn.
 
@@ -98,6 +109,7 @@ class Calls:
             for test in sorted(self.seconds, key=self.seconds.__getitem__):
                 if test not in known and (file := test.partition("::")[0]) in files:
                     files[file].append(test)
+        files = {file: [test for test in tests if self._held.get(test, True)] for file, tests in files.items()}
         chosen: list[str] = []
         left = at_most_s
         ours = [tests for file, tests in files.items() if _stem(file) in own]
