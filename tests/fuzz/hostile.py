@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from random import Random
@@ -29,6 +30,22 @@ LONG = 100_000
 
 def json_literal(random: Random) -> str:
     """A hostile value as JSON has it, or as Python's reader of it takes it."""
+    return _literal(random, _JSON, ('{"a":' * LONG, "[" * LONG + "]" * LONG))
+
+
+def toml_literal(random: Random) -> str:
+    """A hostile value as TOML has it."""
+    return _literal(random, _TOML, ("{a=" * 1000, "[" * 900 + "]" * 900))
+
+
+_JSON = ("null", "true", "false", "[]", "{}", "[[]]", '[null, "a", -1]', '{"": null}', "[1e400]")
+_TOML = (
+    *("true", "[]", "{}", "[[]]", "[0]", "[-1]", "[nan]", '["a", 1]', "{ a = 1 }", "1979-05-27", "''", "07:32:00"),
+    *("[1, 2, 3]", "[1e308, 1e308]", '{ kind = "steps", knots = [] }', '{ kind = "constant", value = 1 }'),
+)
+
+
+def _literal(random: Random, values: Sequence[str], deep: Sequence[str]) -> str:
     import json
 
     choice = random.random()
@@ -37,28 +54,8 @@ def json_literal(random: Random) -> str:
     if choice < 0.75:
         return json.dumps(random.choice(TEXTS))
     if choice < 0.97:
-        return random.choice(("null", "true", "false", "[]", "{}", "[[]]", '[null, "a", -1]', '{"": null}', "[1e400]"))
-    return random.choice(("[" * LONG, '{"a":' * LONG, "[" * LONG + "]" * LONG, "1" * 5000, json.dumps("k" * LONG)))
-
-
-def toml_literal(random: Random) -> str:
-    """A hostile value as TOML has it."""
-    import json
-
-    choice = random.random()
-    if choice < 0.55:
-        return random.choice(NUMBERS)
-    if choice < 0.75:
-        return json.dumps(random.choice(TEXTS))
-    if choice < 0.97:
-        return random.choice(
-            (
-                *("true", "[]", "{}", "[[]]", "[0]", "[-1]", "[nan]", '["a", 1]', "{ a = 1 }", "1979-05-27", "''"),
-                *("07:32:00", "[1, 2, 3]", "[1e308, 1e308]"),
-                *('{ kind = "steps", knots = [] }', '{ kind = "constant", value = 1 }'),
-            )
-        )
-    return random.choice(("[" * LONG, "{a=" * 1000, "[" * 900 + "]" * 900, "1" * 5000, json.dumps("k" * LONG)))
+        return random.choice(values)
+    return random.choice((*deep, "[" * LONG, "1" * 5000, json.dumps("k" * LONG)))
 
 
 def cell(random: Random) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,12 +47,24 @@ def busy_workers() -> list[int]:
 
 
 @contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Work in another thread, which is told by an event when the block has ended."""
+    done = threading.Event()
+    worker = threading.Thread(target=work, args=(done,))
+    worker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        worker.join()
+
+
+@contextmanager
 def killing(count: int, after_s: float = 0.3) -> Iterator[list[int]]:
     """Kill so many workers, one after another, each in the middle of a task; the list has their numbers."""
     killed: list[int] = []
-    done = threading.Event()
 
-    def work() -> None:
+    def work(done: threading.Event) -> None:
         while len(killed) < count and not done.is_set():
             for pid in [pid for pid in busy_workers() if pid not in killed][:1]:
                 os.kill(pid, signal.SIGKILL)
@@ -60,24 +72,17 @@ def killing(count: int, after_s: float = 0.3) -> Iterator[list[int]]:
                 done.wait(after_s)
             done.wait(0.01)
 
-    killer = threading.Thread(target=work)
-    killer.start()
-    try:
+    with beside(work):
         yield killed
-    finally:
-        done.set()
-        killer.join()
 
 
 @contextmanager
 def watching(path: str) -> Iterator[list[str]]:
     """Read every part as soon as it has its name; the list has what was wrong with them."""
     wrong: list[str] = []
-    seen: dict[str, int] = {}
-    done = threading.Event()
 
-    def work() -> None:
-        store = store_at(path)
+    def work(done: threading.Event) -> None:
+        store, seen = store_at(path), dict[str, int]()
         while not done.is_set():
             for name, entry in store.files().items():
                 if name.startswith("part-") and seen.get(name) != entry.size:
@@ -90,10 +95,5 @@ def watching(path: str) -> Iterator[list[str]]:
         if not seen:
             wrong.append("no part was seen")
 
-    watcher = threading.Thread(target=work)
-    watcher.start()
-    try:
+    with beside(work):
         yield wrong
-    finally:
-        done.set()
-        watcher.join()
