@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -143,7 +144,7 @@ def unflatten(kind: type[Any], everything: Mapping[str, Any], prefix: str = "") 
             raise ValueError(f"no {prefix + name!r}")
         value = everything[prefix + name]
         inner = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
-        if inner is not None and value is not None:
+        if inner is not None and (value is not None or NoneType not in get_args(hint)):
             value = unflatten(inner, everything, f"{prefix}{name}.")  # type: ignore[arg-type]
         elif get_origin(hint) is np.ndarray:
             wanted = np.dtype(get_args(get_args(hint)[1])[0])

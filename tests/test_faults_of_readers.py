@@ -350,9 +350,19 @@ def test_a_packed_workload_with_an_array_of_another_shape_is_refused(packed: Pat
 @pytest.mark.parametrize("key", ["window_us", "first_window", "end_us", "tables.guide_bits", "tables.steps", "stream"])
 @pytest.mark.parametrize("value", [-1, 2**40, None, 1.5])
 def test_numbers_of_a_packed_workload_are_those_of_its_span(packed: Path, key: str, value: Any) -> None:
+    _refuse_header(packed, key, value)
+
+
+@pytest.mark.parametrize("key", ["clock", "tables"])
+def test_what_every_packed_workload_has_is_not_left_out(packed: Path, key: str) -> None:
+    _refuse_header(packed, key, None)
+
+
+def _refuse_header(packed: Path, key: str, value: Any) -> None:
     with np.load(packed) as file:
         arrays = {name: file[name] for name in file.files}
-    header = json.loads(arrays["__header__"].tobytes()) | {key: value}
+    header = json.loads(arrays.pop("__header__").tobytes()) | {key: value}
+    arrays = {name: array for name, array in arrays.items() if value is not None or not name.startswith(f"{key}.")}
     path = packed.with_name("header.npz")
     np.savez(path, **(arrays | {"__header__": np.frombuffer(json.dumps(header).encode(), np.uint8)}))
     with pytest.raises(sg.ProfileError, match="expected a packed workload"):

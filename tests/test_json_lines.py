@@ -120,6 +120,18 @@ def test_a_first_line_of_null_is_refused(tmp_path, bad):
             read(written(tmp_path, bad), schema)
 
 
+NULLED = b'{"a":[null,{"b":1}]}\n{"a":[{"b":2},{"b":3}]}\n'
+
+
+def test_a_null_before_the_first_object_of_a_list_is_refused(tmp_path):
+    """Where pyarrow moves the values after it; a field that is not asked for may have some."""
+    with pytest.raises(OptionError, match=r"line 2 \(a null before the first object of a list\)"):
+        read(written(tmp_path, b"\n" + NULLED))
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(NULLED.replace(b'{"a"', b'{"timestamp":1,"input_length":2,"output_length":3,"a"'))
+    assert read_trace(path)["output_tokens"].tolist() == [3, 3]
+
+
 def test_names_that_are_no_text_are_refused(tmp_path):
     with pytest.raises(OptionError, match=r"one JSON object a line.*line 51 \("):
         read(written(tmp_path, GOOD + b'{"\xff":2}\n'))

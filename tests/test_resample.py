@@ -74,7 +74,7 @@ def test_silent_clients_are_not_drawn():
     assert set(sg.resample(silent, 20).profile.tolist()) <= set(range(len(silent.rate_rps)))
 
 
-@pytest.mark.parametrize("clients", [0, -1, 1.5, True, "5", 2**31])
+@pytest.mark.parametrize("clients", [0, -1, 1.5, True, "5", 10_000_001, 2**31])
 def test_bad_counts_are_refused(clients):
     with pytest.raises(OptionError, match="clients"):
         sg.resample(POOL, clients)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
+from servegen_gpu.clients.pool import MAX_CLIENTS, ClientPool
 from servegen_gpu.clients.population.preset import Kind, Preset
 from servegen_gpu.clients.population.presets import PRESETS, built_in
 from servegen_gpu.clients.population.skew import weights
@@ -60,8 +60,8 @@ def population(
     """
     preset = workload if isinstance(workload, Preset) else find_preset(workload)
     n = preset.clients if clients is None else clients
-    if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 1 <= n <= MAX_CLIENT_ID:
-        raise OptionError(f"from 1 to {MAX_CLIENT_ID:,} clients", repr(clients), "change clients")
+    if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 1 <= n <= MAX_CLIENTS:
+        raise OptionError(f"from 1 to {MAX_CLIENTS:,} clients", repr(clients), "change clients")
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
         raise OptionError("a seed from 0 to 2**64 - 1", repr(seed), "change seed")
 

@@ -52,7 +52,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import DAY_S
+from servegen_gpu.clients.pool import DAY_S, MAX_CLIENTS
 from servegen_gpu.clients.population.preset import Kind, Preset, Spread
 from servegen_gpu.clients.population.skew import Skew
 from servegen_gpu.clients.population.strata import HEAD
@@ -63,7 +63,7 @@ from servegen_gpu.clients.stated.environment_toml import read_environment
 from servegen_gpu.clients.stated.in_time import window_rates
 from servegen_gpu.clients.stated.spec import ClientSpec
 from servegen_gpu.clients.stated.tabulate import MAX_BINS, Lengths, grid_of, tabulate
-from servegen_gpu.clients.stated.toml_file import CLIENT_KEYS, MAX_CLIENTS, read_client
+from servegen_gpu.clients.stated.toml_file import CLIENT_KEYS, read_client
 from servegen_gpu.clients.stated.toml_text import parse_toml, read_toml
 from servegen_gpu.clients.stated.toml_values import attempt, read_number, read_time, read_whole
 from servegen_gpu.clients.stated.turns_toml import read_turns

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
+from servegen_gpu.clients.pool import MAX_CLIENTS, ClientPool
 from servegen_gpu.clients.population.strata import uniforms
 from servegen_gpu.clients.stated.diurnal import settled
 from servegen_gpu.errors import OptionError
@@ -42,8 +42,8 @@ def resample(pool: ClientPool, clients: int, seed: int = 0, jitter: float = 0.0)
         Ids 0, 1, 2, …; the same number of requests as `pool`. Its profiles are those of `pool`.
     """
     whole = isinstance(clients, int | np.integer) and not isinstance(clients, bool)
-    if not whole or not 1 <= clients <= MAX_CLIENT_ID:
-        raise OptionError(f"from 1 to {MAX_CLIENT_ID:,} clients", repr(clients), "change clients")
+    if not whole or not 1 <= clients <= MAX_CLIENTS:
+        raise OptionError(f"from 1 to {MAX_CLIENTS:,} clients", repr(clients), "change clients")
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
         raise OptionError("a seed from 0 to 2**64 - 1", repr(seed), "change seed")
     real = isinstance(jitter, int | float | np.integer | np.floating) and not isinstance(jitter, bool)

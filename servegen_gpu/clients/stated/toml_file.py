@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from servegen_gpu.clients.correlation import spearman_matrix
-from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.clients.pool import MAX_CLIENTS, ClientPool
 from servegen_gpu.clients.stated.distributions import Distribution
 from servegen_gpu.clients.stated.environment_toml import read_environment
 from servegen_gpu.clients.stated.parametric import pool
@@ -42,7 +42,6 @@ from servegen_gpu.clients.stated.turns_toml import read_turns
 from servegen_gpu.clients.stated.where import Where, shown
 from servegen_gpu.request.schema import FIELDS
 
-MAX_CLIENTS = 10_000_000
 TOP_KEYS = ("name", "category", "window_s", "period", "client", "turns", "environment")
 LENGTH_KEYS = tuple(dict.fromkeys(field for fields in FIELDS.values() for field in fields))
 CLIENT_KEYS = (

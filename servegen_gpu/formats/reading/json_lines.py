@@ -111,6 +111,10 @@ def _parsed(text: bytes, schema: pa.Schema | None) -> pa.Table:
         raise pa.ArrowInvalid("brackets nested too deep")
     size = pyarrow.json.ReadOptions(block_size=bytes_at_once(text))
     table = pyarrow.json.read_json(pa.BufferReader(text), read_options=size, parse_options=known)
+    try:
+        table.validate()
+    except pa.ArrowInvalid:  # pyarrow drops such a null, and moves the values after it
+        raise pa.ArrowInvalid("a null before the first object of a list") from None
     return table.select(table.column_names if schema is None else schema.names)  # names may be no UTF-8
 
 
