@@ -71,6 +71,23 @@ def test_readers_take_it_for_one_trace(
     assert pl.scan_parquet(made / "*.parquet").select(pl.len()).collect().item() == len(whole)
 
 
+def test_the_command_says_of_parts_what_it_says_of_a_file(
+    copy: Path, pool: sg.ClientPool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["generate", "deepseek-r1", *SIZES, "--parts", str(N), "-o", str(copy)]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    whole = sg.generate(pool, **KEYWORDS)
+    assert f"{copy}: {len(whole):,} requests" in said.out
+    assert "  workload  deepseek-r1 (built-in), 40 clients\n" in said.out
+    assert f"  span      20 min, {len(whole) / 1200:.4g} requests/s\n" in said.out
+    assert f"  digest    {whole.digest()}\n" in said.out
+    assert "all parts were there" in said.err
+    (copy / part_name(1, N)).unlink()
+    assert main(command) == 0
+    assert "all parts were there" not in capsys.readouterr().err
+
+
 def test_the_manifest_says_what_is_there(made: Path, pool: sg.ClientPool) -> None:
     manifest = json.loads((made / MANIFEST).read_text())
     whole = sg.generate(pool, **KEYWORDS)

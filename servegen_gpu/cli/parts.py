@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from servegen_gpu.cli import stopping
 from servegen_gpu.cli.arguments import Parser
 from servegen_gpu.cli.progress import Progress
-from servegen_gpu.cli.summary import size
+from servegen_gpu.cli.summary import Totals, as_text, figures, size
+from servegen_gpu.digest import Digest
 from servegen_gpu.errors import OptionError
+from servegen_gpu.formats import WriteSummary
 
 if TYPE_CHECKING:
     from servegen_gpu.distributing.distribute import Distributed
@@ -89,9 +91,10 @@ def run(
     if options.json:
         print(json.dumps(asdict(made) | {"seconds": time.perf_counter() - begun}, indent=2))
     elif not options.quiet:
-        for note in (*notes, *made.notes):
+        there = () if made.made else ("all parts were there",)
+        for note in (*notes, *made.notes, *there):
             print(f"note: {note}", file=sys.stderr)
-        print(_last_words(made, options.output, time.perf_counter() - begun))
+        print(_last_words(made, options, time.perf_counter() - begun))
     return 0
 
 
@@ -108,11 +111,12 @@ def _check_output(options: argparse.Namespace) -> None:
         raise OptionError("hashed ids in parts, which are made apart", "--ids dense", fix)
 
 
-def _last_words(made: Distributed, output: str, spent_s: float) -> str:
-    amount = f"{made.rows:,} requests, {size(made.bytes)}"
-    if not made.complete:
-        return (
-            f"{output}: this task's {made.finished:,} of {made.parts:,} parts are finished, {amount}; {spent_s:.2f} s"
-        )
-    again = "" if made.made else "; all parts were there"
-    return f"{output}: {amount} in {made.parts:,} parts; {spent_s:.2f} s{again}\ndigest {made.digest}"
+def _last_words(made: Distributed, options: argparse.Namespace, spent_s: float) -> str:
+    if made.digest is None:
+        own = f"this task's {made.finished:,} of {made.parts:,} parts are finished"
+        return f"{options.output}: {own}, {made.rows:,} requests, {size(made.bytes)}; {spent_s:.2f} s"
+    digest = Digest.parse(made.digest, made.rows)
+    written = WriteSummary(made.rows, made.bytes, Path(options.output), made.parts, digest)
+    origin = getattr(options, "origin", "")
+    found = figures(written, Totals(provenance=made.provenance), options.output, spent_s, origin, "")
+    return as_text(found, next_steps=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -55,6 +55,8 @@ class Distributed:
         Of all parts that are there.
     digest : str or None
         Of the rows of the whole trace; None while parts are missing.
+    provenance : mapping
+        Of the whole trace.
     notes : tuple of str
         What a user should know of the trace.
     """
@@ -66,6 +68,7 @@ class Distributed:
     rows: int
     bytes: int
     digest: str | None
+    provenance: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
     @property
@@ -158,7 +161,7 @@ def distributed(
 
     def reached() -> Distributed:
         counts = (len(found.finished), made, found.rows, found.size)
-        return Distributed(str(job.store), parts, *counts, found.digest, source.notes)
+        return Distributed(str(job.store), parts, *counts, found.digest, job.workload["provenance"], source.notes)
 
     try:
         _check(found)
