@@ -20,6 +20,7 @@ from servegen_gpu.cli import main
 from servegen_gpu.distributing import distribute
 from servegen_gpu.distributing.job import Job
 from servegen_gpu.distributing.on_ray import in_order
+from servegen_gpu.formats.checked import MOST_BYTES
 from servegen_gpu.formats.parted import MANIFEST, MOST_PARTS, part_name
 from servegen_gpu.formats.store import Entry, Remote, store_at
 
@@ -181,6 +182,8 @@ def test_a_store_has_the_bytes_of_a_directory(objects: bool, made: Path, pool: s
             name: data for name, data in contents(made).items() if "/" not in name
         }
         assert sg.read_trace(url).digest().hex == found.digest
+        there.write("large", bytes(MOST_BYTES + 2))
+        assert len(there.read(["large"])["large"]) == MOST_BYTES + 1
         fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
         return
     disk = Remote("disk://out", fsspec.filesystem("file"), str(tmp_path / "out"), objects=False)

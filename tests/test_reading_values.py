@@ -372,7 +372,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path, monk
 
 
 def test_more_columns_than_a_file_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_lines, "MAX_COLUMNS", 100)
+    monkeypatch.setattr(csv_lines, "MOST_COLUMNS", 100)
     with pytest.raises(OptionError, match="names of columns in the first line"):
         sg.read_trace(written(tmp_path, ",".join(f"c{at}" for at in range(101)) + "\n"))
 

@@ -19,14 +19,11 @@ from typing import Any, BinaryIO, NamedTuple
 from servegen_gpu.disk import explained, scratch_directory
 from servegen_gpu.errors import OptionError, OutputError, ServeGenError
 from servegen_gpu.formats.atomic import new_file
+from servegen_gpu.formats.checked import MOST_BYTES
 from servegen_gpu.text import open_file
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory"})
 """Protocols whose files appear once all of them has arrived, and whose folders need not be made."""
-
-
-MOST_BYTES = 1 << 24
-"""Of records and manifests."""
 
 
 class Entry(NamedTuple):
@@ -150,14 +147,16 @@ class Remote:
         return {one["name"].rsplit("/", 1)[-1]: _entry(one) for one in files}
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Contents of files, of those that are there."""
-        by_path = {self._path(name): name for name in names}
+        """Contents of small files, of those that are there; of larger ones, no more than shows that they are."""
+        named = list(names)
+        paths, count = [self._path(name) for name in named], len(named)
         with _explained(self.url, "read"):
-            found = self.files_of.cat([*by_path], on_error="return") if by_path else {}
-            for error in found.values():
+            ends = [MOST_BYTES + 1] * count
+            found = self.files_of.cat_ranges(paths, [0] * count, ends, on_error="return") if named else []
+            for error in found:
                 if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
                     raise error
-        return {by_path[path]: data for path, data in found.items() if isinstance(data, bytes)}
+        return {name: data for name, data in zip(named, found, strict=True) if isinstance(data, bytes)}
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, which appears complete or not at all; its folder is made."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from servegen_gpu.errors import OptionError
-from servegen_gpu.formats.reading.rows import SHOWN, Rows
+from servegen_gpu.formats.reading.rows import MOST_COLUMNS, SHOWN, Rows
 from servegen_gpu.formats.reading.text_blocks import Block, first_bad, records, text_blocks
 from servegen_gpu.formats.text import bytes_at_once
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DELIMITERS = ",;\t|"
-MAX_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def csv_header(path: str | os.PathLike[str]) -> Header:
     except (ValueError, csv.Error):
         cells = []
     names = tuple(cell.strip() for cell in cells)
-    if not any(names) or len(names) > MAX_COLUMNS:
+    if not any(names) or len(names) > MOST_COLUMNS:
         raise OptionError(f"names of columns in the first line of {path}", f"{text[:SHOWN]!r}", "give a CSV file")
     if all(not name or _is_number(name) for name in names):
         fix = 'write the names of the columns first, such as "timestamp,input_tokens,output_tokens"'

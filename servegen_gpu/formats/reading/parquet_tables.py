@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import footer
+from servegen_gpu.formats.reading.rows import MOST_COLUMNS
 from servegen_gpu.text import open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_ROWS = 1 << 20
-MOST_COLUMNS = 10_000
 MOST_TEXT = 1 << 16
 """Bytes of an id or a date."""
 MOST_ITEMS = 1 << 28

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SHOWN = 60
 """Characters of a value in messages."""
+MOST_COLUMNS = 10_000
+"""Of a file, or fields of an object."""
 
 
 @dataclass(frozen=True, eq=False)

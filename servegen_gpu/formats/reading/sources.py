@@ -17,8 +17,8 @@ from servegen_gpu.formats.parquet import HIDDEN
 from servegen_gpu.formats.reading.csv_lines import csv_header, csv_tables
 from servegen_gpu.formats.reading.json_lines import block_of, rows_as_text, rows_of, try_rows_of
 from servegen_gpu.formats.reading.layout import LAYOUTS
-from servegen_gpu.formats.reading.parquet_tables import MOST_COLUMNS, TABLE_ROWS, parquet_head, parquet_tables
-from servegen_gpu.formats.reading.rows import Rows
+from servegen_gpu.formats.reading.parquet_tables import TABLE_ROWS, parquet_head, parquet_tables
+from servegen_gpu.formats.reading.rows import MOST_COLUMNS, Rows
 from servegen_gpu.formats.reading.text_blocks import text_blocks
 from servegen_gpu.text import open_file
 
