@@ -1,8 +1,8 @@
 # The public names, and where they are: read by type checkers, and by __init__.py when a name is first used.
 from servegen_gpu.baselines.naive import naive as naive
+from servegen_gpu.clients.client import Client as Client
 from servegen_gpu.clients.describe.cdfs import sample_from_cdf as sample_from_cdf
 from servegen_gpu.clients.joined import join as join
-from servegen_gpu.clients.pool import Client as Client
 from servegen_gpu.clients.pool import ClientPool as ClientPool
 from servegen_gpu.clients.population.population import population as population
 from servegen_gpu.clients.population.presets import PRESETS as PRESETS

@@ -13,7 +13,7 @@ from traces import same, take
 import servegen_gpu as sg
 from servegen_gpu import ClientPool, Trace
 from servegen_gpu.cli import main
-from servegen_gpu.clients.pool import order_free_sum
+from servegen_gpu.clients.sums import order_free_sum
 from servegen_gpu.errors import OptionError, ProfileError
 from servegen_gpu.request.schema import FIELDS
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from profiles import tiny_pool
 
-from servegen_gpu.clients.pool import ClientPool, order_free_sum
+from servegen_gpu.clients.pool import ClientPool
+from servegen_gpu.clients.sums import order_free_sum
 from servegen_gpu.errors import OptionError, ProfileError
 from servegen_gpu.request.families import GAMMA, WEIBULL
 from servegen_gpu.request.schema import FIELDS

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool, order_free_sum
+from servegen_gpu.clients.pool import DAY_S, MAX_CLIENT_ID, ClientPool
+from servegen_gpu.clients.sums import order_free_sum
 from servegen_gpu.clients.surroundings import renumbered
 from servegen_gpu.errors import OptionError
 from servegen_gpu.request.tables import Tables

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.clients.client import Client, client_at
+from servegen_gpu.clients.sums import order_free_sum
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import seconds
-from servegen_gpu.request.families import FAMILY_NAMES
 from servegen_gpu.request.schema import Schema, of
 from servegen_gpu.request.tables import Tables
 
@@ -55,59 +56,6 @@ ADDED_LATER = {"system_tokens": 0, "environment": -1}
 """Arrays that a digest leaves out where they hold nothing but this."""
 
 PastEnd = Literal["wrap", "end"]
-
-
-def order_free_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over the first axis, the same bits for every order of the terms.
-
-    Terms are split into two integers on a common scale, whose sums are exact.
-
-    Parameters
-    ----------
-    terms : float64[n, m]
-        Non-negative and finite, n at most 2**22.
-
-    Returns
-    -------
-    float64[m]
-    """
-    if not len(terms):
-        return np.zeros(terms.shape[1:])
-    _, exponent = np.frexp(terms.max(axis=0))
-    scaled = np.ldexp(terms, 40 - exponent)
-    whole = np.floor(scaled)
-    rest = np.rint(np.ldexp(scaled - whole, 40))
-    high = whole.astype(np.int64).sum(axis=0)
-    low = rest.astype(np.int64).sum(axis=0)
-    total: NDArray[np.float64] = high.astype(np.float64) + np.ldexp(low.astype(np.float64), -40)
-    return np.asarray(np.ldexp(total, exponent - 40))
-
-
-@dataclass(frozen=True, eq=False)
-class Client:
-    """One client, seen window by window.
-
-    Attributes
-    ----------
-    id : int
-    start_s : int64[windows]
-        Where each window begins.
-    rate_rps, cv, shape, occupancy : float64[windows]
-    family : tuple of str
-        Gap family by window, empty where the client is silent.
-    """
-
-    id: int
-    start_s: NDArray[np.int64]
-    rate_rps: NDArray[np.float64]
-    cv: NDArray[np.float64]
-    shape: NDArray[np.float64]
-    occupancy: NDArray[np.float64]
-    family: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        active = f"active in {np.count_nonzero(self.rate_rps):,} of {len(self.rate_rps):,} windows"
-        return f"<Client {self.id}: {self.rate_rps.mean():.4g} req/s on average, {active}>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,16 +234,7 @@ class ClientPool:
                 f"client {client_id}",
                 "list them with pool.client_ids",
             )
-        p = self.profile[at]
-        return Client(
-            id=int(client_id),
-            start_s=(self.first_window + np.arange(self.windows)) * self.window_s,
-            rate_rps=self.rate_rps[p] * self.rate_factor[at],
-            cv=self.cv[p],
-            shape=self.shape[p],
-            occupancy=self.occupancy[p],
-            family=tuple(FAMILY_NAMES[code] for code in self.family[p]),
-        )
+        return client_at(self, at)
 
     def select(self, client_ids: Iterable[int]) -> ClientPool:
         """The pool with only the given clients."""

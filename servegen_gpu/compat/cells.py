@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool, order_free_sum
+from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
+from servegen_gpu.clients.sums import order_free_sum
 from servegen_gpu.compat.errors import InputError
 from servegen_gpu.compat.grid import RATIO, Datasets
 from servegen_gpu.compat.joint import COUNTS, ITEMS, Joint, join_fields

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import order_free_sum
+from servegen_gpu.clients.sums import order_free_sum
 from servegen_gpu.compat.clientpool import ClientPool, ClientPoolView, ClientWindow
 from servegen_gpu.compat.errors import InputError
 

@@ -11,8 +11,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool, order_free_sum
+from servegen_gpu.clients.pool import MAX_CLIENT_ID, ClientPool
 from servegen_gpu.clients.stated.turns import TurnModel
+from servegen_gpu.clients.sums import order_free_sum
 from servegen_gpu.errors import OptionError
 from servegen_gpu.law.address import Key, Purpose, draw
 from servegen_gpu.law.variates import uniform52
