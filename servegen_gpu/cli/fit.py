@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.cli import reading, save
 from servegen_gpu.cli.progress import Progress
 from servegen_gpu.errors import OptionError
@@ -170,11 +171,10 @@ def _check(options: argparse.Namespace) -> None:
 
 def _names(log: Trace, options: argparse.Namespace) -> list[str] | None:
     """What the log calls its clients, in the order of their ids, if it does so by names."""
-    import numpy as np
 
     foreign = getattr(options, "foreign", None)
     names = foreign.names("client") if foreign is not None else []
-    return [str(names[client]) for client in np.unique(log["client"]).tolist()] if names else None
+    return [str(names[client]) for client in distinct(log["client"]).tolist()] if names else None
 
 
 def _hold_out(log: Trace, options: argparse.Namespace, keywords: dict[str, Any]) -> Comparison:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.prefixes.lru import NEVER, last_use
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.trace import Trace
@@ -90,6 +91,6 @@ def _branching(ids: Ragged, row: Ints) -> NDArray[np.bool_]:
         return np.zeros(len(ids.values), np.bool_)
     block = np.unique(ids.values, return_inverse=True)[1]
     inside = np.flatnonzero(row[1:] == row[:-1])
-    pairs = np.unique(block[inside] * (block.max() + 1) + block[inside + 1])
+    pairs = distinct(block[inside] * (block.max() + 1) + block[inside + 1])
     branches = np.bincount(pairs // (block.max() + 1), minlength=int(block.max()) + 1)
     return np.asarray((branches >= many)[block])

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.clients.stated import distributions as d
 from servegen_gpu.clients.stated.turns import SESSION_S, Growth, TurnModel
 from servegen_gpu.errors import OptionError
@@ -144,7 +145,7 @@ def models_of(
     expected = begins * common
     spread = float(((follows - expected) ** 2 / np.maximum(expected * (1 - common), 1e-300)).sum())
     if not 1 < len(clients) <= MOST_CLIENTS or spread < DIFFERENT * len(clients):
-        return dict.fromkeys(np.unique(trace["client"]).tolist(), model), facts
+        return dict.fromkeys(distinct(trace["client"]).tolist(), model), facts
     # odds of another turn at the model's share, times how much more often one follows for this client
     more = model.share / (model.share + model.mean_turns * (1 - model.share))
     own = np.minimum(more * (follows + PRIOR * common) / ((begins + PRIOR) * common), 0.99)
@@ -152,7 +153,7 @@ def models_of(
     each = {int(client): replace(model, share=float(share)) for client, share in zip(clients, shares, strict=True)}
     least, most = (float(edge) for edge in (shares.min(), shares.max()))
     notes = (*facts.notes, f"clients converse to different degrees: {least:.1%} to {most:.1%} of their requests")
-    others = dict.fromkeys(np.unique(trace["client"]).tolist(), model)
+    others = dict.fromkeys(distinct(trace["client"]).tolist(), model)
     return others | each, replace(facts, notes=notes)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import grown
 
@@ -76,7 +77,7 @@ class ByClient:
         if high - low <= 4 * len(client):
             there = np.flatnonzero(np.bincount(client - low)) + low
         else:
-            there = np.unique(client).astype(np.int64)
+            there = distinct(client).astype(np.int64)
         new = there[~np.isin(there, self.ids, assume_unique=True)]
         if len(new):
             self.ids = np.concatenate((self.ids, new))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.validating.pieces import Piece, Raw
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Lists:
 
     def rows_of(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """In which row each of some items is, by place; each row once, ascending."""
-        return np.unique(np.searchsorted(self.offsets, items, side="right") - 1)
+        return distinct(np.searchsorted(self.offsets, items, side="right") - 1)
 
 
 def numbers(piece: Piece, key: str, *, text: bool = False) -> Numbers:

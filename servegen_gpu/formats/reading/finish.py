@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from servegen_gpu.blocks import distinct
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading import sessions
 from servegen_gpu.formats.reading.hashes import block_tokens
@@ -47,7 +48,7 @@ class Finisher:
         """Whether these requests do not tell what inputs of sessions are."""
         session = columns.get("session", np.zeros(0, np.int64))
         some = session[session >= 0]
-        return self.layout.name == AMBIGUOUS and not self.layout.sure and len(np.unique(some)) == len(some)
+        return self.layout.name == AMBIGUOUS and not self.layout.sure and len(distinct(some)) == len(some)
 
     def begin(self, columns: dict[str, Any], alone: bool) -> None:
         """Look at the first requests, in order of time; `alone` says that no request of the file has a session."""
