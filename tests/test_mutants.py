@@ -12,13 +12,16 @@ from mutants.sample import PACKAGES, equivalents, mutants_of, sampled
 SOURCE = '''"""A text < of > words."""
 SIZE = 4
 
+@overload
+def cut(rows: None, at: int = 7) -> None: ...
 def cut(rows: dict[str, int], at: int = 1) -> list[int]:
     """Doc: 1 < 2."""
     if not rows or at < 0:
         raise ValueError(f"at {at + 1}")
     total = max(rows["a"], 2) - 1
     rows["b"] = total
-    return sorted(rows, key=len)[at:]
+    for _ in zip(rows, rows, strict=True):
+        return sorted(rows, key=len)[at:]
 
 class Row:
     def __repr__(self) -> str:

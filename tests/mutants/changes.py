@@ -109,7 +109,8 @@ class _Finder(ast.NodeVisitor):
     # what is left alone
 
     def _function(self, node: ast.FunctionDef) -> None:
-        if node.name in ("__repr__", "_repr_html_"):
+        typed_only = any(getattr(decorator, "id", "") == "overload" for decorator in node.decorator_list)
+        if typed_only or node.name in ("__repr__", "_repr_html_"):
             return
         for default in (*node.args.defaults, *(d for d in node.args.kw_defaults if d)):
             self.visit(default)
@@ -224,6 +225,10 @@ class _Finder(ast.NodeVisitor):
                 middle = self.source[self.span(first)[1] : self.span(second)[0]]
                 self.change(begin, end, texts[1] + middle + texts[0], "arguments")
         self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg != "strict":  # of zip: a guard
+            self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
