@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import replace
@@ -95,6 +96,11 @@ def test_times_in_files_are_bounded(tmp_path):
         file.write_text(f"period = {period}\n[[client]]\nrate = 1\ninput_tokens = 5\noutput_tokens = 5\n")
         with pytest.raises(ProfileError, match="period within"):
             sg.read_clients(file)
+    trace, last_us = tmp_path / "trace.csv", round(MAX_TIME_S * 1e6)
+    for beyond in (0, 1):
+        trace.write_text(f"arrival_us,client,input_tokens,output_tokens\n{last_us + beyond},0,5,5\n")
+        with pytest.raises(OptionError, match="times within") if beyond else contextlib.nullcontext():
+            assert sg.read_trace(trace)["arrival_us"].tolist() == [last_us]
     turns = tmp_path / "turns.toml"
     turns.write_text("[turns]\nshare = 0.5\nturns = 2\ngap_s = 5\nsession = 1e200\n")
     with pytest.raises(ProfileError, match="a time within"):

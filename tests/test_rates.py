@@ -263,6 +263,20 @@ def test_a_peak_before_the_trace_is_that_of_the_trace_and_scales_nobody_up():
         assert (before.kind, before.value) == ("scaled", factor)
 
 
+@pytest.mark.parametrize(("first_s", "known"), [(-600, False), (-599, True), (299, True), (300, True), (301, False)])
+def test_a_schedule_that_a_trace_begins_in_has_its_first_rate_before(first_s, known):
+    """From -600 s on, of a trace that begins at 300 s."""
+    rate = resolve_rate(Schedule([first_s, 900], [3, 5]))
+    before = known_before(rate, np.ones(3), -600, -600, 300 * US)
+    assert before.schedule is not None
+    assert before.schedule.times_us.tolist() == [-600 * US] * known + [first_s * US, 900 * US]
+    assert before.schedule.rates_rps.tolist() == [3.0] * known + [3.0, 5.0]
+
+
+def test_a_rate_in_words_is_that_number():
+    assert [(rate.kind, rate.value) for rate in map(resolve_rate, ("300/min", "5", 5))] == [("constant", 5.0)] * 3
+
+
 def test_outside_a_schedule_the_rate_is_zero_and_a_note_says_so():
     linear = Schedule([60, 120], [0, 12], "linear")  # a ramp shorter than a window, and not at its edges
     found = of(linear, windows=2)
