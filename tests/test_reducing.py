@@ -195,7 +195,8 @@ def test_kernels_bin_parts_of_windows_on_several_threads(monkeypatch):
         for counts in ("exact", "renewal"):
             workload = sg.stream(pool, duration=900, counts=counts, backend="numpy", memory="8MB")
             workload = replace(workload, backend=NativeBackend(library()))
-            found = sg.reduce(workload, loads(("requests", "reason_tokens"), 0.1, 900))["loads_0.1s"]
+            asked = loads(("requests", "input_tokens", "reason_tokens"), 0.1, 900)
+            found = sg.reduce(workload, asked)["loads_0.1s"]
             trace = workload.joined()
             for column in found:
                 assert np.array_equal(found[column], in_bins(trace, column, 0.1, 900)), (threads, counts, column)
