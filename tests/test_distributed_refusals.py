@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import sys
 import types
 from pathlib import Path
@@ -214,6 +215,21 @@ def test_a_ray_that_is_missing_or_old(
         with pytest.raises(sg.OptionError, match=message):
             work()
     assert contents(copy).items() < before.items()
+
+
+def test_a_cluster_that_is_not_there(copy: Path, pool: sg.ClientPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told at once, before Ray tries for minutes."""
+    module = types.ModuleType("ray")
+    module.__version__, module.is_initialized = "2.50.0", lambda: False  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", module)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        (copy / "part-00001.parquet").unlink()
+        for given in (address, f"ray://{address}"):
+            monkeypatch.setenv("RAY_ADDRESS", given)
+            with pytest.raises(sg.OptionError, match=rf"a Ray cluster, .*nobody listens at {given} .*; check RAY_"):
+                sg.distributed(pool, copy, N, on="ray", **KEYWORDS)
 
 
 def test_a_store_that_nobody_knows(pool: sg.ClientPool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -18,6 +20,8 @@ TRIES = 5
 """Of a task whose worker or node was lost, beyond those that Ray makes by itself."""
 RETRIES = 3
 """That Ray makes by itself, each time."""
+CONNECT_S = 10.0
+"""How long a cluster has to answer a first call."""
 CLEAR_S = 10.0
 """How long tasks that were cancelled have to remove what they were writing."""
 
@@ -89,6 +93,7 @@ def tasks(
     own = not ray.is_initialized()
     if own:
         try:
+            _knock(os.environ.get("RAY_ADDRESS", ""))
             ray.init(log_to_driver=False)
         except Exception as error:  # a ConnectionError, ValueError or RuntimeError, as versions have it
             got = f"{type(error).__name__}: {(str(error).strip() or 'no more').splitlines()[0][:200]}"
@@ -99,6 +104,17 @@ def tasks(
     finally:
         if own:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens at an address: Ray tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit() and "://" not in host):  # such as "auto" or "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nobody listens at {address} ({error.strerror or error})") from None
 
 
 def _tasks(
