@@ -24,6 +24,19 @@ LAST = [
 ]
 """Ids of requests that stand alone, the last of each layout."""
 
+INSIDE = {
+    ALONE: [
+        *(-4503496548941825, -6755296462503937, -7881297737286401, -8443424667623425, -8725723875573761),
+        *(-9007096188108801, -4620693214461296641, -6926536225285210161, -8079457628424241153, -8655892097137639425),
+        -8944148447691276289,
+    ],
+    CONVERSATIONS: [
+        *(4503496547893248, 6755296328286208, 7881297737285376, 8443424667590656, 8725723875311616, 9007096171331584),
+        *(4620693214460772352, 6926536225285210096, 8079457628423192576, 8655892094990155776, 8944148447624167424),
+    ],
+}
+"""Of each layout, of its last client but one, the middle of its windows and three quarters of its ordinals."""
+
 Place = tuple[int, int, int, int]
 
 
@@ -81,6 +94,13 @@ def test_ids_of_every_layout_are_a_promise() -> None:
     """The last of each: its largest client, window and ordinal."""
     last = [one_id(ALONE, *((1 << bits) - 1 for bits in layout[:3])) for layout in LAYOUTS]
     assert last == LAST
+    for stream, stated in INSIDE.items():
+        middle = [-(1 << bits - 2) if stream == CONVERSATIONS else 1 << bits - 1 for _, bits, *_ in LAYOUTS]
+        places = [
+            (stream, (1 << layout.client) - 2, window, 3 << layout.ordinal - 2 - stream)
+            for layout, window in zip(LAYOUTS, middle, strict=True)
+        ]
+        assert [one_id(*place) for place in places] == stated
 
 
 def test_every_address_has_an_id_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,8 +75,8 @@ class Piece:
         if column is None:
             return "nothing"
         found = column[row]
-        found = found if isinstance(column, list) else found.as_py()
         try:
+            found = found if isinstance(column, list) else found.as_py()
             return "nothing" if found is None else cut(json.dumps(found, default=str, ensure_ascii=False))
         except RecursionError:
             return "brackets nested too deep"
