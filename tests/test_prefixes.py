@@ -28,6 +28,8 @@ PINNED = [
     [6980258120278835594, 2532485372627197606, 2388560584146862661, 5351203057103238945],
     [6980258120278835594, 1351748725532195299],
 ]
+ALONE = [[8285899937944395284], [6394984874003871269], [2546682633466131069]]
+"""Of a request alone, for small and large seeds."""
 LENGTHS = [21, 4, 12, 0, 11, 19]
 ZEROS = np.zeros(5, np.int32)
 KINDS = ("history", "sorted", "edit")
@@ -372,6 +374,8 @@ def test_ids_are_a_promise():
     ids = [row.tolist() for row in sg.hash_ids(trace, system_tokens=600)]
     assert ids == PINNED
     assert sg.hash_ids(trace, system_tokens=600, seed=1)[0].tolist() != ids[0]
+    alone = Trace({"arrival_us": np.array([5]), "client": np.array([1], np.int32), "input_tokens": np.array([3000])})
+    assert [sg.hash_ids(alone, 3000, seed=seed).values.tolist() for seed in (0, 2**31, 2**63 + 5)] == ALONE
 
 
 @pytest.mark.parametrize("size", [1, 16])

@@ -189,6 +189,7 @@ def test_a_slice_has_the_requests_of_its_time():
     parts = [trace.between(0, "10m", keep_times=True), kept, trace.between("20m", keep_times=True)]
     assert same(joined(parts), trace)
     assert trace.between("50m").provenance["duration_s"] == 600
+    assert trace.between("50m").provenance["changes"][-1] == {"from_s": 3000, "keep_times": False}
     assert trace.between("50m", "90m").provenance["duration_s"] == 600
 
 

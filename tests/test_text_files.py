@@ -36,6 +36,15 @@ def test_a_row_longer_than_what_is_read_at_once(tmp_path: Path, name: str, block
     assert same(Trace.read(tmp_path / name), trace)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_row_without_end_is_refused(tmp_path: Path, name: str, monkeypatch):
+    Trace.concat(list(sg.hash_slabs([make(50, "language")], 1))).write(tmp_path / name)
+    monkeypatch.setattr(text, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(text, "MAX_LINE_BYTES", 1 << 13)
+    with pytest.raises(sg.OptionError, match=r"expected lines of at most .*, got a longer one in"):
+        Trace.read(tmp_path / name)
+
+
 def test_bytes_at_once_is_no_less_than_a_row(monkeypatch):
     monkeypatch.setattr(text, "PARSE_BYTES", 8)
     rng = np.random.default_rng(1)

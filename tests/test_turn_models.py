@@ -23,7 +23,9 @@ from servegen_gpu.clients.stated.turn_tables import STEPS
 from servegen_gpu.clients.stated.turns_toml import turn_model
 from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.packed import PackedWorkload
+from servegen_gpu.packed_turns import pack_turns
 from servegen_gpu.request.schema import FIELDS
+from servegen_gpu.request.tables import unpack_tables
 
 US = 1_000_000
 CATEGORIES = tuple(FIELDS)
@@ -182,6 +184,16 @@ def test_packed_workloads_keep_their_conversations(tmp_path: Any) -> None:
     workload.packed.save(tmp_path / "packed.bin")
     again = replace(workload, packed=PackedWorkload.load(tmp_path / "packed.bin"))
     assert same(again.joined(), workload.joined())
+
+
+def test_every_packed_model_has_its_own_gaps() -> None:
+    pool = talking()
+    packed = pack_turns(pool, np.zeros(1))
+    tables = unpack_tables(packed.gaps)
+    assert len(tables) == len(pool.turn_models) == 4
+    for k, model in enumerate(pool.turn_models):
+        values = tables.values[tables.offsets[k] : tables.offsets[k + 1]]
+        assert np.array_equal(packed.gap_us[values], model.tables.gap_us[model.tables.gap.values])
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
