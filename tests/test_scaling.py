@@ -167,7 +167,7 @@ def test_empty_traces_stay_empty():
     for changed in (none.rescaled(2), none.rescaled(2, "naive"), none.between("1m", "2m"), none.thinned(0.5)):
         assert len(changed) == 0
         assert changed.schema() == none.schema()
-    assert Trace(none.columns).rescaled(2).provenance["duration_s"] == 0
+    assert Trace(none.columns).rescaled(0.5).provenance["duration_s"] == 0
 
 
 # -- between -----------------------------------------------------------------------------------------------------------
