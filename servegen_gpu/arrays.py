@@ -146,8 +146,7 @@ def unflatten(kind: type[Any], everything: Mapping[str, Any], prefix: str = "") 
         inner = next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)
         if inner is not None and (value is not None or NoneType not in get_args(hint)):
             value = unflatten(inner, everything, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif get_origin(hint) is np.ndarray:
-            wanted = np.dtype(get_args(get_args(hint)[1])[0])
+        elif (wanted := _dtype_of(hint)) is not None:
             if not isinstance(value, np.ndarray) or value.dtype != wanted:
                 raise ValueError(f"{prefix + name} that is no array of {wanted}")
             value = np.ascontiguousarray(value)
@@ -155,6 +154,16 @@ def unflatten(kind: type[Any], everything: Mapping[str, Any], prefix: str = "") 
             raise ValueError(f"{prefix + name} that is no {hint.__name__}")
         values[name] = value
     return kind(**values)
+
+
+def _dtype_of(hint: Any) -> np.dtype[Any] | None:
+    """Of ``NDArray[…]``, which is an alias of its own from NumPy 2.5 on; None of anything else."""
+    if get_origin(hint) is np.ndarray:
+        hint = get_args(hint)[1]
+    elif get_origin(hint) is not NDArray:
+        return None
+    found: np.dtype[Any] = np.dtype(get_args(hint)[0])
+    return found
 
 
 def need(holds: bool | np.bool_, what: str, got: object) -> None:

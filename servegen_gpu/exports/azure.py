@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EPOCH, DAY, LATEST = (np.datetime64(day, "us") for day in ("1970-01-01", "2023-11-16", "3000-01-01"))
+MICROSECONDS = len("2023-11-16T18:17:03.979960")
 
 
 def _begin_us(provenance: Mapping[str, Any]) -> int:
     """Microseconds from 1970 to the trace's start."""
     stated = str(provenance.get("origin", DAY)).removesuffix("Z").removesuffix("+00:00")
     try:
-        begin = np.datetime64(stated).astype("datetime64[us]")
-    except ValueError:
+        begin = np.datetime64(stated[:MICROSECONDS], "us")
+    except (ValueError, OverflowError):
         begin = DAY
     return int((begin if EPOCH <= begin < LATEST else DAY).astype(np.int64))
 
