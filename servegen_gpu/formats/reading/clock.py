@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,9 @@ def _begin_ns(plan: Plan, dates: Dates | None, stated: Mapping[str, Any] | None)
     if stated is None or not plan.layout.begin:
         return None
     for begin in (str(stated["provenance"].get("origin")).removesuffix("Z"), plan.layout.begin):
-        try:
-            return int(np.datetime64(begin, "ns").astype(np.int64))
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            if not np.isnat(stated_ns := np.datetime64(begin, "ns")):
+                return int(stated_ns.astype(np.int64))
     return None
 
 
