@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from native import library
 from profiles import talking
 from traces import between, moved, same
 
@@ -16,6 +17,7 @@ import servegen_gpu as sg
 from servegen_gpu import Trace
 from servegen_gpu.backends.host.backend import NumpyBackend
 from servegen_gpu.backends.host.turns import all_turns, course_of, starts_of
+from servegen_gpu.backends.native.backend import NativeBackend
 from servegen_gpu.conversations.carry import Carry
 from servegen_gpu.conversations.stage import CARRY_SHARE, bytes_per_request, merged
 from servegen_gpu.errors import OutputError
@@ -28,8 +30,11 @@ CATEGORIES = tuple(FIELDS)
 KEY = derive_key(0)
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["columns", "records"])
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_turns_that_wait_in_files_are_the_same(
+    category: str, compiled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pool, keywords = talking(category), {"rate": 10.0, "duration": 2400}
     whole = sg.generate(pool, **keywords)
@@ -38,10 +43,12 @@ def test_turns_that_wait_in_files_are_the_same(category: str, monkeypatch: pytes
     monkeypatch.setattr(Carry, "_spill", lambda carry: (spilled.append(1), spill(carry)))
     monkeypatch.setattr("servegen_gpu.conversations.stage.BUCKET_TURNS", 300)
     monkeypatch.setattr("servegen_gpu.pipeline.options.requests_in", lambda memory, size: 500)
-    found = Trace.concat(list(replace(sg.stream(pool, **keywords), carry_bytes=20_000)))
+    backend = NativeBackend(library()) if compiled else NumpyBackend()
+    workload = replace(sg.stream(pool, **keywords), backend=backend)
+    found = Trace.concat(list(replace(workload, carry_bytes=20_000)))
     assert same(found, whole)
     assert len(spilled) >= 5
-    unfinished = iter(replace(sg.stream(pool, **keywords), carry_bytes=0))
+    unfinished = iter(replace(workload, carry_bytes=0))
     next(unfinished)
     assert list(tmp_path.iterdir())
     unfinished.close()
