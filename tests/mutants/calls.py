@@ -17,6 +17,7 @@ LAW = "lane philox elementary normal variates position tables dependence context
 HEADERS = {
     **{f"{name}.h": "kernels native equivalence cuda_host" for name in LAW.split()},
     "loads.h": "reducing native",
+    "strip_digest.h": "digest",
     "serving.h": "serving native",
     **dict.fromkeys(("sessions.h", "turns.h", "strip_turns.h", "order.h"), "native_turns conversations native"),
     "slab.h": "cuda_host cuda_tasks",
