@@ -59,6 +59,13 @@ def test_parts_are_shares_and_join_to_the_whole(more: tuple[str, ...], workload:
     assert [file.name for file in sorted(out.iterdir())] == [MANIFEST, "_parts", *(part_name(k, N) for k in range(N))]
 
 
+def test_one_part_is_a_trace_in_parts(pool: sg.ClientPool, tmp_path: Path) -> None:
+    for made in (1, 0):  # and is there, then
+        found = sg.distributed(pool, tmp_path / "out", 1, **KEYWORDS)
+        assert (found.made, found.finished, found.complete) == (made, 1, True)
+    assert sg.read_trace(tmp_path / "out").digest() == sg.generate(pool, **KEYWORDS).digest()
+
+
 def test_readers_take_it_for_one_trace(
     made: Path, pool: sg.ClientPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
