@@ -67,6 +67,10 @@ def test_the_extremes_are_finite():
     with np.errstate(all="raise"):
         trace = sg.generate(least, rate=1, duration=600, counts="exact", backend="numpy")
     assert len(trace) == pytest.approx(600, abs=2)
+    edge = replace(pool, rate_rps=np.full((2, 2), 2_130_706_432 / 600))  # of one client in a window of ten minutes
+    assert sg.stream(edge, duration=600).expected_requests == pytest.approx(2 * 2_130_706_432)
+    with pytest.raises(RateError, match="at most 2,130,706,432 requests of one client in a window"):
+        sg.stream(edge, scale=1 + 1e-9, duration=600)
     most = replace(pool, rate_rps=np.full((2, 2), MAX_RATE_RPS))
     with np.errstate(all="raise"), pytest.raises(RateError, match="requests of one client in a window"):
         sg.stream(most, duration=600)

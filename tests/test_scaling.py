@@ -198,6 +198,9 @@ def test_a_stream_is_read_no_further_than_the_end():
         yield from slabs_of(conversations(), 50)[:4]
         pytest.fail("read on")
 
+    parts = list(sg.between(slabs_of(conversations(), 50), "10m", "40m"))
+    assert [part.first_row for part in parts] == np.cumsum([0, *map(len, parts[:-1])]).tolist()
+    assert len(parts) > 3
     third = conversations().rows(100, 150)["arrival_us"][-1] / 1e6
     assert len(joined(sg.between(slabs(), 0, third))) > 0
 

@@ -23,7 +23,7 @@ from servegen_gpu.clients.stated.turn_tables import STEPS
 from servegen_gpu.clients.stated.turns_toml import turn_model
 from servegen_gpu.errors import OptionError, ProfileError, RateError
 from servegen_gpu.packed import PackedWorkload
-from servegen_gpu.packed_turns import pack_turns
+from servegen_gpu.packed_turns import most_new_tokens, pack_turns
 from servegen_gpu.request.schema import FIELDS
 from servegen_gpu.request.tables import unpack_tables
 
@@ -184,6 +184,14 @@ def test_packed_workloads_keep_their_conversations(tmp_path: Any) -> None:
     workload.packed.save(tmp_path / "packed.bin")
     again = replace(workload, packed=PackedWorkload.load(tmp_path / "packed.bin"))
     assert same(again.joined(), workload.joined())
+
+
+def test_most_new_tokens_are_those_of_a_profile_s_model() -> None:
+    two = d.Constant(2)
+    new = [d.Uniform(low=5, high=high) for high in (40, 900)]
+    models = (*(TurnModel(0.5, two, two, "history", more) for more in new), TurnModel(0.5, two, two, "sorted"))
+    pool = replace(talking(), turn_models=models, turn_model=np.array([1, -1, 0, 1, 2], np.int32))
+    assert most_new_tokens(pool).tolist() == [900, 0, 40, 900, 0]
 
 
 def test_every_packed_model_has_its_own_gaps() -> None:
