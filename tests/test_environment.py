@@ -347,9 +347,9 @@ def test_a_number_of_requests_is_there_whatever_the_environment() -> None:
         pool = tiny_pool("language", 3, rate_rps=2.0, silent=False).with_environment(sg.Environment(margin, octaves))
         spans = [
             len(sg.generate(pool, requests=requests, seed=seed, counts=counts, max_output=500, over=over))
-            for seed in range(10)
+            for seed in range(4)
             for requests in (1, 40, 3000)
             for counts in ("exact", "renewal")
             for over in ("cap", "drop")
         ]
-        assert spans == [n for _ in range(10) for n in (1, 40, 3000) for _ in range(4)]
+        assert spans == [n for _ in range(4) for n in (1, 40, 3000) for _ in range(4)]
