@@ -44,6 +44,13 @@ def test_lines_and_their_numbers(tmp_path, monkeypatch, block_bytes, end):
     assert read(written(tmp_path, data.rstrip()), SCHEMA) == plainly(data)
 
 
+def test_lines_of_blanks_are_passed_over_and_counted(tmp_path):
+    data = b'{"a":1} \n  \n {"a":2}\t\n\n{"a":3}   '
+    assert read(written(tmp_path, data)) == [(1, {"a": 1}), (3, {"a": 2}), (5, {"a": 3})]
+    with pytest.raises(OptionError, match=r"'x' in .*, line 7 "):
+        read(written(tmp_path, data + b"\n \nx \n"))
+
+
 def test_fields_are_chosen_and_missing_ones_null(tmp_path):
     path = written(tmp_path, b'{"z":{"y":[1,{}]},"a":1}\n{"b":[]}\n{}\n')
     assert [row for _, row in read(path, SCHEMA)] == [{"a": 1, "b": None}, {"a": None, "b": []}, {"a": None, "b": None}]

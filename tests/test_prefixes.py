@@ -374,6 +374,7 @@ def test_ids_are_a_promise():
     ids = [row.tolist() for row in sg.hash_ids(trace, system_tokens=600)]
     assert ids == PINNED
     assert sg.hash_ids(trace, system_tokens=600, seed=1)[0].tolist() != ids[0]
+    assert [len(row) for row in sg.hash_ids(trace)] == [-(-n // 512) for n in columns["input_tokens"]]
     alone = Trace({"arrival_us": np.array([5]), "client": np.array([1], np.int32), "input_tokens": np.array([3000])})
     assert [sg.hash_ids(alone, 3000, seed=seed).values.tolist() for seed in (0, 2**31, 2**63 + 5)] == ALONE
 
