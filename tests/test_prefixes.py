@@ -374,7 +374,8 @@ def test_ids_are_a_promise():
     ids = [row.tolist() for row in sg.hash_ids(trace, system_tokens=600)]
     assert ids == PINNED
     assert sg.hash_ids(trace, system_tokens=600, seed=1)[0].tolist() != ids[0]
-    assert [len(row) for row in sg.hash_ids(trace)] == [-(-n // 512) for n in columns["input_tokens"]]
+    edges = Trace(columns | {"arrival_us": [1, 2, 3], "input_tokens": [1024, 1025, 512], "new_tokens": [1, 1, 1]})
+    assert [len(row) for row in sg.hash_ids(edges)] == [2, 3, 1]  # of 512 tokens
     alone = Trace({"arrival_us": np.array([5]), "client": np.array([1], np.int32), "input_tokens": np.array([3000])})
     assert [sg.hash_ids(alone, 3000, seed=seed).values.tolist() for seed in (0, 2**31, 2**63 + 5)] == ALONE
 
