@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import started
 from machines.killed import killing, watching
 from machines.stores import Store
 from profiles import REPOSITORY
@@ -174,7 +175,7 @@ def test_ctrl_c_keeps_finished_parts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "servegen_gpu", *generate]
     address = ray.get_runtime_context().gcs_address
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "RAY_ADDRESS": address}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
+    with started(command, env=environment, stderr=subprocess.PIPE) as running:
         until = time.monotonic() + 60
         while len(store_at(path).files("_parts")) < 4 and time.monotonic() < until:
             time.sleep(0.05)
