@@ -17,7 +17,7 @@ SLACK = 8.0
 
 
 def check_trace(trace: Trace) -> None:
-    """Of the columns that it has: times in order from 0 on, no negative tokens, reasoning within the output, items that sum up."""
+    """Of columns that are there: times ascend from 0 on, no negative tokens, reasoning in the output, sums of items."""
     columns: dict[str, Any] = {name: trace[name] for name in trace}
     rows = len(trace)
     times = np.asarray(columns.get("arrival_us", np.zeros(rows, np.int64)))
