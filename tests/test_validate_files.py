@@ -319,3 +319,10 @@ def test_keys_are_found_again(merged: int, monkeypatch: pytest.MonkeyPatch):
     passed = table.sieve().passes(np.arange(100_000, dtype=np.uint64))
     assert passed[[*expected]].all()
     assert passed.mean() < 0.2
+
+
+def test_halves_of_surrogates_are_text(tmp_path: Path):
+    """JSON may have them, Arrow may not."""
+    rows = [{"prompt": prompt, "output_tokens": 5} for prompt in ("\ud800 and so on", 7, "\udfff")]
+    report = sg.validate(write(tmp_path, lines(rows), "t.jsonl"), "vllm:custom")
+    assert [(problem.key, problem.line, problem.value) for problem in report.problems] == [("prompt", 2, "7")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,8 +157,7 @@ def names(piece: Piece, key: str) -> tuple[NDArray[np.uint64], NDArray[np.bool_]
     if isinstance(raw, list):
         missing = np.array([value is None for value in raw], np.bool_)
         other = np.array([value is not None and not isinstance(value, str) for value in raw], np.bool_)
-        column = pa.array([None if value is None else str(value) for value in raw], pa.string())
-        return _words(column), missing, other
+        return _words(_strings(None if value is None else str(value) for value in raw)), missing, other
     column = _whole(raw)
     missing = mask(column.is_null())
     text = _is_text(column.type) or pa.types.is_timestamp(column.type)
@@ -175,11 +175,20 @@ def texts(piece: Piece, key: str) -> Any:
     if raw is None:
         return pa.nulls(n, pa.string())
     if isinstance(raw, list):
-        return pa.array([value.strip() if isinstance(value, str) else None for value in raw], pa.string())
+        return _strings(value.strip() if isinstance(value, str) else None for value in raw)
     column = _whole(raw)
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.string())
     return pc.utf8_trim_whitespace(column.cast(pa.string())) if _is_text(column.type) else pa.nulls(n, pa.string())
+
+
+def _strings(values: Iterable[str | None]) -> pa.StringArray:
+    """Texts of JSON, whose halves of surrogates are no Unicode: as escapes."""
+    import pyarrow as pa
+
+    return pa.array(
+        [None if text is None else text.encode(errors="backslashreplace").decode() for text in values], pa.string()
+    )
 
 
 def whole_text(piece: Piece, key: str) -> NDArray[np.bool_]:
