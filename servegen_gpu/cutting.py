@@ -18,12 +18,12 @@ from servegen_gpu.histories import Ended, Shortened
 from servegen_gpu.options import check_choice, integer
 from servegen_gpu.provenance import noted
 from servegen_gpu.request.by_hand import ITEMS, on_device
+from servegen_gpu.request.schema import MAX_TOKENS
 from servegen_gpu.trace import Trace
 from servegen_gpu.windowed import slabs_of
 
 Over = Literal["cap", "drop"]
 OVERS = ("cap", "drop")
-MAX_TOKENS = 2**31 - 1
 TURN_COLUMNS = ("conversation", "turn", "new_tokens")
 
 

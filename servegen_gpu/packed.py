@@ -27,13 +27,13 @@ from servegen_gpu.clients.stated.tabulate import grid_of
 from servegen_gpu.clock import ClockTables
 from servegen_gpu.disk import explained
 from servegen_gpu.errors import OutputError, ProfileError
-from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_WINDOW
+from servegen_gpu.law.address import ALONE, CONVERSATIONS, MAX_ITEMS, MAX_WINDOW
 from servegen_gpu.law.dependence import KINDS
 from servegen_gpu.law.elementary import log
 from servegen_gpu.packed_environment import PackedEnvironment
 from servegen_gpu.packed_turns import PackedTurns
 from servegen_gpu.request.families import DRAWS, family_of, log_mean_gaps
-from servegen_gpu.request.schema import SCHEMAS, Schema, of
+from servegen_gpu.request.schema import INPUT, MAX_TOKENS, SCHEMAS, Schema, of
 from servegen_gpu.request.tables import WORDS, PackedTables, Tables, pack_tables, unpack_tables
 from servegen_gpu.rules import CountRule
 
@@ -256,6 +256,7 @@ def check(packed: PackedWorkload) -> None:
     need(packed.dependence in KINDS, "dependence", packed.dependence)
     need(packed.turns is None, "turns", "of requests that stand alone")
     _check_stream(packed, ALONE)
+    _check_items(packed)
     if (others := packed.conversations) is not None:
         need(others.conversations is None, "conversations", "inside conversations")
         alike = ("category", "window_us", "end_us", "dependence")
@@ -266,6 +267,7 @@ def check(packed: PackedWorkload) -> None:
         need(others.turns is not None, "conversations", "without turns")
         assert others.turns is not None
         others.turns.check(np.unique(others.profile), len(others.rate_rps), len(others.row))
+        _check_items(others)
 
 
 def _check_stream(packed: PackedWorkload, number: int) -> None:
@@ -287,7 +289,7 @@ def _check_stream(packed: PackedWorkload, number: int) -> None:
     for name, low, high in (
         *(("rate_factor", 0, MOST), ("rate_rps", 0, MOST), ("shape", 1 / MOST, MOST), ("occupancy", 1 / MOST, 1)),
         *(("log_mean_gap", -MOST, MOST), ("window_scale", 0, MOST), ("window_length_s", 0, window_us / 1e6)),
-        *(("expected", 0, MOST), ("mixing", -1.0001, 1.0001), ("context_tokens", 0, 2**31 - 1)),
+        *(("expected", 0, MOST), ("mixing", -1.0001, 1.0001), ("context_tokens", 0, MAX_TOKENS)),
         ("count_rule", 0, max(CountRule)),
     ):
         need_within(getattr(packed, name), low, high, name)
@@ -344,6 +346,20 @@ def _check_lengths(packed: PackedWorkload) -> None:
     for field in packed.schema.fields:
         used = distinct(packed.table[active][:, field.lane])
         need_within(tables.largest[used], 0, grid_of(field.name).limit, field.name)
+
+
+def _check_items(packed: PackedWorkload) -> None:
+    """With all its items, an input is of so many tokens that there can be."""
+    tables = unpack_tables(packed.tables)
+    largest = np.append(tables.largest, 0).astype(np.int64)[packed.table]  # [profiles, windows, fields]; -1 has none
+    tokens = largest[..., INPUT]
+    if packed.turns is not None:
+        tokens = np.maximum(tokens, packed.turns.most_new_tokens()[:, None])
+    for modality in packed.schema.items:
+        count = largest[..., modality.count.lane]
+        need_within(count, 0, MAX_ITEMS, modality.count.name)
+        tokens = tokens + count * largest[..., modality.item.lane]
+    need_within(tokens, 0, MAX_TOKENS, "tokens of one request")
 
 
 def _check_clock(packed: PackedWorkload) -> None:

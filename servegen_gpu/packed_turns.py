@@ -79,6 +79,11 @@ class PackedTurns:
         need_within(self.gap_width_us, 0, longest_us, "gap_width_us")
         need_within(self.session_us, 0, longest_us, "session_us")
 
+    def most_new_tokens(self) -> NDArray[np.int64]:
+        """Most new tokens of a later turn of every profile, int64[profiles]; 0 where no model states them."""
+        of_model = np.append(unpack_tables(self.new).largest, 0)[self.new_table]  # -1 is the last
+        return np.append(of_model, 0).astype(np.int64)[self.model]
+
 
 def used_models(pool: ClientPool) -> list[int]:
     """Rows of the models that clients of the pool have."""

@@ -18,7 +18,7 @@ from servegen_gpu.packed_environment import pack_environment
 from servegen_gpu.packed_turns import longest_session_us, most_new_tokens, pack_turns, shares, used_models
 from servegen_gpu.rates import Rate, known_before, targets
 from servegen_gpu.request.families import DRAWS, EXPONENTIAL, log_mean_gaps
-from servegen_gpu.request.schema import INPUT
+from servegen_gpu.request.schema import INPUT, MAX_TOKENS
 from servegen_gpu.request.tables import pack_tables
 from servegen_gpu.rules import CountRule, count_rules, mixings
 
@@ -237,7 +237,7 @@ def _check_items(pool: ClientPool, table: NDArray[np.int32], active: NDArray[np.
     tokens = text + sum(largest[..., m.count.lane] * largest[..., m.item.lane] for m in items)
     for field, values, limit in (
         *((m.count.name, largest[..., m.count.lane], MAX_ITEMS) for m in items),
-        ("tokens of one request", tokens, 2**31 - 1),
+        ("tokens of one request", tokens, MAX_TOKENS),
     ):
         if (values > limit)[active].any():
             p = np.argwhere((values > limit) & active)[0][0]

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from profiles import talking, write_servegen
+from profiles import talking, tiny_pool, write_servegen
 from traces import same
 
 import servegen_gpu as sg
@@ -356,6 +356,17 @@ def test_a_packed_workload_with_one_number_one_off_is_refused(packed: Path) -> N
                 refused.add((name, step))
     assert sorted(name for name in believed if not HARMLESS.fullmatch(name) and not NEAR.fullmatch(name)) == []
     assert {("row", 1), ("conversations.turns.new_table", 1), ("table", 1)} <= refused
+
+
+def test_tokens_of_a_packed_request_are_tokens_with_all_items(tmp_path: Path) -> None:
+    sg.stream(tiny_pool("multimodal"), rate=1, duration=600).packed.save(tmp_path / "w.npz")
+    with np.load(tmp_path / "w.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    assert len(PackedWorkload.load(tmp_path / "w.npz").schema.items) == 3
+    arrays["tables.values"][arrays["tables.values"].argmax()] = 2**31 - 1
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(sg.ProfileError, match=r"tokens of one request|_count"):
+        PackedWorkload.load(tmp_path / "w.npz")
 
 
 def test_a_packed_workload_with_an_array_of_another_shape_is_refused(packed: Path) -> None:

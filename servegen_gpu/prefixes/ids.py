@@ -33,9 +33,10 @@ from servegen_gpu.law.philox import MASK, philox4x32
 from servegen_gpu.options import integer
 from servegen_gpu.prefixes.dense import Numbering
 from servegen_gpu.prefixes.ranks import NOBODY, LastMicrosecond, ranks
-from servegen_gpu.prefixes.system_prompts import MAX_TOKENS, SystemPrompts, system_prompts
+from servegen_gpu.prefixes.system_prompts import SystemPrompts, system_prompts
 from servegen_gpu.provenance import start_us_of
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.schema import MAX_TOKENS
 from servegen_gpu.trace import Trace
 
 BLOCK_TOKENS = 512

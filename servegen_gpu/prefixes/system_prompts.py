@@ -14,8 +14,8 @@ from servegen_gpu.clients.stated.distributions import Distribution, as_distribut
 from servegen_gpu.clients.stated.tabulate import Grid, new_table
 from servegen_gpu.errors import OptionError
 from servegen_gpu.options import integer, whole
+from servegen_gpu.request.schema import MAX_TOKENS
 
-MAX_TOKENS = 2**31 - 1
 PROMPT = Grid("tokens of a system prompt", 1, 0, 1 << 20, MAX_TOKENS)
 
 Clients = NDArray[Any]

@@ -18,6 +18,8 @@ RATIO_STEPS = 501
 MODALITIES = ("image", "audio", "video")
 
 INPUT, OUTPUT = 0, 1
+MAX_TOKENS = 2**31 - 1
+"""Of a request; columns of tokens have 32 bits."""
 """Lanes of the input (of its text, if it has items) and of the output: the same in every category."""
 
 SCALAR_FIELDS = 5

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.errors import ProfileError
-from servegen_gpu.request.schema import RATIO_STEPS
+from servegen_gpu.request.schema import MAX_TOKENS, RATIO_STEPS
 from servegen_gpu.request.tables import Tables
 
-MAX_TOKENS = 2**31 - 1
 SUM_TOLERANCE = 1e-6
 FIX = "fix the file, or download it again"
 

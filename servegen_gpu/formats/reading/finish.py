@@ -11,8 +11,8 @@ from servegen_gpu.errors import OptionError
 from servegen_gpu.formats.reading import sessions
 from servegen_gpu.formats.reading.hashes import block_tokens
 from servegen_gpu.formats.reading.layout import Layout
-from servegen_gpu.formats.reading.values import MAX_TOKENS
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.schema import MAX_TOKENS
 
 ORDER = (
     *("arrival_us", "client", "input_tokens", "output_tokens", "reason_tokens"),

@@ -16,6 +16,7 @@ from servegen_gpu.formats.reading.plan import Plan
 from servegen_gpu.formats.reading.rows import Rows
 from servegen_gpu.formats.reading.times import Dates, Ticks, kind_of, ticks
 from servegen_gpu.request.columns import concat, take
+from servegen_gpu.request.schema import MAX_TOKENS
 
 NEEDED = ("input_tokens", "output_tokens")
 OPTIONAL = (
@@ -205,10 +206,8 @@ class Parser:
             found["reason_tokens"] = self._reason(rows, columns["reason_ratio"], found["output_tokens"])
         if "prefix" in found:  # BLIS: the input leaves a shared prefix out
             whole = found["input_tokens"].astype(np.int64) + found.pop("prefix")
-            if (wrong := np.flatnonzero(whole > values.MAX_TOKENS)).size:
-                rows.refuse(
-                    int(wrong[0]), columns["prefix"], f"an input of at most {values.MAX_TOKENS:,}", "shorten it"
-                )
+            if (wrong := np.flatnonzero(whole > MAX_TOKENS)).size:
+                rows.refuse(int(wrong[0]), columns["prefix"], f"an input of at most {MAX_TOKENS:,}", "shorten it")
             found["input_tokens"] = whole.astype(np.int32)
         if "reason_tokens" in found and (wrong := np.flatnonzero(found["reason_tokens"] > found["output_tokens"])).size:
             row = int(wrong[0])

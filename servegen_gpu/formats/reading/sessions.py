@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from servegen_gpu.formats.reading.values import MAX_TOKENS
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.schema import MAX_TOKENS
 
 Ints = NDArray[np.int64]
 FEW = 0.05

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from servegen_gpu.formats.reading.rows import SHOWN, Rows
 from servegen_gpu.request.columns import Ragged
+from servegen_gpu.request.schema import MAX_TOKENS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_TOKENS = 2**31 - 1
 MAX_EXACT = 2**53
 """Whole numbers up to here are exact as float64."""
 ABSENT = ("", "nan", "null", "none", "na", "n/a", "<na>", "nat", "-")
