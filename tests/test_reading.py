@@ -193,6 +193,7 @@ def test_sessions_with_what_is_new(tmp_path, format):
     assert trace["input_tokens"].tolist() == [600, 30, 800, 840, 9]
     assert "hash_ids" not in trace
     assert "hash_ids left out" in trace.provenance["note"]
+    assert "hash_ids" not in trace.provenance
     told = "0 of 2 later turns begin with the same block" in trace.provenance["note"]
     assert told == (format == "auto")
     taken_as_whole = sg.read_trace(path, "dynamo")
