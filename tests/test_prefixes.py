@@ -426,7 +426,9 @@ def test_ids_of_a_million_blocks_differ_and_look_random():
 def test_drawn_lengths_are_a_promise():
     """The first value whose words hold the client's word; and a client's length wherever it stands in a mapping."""
     drawn = module.system_prompts(sg.distributions.Pmf([0, 10, 35], [1, 2, 1])).tokens
-    with pytest.raises(OptionError, match=r"tokens of a system prompt within its bounds, got .* above 1,048,576; state"):
+    with pytest.raises(
+        OptionError, match=r"tokens of a system prompt within its bounds, got .* above 1,048,576; state"
+    ):
         module.system_prompts(sg.distributions.LogNormal(1e6, 5))
     words = np.array([0, 2**30 - 1, 2**30, 3 * 2**30 - 1, 3 * 2**30, 2**32 - 1], np.uint64)
     assert drawn(np.arange(6), lambda client: words).tolist() == [0, 0, 10, 10, 35, 35]
