@@ -257,10 +257,11 @@ def test_extreme_rates_keep_their_tables():
 
 def test_a_peak_before_the_trace_is_that_of_the_trace_and_scales_nobody_up():
     """For conversations that begin before it: own rates times what brings the trace's busiest window to the peak."""
-    own = np.array([1.0, 4.0, 2.0])
-    for peak, factor in ((2.0, 0.5), (4.0, 1.0), (9.0, 1.0)):
-        before = known_before(resolve_rate(peak=peak), own, -600, 0, 0)
-        assert (before.kind, before.value) == ("scaled", factor)
+    for unit in (1.0, 0.125):
+        own = np.array([1.0, 4.0, 2.0]) * unit
+        for peak, factor in ((2.0, 0.5), (4.0, 1.0), (9.0, 1.0)):
+            before = known_before(resolve_rate(peak=peak * unit), own, -600, 0, 0)
+            assert (before.kind, before.value) == ("scaled", factor)
 
 
 @pytest.mark.parametrize(("first_s", "known"), [(-600, False), (-599, True), (299, True), (300, True), (301, False)])

@@ -21,6 +21,7 @@ from servegen_gpu.describe import describe_trace
 from servegen_gpu.errors import OptionError
 from servegen_gpu.formats import read_slabs
 from servegen_gpu.law.address import Purpose, derive_key, draw
+from servegen_gpu.scaling import MAX_TIME_US
 
 FACTOR = 10.4
 """All requests over those of multi-turn conversations in the paper's 12 hours: 1,964,415 / 188,986."""
@@ -193,6 +194,16 @@ def test_a_slice_has_the_requests_of_its_time():
     assert trace.between("50m", "90m").provenance["duration_s"] == 600
 
 
+def test_times_and_seeds_reach_their_bounds():
+    last = Trace({"arrival_us": np.array([0, MAX_TIME_US - 1])})
+    assert len(last.between(0)) == 2
+    with pytest.raises(OptionError, match="in order of time, from 0 us on"):
+        Trace.trusted({"arrival_us": np.array([0, MAX_TIME_US])}, {}).between(0)
+    assert len(last.thinned(1 - 1e-12, seed=2**64 - 1)) == 2
+    with pytest.raises(OptionError, match="seed as an integer"):
+        last.thinned(0.5, seed=2**64)
+
+
 def test_a_stream_is_read_no_further_than_the_end():
     def slabs():
         yield from slabs_of(conversations(), 50)[:4]
@@ -201,6 +212,7 @@ def test_a_stream_is_read_no_further_than_the_end():
     parts = list(sg.between(slabs_of(conversations(), 50), "10m", "40m"))
     assert [part.first_row for part in parts] == np.cumsum([0, *map(len, parts[:-1])]).tolist()
     assert len(parts) > 3
+    assert all(map(len, parts))
     third = conversations().rows(100, 150)["arrival_us"][-1] / 1e6
     assert len(joined(sg.between(slabs(), 0, third))) > 0
 
