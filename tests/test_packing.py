@@ -78,6 +78,13 @@ def test_items_beyond_the_address():
     pool = with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 262_145: 0.5})
     with pytest.raises(sg.OptionError, match=r"262,144 image_count.*262,145 of client \[0\]"):
         packed(pool, scale=1.0)
+    only = pool.rate_rps > 0
+    only[: only.argmax(axis=0).max() + 1] = False  # of later profiles, in windows that are not the first
+    assert only.any()
+    one = int(np.argwhere(only)[0][0])
+    others = np.where(only[..., None], pool.table, tiny_pool("multimodal").table)
+    with pytest.raises(sg.OptionError, match=rf"of client \[{int(pool.client_ids[pool.profile == one][0])}\]"):
+        packed(replace(pool, table=others), scale=1.0)
     packed(with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 65_536: 0.5}), scale=1.0)
 
 

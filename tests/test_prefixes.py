@@ -545,6 +545,18 @@ def test_command_refuses(tmp_path, capsys, arguments, message):
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
+def refused(found: object) -> np.ndarray:
+    """What NumPy makes of CuPy's arrays."""
+    raise TypeError("implicit conversion is not allowed")
+
+
+def test_columns_of_a_device_are_refused(monkeypatch):
+    trace = Trace({"arrival_us": np.arange(3), "client": np.zeros(3, np.int32), "input_tokens": np.full(3, 9)})
+    monkeypatch.setattr(module.np, "asarray", refused)
+    with pytest.raises(OptionError, match=r"a trace in the host's memory, got .*: implicit.*device=True"):
+        sg.hash_ids(trace)
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

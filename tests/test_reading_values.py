@@ -375,6 +375,8 @@ def test_more_columns_than_a_file_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_lines, "MOST_COLUMNS", 100)
     with pytest.raises(OptionError, match="names of columns in the first line"):
         sg.read_trace(written(tmp_path, ",".join(f"c{at}" for at in range(101)) + "\n"))
+    names = HEADER.strip() + "".join(f",c{at}" for at in range(97))
+    assert len(sg.read_trace(written(tmp_path, f"{names}\n0,1,2{',' * 97}\n"), unit="s")) == 1
 
 
 def test_dropping_everything_leaves_no_trace(tmp_path):
