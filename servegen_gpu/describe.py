@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegen_gpu.digest import NO_ROWS, Digest
+from servegen_gpu.errors import plain, printable
 from servegen_gpu.provenance import duration_of, share_stated
 from servegen_gpu.request.columns import Ragged
 from servegen_gpu.text import few
@@ -160,7 +161,7 @@ def format_trace_description(description: dict[str, Any]) -> str:
     made = d["provenance"]
     cv = d["median_5_minute_cv"]
     lines = [
-        f"{made.get('workload', 'trace')} ({made.get('category', 'unknown category')})",
+        printable(f"{made.get('workload', 'trace')} ({made.get('category', 'unknown category')})"),
         "",
         f"  requests    {d['requests']:,} in {d['duration_s']:,g} s: {d['rate_rps']:,.2f} req/s",
         f"  clients     {d['clients']:,}",
@@ -175,7 +176,7 @@ def format_trace_description(description: dict[str, Any]) -> str:
     lines += ["", f"  {'digest':15} {d['digest']}"]
     for name in ("seed", "rate", "rules", "shard", "changes", "pool_digest", "version", "stream_version"):
         if name in made:
-            lines.append(f"  {name:15} {made[name]}")
+            lines.append(f"  {name:15} {plain(str(made[name]))}")
     return "\n".join(lines)
 
 

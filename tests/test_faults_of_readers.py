@@ -209,6 +209,18 @@ def test_provenance_is_a_finite_object(stated: bytes, tmp_path: Path) -> None:
         sg.read_trace(text)
 
 
+def test_a_name_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    about = {"workload": "a\r\nb\x1b[2J", "version": "1\n2"}
+    Trace({"arrival_us": [1], "client": [0], "input_tokens": [5], "output_tokens": [5]}, about).write(path)
+    assert main(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(r"a\r\nb\x1b[2J (")
+    assert r"1\n2" in said
+    assert main(["convert", str(path), "-o", str(tmp_path / "t.parquet")]) == 0
+    assert r"a\r\nb\x1b[2J" in capsys.readouterr().out
+
+
 def test_halves_of_surrogates_are_escapes(tmp_path: Path) -> None:
     Trace(PLAIN, {"workload": "\udcff"}).write(tmp_path / "t.parquet")
     assert sg.read_trace(tmp_path / "t.parquet").provenance == {"workload": r"\udcff"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from servegen_gpu.errors import printable
 from servegen_gpu.plotting.words import duration_text
 from servegen_gpu.provenance import duration_of, share_stated, start_us_of
 from servegen_gpu.trace import Trace
@@ -94,7 +95,7 @@ def as_text(found: Mapping[str, Any], next_steps: bool) -> str:
     if isinstance(found.get("workload"), str):
         origin = f" ({found['origin']})" if "origin" in found else ""
         clients = f", {found['clients']:,} clients" if isinstance(found.get("clients"), int) else ""
-        lines.append(f"  workload  {found['workload']}{origin}{clients}")
+        lines.append(f"  workload  {printable(found['workload'])}{origin}{clients}")
     if found.get("duration_s"):
         start = f" from {duration_text(start_s)} on" if (start_s := found.get("start_s")) else ""
         if "shard" in found:

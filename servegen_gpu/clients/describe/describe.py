@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from servegen_gpu.clients.describe.cdfs import cdfs_of, skew_of
 from servegen_gpu.clients.describe.figures import STATISTICS
 from servegen_gpu.clients.pool import DAY_S, ClientPool
+from servegen_gpu.errors import printable
 from servegen_gpu.request.families import EXPONENTIAL, FAMILY_NAMES
 from servegen_gpu.request.schema import KINDS, Field, Kind
 
@@ -204,7 +205,7 @@ def format_description(description: dict[str, Any]) -> str:
     rate = d["rate_rps"]
     counts = "measured" if d["measured"] else "modelled"
     lines = [
-        f"{d['name']} ({d['category']}, {counts} rates)",
+        printable(f"{d['name']} ({d['category']}, {counts} rates)"),
         "",
         f"  clients     {d['clients']:,} on {d['profiles']:,} profiles; {d['clients_for_90_percent']:,} send 90 %",
         f"  span        {d['start_s']:,} to {d['end_s']:,} s: {d['days']:g} days in windows of {d['window_s']:,} s",
