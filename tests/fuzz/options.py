@@ -116,6 +116,9 @@ def _run_generate(place: Place) -> None:
         check_trace(trace)
 
 
+MANY = ("--clones", "--resample", "--requests", "--replicas")
+
+
 def too_much(words: tuple[str, ...]) -> bool:
     """Whether a command line rightly asks for more than a case has time for; those rates and times are legal."""
     from servegen_gpu.errors import ServeGenError
@@ -125,7 +128,7 @@ def too_much(words: tuple[str, ...]) -> bool:
     try:
         span_s = seconds("duration", stated.get("--duration", "20s"))
         rate = max(rps(stated.get(name, "0")) or 0.0 for name in ("--rate", "--scale", "--peak"))
-        many = max(rps(stated.get(name, "0")) or 0.0 for name in ("--clones", "--resample", "--requests"))  # "1k"
+        many = max(rps(stated.get(name, "0")) or 0.0 for name in MANY)  # "1k"
     except (ServeGenError, ValueError):
         return False
     return 1e4 < span_s * max(rate, 8.0) < 1e20 or 1e4 < many < 1e10 or span_s > 3e4
