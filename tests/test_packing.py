@@ -81,10 +81,10 @@ def test_items_beyond_the_address():
     only = pool.rate_rps > 0
     only[: only.argmax(axis=0).max() + 1] = False  # of later profiles, in windows that are not the first
     assert only.any()
-    one = int(np.argwhere(only)[0][0])
-    others = np.where(only[..., None], pool.table, tiny_pool("multimodal").table)
-    with pytest.raises(sg.OptionError, match=rf"of client \[{int(pool.client_ids[pool.profile == one][0])}\]"):
-        packed(replace(pool, table=others), scale=1.0)
+    profile = int(np.argwhere(only)[0][0])
+    table = np.where(only[..., None], pool.table, tiny_pool("multimodal").table)
+    with pytest.raises(sg.OptionError, match=rf"of client \[{int(pool.client_ids[pool.profile == profile][0])}\]"):
+        packed(replace(pool, table=table), scale=1.0)
     packed(with_tables(tiny_pool("multimodal"), image_count={1: 0.5, 65_536: 0.5}), scale=1.0)
 
 
